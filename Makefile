@@ -1,0 +1,73 @@
+# Every target first makes what it needs: a virtual environment in .venv, then a3cjax and its
+# dependencies in it, at the versions of constraints.txt. A file in .venv marks what is installed;
+# a change of pyproject.toml or constraints.txt installs again.
+#
+# The environment variable PYTHON names the Python to build .venv with:
+#     PYTHON=python3.12 make train env=Pong
+PYTHON ?= python3
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+# pip stays silent but for errors.
+PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
+FOR_TRAINING := $(VENV)/.installed-for-training
+FOR_DEVELOPMENT := $(VENV)/.installed-for-development
+CODE := $(wildcard a3cjax experiments tests benchmarks)
+
+# `make train a=1 b.c=2`: each variable given on make's command line becomes one argument,
+# 'a=1' 'b.c=2', with its value as it was typed. Make lists them in MAKEOVERRIDES with a backslash
+# before blanks and backslashes; without those, the list falls into words that start with the names.
+# No variable of this file has the lower-case name of a setting, so that none can be overwritten.
+OVERRIDE_WORDS = $(subst \ ,,$(subst \\,,$(MAKEOVERRIDES)))
+OVERRIDE_NAMES = $(foreach WORD,$(OVERRIDE_WORDS),$(firstword $(subst =, ,$(WORD))))
+OVERRIDES = $(foreach NAME,$(OVERRIDE_NAMES),'$(NAME)=$(subst ','\'',$(value $(NAME)))')
+
+.PHONY: help train test test-slow lint format
+
+help:
+	@echo "make train env=Pong     train an agent; every name=value is passed to experiments/run.py,"
+	@echo "                        for example total_frames=400000 seed=3"
+	@echo "make test               run the tests"
+	@echo "make test-slow          run the learning tests (long)"
+	@echo "make lint               check style, format and types"
+	@echo "make format             rewrite the code in the common format"
+
+train: $(FOR_TRAINING)
+	$(RUN) experiments/run.py $(OVERRIDES)
+
+test: $(FOR_DEVELOPMENT)
+	$(RUN) -m pytest
+
+test-slow: $(FOR_DEVELOPMENT)
+	$(RUN) -m pytest -m slow --timeout 3600
+
+# Without PYRIGHT_PYTHON_IGNORE_WARNINGS, pyright goes online to ask for a newer version.
+lint: $(FOR_DEVELOPMENT)
+	$(RUN) -m ruff check $(CODE)
+	$(RUN) -m ruff format --check $(CODE)
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
+
+format: $(FOR_DEVELOPMENT)
+	$(RUN) -m ruff check --fix-only $(CODE)
+	$(RUN) -m ruff format $(CODE)
+
+# An environment that is already there is kept; one whose creation was interrupted is completed.
+define CREATE_VENV
+@$(RUN) -m pip --version >/dev/null 2>&1 || { \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "a3cjax needs Python 3.11 or newer as $(PYTHON); name another: PYTHON=... make ..."; exit 1; }; \
+	echo "Creating the virtual environment in $(VENV) ..."; \
+	$(PYTHON) -m venv $(VENV); }
+endef
+
+$(FOR_TRAINING): pyproject.toml constraints.txt
+	$(CREATE_VENV)
+	@echo "Installing a3cjax and its dependencies (1.6 GB, 1-2 minutes) ..."
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(FOR_DEVELOPMENT): pyproject.toml constraints.txt
+	$(CREATE_VENV)
+	@echo "Installing a3cjax, its dependencies and the development tools (2 GB, 1-2 minutes) ..."
+	@$(PIP_INSTALL) -e '.[test,dev]'
+	@touch $@ $(FOR_TRAINING)

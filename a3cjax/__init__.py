@@ -1,0 +1,34 @@
+"""Asynchronous advantage actor-critic in JAX: the pure layer.
+
+Returns, distributions and losses take time-major `[T, B]` arrays and work inside any JAX
+program. Training lives in `a3cjax.training` and is not imported here.
+"""
+
+from a3cjax.distributions import Categorical, DiagonalGaussian
+from a3cjax.losses import (
+    actor_critic_loss,
+    entropy_loss,
+    policy_gradient_loss,
+    q_loss,
+    value_loss,
+)
+from a3cjax.returns import (
+    lambda_returns,
+    n_step_returns,
+    one_step_q_targets,
+    one_step_sarsa_targets,
+)
+
+__all__ = [
+    "Categorical",
+    "DiagonalGaussian",
+    "actor_critic_loss",
+    "entropy_loss",
+    "lambda_returns",
+    "n_step_returns",
+    "one_step_q_targets",
+    "one_step_sarsa_targets",
+    "policy_gradient_loss",
+    "q_loss",
+    "value_loss",
+]

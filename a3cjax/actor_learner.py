@@ -1,0 +1,138 @@
+"""One actor-learner: a thread's loop of acting, differentiating and pushing."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from a3cjax.envs import Environments, Episode
+from a3cjax.parameters import ParameterStore
+from a3cjax.types import CoreState, Snapshot, TimeStep, Trajectory
+from a3cjax.updates import Act, ComputeGradients
+
+
+class UpdateReport(NamedTuple):
+    """What one update of one actor leaves for the log.
+
+    `staleness` counts the updates that others applied between this one's snapshot and
+    itself. Seconds add up to the actor's whole time for this update.
+    """
+
+    actor_index: int
+    num_frames: int
+    num_steps: int
+    version: int
+    staleness: int
+    metrics: Any
+    episodes: list[Episode]
+    env_seconds: float
+    act_seconds: float
+    learn_seconds: float
+    push_seconds: float
+    wait_seconds: float
+    hold_seconds: float
+
+
+class ActorLearner:
+    """Acts T steps with a snapshot, differentiates it, pushes the gradient, and again.
+
+    One instance belongs to one thread. Collaborators are given: tests replace them.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        *,
+        act: Act,
+        compute_gradients: ComputeGradients,
+        core_state: CoreState,
+        environments: Environments,
+        store: ParameterStore,
+        key: chex.PRNGKey,
+        unroll_length: int,
+        total_frames: int,
+        report: Callable[[UpdateReport], None],
+        timestep: TimeStep | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        """`timestep` is where the environments stand; None resets them at the first step."""
+        self._index = index
+        self._act = act
+        self._compute_gradients = compute_gradients
+        self._core_state = core_state
+        self._environments = environments
+        self._store = store
+        self._key = key
+        self._unroll_length = unroll_length
+        self._total_frames = total_frames
+        self._report = report
+        self._timestep = timestep
+        self._clock = clock
+
+    def run(self, stop_event: threading.Event) -> None:
+        """Updates until the frame budget is used up or `stop_event` is set."""
+        while not stop_event.is_set():
+            snapshot = self._store.pull()
+            if snapshot.num_frames >= self._total_frames:
+                return
+            self._update(snapshot)
+
+    def _update(self, snapshot: Snapshot) -> None:
+        trajectory, act_seconds, env_seconds = self._unroll(snapshot)
+        began = self._clock()
+        grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
+        learned = self._clock()
+        num_steps = int(np.count_nonzero(~trajectory.is_first[1:]))
+        num_frames = num_steps * self._environments.spec.frames_per_step
+        receipt = self._store.push(grads, num_frames)
+        pushed = self._clock()
+        self._report(
+            UpdateReport(
+                actor_index=self._index,
+                num_frames=num_frames,
+                num_steps=num_steps,
+                version=receipt.version,
+                staleness=receipt.version - 1 - snapshot.version,
+                metrics=metrics,
+                episodes=self._environments.pop_episodes(),
+                env_seconds=env_seconds,
+                act_seconds=act_seconds,
+                learn_seconds=learned - began,
+                push_seconds=pushed - learned,
+                wait_seconds=receipt.wait_seconds,
+                hold_seconds=receipt.hold_seconds,
+            )
+        )
+
+    def _unroll(self, snapshot: Snapshot) -> tuple[Trajectory, float, float]:
+        """Acts for T steps; the last timestep is kept and starts the next unroll."""
+        act_seconds = env_seconds = 0.0
+        if self._timestep is None:
+            self._timestep = self._environments.reset()
+        timesteps, actions = [self._timestep], []
+        core_state_before = self._core_state
+        for _ in range(self._unroll_length):
+            began = self._clock()
+            action, self._core_state, self._key = self._act(
+                snapshot, timesteps[-1], self._core_state, self._key
+            )
+            actions.append(np.asarray(action))
+            acted = self._clock()
+            timesteps.append(self._environments.step(actions[-1]))
+            env_seconds += self._clock() - acted
+            act_seconds += acted - began
+        self._timestep = timesteps[-1]
+        # Fresh arrays each time: JAX may alias a NumPy buffer that it was given.
+        trajectory = Trajectory(
+            observations=np.stack([timestep.observation for timestep in timesteps]),
+            actions=np.stack(actions),
+            rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
+            discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
+            is_first=np.stack([timestep.is_first for timestep in timesteps]),
+            core_state=core_state_before,
+        )
+        return trajectory, act_seconds, env_seconds

@@ -1,0 +1,137 @@
+"""The configuration of a run: every setting, its check, and its message when wrong."""
+
+import dataclasses
+import difflib
+import math
+import os
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from a3cjax.networks import NETWORK_NAMES
+from a3cjax.optimizers import OPTIMIZER_NAMES
+
+ALGORITHM_NAMES = ("a3c",)
+AUTO = "auto"
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message is one line for the user."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one run. Frames are emulator frames: 4 a step in Atari games.
+
+    Defaults are those of `preset=laptop`. None and `auto` are resolved by `train` and
+    stand resolved in the run folder's config.yaml.
+    """
+
+    env: str = "Pong"
+    seed: int = 1
+    total_frames: int = 8_000_000
+    # The agent.
+    algorithm: str = "a3c"
+    network: str = AUTO  # atari_ff for images, mlp_ff for anything else
+    unroll_length: int = 20
+    discount: float = 0.99
+    lambda_: float = 0.95
+    value_cost: float = 0.5
+    entropy_cost: float = 0.01
+    centre_observations: bool = True
+    # The optimizer.
+    optimizer: str = "adam"
+    learning_rate: float = 7e-4
+    anneal_learning_rate: bool = True
+    decay: float = 0.999
+    epsilon: float = 1e-5
+    momentum: float = 0.9
+    max_grad_norm: float | None = 40.0
+    # Actors and environments.
+    num_actors: int | None = None  # one for each core
+    envs_per_actor: int = 16
+    protocol: str = "paper"
+    warmup_steps: int = 128
+    # The program.
+    run_dir: str | None = None
+    log_period_frames: int | None = None  # a 200th of the budget
+    checkpoint_period_frames: int = 1_000_000
+    eval_episodes: int = 30
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check_type(field.name, field.type, getattr(self, field.name))
+        self._check("algorithm", ALGORITHM_NAMES)
+        self._check("network", (AUTO, *NETWORK_NAMES))
+        self._check("optimizer", OPTIMIZER_NAMES)
+        self._check("protocol", ("paper", "machado"))
+        for name in ("total_frames", "unroll_length", "num_actors", "envs_per_actor"):
+            self._check_range(name, 1, math.inf)
+        for name in ("log_period_frames", "checkpoint_period_frames"):
+            self._check_range(name, 1, math.inf)
+        for name in ("warmup_steps", "eval_episodes", "value_cost", "entropy_cost", "epsilon"):
+            self._check_range(name, 0, math.inf)
+        # Environment seeds are 32-bit integers, 100,000 of them for a run.
+        self._check_range("seed", 0, 20_000)
+        for name in ("discount", "lambda_", "decay", "momentum"):
+            self._check_range(name, 0, 1)
+        for name in ("learning_rate", "max_grad_norm"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} must be > 0, got {value}.")
+        if self.centre_observations and self.warmup_steps == 0:
+            raise ConfigError("warmup_steps must be >= 1 to centre observations, got 0.")
+
+    def _check(self, name: str, allowed: tuple[str, ...]) -> None:
+        value = getattr(self, name)
+        if value not in allowed:
+            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value}.")
+
+    def _check_range(self, name: str, low: float, high: float) -> None:
+        value = getattr(self, name)
+        if value is not None and not low <= value <= high:
+            bound = f">= {low}" if high == math.inf else f"between {low} and {high}"
+            raise ConfigError(f"{name} must be {bound}, got {value}.")
+
+    def replace(self, **changes: Any) -> "Config":
+        """A copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_config(settings: dict[str, Any]) -> Config:
+    """Builds a Config from plain values.
+
+    Raises:
+      ConfigError: names the setting, the rule and what it got; for an unknown name, the
+        nearest ones.
+    """
+    names = [field.name for field in dataclasses.fields(Config)]
+    for name in settings:
+        if name not in names:
+            raise ConfigError(unknown_setting(name))
+    return Config(**settings)
+
+
+def unknown_setting(name: str) -> str:
+    """The line that answers an unknown setting."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    nearest = difflib.get_close_matches(name, [*names, "preset"], n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+    return f"There is no setting named {name}{hint}."
+
+
+def _check_type(name: str, annotation: Any, value: Any) -> None:
+    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    is_bool = isinstance(value, bool)
+    matches = is_bool if bool in allowed else isinstance(value, allowed) and not is_bool
+    if float in allowed and isinstance(value, int) and not is_bool:
+        matches = True
+    if not matches or (isinstance(value, float) and math.isnan(value)):
+        wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)
+        raise ConfigError(f"{name} must be of type {wanted}, got {value!r}.")

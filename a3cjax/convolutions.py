@@ -1,0 +1,163 @@
+"""Strided convolution whose lowering suits the device it runs on.
+
+On a CPU, XLA computes the gradient of a strided convolution slowly: for the first
+layer of the Atari networks the weight gradient alone takes most of a training
+step. After space-to-depth the same convolution has stride 1, and a stride-1
+convolution is one matrix product whose columns are shifted and added. Every
+lowering computes the same function of the same HWIO kernel, so a checkpoint does
+not depend on it.
+"""
+
+from functools import partial
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+BLOCK_SIZE = 4
+"""Side of the pixel blocks in which image observations travel: the stride of the
+first layer in both networks of the paper."""
+
+
+def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
+    """Rearranges stacked frames into blocks of 4×4 pixels (space-to-depth), on the host.
+
+    Done once while the pixels are still bytes; the acting pass and the learning pass
+    then both read the layout that the first layer multiplies.
+
+    Args:
+      frames: `[B, C, height, width]`, channels first as envpool stacks them. Rows and
+        columns beyond a multiple of 4 are dropped (an 8×8 stride-4 kernel never sees
+        more of them than that).
+
+    Returns:
+      `[B, height // 4, width // 4, C·16]`, channels ordered (frame, y, x), same dtype.
+    """
+    batch_size, channels, height, width = frames.shape
+    rows, columns = height // BLOCK_SIZE, width // BLOCK_SIZE
+    frames = frames[:, :, : rows * BLOCK_SIZE, : columns * BLOCK_SIZE]
+    shape = (batch_size, channels, rows, BLOCK_SIZE, columns)
+    if frames.dtype == np.uint8:
+        # Four neighbouring bytes move as one word: five times as fast as byte by byte.
+        words = np.ascontiguousarray(frames).view(np.uint32).reshape(shape)
+        blocks = np.ascontiguousarray(words.transpose(0, 2, 4, 1, 3)).view(np.uint8)
+    else:
+        blocks = frames.reshape(*shape, BLOCK_SIZE).transpose(0, 2, 4, 1, 3, 5)
+    return blocks.reshape(batch_size, rows, columns, channels * BLOCK_SIZE**2)
+
+
+def blocks_to_frames(blocks: np.ndarray) -> np.ndarray:
+    """The inverse of `frames_to_blocks`, for showing observations to people."""
+    batch_size, rows, columns, depth = blocks.shape
+    channels = depth // BLOCK_SIZE**2
+    frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)
+    frames = frames.transpose(0, 3, 1, 4, 2, 5)
+    return frames.reshape(batch_size, channels, rows * BLOCK_SIZE, columns * BLOCK_SIZE)
+
+
+def conv_of_blocks(blocks: chex.Array, kernel: chex.Array) -> jax.Array:
+    """Convolves frames given as blocks with a stride of 4 and no padding.
+
+    Args:
+      blocks: float or uint8 `[B, rows, columns, C·16]` from `frames_to_blocks`.
+      kernel: float `[K, K, C, C_out]` for whole frames, K a multiple of 4.
+
+    Returns:
+      `[B, rows − K/4 + 1, columns − K/4 + 1, C_out]` in the kernel's dtype.
+
+    Raises:
+      AssertionError: if the shapes do not fit.
+    """
+    chex.assert_rank([blocks, kernel], 4)
+    chex.assert_is_divisible(kernel.shape[0], BLOCK_SIZE)
+    chex.assert_equal(blocks.shape[3], kernel.shape[2] * BLOCK_SIZE**2)
+    taps = kernel.shape[0] // BLOCK_SIZE
+    # (tap_y, y, tap_x, x, channel, out) -> (tap_y, tap_x, (channel, y, x), out)
+    kernel = kernel.reshape(taps, BLOCK_SIZE, taps, BLOCK_SIZE, *kernel.shape[2:])
+    kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, blocks.shape[3], -1)
+    return _conv_stride_1(blocks, kernel)
+
+
+def conv_valid(inputs: chex.Array, kernel: chex.Array, stride: int) -> jax.Array:
+    """Convolves without padding.
+
+    Args:
+      inputs: float `[B, height, width, C_in]`.
+      kernel: float `[K, K, C_in, C_out]`, K a multiple of `stride`.
+      stride: the step between outputs along both axes.
+
+    Returns:
+      float `[B, (height − K) // stride + 1, (width − K) // stride + 1, C_out]`.
+
+    Raises:
+      AssertionError: if the shapes do not fit.
+    """
+    chex.assert_rank([inputs, kernel], 4)
+    chex.assert_equal(inputs.shape[3], kernel.shape[2])
+    chex.assert_is_divisible(kernel.shape[0], stride)
+    taps = kernel.shape[0] // stride
+    rows, columns = inputs.shape[1] // stride, inputs.shape[2] // stride
+    # (row, y, column, x·channel) -> (row, column, y·x·channel)
+    inputs = inputs[:, : rows * stride, : columns * stride]
+    inputs = inputs.reshape(-1, rows, stride, columns, stride * inputs.shape[3])
+    inputs = inputs.transpose(0, 1, 3, 2, 4).reshape(inputs.shape[0], rows, columns, -1)
+    # (tap_y, y, tap_x, x·channel, out) -> (tap_y, tap_x, y·x·channel, out)
+    num_out = kernel.shape[3]
+    kernel = kernel.reshape(taps, stride, taps, -1, num_out)
+    kernel = kernel.transpose(0, 2, 1, 3, 4).reshape(taps, taps, -1, num_out)
+    return _conv_stride_1(inputs, kernel)
+
+
+def _conv_stride_1(inputs: chex.Array, kernel: chex.Array) -> jax.Array:
+    """A stride-1 convolution, lowered for the platform it is compiled for."""
+    return jax.lax.platform_dependent(inputs, kernel, cpu=_conv_by_matmul, default=_conv_native)
+
+
+def _conv_native(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """XLA's own convolution, the best there is on a GPU or TPU."""
+    return jax.lax.conv_general_dilated(
+        inputs.astype(kernel.dtype),
+        kernel,
+        window_strides=(1, 1),
+        padding="VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def _conv_by_matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+    """One product with all taps side by side: every input is read once, no patches are written."""
+    taps, _, num_in, num_out = kernel.shape
+    kernel = kernel.transpose(2, 0, 1, 3).reshape(num_in, taps * taps * num_out)
+    products = inputs.reshape(-1, num_in).astype(kernel.dtype) @ kernel
+    return _add_shifted(products.reshape(*inputs.shape[:3], -1), taps)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _add_shifted(products: jax.Array, taps: int) -> jax.Array:
+    """Adds the taps·taps slices of the last axis, each shifted by its tap's offset."""
+    _, rows, columns, depth = products.shape
+    num_out = depth // taps**2
+    height, width = rows - taps + 1, columns - taps + 1
+    slices = (
+        products[:, y : y + height, x : x + width, i * num_out : (i + 1) * num_out]
+        for i, (y, x) in enumerate(np.ndindex(taps, taps))
+    )
+    return sum(slices, start=jnp.zeros((), products.dtype))
+
+
+def _add_shifted_forward(products: jax.Array, taps: int) -> tuple[jax.Array, None]:
+    return _add_shifted(products, taps), None
+
+
+def _add_shifted_backward(taps: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
+    # Each slice's gradient fills its own channels, so they are laid side by side;
+    # autodiff would add four zero-padded arrays of the full size instead.
+    padded = [
+        jnp.pad(cotangent, ((0, 0), (y, taps - 1 - y), (x, taps - 1 - x), (0, 0)))
+        for y, x in np.ndindex(taps, taps)
+    ]
+    return (jnp.concatenate(padded, axis=-1),)
+
+
+_add_shifted.defvjp(_add_shifted_forward, _add_shifted_backward)

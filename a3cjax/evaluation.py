@@ -1,0 +1,94 @@
+"""Evaluation: whole games with fixed parameters, every score kept."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import numpy as np
+
+from a3cjax.agents.base import Agent
+from a3cjax.envs import Environments, Episode
+from a3cjax.types import Snapshot
+
+
+class Evaluation(NamedTuple):
+    """Scores of all games, in order of their environment, and how they were played."""
+
+    episodes: list[Episode]
+    is_greedy: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean score."""
+        return statistics.fmean(self.scores)
+
+    @property
+    def scores(self) -> list[float]:
+        """Raw, unclipped scores."""
+        return [episode.episode_return for episode in self.episodes]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for summary.json."""
+        scores = self.scores
+        return {
+            "actions": "greedy" if self.is_greedy else "sampled",
+            "num_episodes": len(scores),
+            "mean": self.mean,
+            "median": statistics.median(scores),
+            "standard_deviation": statistics.pstdev(scores),
+            "min": min(scores),
+            "max": max(scores),
+            "scores": scores,
+            "lengths": [episode.episode_length for episode in self.episodes],
+        }
+
+
+def evaluate(
+    agent: Agent,
+    snapshot: Snapshot,
+    environments: Environments,
+    key: chex.PRNGKey,
+    *,
+    is_greedy: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Plays one whole game in every environment.
+
+    One game each, not the first to finish: short games would count too often.
+
+    Args:
+      agent: acts.
+      snapshot: with these parameters.
+      environments: B of them, made for evaluation; reset here.
+      key: for sampling actions.
+      is_greedy: takes the most probable action instead of sampling.
+      should_stop: asked at every step; True ends the evaluation without a result.
+
+    Returns:
+      B episodes, or None if it was stopped.
+    """
+    if is_greedy:
+        act_greedily = jax.jit(agent.act_greedily)
+
+        def act(params, constants, timestep, core_state, key):
+            return *act_greedily(params, constants, timestep, core_state), key
+    else:
+        act = jax.jit(agent.act)
+
+    timestep = environments.reset()
+    environments.pop_episodes()
+    core_state = agent.initial_state(environments.num_envs)
+    episodes: list[Episode | None] = [None] * environments.num_envs
+    while any(episode is None for episode in episodes):
+        if should_stop():
+            return None
+        actions, core_state, key = act(
+            snapshot.params, snapshot.statistics, timestep, core_state, key
+        )
+        timestep = environments.step(np.asarray(actions))
+        for episode in environments.pop_episodes():
+            if episodes[episode.environment_index] is None:
+                episodes[episode.environment_index] = episode
+    return Evaluation([episode for episode in episodes if episode is not None], is_greedy)

@@ -1,0 +1,165 @@
+"""Where metrics go: CSV, TensorBoard and the terminal. All are written by the main thread."""
+
+import contextlib
+import csv
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import rich.console
+import rich.live
+import rich.table
+import tensorboardX
+
+from a3cjax.metrics import EpisodeRow
+
+
+class Logger(Protocol):
+    """Takes rows of metrics and finished episodes."""
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """Takes one logging period's row."""
+        ...
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Takes the games finished since the last call."""
+        ...
+
+    def close(self) -> None:
+        """Flushes and frees what is open."""
+        ...
+
+
+class CsvLogger:
+    """Writes metrics.csv and episodes.csv, flushed at every row."""
+
+    def __init__(self, run_dir: Path):
+        self._metrics_path = run_dir / "metrics.csv"
+        self._metrics_file = self._metrics_path.open("w", newline="")
+        self._metrics: csv.DictWriter | None = None
+        self._episodes_file = (run_dir / "episodes.csv").open("w", newline="")
+        self._episodes = csv.writer(self._episodes_file)
+        self._episodes.writerow(EpisodeRow._fields)
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """Appends a row; the first one also fixes the columns."""
+        if self._metrics is None:
+            self._metrics = csv.DictWriter(self._metrics_file, row.keys())
+            self._metrics.writeheader()
+        self._metrics.writerow({name: _shorten(value) for name, value in row.items()})
+        self._metrics_file.flush()
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Appends a line for each game."""
+        self._episodes.writerows([_shorten(value) for value in episode] for episode in episodes)
+        self._episodes_file.flush()
+
+    def close(self) -> None:
+        """Closes both files."""
+        self._metrics_file.close()
+        self._episodes_file.close()
+
+
+class TensorBoardLogger:
+    """Writes TensorBoard events into the run folder; the step is the number of frames."""
+
+    def __init__(self, run_dir: Path):
+        self._writer = tensorboardX.SummaryWriter(str(run_dir))
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """Writes every metric as a scalar `train/<name>`."""
+        for name, value in row.items():
+            if name != "num_frames" and not math.isnan(value):
+                self._writer.add_scalar(f"train/{name}", value, int(row["num_frames"]))
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Writes each game's return and length."""
+        for episode in episodes:
+            for name in ("episode_return", "episode_length"):
+                value = getattr(episode, name)
+                self._writer.add_scalar(f"episodes/{name}", value, episode.num_frames)
+
+    def close(self) -> None:
+        """Flushes the events."""
+        self._writer.close()
+
+
+class TerminalLogger:
+    """A table that redraws itself on a terminal, plain lines elsewhere."""
+
+    PLAIN_PERIOD_SECONDS = 10.0
+
+    def __init__(self, title: str, total_frames: int, stream: Any = None):
+        self._title = title
+        self._total_frames = total_frames
+        self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
+        self._live: rich.live.Live | None = None
+        if self._console.is_terminal:
+            self._live = rich.live.Live(console=self._console, refresh_per_second=4)
+            self._live.start()
+        self._last_printed = -math.inf
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """Shows the newest row."""
+        if self._live is not None:
+            self._live.update(self._table(row))
+        elif row["wall_seconds"] - self._last_printed >= self.PLAIN_PERIOD_SECONDS:
+            self._last_printed = row["wall_seconds"]
+            cells = (f"{name} {value}" for name, value in self._cells(row))
+            self._console.print("  ".join(cells), soft_wrap=True)
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Shows nothing: the mean return stands in the metrics."""
+
+    def close(self) -> None:
+        """Leaves the last table on the screen."""
+        if self._live is not None:
+            with contextlib.suppress(Exception):
+                self._live.stop()
+
+    def _cells(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
+        frames_left = max(0.0, self._total_frames - row["num_frames"])
+        rate = row["frames_per_second"]
+        seconds_left = frames_left / rate if rate > 0 else math.nan
+        return [
+            ("frames", f"{row['num_frames']:,.0f} / {self._total_frames:,}"),
+            ("frames/s", f"{rate:,.0f}"),
+            ("left", format_seconds(seconds_left)),
+            ("return", f"{row['episode_return_mean']:.2f}"),
+            ("policy_loss", f"{row.get('policy_loss', math.nan):.4f}"),
+            ("value_loss", f"{row.get('value_loss', math.nan):.4f}"),
+            ("entropy", f"{row.get('entropy', math.nan):.3f}"),
+            ("grad_norm", f"{row.get('grad_norm', math.nan):.3f}"),
+            ("staleness", f"{row['staleness_mean']:.2f}"),
+        ]
+
+    def _table(self, row: Mapping[str, float]) -> rich.table.Table:
+        table = rich.table.Table(title=self._title, show_header=False, min_width=40)
+        table.add_column(style="bold")
+        table.add_column(justify="right")
+        labels = {
+            "left": "time left",
+            "return": "mean return, last 100 episodes",
+            "staleness": "staleness (updates)",
+        }
+        for name, value in self._cells(row):
+            table.add_row(labels.get(name, name.replace("_", " ")), value)
+        parts = (f"{part} {row[f'{part}_fraction']:.0%}" for part in ("env", "act", "learn", "push"))
+        table.add_row("time of the actors", "  ".join(parts))
+        return table
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds as `1:02:03`, or `?` for NaN."""
+    if math.isnan(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _shorten(value: float) -> str:
+    """Six significant digits for fractions; whole numbers as they are."""
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"

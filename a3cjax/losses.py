@@ -1,0 +1,149 @@
+"""Losses, to be minimised. The per-step ones are unreduced: one number a step.
+
+Scalars per step are `[T, B]` (or any equal shape). Shapes must agree exactly;
+nothing is broadcast.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from a3cjax.distributions import Categorical, DiagonalGaussian
+from a3cjax.types import ActorCriticMetrics
+
+
+def policy_gradient_loss(log_probs: chex.Array, advantages: chex.Array) -> jax.Array:
+    """−log π(a|s) · stop_gradient(A) (Mnih et al. 2016, section 3).
+
+    Args:
+      log_probs: float `[...]`, log π(aₜ|sₜ), to be differentiated.
+      advantages: float `[...]`, Aₜ, treated as a constant.
+
+    Returns:
+      float `[...]`, one loss a step.
+
+    Raises:
+      AssertionError: if the shapes differ or an array is not floating point.
+    """
+    chex.assert_type([log_probs, advantages], float)
+    chex.assert_equal_shape([log_probs, advantages])
+    return -log_probs * jax.lax.stop_gradient(advantages)
+
+
+def value_loss(values: chex.Array, returns: chex.Array) -> jax.Array:
+    """½(R − V)², with the returns treated as constants.
+
+    Args:
+      values: float `[...]`, V(sₜ), to be differentiated.
+      returns: float `[...]`, Rₜ, the targets.
+
+    Returns:
+      float `[...]`, one loss a step.
+
+    Raises:
+      AssertionError: if the shapes differ or an array is not floating point.
+    """
+    chex.assert_type([values, returns], float)
+    chex.assert_equal_shape([values, returns])
+    # The factor 0.5 makes d loss / d value = value - return.
+    return 0.5 * jnp.square(jax.lax.stop_gradient(returns) - values)
+
+
+def entropy_loss(entropies: chex.Array) -> jax.Array:
+    """−H: minimising it keeps the policy from settling too soon (Mnih et al. 2016, section 4).
+
+    Args:
+      entropies: float `[...]`, H(π(·|sₜ)) in nats.
+
+    Returns:
+      float `[...]`, one loss a step.
+
+    Raises:
+      AssertionError: if the array is not floating point.
+    """
+    chex.assert_type(entropies, float)
+    return -jnp.asarray(entropies)
+
+
+def q_loss(q_values: chex.Array, actions: chex.Array, targets: chex.Array) -> jax.Array:
+    """½(y − Q(s, a))², with the targets treated as constants (Mnih et al. 2016, algorithm 1).
+
+    Args:
+      q_values: float `[..., A]`, Q(sₜ, ·), to be differentiated.
+      actions: int `[...]`, the actions taken.
+      targets: float `[...]`, yₜ.
+
+    Returns:
+      float `[...]`, one loss a step.
+
+    Raises:
+      AssertionError: if the shapes do not fit or a dtype is wrong.
+    """
+    chex.assert_type([q_values, actions, targets], [float, int, float])
+    chex.assert_equal_shape([actions, targets])
+    chex.assert_shape(q_values, (*jnp.shape(actions), None))
+    q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
+    # The factor 0.5 makes d loss / d q_taken = q_taken - target.
+    return 0.5 * jnp.square(jax.lax.stop_gradient(targets) - q_taken)
+
+
+def actor_critic_loss(
+    distribution: Categorical | DiagonalGaussian,
+    values: chex.Array,
+    actions: chex.Array,
+    returns: chex.Array,
+    *,
+    value_cost: chex.Numeric = 0.5,
+    entropy_cost: chex.Numeric = 0.01,
+    mask: chex.Array | None = None,
+) -> tuple[jax.Array, ActorCriticMetrics]:
+    """The combined loss of A3C: summed over time, averaged over the batch.
+
+    With Aₜ = Rₜ − stop_gradient(V(sₜ)) (Mnih et al. 2016, algorithm S3):
+
+      L = mean_B Σₜ [−log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
+
+    The sum over time is the paper's: it accumulates the gradients of the t_max steps.
+    An optimizer's epsilon and a clipping norm are to be read against this scale.
+
+    Args:
+      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`).
+      values: float `[T, B]`, V(sₜ).
+      actions: int `[T, B]`, or float `[T, B, D]` for a Gaussian, the actions taken.
+      returns: float `[T, B]`, Rₜ, treated as constants.
+      value_cost: c_v, weight of the value loss.
+      entropy_cost: β, weight of the entropy.
+      mask: bool or float `[T, B]`, keeps the steps where it is 1; None keeps all.
+
+    Returns:
+      The scalar loss, and its parts before weighting as averages over kept steps
+      (so that they compare across unroll lengths).
+
+    Raises:
+      AssertionError: if the shapes do not fit or a dtype is wrong.
+    """
+    chex.assert_type([values, returns], float)
+    log_probs = distribution.log_prob(actions)
+    entropies = distribution.entropy()
+    chex.assert_equal_shape([log_probs, entropies, values, returns])
+    chex.assert_axis_dimension_gt(values, 0, 0)
+    if mask is None:
+        mask = jnp.ones_like(values)
+    chex.assert_equal_shape([values, mask])
+    mask = jnp.asarray(mask, values.dtype)
+
+    advantages = returns - jax.lax.stop_gradient(values)
+    policy_losses = mask * policy_gradient_loss(log_probs, advantages)
+    value_losses = mask * value_loss(values, returns)
+    entropy_losses = mask * entropy_loss(entropies)
+
+    losses = policy_losses + value_cost * value_losses + entropy_cost * entropy_losses
+    loss = jnp.mean(jnp.sum(losses, axis=0))
+
+    num_kept = jnp.maximum(jnp.sum(mask), 1.0)
+    metrics = ActorCriticMetrics(
+        policy_loss=jnp.sum(policy_losses) / num_kept,
+        value_loss=jnp.sum(value_losses) / num_kept,
+        entropy=-jnp.sum(entropy_losses) / num_kept,
+    )
+    return loss, metrics

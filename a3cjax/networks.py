@@ -1,0 +1,197 @@
+"""Networks: torso, core and heads in flax.linen, and the pure functions around them.
+
+torso: one observation -> features; core: feed-forward, GRU or LSTM over time; heads:
+policy logits and state value. The same `apply` acts (T = 1) and learns (T steps).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from a3cjax.convolutions import conv_of_blocks, conv_valid
+from a3cjax.types import CoreState, NetworkOutput, ObservationStatistics, Params
+
+HIDDEN_INIT = nn.initializers.orthogonal(2**0.5)
+# A small last layer: the first policy is close to uniform whatever the torso says.
+POLICY_INIT = nn.initializers.orthogonal(0.01)
+VALUE_INIT = nn.initializers.orthogonal(1.0)
+
+
+class Network(NamedTuple):
+    """A network as pure functions.
+
+    `init(key, observations) -> params`, observations `[1, 1, ...]`.
+    `apply(params, statistics, observations, is_first, core_state)` with `[T, B, ...]`
+    observations and `[T, B]` is_first -> `(NetworkOutput, core_state)`.
+    `initial_state(batch_size) -> core_state` with `[B, H]` arrays.
+    """
+
+    init: Callable[[chex.PRNGKey, chex.Array], Params]
+    apply: Callable[
+        [Params, ObservationStatistics | None, chex.Array, chex.Array, CoreState],
+        tuple[NetworkOutput, CoreState],
+    ]
+    initial_state: Callable[[int], CoreState]
+
+
+class ImageTorso(nn.Module):
+    """Convolutions and one dense layer over frames given as 4×4 blocks.
+
+    `layers`: (channels, kernel size, stride) of each convolution; the first stride is 4.
+    """
+
+    layers: tuple[tuple[int, int, int], ...]
+    hidden_size: int
+
+    @nn.compact
+    def __call__(
+        self, observations: chex.Array, statistics: ObservationStatistics | None
+    ) -> jax.Array:
+        """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
+        if statistics is None:
+            statistics = ObservationStatistics(jnp.zeros(()), jnp.full((), 255.0))
+        num_in = observations.shape[-1] // 16
+        x = observations
+        for i, (channels, size, stride) in enumerate(self.layers):
+            shape = (size, size, num_in, channels)
+            kernel = self.param(f"conv_{i}_kernel", HIDDEN_INIT, shape)
+            bias = self.param(f"conv_{i}_bias", nn.initializers.zeros_init(), (channels,))
+            if i == 0:
+                # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes
+                # enter the first layer as they are, and centring costs nothing.
+                kernel = kernel / statistics.scale
+                bias = bias[None, None, None] - _conv_of_mean(statistics.mean, kernel, x.shape)
+                x = conv_of_blocks(x, kernel) + bias
+            else:
+                x = conv_valid(x, kernel, stride) + bias[None, None, None]
+            x = nn.relu(x)
+            num_in = channels
+        x = x.reshape(x.shape[0], -1)
+        return nn.relu(nn.Dense(self.hidden_size, kernel_init=HIDDEN_INIT)(x))
+
+
+def _conv_of_mean(mean: chex.Array, kernel: chex.Array, shape: tuple[int, ...]) -> jax.Array:
+    if jnp.ndim(mean) == 0:
+        return jnp.zeros((1, 1, 1, kernel.shape[-1]), kernel.dtype)  # not centred
+    chex.assert_shape(mean, shape[1:])
+    return conv_of_blocks(mean[None], kernel)
+
+
+class VectorTorso(nn.Module):
+    """Dense layers over a flattened observation."""
+
+    hidden_sizes: tuple[int, ...]
+
+    @nn.compact
+    def __call__(
+        self, observations: chex.Array, statistics: ObservationStatistics | None
+    ) -> jax.Array:
+        """Maps `[N, ...]` to float32 `[N, hidden_sizes[-1]]`."""
+        x = observations.astype(jnp.float32)
+        if statistics is not None:
+            x = (x - statistics.mean[None]) / statistics.scale
+        x = x.reshape(x.shape[0], -1)
+        for size in self.hidden_sizes:
+            x = nn.tanh(nn.Dense(size, kernel_init=HIDDEN_INIT)(x))
+        return x
+
+
+class ActorCritic(nn.Module):
+    """Torso, optional recurrent cell, policy head and value head."""
+
+    torso: nn.Module
+    cell: nn.RNNCellBase | None
+    num_actions: int
+
+    @nn.compact
+    def __call__(
+        self,
+        observations: chex.Array,
+        is_first: chex.Array,
+        core_state: CoreState,
+        statistics: ObservationStatistics | None,
+    ) -> tuple[NetworkOutput, CoreState]:
+        chex.assert_equal_shape_prefix([observations, is_first], 2)
+        num_steps, batch_size = is_first.shape
+        # The torso sees all steps at once; only the core goes through time.
+        features = self.torso(jax.lax.collapse(observations, 0, 2), statistics)
+        features = features.reshape(num_steps, batch_size, -1)
+        if self.cell is not None:
+            core_state, features = _unroll_core(self.cell, core_state, features, is_first)
+        logits = nn.Dense(self.num_actions, kernel_init=POLICY_INIT, name="policy")(features)
+        values = nn.Dense(1, kernel_init=VALUE_INIT, name="value")(features)[..., 0]
+        return NetworkOutput(logits, values), core_state
+
+
+def _unroll_core(
+    cell: nn.RNNCellBase, core_state: CoreState, features: jax.Array, is_first: chex.Array
+) -> tuple[CoreState, jax.Array]:
+    """Runs the cell over `[T, B, ...]`, from zeros wherever a new episode starts."""
+
+    def step(cell, core_state, inputs):
+        features_t, is_first_t = inputs
+        core_state = jax.tree.map(
+            lambda state: jnp.where(is_first_t[:, None], 0.0, state), core_state
+        )
+        return cell(core_state, features_t)
+
+    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
+    return scan(cell, core_state, (features, jnp.asarray(is_first)))
+
+
+PAPER_LAYERS = ((16, 8, 4), (32, 4, 2))  # Mnih et al. 2016, section 8; Mnih et al. 2013
+NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, methods
+
+_TORSOS: dict[str, Callable[[], Any]] = {
+    "atari": lambda: ImageTorso(layers=PAPER_LAYERS, hidden_size=256),
+    "nature": lambda: ImageTorso(layers=NATURE_LAYERS, hidden_size=512),
+    "mlp": lambda: VectorTorso(hidden_sizes=(64, 64)),
+}
+_CELLS: dict[str, Callable[[], nn.RNNCellBase | None]] = {
+    "ff": lambda: None,
+    "gru": lambda: nn.GRUCell(features=256),  # 256: Mnih et al. 2016, section 8 (its LSTM)
+    "lstm": lambda: nn.OptimizedLSTMCell(features=256),
+}
+NETWORK_NAMES = tuple(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS)
+
+
+def make_network(name: str, num_actions: int) -> Network:
+    """Builds a network of the zoo.
+
+    Args:
+      name: `<torso>_<core>`, torso one of atari, nature (images as 4×4 blocks, see
+        `convolutions.frames_to_blocks`) and mlp (anything, flattened), core one of ff,
+        gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …
+      num_actions: A, the number of discrete actions.
+
+    Returns:
+      The network as pure functions.
+
+    Raises:
+      ValueError: if there is no network of that name.
+    """
+    if name not in NETWORK_NAMES:
+        raise ValueError(f"network must be one of {', '.join(NETWORK_NAMES)}, got {name}.")
+    torso, core = name.split("_")
+    cell = _CELLS[core]()
+    module = ActorCritic(torso=_TORSOS[torso](), cell=cell, num_actions=num_actions)
+
+    def initial_state(batch_size: int) -> CoreState:
+        if cell is None:
+            return ()
+        # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
+        return cell.initialize_carry(jax.random.key(0), (batch_size, 1))
+
+    def init(key: chex.PRNGKey, observations: chex.Array) -> Params:
+        is_first = jnp.ones(observations.shape[:2], bool)
+        core_state = initial_state(observations.shape[1])
+        return module.init(key, observations, is_first, core_state, None)["params"]
+
+    def apply(params, statistics, observations, is_first, core_state):
+        return module.apply({"params": params}, observations, is_first, core_state, statistics)
+
+    return Network(init=init, apply=apply, initial_state=initial_state)

@@ -1,0 +1,84 @@
+"""The shared parameters and the one lock of the program."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import jax
+import numpy as np
+
+from a3cjax.types import LearnerState, ObservationStatistics, Params, Snapshot
+from a3cjax.updates import ApplyGradients
+
+
+class Receipt(NamedTuple):
+    """What a push answers: the version it made, and seconds spent on the lock."""
+
+    version: int
+    wait_seconds: float
+    hold_seconds: float
+
+
+class ParameterStore(Protocol):
+    """Where actor-learners get parameters from and bring gradients to."""
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        ...
+
+    def push(self, grads: Params, num_frames: int) -> Receipt:
+        """Applies one gradient, computed from `num_frames` new emulator frames."""
+        ...
+
+
+class SharedParameters:
+    """Parameters in this process, updated by many threads (Mnih et al. 2016, section 4).
+
+    Writers take turns; readers take no lock, since a snapshot is one immutable tuple
+    that a writer replaces by rebinding a single reference.
+    """
+
+    def __init__(
+        self,
+        state: LearnerState,
+        apply_gradients: ApplyGradients,
+        *,
+        statistics: ObservationStatistics | None = None,
+        num_frames: int = 0,
+        num_updates: int = 0,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        self._apply_gradients = apply_gradients
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._published = (state, Snapshot(num_updates, num_frames, state.params, statistics))
+
+    def pull(self) -> Snapshot:
+        """The newest parameters; never blocks."""
+        return self._published[1]
+
+    def read(self) -> tuple[LearnerState, Snapshot]:
+        """The newest parameters and the optimizer state that belongs to them; never blocks."""
+        return self._published
+
+    def push(self, grads: Params, num_frames: int) -> Receipt:
+        """Applies one gradient to the newest parameters, whatever it was computed from.
+
+        Args:
+          grads: a pytree like the parameters.
+          num_frames: emulator frames that the gradient was computed from.
+
+        Returns:
+          The new version and the time spent waiting for and holding the lock.
+        """
+        asked = self._clock()
+        with self._lock:
+            entered = self._clock()
+            state, old = self._published
+            state = self._apply_gradients(state, grads, np.float32(old.num_frames))
+            jax.block_until_ready(state)
+            new = Snapshot(old.version + 1, old.num_frames + num_frames, state.params, old.statistics)
+            self._published = (state, new)
+            left = self._clock()
+        return Receipt(new.version, entered - asked, left - entered)

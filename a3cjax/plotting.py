@@ -1,0 +1,57 @@
+"""Pictures of a run, drawn without a display."""
+
+import csv
+import math
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def read_columns(path: Path) -> dict[str, list[float]]:
+    """A CSV file of numbers as name -> column; empty cells are NaN."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = rows[0].keys() if rows else []
+    return {name: [float(row[name] or math.nan) for row in rows] for name in names}
+
+
+def plot_curves(run_dir: Path, title: str) -> Path | None:
+    """Draws curves.png from metrics.csv and episodes.csv; None if there is nothing to draw."""
+    metrics = read_columns(run_dir / "metrics.csv")
+    episodes = read_columns(run_dir / "episodes.csv")
+    if not metrics:
+        return None
+    frames = [frame / 1e6 for frame in metrics["num_frames"]]
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplot_mosaic([["return", "return", "return"], ["value_loss", "entropy", "rate"]])
+    returns = axes["return"]
+    if episodes:
+        returns.plot(
+            [frame / 1e6 for frame in episodes["num_frames"]],
+            episodes["episode_return"],
+            ".",
+            markersize=3,
+            alpha=0.35,
+            color="tab:gray",
+            label="single games",
+        )
+    returns.plot(frames, metrics["episode_return_mean"], color="tab:blue", label="mean of last 100")
+    returns.legend(loc="upper left")
+    returns.set_title(title)
+    returns.set_ylabel("episode return")
+    axes["value_loss"].plot(frames, metrics["value_loss"])
+    axes["value_loss"].set_ylabel("value loss")
+    axes["value_loss"].set_yscale("log")
+    axes["entropy"].plot(frames, metrics["entropy"])
+    axes["entropy"].set_ylabel("entropy (nats)")
+    axes["rate"].plot(frames, metrics["frames_per_second"])
+    axes["rate"].set_ylabel("frames / s")
+    axes["rate"].set_ylim(bottom=0)
+    for axis in axes.values():
+        axis.set_xlabel("million frames")
+        axis.grid(alpha=0.3)
+    path = run_dir / "curves.png"
+    figure.savefig(path, dpi=100)
+    return path

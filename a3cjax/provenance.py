@@ -1,0 +1,57 @@
+"""Where a result comes from: versions, machine and commit."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGES = ("a3cjax", "jax", "jaxlib", "flax", "optax", "envpool", "numpy")
+
+
+def describe_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make a difference."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def describe_machine() -> dict[str, str | int]:
+    """The processor, the cores this process may use, and the system."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def describe_commit() -> str:
+    """The commit of the checkout this package lies in, `+changes` if files differ from it."""
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(folder), str(folder.parent / "experiments")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+
+
+def describe_command() -> str:
+    """The command line as it was typed, with the program's path shortened."""
+    program = Path(sys.argv[0])
+    name = f"{program.parent.name}/{program.name}" if program.parent.name else program.name
+    return " ".join(["python", name, *sys.argv[1:]])

@@ -1,0 +1,143 @@
+"""Returns: the targets that values are fitted to.
+
+All functions are time-major. T is the length of the unroll; any batch axes
+follow. Termination travels inside `discounts`, which hold γ·(1 − terminated).
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def lambda_returns(
+    rewards: chex.Array,
+    discounts: chex.Array,
+    next_values: chex.Array,
+    lambda_: chex.Numeric = 1.0,
+) -> jax.Array:
+    """Mixes n-step returns of all lengths, backwards in time.
+
+    For t in [0, T - 1], with G_T = v_T:
+
+      Gₜ = rₜ₊₁ + γₜ₊₁ [(1 − λₜ₊₁) vₜ₊₁ + λₜ₊₁ Gₜ₊₁]
+
+    λ = 1 gives the n-step returns of A3C (Mnih et al. 2016, algorithm S3), λ = 0
+    the one-step targets (Sutton & Barto 2018, eq. 12.18 for the recursion). Set λ = 0
+    at a step that was truncated by a time limit: it then bootstraps from the
+    value of its true last observation, whatever follows in the arrays.
+
+    Args:
+      rewards: float `[T, ...]`, rₜ₊₁ for t in [0, T - 1].
+      discounts: float `[T, ...]`, γₜ₊₁, zero where the episode terminated.
+      next_values: float `[T, ...]`, vₜ₊₁; the last one bootstraps the unroll.
+      lambda_: the mixing parameter in [0, 1], a scalar or `[T, ...]`.
+
+    Returns:
+      float `[T, ...]`, Gₜ, in the units of the rewards.
+
+    Raises:
+      AssertionError: if the shapes differ or an array is not floating point.
+    """
+    lambda_ = jnp.asarray(lambda_, dtype=jnp.result_type(float))
+    if lambda_.ndim == 0:
+        lambda_ = jnp.full(jnp.shape(rewards), lambda_)
+    chex.assert_type([rewards, discounts, next_values, lambda_], float)
+    chex.assert_equal_shape([rewards, discounts, next_values, lambda_])
+
+    def one_step_back(return_t, transition):
+        reward_t, discount_t, value_t, lambda_t = transition
+        return_tm1 = reward_t + discount_t * ((1 - lambda_t) * value_t + lambda_t * return_t)
+        return return_tm1, return_tm1
+
+    transitions = (rewards, discounts, next_values, lambda_)
+    transitions = jax.tree.map(jnp.asarray, transitions)
+    _, returns = jax.lax.scan(one_step_back, transitions[2][-1], transitions, reverse=True)
+    return returns
+
+
+def n_step_returns(
+    rewards: chex.Array, discounts: chex.Array, bootstrap_value: chex.Array
+) -> jax.Array:
+    """Sums discounted rewards up to the end of the unroll and bootstraps there.
+
+    For t in [0, T - 1], with G_T = V(s_T) (Mnih et al. 2016, algorithm S3, line
+    "R ← rᵢ + γR"):
+
+      Gₜ = rₜ₊₁ + γₜ₊₁ Gₜ₊₁
+
+    Args:
+      rewards: float `[T, ...]`, rₜ₊₁ for t in [0, T - 1].
+      discounts: float `[T, ...]`, γₜ₊₁, zero where the episode terminated.
+      bootstrap_value: float `[...]`, the value of the state after the last step.
+
+    Returns:
+      float `[T, ...]`, Gₜ, in the units of the rewards.
+
+    Raises:
+      AssertionError: if the shapes do not fit or an array is not floating point.
+    """
+    chex.assert_type([rewards, discounts, bootstrap_value], float)
+    chex.assert_equal_shape([rewards, discounts])
+    chex.assert_shape(bootstrap_value, jnp.shape(rewards)[1:])
+
+    def one_step_back(return_t, transition):
+        reward_t, discount_t = transition
+        return_tm1 = reward_t + discount_t * return_t
+        return return_tm1, return_tm1
+
+    transitions = (jnp.asarray(rewards), jnp.asarray(discounts))
+    _, returns = jax.lax.scan(one_step_back, jnp.asarray(bootstrap_value), transitions, reverse=True)
+    return returns
+
+
+def one_step_q_targets(
+    rewards: chex.Array, discounts: chex.Array, next_q_values: chex.Array
+) -> jax.Array:
+    """One-step Q-learning targets (Mnih et al. 2016, algorithm 1).
+
+      yₜ = rₜ₊₁ + γₜ₊₁ maxₐ Q(sₜ₊₁, a; θ⁻)
+
+    Args:
+      rewards: float `[T, ...]`.
+      discounts: float `[T, ...]`, zero where the episode terminated.
+      next_q_values: float `[T, ..., A]`, Q(sₜ₊₁, ·) under the target parameters.
+
+    Returns:
+      float `[T, ...]`, yₜ.
+
+    Raises:
+      AssertionError: if the shapes do not fit or an array is not floating point.
+    """
+    chex.assert_type([rewards, discounts, next_q_values], float)
+    chex.assert_equal_shape([rewards, discounts])
+    chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
+    return rewards + discounts * jnp.max(next_q_values, axis=-1)
+
+
+def one_step_sarsa_targets(
+    rewards: chex.Array,
+    discounts: chex.Array,
+    next_q_values: chex.Array,
+    next_actions: chex.Array,
+) -> jax.Array:
+    """One-step Sarsa targets (Mnih et al. 2016, section 4).
+
+      yₜ = rₜ₊₁ + γₜ₊₁ Q(sₜ₊₁, aₜ₊₁; θ⁻)
+
+    Args:
+      rewards: float `[T, ...]`.
+      discounts: float `[T, ...]`, zero where the episode terminated.
+      next_q_values: float `[T, ..., A]`, Q(sₜ₊₁, ·) under the target parameters.
+      next_actions: int `[T, ...]`, the action taken in sₜ₊₁.
+
+    Returns:
+      float `[T, ...]`, yₜ.
+
+    Raises:
+      AssertionError: if the shapes do not fit or a dtype is wrong.
+    """
+    chex.assert_type([rewards, discounts, next_q_values, next_actions], [float, float, float, int])
+    chex.assert_equal_shape([rewards, discounts, next_actions])
+    chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
+    next_q_taken = jnp.take_along_axis(next_q_values, next_actions[..., None], axis=-1)[..., 0]
+    return rewards + discounts * next_q_taken

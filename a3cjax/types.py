@@ -1,0 +1,97 @@
+"""The containers that cross function borders: NamedTuples of arrays, no logic.
+
+Letters in shapes, here and everywhere: T is the unroll length, B the number of
+environments in a batch, A the number of discrete actions, D the number of
+action dimensions, H the size of a recurrent core's state.
+"""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import optax
+
+Params = Any
+"""A pytree of trainable arrays."""
+
+CoreState = Any
+"""A pytree of `[B, ...]` arrays carried from step to step; `()` for feed-forward networks."""
+
+
+class TimeStep(NamedTuple):
+    """What the environments show before one decision; every array is `[B, ...]`.
+
+    `reward` and `discount` belong to the transition that led here. `discount` is
+    γ·(1 − terminated). Where `is_first` holds, a new episode starts at this
+    observation: nothing led to it, so `reward` and `discount` mean nothing and the
+    transition into it must not be learned from.
+    """
+
+    observation: chex.Array
+    reward: chex.Array
+    discount: chex.Array
+    is_first: chex.Array
+
+
+class Trajectory(NamedTuple):
+    """One unroll of T transitions between T + 1 timesteps.
+
+    `observations` `[T+1, B, ...]` and `is_first` `[T+1, B]` include the timestep that
+    the last action led to; it starts the next trajectory. `actions`, `rewards` and
+    `discounts` are `[T, B]`. `core_state` is the network's state before the first
+    observation.
+    """
+
+    observations: chex.Array
+    actions: chex.Array
+    rewards: chex.Array
+    discounts: chex.Array
+    is_first: chex.Array
+    core_state: CoreState
+
+
+class ObservationStatistics(NamedTuple):
+    """The mean image and the scale by which observations are centred.
+
+    `mean` has the shape of one observation; `scale` is a scalar in the same units
+    (grey levels for images). Constants of an agent: gathered once, never trained.
+    """
+
+    mean: chex.Array
+    scale: chex.Array
+
+
+class NetworkOutput(NamedTuple):
+    """Policy logits `[..., A]` and state values `[...]`, for leading axes `[T, B]` or `[B]`."""
+
+    logits: jax.Array
+    values: jax.Array
+
+
+class Snapshot(NamedTuple):
+    """An immutable copy of the shared parameters: the θ′ of the paper.
+
+    `version` counts the updates applied before it, `num_frames` the emulator frames
+    that they and the warm-up were learned from. `statistics` is None where
+    observations are not centred.
+    """
+
+    version: int
+    num_frames: int
+    params: Params
+    statistics: ObservationStatistics | None = None
+
+
+class LearnerState(NamedTuple):
+    """What the optimizer changes: parameters and its own statistics."""
+
+    params: Params
+    opt_state: optax.OptState
+
+
+class ActorCriticMetrics(NamedTuple):
+    """Parts of the actor-critic loss before their costs, each a scalar averaged over kept steps."""
+
+    policy_loss: jax.Array
+    value_loss: jax.Array
+    entropy: jax.Array

@@ -1,0 +1,65 @@
+"""The border of compilation: pure functions become the compiled calls that threads make."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import optax
+
+from a3cjax.agents.base import Agent
+from a3cjax.types import CoreState, LearnerState, Params, Snapshot, TimeStep, Trajectory
+
+
+class GradientMetrics(NamedTuple):
+    """Scalars of one gradient: the algorithm's own, and the norm before clipping."""
+
+    loss: Any
+    grad_norm: jax.Array
+
+
+Act = Callable[
+    [Snapshot, TimeStep, CoreState, chex.PRNGKey], tuple[jax.Array, CoreState, chex.PRNGKey]
+]
+ComputeGradients = Callable[[Snapshot, Trajectory], tuple[Params, GradientMetrics]]
+ApplyGradients = Callable[[LearnerState, Params, chex.Numeric], LearnerState]
+
+
+def make_act(agent: Agent) -> Act:
+    """Compiles `act(snapshot, timestep, core_state, key) -> (actions, core_state, key)`."""
+    act = jax.jit(agent.act)
+    return lambda snapshot, *args: act(snapshot.params, snapshot.statistics, *args)
+
+
+def make_compute_gradients(agent: Agent) -> ComputeGradients:
+    """Compiles `compute_gradients(snapshot, trajectory) -> (grads, metrics)`.
+
+    Gradients have the structure of `snapshot.params`.
+    """
+
+    @jax.jit
+    def compute_gradients(params, statistics, trajectory):
+        (_, metrics), grads = jax.value_and_grad(agent.loss, has_aux=True)(
+            params, statistics, trajectory
+        )
+        return grads, GradientMetrics(metrics, optax.global_norm(grads))
+
+    return lambda snapshot, trajectory: compute_gradients(
+        snapshot.params, snapshot.statistics, trajectory
+    )
+
+
+def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> ApplyGradients:
+    """Compiles `apply_gradients(state, grads, num_frames) -> state`.
+
+    Nothing is donated: other threads hold the old parameters.
+    """
+
+    @jax.jit
+    def apply_gradients(state, grads, num_frames):
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.params, num_frames=num_frames
+        )
+        return LearnerState(optax.apply_updates(state.params, updates), opt_state)
+
+    return apply_gradients
