@@ -62,12 +62,12 @@ endef
 
 $(FOR_TRAINING): pyproject.toml constraints.txt
 	$(CREATE_VENV)
-	@echo "Installing a3cjax and its dependencies (1.6 GB, 1-2 minutes) ..."
+	@echo "Installing a3cjax and its dependencies (1.6 GB, 1-3 minutes) ..."
 	@$(PIP_INSTALL) -e .
 	@touch $@
 
 $(FOR_DEVELOPMENT): pyproject.toml constraints.txt
 	$(CREATE_VENV)
-	@echo "Installing a3cjax, its dependencies and the development tools (2 GB, 1-2 minutes) ..."
+	@echo "Installing a3cjax, its dependencies and the development tools (2 GB, 1-3 minutes) ..."
 	@$(PIP_INSTALL) -e '.[test,dev]'
 	@touch $@ $(FOR_TRAINING)

@@ -7,7 +7,10 @@ import os
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from a3cjax.networks import NETWORK_NAMES
 from a3cjax.optimizers import OPTIMIZER_NAMES
@@ -118,6 +121,38 @@ def make_config(settings: dict[str, Any]) -> Config:
     return Config(**settings)
 
 
+def load_config(run_dir: Path) -> Config:
+    """Reads the config.yaml of a run folder.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ConfigError: if it holds something else than settings.
+    """
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise FileNotFoundError(f"run folder must hold config.yaml, got {run_dir}.")
+    settings = yaml.safe_load(path.read_text())
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold settings by name, got {type(settings).__name__}.")
+    return make_config(settings)
+
+
+def check_override(argument: str) -> None:
+    """Checks the name in a command-line override `name=value`; Hydra's own flags pass.
+
+    Raises:
+      ConfigError: if it is no override, or names no setting.
+    """
+    if argument.startswith("-"):
+        return
+    name, equals, _ = argument.lstrip("+~").partition("=")
+    if not equals:
+        raise ConfigError(f"Settings are given as name=value, got {argument}.")
+    names = [field.name for field in dataclasses.fields(Config)]
+    if name not in (*names, "preset") and not name.startswith("hydra"):
+        raise ConfigError(unknown_setting(name))
+
+
 def unknown_setting(name: str) -> str:
     """The line that answers an unknown setting."""
     names = [field.name for field in dataclasses.fields(Config)]
@@ -127,7 +162,9 @@ def unknown_setting(name: str) -> str:
 
 
 def _check_type(name: str, annotation: Any, value: Any) -> None:
-    allowed = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    allowed = (
+        typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+    )
     is_bool = isinstance(value, bool)
     matches = is_bool if bool in allowed else isinstance(value, allowed) and not is_bool
     if float in allowed and isinstance(value, int) and not is_bool:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from a3cjax.types import Array
+
 BLOCK_SIZE = 4
 """Side of the pixel blocks in which image observations travel: the stride of the
 first layer in both networks of the paper."""
@@ -56,7 +58,7 @@ def blocks_to_frames(blocks: np.ndarray) -> np.ndarray:
     return frames.reshape(batch_size, channels, rows * BLOCK_SIZE, columns * BLOCK_SIZE)
 
 
-def conv_of_blocks(blocks: chex.Array, kernel: chex.Array) -> jax.Array:
+def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
     """Convolves frames given as blocks with a stride of 4 and no padding.
 
     Args:
@@ -79,7 +81,7 @@ def conv_of_blocks(blocks: chex.Array, kernel: chex.Array) -> jax.Array:
     return _conv_stride_1(blocks, kernel)
 
 
-def conv_valid(inputs: chex.Array, kernel: chex.Array, stride: int) -> jax.Array:
+def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     """Convolves without padding.
 
     Args:
@@ -109,7 +111,7 @@ def conv_valid(inputs: chex.Array, kernel: chex.Array, stride: int) -> jax.Array
     return _conv_stride_1(inputs, kernel)
 
 
-def _conv_stride_1(inputs: chex.Array, kernel: chex.Array) -> jax.Array:
+def _conv_stride_1(inputs: Array, kernel: Array) -> jax.Array:
     """A stride-1 convolution, lowered for the platform it is compiled for."""
     return jax.lax.platform_dependent(inputs, kernel, cpu=_conv_by_matmul, default=_conv_native)
 

@@ -10,6 +10,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from a3cjax.types import Array
+
 
 class Categorical(NamedTuple):
     """A softmax policy over A discrete actions.
@@ -23,7 +25,7 @@ class Categorical(NamedTuple):
         """Draws actions, int32 `[...]`, with probabilities softmax(logits)."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
-    def log_prob(self, actions: chex.Array) -> jax.Array:
+    def log_prob(self, actions: Array) -> jax.Array:
         """log π(a|s) in nats, float `[...]`, of int `[...]` actions in [0, A - 1]."""
         chex.assert_type(actions, int)
         chex.assert_shape(actions, self.logits.shape[:-1])
@@ -57,7 +59,7 @@ class DiagonalGaussian(NamedTuple):
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.sqrt(self.variance) * noise
 
-    def log_prob(self, actions: chex.Array) -> jax.Array:
+    def log_prob(self, actions: Array) -> jax.Array:
         """Log density in nats, float `[...]`, of float `[..., D]` actions."""
         chex.assert_equal_shape([actions, self.mean])
         variance = jnp.broadcast_to(self.variance, self.mean.shape)

@@ -2,13 +2,21 @@
 
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import numpy as np
 
-from a3cjax.agents.base import Agent
+from a3cjax.agents import Agent
+from a3cjax.builders import (
+    build_agent,
+    build_checkpoint_template,
+    build_evaluation_environments,
+)
+from a3cjax.checkpoints import Checkpointer
+from a3cjax.config import Config, load_config
 from a3cjax.envs import Environments, Episode
 from a3cjax.types import Snapshot
 
@@ -92,3 +100,72 @@ def evaluate(
             if episodes[episode.environment_index] is None:
                 episodes[episode.environment_index] = episode
     return Evaluation([episode for episode in episodes if episode is not None], is_greedy)
+
+
+def evaluate_agent(
+    config: Config,
+    agent: Agent,
+    snapshot: Snapshot,
+    *,
+    num_episodes: int | None = None,
+    is_greedy: bool = False,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """Plays `num_episodes` games (default: as configured) on environments made for it.
+
+    Environments and actions follow from `config.seed`: a repetition gives the same scores.
+    """
+    environments = build_evaluation_environments(config, num_episodes or config.eval_episodes)
+    try:
+        return evaluate(
+            agent,
+            snapshot,
+            environments,
+            jax.random.key(config.seed),
+            is_greedy=is_greedy,
+            should_stop=should_stop,
+        )
+    finally:
+        environments.close()
+
+
+def evaluate_run(
+    run_dir: Path, *, num_episodes: int | None = None, is_greedy: bool = False
+) -> Evaluation:
+    """Evaluates the newest checkpoint of a run folder.
+
+    Raises:
+      FileNotFoundError: if the folder is no run folder or holds no checkpoint.
+    """
+    config = load_config(run_dir)
+    agent, snapshot = load_agent(config, run_dir)
+    evaluation = evaluate_agent(
+        config, agent, snapshot, num_episodes=num_episodes, is_greedy=is_greedy
+    )
+    assert evaluation is not None  # nothing stops it
+    return evaluation
+
+
+def load_agent(config: Config, run_dir: Path) -> tuple[Agent, Snapshot]:
+    """The agent of a run folder with the parameters of its newest checkpoint.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+    """
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run folder must hold checkpoints/, got {run_dir}.")
+    environments = build_evaluation_environments(config, 1)
+    spec = environments.spec
+    environments.close()
+    checkpointer = Checkpointer(folder)
+    checkpoint = checkpointer.restore(build_checkpoint_template(config, spec))
+    checkpointer.close()
+    counters = checkpoint.counters
+    snapshot = Snapshot(
+        counters["num_updates"],
+        counters["num_frames"],
+        checkpoint.state.params,
+        checkpoint.statistics,
+    )
+    return build_agent(config, spec), snapshot

@@ -13,6 +13,7 @@ import rich.live
 import rich.table
 import tensorboardX
 
+from a3cjax.evaluation import Evaluation
 from a3cjax.metrics import EpisodeRow
 
 
@@ -146,7 +147,9 @@ class TerminalLogger:
         }
         for name, value in self._cells(row):
             table.add_row(labels.get(name, name.replace("_", " ")), value)
-        parts = (f"{part} {row[f'{part}_fraction']:.0%}" for part in ("env", "act", "learn", "push"))
+        parts = (
+            f"{part} {row[f'{part}_fraction']:.0%}" for part in ("env", "act", "learn", "push")
+        )
         table.add_row("time of the actors", "  ".join(parts))
         return table
 
@@ -163,3 +166,17 @@ def format_seconds(seconds: float) -> str:
 def _shorten(value: float) -> str:
     """Six significant digits for fractions; whole numbers as they are."""
     return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+
+
+def print_evaluation(evaluation: Evaluation, stream: Any = None) -> None:
+    """Prints a table of scores."""
+    result = evaluation.as_dict()
+    table = rich.table.Table(
+        title=f"{result['num_episodes']} full games, {result['actions']} actions"
+    )
+    for name in ("mean", "median", "standard_deviation", "min", "max"):
+        table.add_column(name.replace("_", " "), justify="right")
+    table.add_row(
+        *(f"{result[name]:.2f}" for name in ("mean", "median", "standard_deviation", "min", "max"))
+    )
+    rich.console.Console(file=stream or sys.stdout, highlight=False).print(table)

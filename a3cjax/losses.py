@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from a3cjax.distributions import Categorical, DiagonalGaussian
-from a3cjax.types import ActorCriticMetrics
+from a3cjax.types import ActorCriticMetrics, Array
 
 
-def policy_gradient_loss(log_probs: chex.Array, advantages: chex.Array) -> jax.Array:
+def policy_gradient_loss(log_probs: Array, advantages: Array) -> jax.Array:
     """−log π(a|s) · stop_gradient(A) (Mnih et al. 2016, section 3).
 
     Args:
@@ -27,10 +27,10 @@ def policy_gradient_loss(log_probs: chex.Array, advantages: chex.Array) -> jax.A
     """
     chex.assert_type([log_probs, advantages], float)
     chex.assert_equal_shape([log_probs, advantages])
-    return -log_probs * jax.lax.stop_gradient(advantages)
+    return -jnp.asarray(log_probs) * jax.lax.stop_gradient(advantages)
 
 
-def value_loss(values: chex.Array, returns: chex.Array) -> jax.Array:
+def value_loss(values: Array, returns: Array) -> jax.Array:
     """½(R − V)², with the returns treated as constants.
 
     Args:
@@ -46,10 +46,10 @@ def value_loss(values: chex.Array, returns: chex.Array) -> jax.Array:
     chex.assert_type([values, returns], float)
     chex.assert_equal_shape([values, returns])
     # The factor 0.5 makes d loss / d value = value - return.
-    return 0.5 * jnp.square(jax.lax.stop_gradient(returns) - values)
+    return 0.5 * jnp.square(jax.lax.stop_gradient(returns) - jnp.asarray(values))
 
 
-def entropy_loss(entropies: chex.Array) -> jax.Array:
+def entropy_loss(entropies: Array) -> jax.Array:
     """−H: minimising it keeps the policy from settling too soon (Mnih et al. 2016, section 4).
 
     Args:
@@ -65,7 +65,7 @@ def entropy_loss(entropies: chex.Array) -> jax.Array:
     return -jnp.asarray(entropies)
 
 
-def q_loss(q_values: chex.Array, actions: chex.Array, targets: chex.Array) -> jax.Array:
+def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
     """½(y − Q(s, a))², with the targets treated as constants (Mnih et al. 2016, algorithm 1).
 
     Args:
@@ -89,13 +89,13 @@ def q_loss(q_values: chex.Array, actions: chex.Array, targets: chex.Array) -> ja
 
 def actor_critic_loss(
     distribution: Categorical | DiagonalGaussian,
-    values: chex.Array,
-    actions: chex.Array,
-    returns: chex.Array,
+    values: Array,
+    actions: Array,
+    returns: Array,
     *,
     value_cost: chex.Numeric = 0.5,
     entropy_cost: chex.Numeric = 0.01,
-    mask: chex.Array | None = None,
+    mask: Array | None = None,
 ) -> tuple[jax.Array, ActorCriticMetrics]:
     """The combined loss of A3C: summed over time, averaged over the batch.
 
@@ -132,7 +132,7 @@ def actor_critic_loss(
     chex.assert_equal_shape([values, mask])
     mask = jnp.asarray(mask, values.dtype)
 
-    advantages = returns - jax.lax.stop_gradient(values)
+    advantages = jnp.asarray(returns) - jax.lax.stop_gradient(values)
     policy_losses = mask * policy_gradient_loss(log_probs, advantages)
     value_losses = mask * value_loss(values, returns)
     entropy_losses = mask * entropy_loss(entropies)

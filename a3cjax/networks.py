@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from a3cjax.convolutions import conv_of_blocks, conv_valid
-from a3cjax.types import CoreState, NetworkOutput, ObservationStatistics, Params
+from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
 HIDDEN_INIT = nn.initializers.orthogonal(2**0.5)
 # A small last layer: the first policy is close to uniform whatever the torso says.
@@ -30,9 +30,9 @@ class Network(NamedTuple):
     `initial_state(batch_size) -> core_state` with `[B, H]` arrays.
     """
 
-    init: Callable[[chex.PRNGKey, chex.Array], Params]
+    init: Callable[[chex.PRNGKey, Array], Params]
     apply: Callable[
-        [Params, ObservationStatistics | None, chex.Array, chex.Array, CoreState],
+        [Params, ObservationStatistics | None, Array, Array, CoreState],
         tuple[NetworkOutput, CoreState],
     ]
     initial_state: Callable[[int], CoreState]
@@ -48,9 +48,7 @@ class ImageTorso(nn.Module):
     hidden_size: int
 
     @nn.compact
-    def __call__(
-        self, observations: chex.Array, statistics: ObservationStatistics | None
-    ) -> jax.Array:
+    def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
         """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
         if statistics is None:
             statistics = ObservationStatistics(jnp.zeros(()), jnp.full((), 255.0))
@@ -74,7 +72,7 @@ class ImageTorso(nn.Module):
         return nn.relu(nn.Dense(self.hidden_size, kernel_init=HIDDEN_INIT)(x))
 
 
-def _conv_of_mean(mean: chex.Array, kernel: chex.Array, shape: tuple[int, ...]) -> jax.Array:
+def _conv_of_mean(mean: Array, kernel: Array, shape: tuple[int, ...]) -> jax.Array:
     if jnp.ndim(mean) == 0:
         return jnp.zeros((1, 1, 1, kernel.shape[-1]), kernel.dtype)  # not centred
     chex.assert_shape(mean, shape[1:])
@@ -87,11 +85,9 @@ class VectorTorso(nn.Module):
     hidden_sizes: tuple[int, ...]
 
     @nn.compact
-    def __call__(
-        self, observations: chex.Array, statistics: ObservationStatistics | None
-    ) -> jax.Array:
+    def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
         """Maps `[N, ...]` to float32 `[N, hidden_sizes[-1]]`."""
-        x = observations.astype(jnp.float32)
+        x = jnp.asarray(observations, jnp.float32)
         if statistics is not None:
             x = (x - statistics.mean[None]) / statistics.scale
         x = x.reshape(x.shape[0], -1)
@@ -110,15 +106,16 @@ class ActorCritic(nn.Module):
     @nn.compact
     def __call__(
         self,
-        observations: chex.Array,
-        is_first: chex.Array,
+        observations: Array,
+        is_first: Array,
         core_state: CoreState,
         statistics: ObservationStatistics | None,
     ) -> tuple[NetworkOutput, CoreState]:
+        """Maps `[T, B, ...]` observations to `[T, B]` outputs and the core state after them."""
         chex.assert_equal_shape_prefix([observations, is_first], 2)
         num_steps, batch_size = is_first.shape
         # The torso sees all steps at once; only the core goes through time.
-        features = self.torso(jax.lax.collapse(observations, 0, 2), statistics)
+        features = self.torso(observations.reshape(-1, *observations.shape[2:]), statistics)
         features = features.reshape(num_steps, batch_size, -1)
         if self.cell is not None:
             core_state, features = _unroll_core(self.cell, core_state, features, is_first)
@@ -128,7 +125,7 @@ class ActorCritic(nn.Module):
 
 
 def _unroll_core(
-    cell: nn.RNNCellBase, core_state: CoreState, features: jax.Array, is_first: chex.Array
+    cell: nn.RNNCellBase, core_state: CoreState, features: jax.Array, is_first: Array
 ) -> tuple[CoreState, jax.Array]:
     """Runs the cell over `[T, B, ...]`, from zeros wherever a new episode starts."""
 
@@ -186,7 +183,7 @@ def make_network(name: str, num_actions: int) -> Network:
         # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
         return cell.initialize_carry(jax.random.key(0), (batch_size, 1))
 
-    def init(key: chex.PRNGKey, observations: chex.Array) -> Params:
+    def init(key: chex.PRNGKey, observations: Array) -> Params:
         is_first = jnp.ones(observations.shape[:2], bool)
         core_state = initial_state(observations.shape[1])
         return module.init(key, observations, is_first, core_state, None)["params"]

@@ -5,30 +5,32 @@ actors do not know how many updates a budget of frames will hold.
 """
 
 from collections.abc import Callable
+from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 
 OPTIMIZER_NAMES = ("rmsprop", "adam", "sgd")
 
-Schedule = Callable[[chex.Numeric], chex.Numeric]
+Schedule = Callable[[Any], Any]
 """Maps the number of frames so far to a learning rate."""
 
 
 def linear_annealing(learning_rate: float, total_frames: int) -> Schedule:
-    """From `learning_rate` at frame 0 in a line to 0 at `total_frames` (Mnih et al. 2016, sec. 8)."""
+    """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8)."""
     return optax.linear_schedule(learning_rate, 0.0, total_frames)
 
 
 def scale_by_frames(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiplies updates by −schedule(num_frames); `update` takes `num_frames` by name."""
 
-    def update(updates, state, params=None, *, num_frames, **_):
+    def update(updates, state, params=None, **extra_args):
         del params
-        scale = -schedule(num_frames)
-        return jax.tree.map(lambda update: jnp.asarray(scale, update.dtype) * update, updates), state
+        scale = -schedule(extra_args["num_frames"])
+        return jax.tree.map(
+            lambda update: jnp.asarray(scale, update.dtype) * update, updates
+        ), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
@@ -68,5 +70,7 @@ def make_optimizer(
         scaling = optax.trace(decay=momentum)
     else:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_NAMES)}, got {name}.")
-    clipping = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
+    clipping = (
+        optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
+    )
     return optax.chain(clipping, scaling, scale_by_frames(schedule))

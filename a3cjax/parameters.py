@@ -78,7 +78,9 @@ class SharedParameters:
             state, old = self._published
             state = self._apply_gradients(state, grads, np.float32(old.num_frames))
             jax.block_until_ready(state)
-            new = Snapshot(old.version + 1, old.num_frames + num_frames, state.params, old.statistics)
+            new = Snapshot(
+                old.version + 1, old.num_frames + num_frames, state.params, old.statistics
+            )
             self._published = (state, new)
             left = self._clock()
         return Receipt(new.version, entered - asked, left - entered)

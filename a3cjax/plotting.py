@@ -25,7 +25,9 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     frames = [frame / 1e6 for frame in metrics["num_frames"]]
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic([["return", "return", "return"], ["value_loss", "entropy", "rate"]])
+    axes = figure.subplot_mosaic(
+        [["return", "return", "return"], ["value_loss", "entropy", "rate"]]
+    )
     returns = axes["return"]
     if episodes:
         returns.plot(

@@ -8,11 +8,13 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from a3cjax.types import Array
+
 
 def lambda_returns(
-    rewards: chex.Array,
-    discounts: chex.Array,
-    next_values: chex.Array,
+    rewards: Array,
+    discounts: Array,
+    next_values: Array,
     lambda_: chex.Numeric = 1.0,
 ) -> jax.Array:
     """Mixes n-step returns of all lengths, backwards in time.
@@ -55,9 +57,7 @@ def lambda_returns(
     return returns
 
 
-def n_step_returns(
-    rewards: chex.Array, discounts: chex.Array, bootstrap_value: chex.Array
-) -> jax.Array:
+def n_step_returns(rewards: Array, discounts: Array, bootstrap_value: Array) -> jax.Array:
     """Sums discounted rewards up to the end of the unroll and bootstraps there.
 
     For t in [0, T - 1], with G_T = V(s_T) (Mnih et al. 2016, algorithm S3, line
@@ -86,13 +86,13 @@ def n_step_returns(
         return return_tm1, return_tm1
 
     transitions = (jnp.asarray(rewards), jnp.asarray(discounts))
-    _, returns = jax.lax.scan(one_step_back, jnp.asarray(bootstrap_value), transitions, reverse=True)
+    _, returns = jax.lax.scan(
+        one_step_back, jnp.asarray(bootstrap_value), transitions, reverse=True
+    )
     return returns
 
 
-def one_step_q_targets(
-    rewards: chex.Array, discounts: chex.Array, next_q_values: chex.Array
-) -> jax.Array:
+def one_step_q_targets(rewards: Array, discounts: Array, next_q_values: Array) -> jax.Array:
     """One-step Q-learning targets (Mnih et al. 2016, algorithm 1).
 
       yₜ = rₜ₊₁ + γₜ₊₁ maxₐ Q(sₜ₊₁, a; θ⁻)
@@ -111,14 +111,14 @@ def one_step_q_targets(
     chex.assert_type([rewards, discounts, next_q_values], float)
     chex.assert_equal_shape([rewards, discounts])
     chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
-    return rewards + discounts * jnp.max(next_q_values, axis=-1)
+    return jnp.asarray(rewards) + discounts * jnp.max(next_q_values, axis=-1)
 
 
 def one_step_sarsa_targets(
-    rewards: chex.Array,
-    discounts: chex.Array,
-    next_q_values: chex.Array,
-    next_actions: chex.Array,
+    rewards: Array,
+    discounts: Array,
+    next_q_values: Array,
+    next_actions: Array,
 ) -> jax.Array:
     """One-step Sarsa targets (Mnih et al. 2016, section 4).
 
@@ -140,4 +140,4 @@ def one_step_sarsa_targets(
     chex.assert_equal_shape([rewards, discounts, next_actions])
     chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
     next_q_taken = jnp.take_along_axis(next_q_values, next_actions[..., None], axis=-1)[..., 0]
-    return rewards + discounts * next_q_taken
+    return jnp.asarray(rewards) + discounts * next_q_taken

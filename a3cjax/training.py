@@ -12,37 +12,32 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import numpy as np
 import yaml
 
 from a3cjax import provenance
 from a3cjax.actor_learner import ActorLearner, UpdateReport
-from a3cjax.agents import Agent, make_a3c
-from a3cjax.checkpoints import Checkpoint, Checkpointer
-from a3cjax.config import AUTO, Config, ConfigError, available_cores
-from a3cjax.envs import (
-    EVALUATION_SEED_OFFSET,
-    SEEDS_PER_RUN,
-    Environments,
-    EnvironmentSpec,
-    make_environments,
+from a3cjax.builders import (
+    build_agent,
+    build_batches,
+    build_optimizer,
+    init_params,
+    resolve,
 )
-from a3cjax.evaluation import Evaluation, evaluate
-from a3cjax.loggers import CsvLogger, Logger, TensorBoardLogger, TerminalLogger
+from a3cjax.checkpoints import Checkpoint, Checkpointer
+from a3cjax.config import Config, ConfigError, available_cores
+from a3cjax.envs import Environments
+from a3cjax.evaluation import Evaluation, evaluate_agent
+from a3cjax.loggers import CsvLogger, Logger, TensorBoardLogger, TerminalLogger, print_evaluation
 from a3cjax.metrics import EpisodeRow, MetricsWindow
-from a3cjax.networks import make_network
-from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.parameters import SharedParameters
 from a3cjax.plotting import plot_curves
 from a3cjax.supervisor import SignalStop, Supervisor
-from a3cjax.types import LearnerState, ObservationStatistics, Params
+from a3cjax.types import LearnerState
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 from a3cjax.warmup import warm_up
 
 POLL_SECONDS = 0.1
 JOIN_SECONDS = 5.0
-# The paper clips rewards of all Atari games to ±1 (Mnih et al. 2015, methods).
-ATARI_MAX_ABS_REWARD = 1.0
 
 
 class Summary(NamedTuple):
@@ -77,7 +72,7 @@ def train(config: Config) -> Summary:
     stop_event = threading.Event()
     signal_stop = SignalStop(stop_event)
     config = config.replace(num_actors=config.num_actors or available_cores())
-    batches = make_batches(config)
+    batches = build_batches(config)
     try:
         config = resolve(config, batches[0].spec)
         with signal_stop.installed():
@@ -94,89 +89,6 @@ def configure_jax() -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-def make_batches(config: Config) -> list[Environments]:
-    """Every actor's training environments; no two environments share a seed."""
-    assert config.num_actors is not None
-    first_seed = config.seed * SEEDS_PER_RUN
-    return [
-        make_environments(
-            config.env,
-            num_envs=config.envs_per_actor,
-            seed=first_seed + index * config.envs_per_actor,
-            discount=config.discount,
-            protocol=config.protocol,
-        )
-        for index in range(config.num_actors)
-    ]
-
-
-def make_evaluation_environments(config: Config, num_envs: int) -> Environments:
-    """Environments that play whole games, with seeds that training never uses."""
-    return make_environments(
-        config.env,
-        num_envs=num_envs,
-        seed=config.seed * SEEDS_PER_RUN + EVALUATION_SEED_OFFSET,
-        discount=config.discount,
-        protocol=config.protocol,
-        is_evaluation=True,
-        num_threads=available_cores(),
-    )
-
-
-def resolve(config: Config, spec: EnvironmentSpec) -> Config:
-    """Replaces None and `auto` by what they come to for this environment.
-
-    Raises:
-      ConfigError: if the network cannot read the observations.
-    """
-    network = config.network
-    if network == AUTO:
-        network = "atari_ff" if spec.is_image else "mlp_ff"
-    if not network.startswith("mlp") and not spec.is_image:
-        raise ConfigError(f"network must be mlp_ff, mlp_gru or mlp_lstm for {config.env}, got {network}.")
-    period = config.log_period_frames or max(1, config.total_frames // 200)
-    return config.replace(network=network, log_period_frames=period)
-
-
-def make_agent(config: Config, spec: EnvironmentSpec) -> Agent:
-    """The configured algorithm around the configured network."""
-    return make_a3c(
-        make_network(config.network, spec.num_actions),
-        lambda_=config.lambda_,
-        value_cost=config.value_cost,
-        entropy_cost=config.entropy_cost,
-        max_abs_reward=ATARI_MAX_ABS_REWARD if spec.is_atari else None,
-    )
-
-
-def init_params(agent: Agent, spec: EnvironmentSpec, seed: int) -> Params:
-    """Initial parameters for observations of this environment."""
-    observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
-    return jax.jit(agent.init)(jax.random.key(seed), observations)
-
-
-def make_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:
-    """A checkpoint with the structure and shapes of this configuration's."""
-    params = init_params(make_agent(config, spec), spec, config.seed)
-    statistics = None
-    if config.centre_observations:
-        mean = np.zeros(spec.observation_shape, np.float32)
-        statistics = ObservationStatistics(jax.numpy.asarray(mean), jax.numpy.ones(()))
-    return Checkpoint(LearnerState(params, _make_optimizer(config).init(params)), statistics, {})
-
-
-def _make_optimizer(config: Config):
-    schedule = linear_annealing(config.learning_rate, config.total_frames)
-    return make_optimizer(
-        config.optimizer,
-        schedule=schedule if config.anneal_learning_rate else lambda _: config.learning_rate,
-        decay=config.decay,
-        epsilon=config.epsilon,
-        momentum=config.momentum,
-        max_grad_norm=config.max_grad_norm,
-    )
-
-
 def _train(
     config: Config,
     batches: Sequence[Environments],
@@ -185,8 +97,8 @@ def _train(
 ) -> Summary:
     began = time.monotonic()
     spec = batches[0].spec
-    agent = make_agent(config, spec)
-    optimizer = _make_optimizer(config)
+    agent = build_agent(config, spec)
+    optimizer = build_optimizer(config)
     params = init_params(agent, spec, config.seed)
     run_dir = make_run_dir(config)
     checkpointer = Checkpointer(run_dir / "checkpoints")
@@ -201,11 +113,12 @@ def _train(
         make_apply_gradients(optimizer),
         statistics=statistics,
         # Random play costs frames too.
-        num_frames=config.warmup_steps * sum(batch.num_envs for batch in batches) * spec.frames_per_step,
+        num_frames=config.warmup_steps
+        * sum(batch.num_envs for batch in batches)
+        * spec.frames_per_step,
     )
     reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    actor_key, evaluation_key = jax.random.split(jax.random.key(config.seed + 1))
     actors = [
         ActorLearner(
             index,
@@ -214,7 +127,7 @@ def _train(
             core_state=agent.initial_state(batch.num_envs),
             environments=batch,
             store=store,
-            key=jax.random.fold_in(actor_key, index),
+            key=jax.random.fold_in(jax.random.key(config.seed), index),
             unroll_length=config.unroll_length,
             total_frames=config.total_frames,
             report=reports.put,
@@ -245,15 +158,14 @@ def _train(
     snapshot = store.pull()
     evaluation = None
     if config.eval_episodes and signal_stop.signal_number is None:
-        environments = make_evaluation_environments(config, config.eval_episodes)
-        evaluation = evaluate(
+        evaluation = evaluate_agent(
+            config,
             agent,
             snapshot,
-            environments,
-            evaluation_key,
             should_stop=lambda: signal_stop.signal_number is not None,
         )
-        environments.close()
+    if evaluation is not None:
+        print_evaluation(evaluation)
     plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
     summary = Summary(
         run_dir, snapshot.num_frames, training_seconds, evaluation, signal_stop.signal_number
@@ -354,7 +266,11 @@ def make_run_dir(config: Config) -> Path:
         run_dir = Path(config.run_dir)
     else:
         stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        run_dir = Path("runs") / config.env.replace(":", "-").replace("/", "-") / f"{stamp}-seed{config.seed}"
+        run_dir = (
+            Path("runs")
+            / config.env.replace(":", "-").replace("/", "-")
+            / f"{stamp}-seed{config.seed}"
+        )
     try:
         run_dir.mkdir(parents=True)
     except FileExistsError as error:
@@ -364,7 +280,9 @@ def make_run_dir(config: Config) -> Path:
     return run_dir
 
 
-def write_summary(config: Config, summary: Summary, *, num_updates: int, mean_return: float) -> None:
+def write_summary(
+    config: Config, summary: Summary, *, num_updates: int, mean_return: float
+) -> None:
     """Writes summary.json: the result and where it comes from."""
     seconds = summary.wall_seconds
     content = {

@@ -7,9 +7,12 @@ action dimensions, H the size of a recurrent core's state.
 
 from typing import Any, NamedTuple
 
-import chex
 import jax
+import numpy as np
 import optax
+
+Array = jax.Array | np.ndarray
+"""What pure functions take: JAX's arrays or NumPy's. They return JAX's."""
 
 Params = Any
 """A pytree of trainable arrays."""
@@ -27,10 +30,10 @@ class TimeStep(NamedTuple):
     transition into it must not be learned from.
     """
 
-    observation: chex.Array
-    reward: chex.Array
-    discount: chex.Array
-    is_first: chex.Array
+    observation: Array
+    reward: Array
+    discount: Array
+    is_first: Array
 
 
 class Trajectory(NamedTuple):
@@ -42,11 +45,11 @@ class Trajectory(NamedTuple):
     observation.
     """
 
-    observations: chex.Array
-    actions: chex.Array
-    rewards: chex.Array
-    discounts: chex.Array
-    is_first: chex.Array
+    observations: Array
+    actions: Array
+    rewards: Array
+    discounts: Array
+    is_first: Array
     core_state: CoreState
 
 
@@ -57,8 +60,8 @@ class ObservationStatistics(NamedTuple):
     (grey levels for images). Constants of an agent: gathered once, never trained.
     """
 
-    mean: chex.Array
-    scale: chex.Array
+    mean: Array
+    scale: Array
 
 
 class NetworkOutput(NamedTuple):

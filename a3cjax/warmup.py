@@ -34,7 +34,9 @@ class ObservationMoments:
         variance = np.maximum(self._sum_of_squares / self._count - np.square(mean), 0.0)
         least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
         scale = max(float(np.sqrt(variance.mean())), least)
-        return ObservationStatistics(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))
+        return ObservationStatistics(
+            jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
+        )
 
 
 def play_randomly(
@@ -51,7 +53,7 @@ def play_randomly(
     timestep = environments.reset()
     for _ in range(num_steps):
         if moments is not None:
-            moments.add(timestep.observation)
+            moments.add(np.asarray(timestep.observation))
         actions = generator.integers(environments.spec.num_actions, size=environments.num_envs)
         timestep = environments.step(actions.astype(np.int32))
     environments.pop_episodes()

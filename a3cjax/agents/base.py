@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
-from a3cjax.types import CoreState, ObservationStatistics, Params, TimeStep, Trajectory
+from a3cjax.types import Array, CoreState, ObservationStatistics, Params, TimeStep, Trajectory
 
 
 class Agent(NamedTuple):
@@ -21,7 +21,7 @@ class Agent(NamedTuple):
     scalars.
     """
 
-    init: Callable[[chex.PRNGKey, chex.Array], Params]
+    init: Callable[[chex.PRNGKey, Array], Params]
     initial_state: Callable[[int], CoreState]
     act: Callable[
         [Params, ObservationStatistics | None, TimeStep, CoreState, chex.PRNGKey],

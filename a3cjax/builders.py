@@ -1,0 +1,109 @@
+"""From a configuration to the parts of a run: environments, agent, optimizer, templates."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from a3cjax.agents import Agent, make_a3c
+from a3cjax.checkpoints import Checkpoint
+from a3cjax.config import AUTO, Config, ConfigError, available_cores
+from a3cjax.envs import (
+    EVALUATION_SEED_OFFSET,
+    SEEDS_PER_RUN,
+    Environments,
+    EnvironmentSpec,
+    make_environments,
+)
+from a3cjax.networks import make_network
+from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.types import LearnerState, ObservationStatistics, Params
+
+# The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
+ATARI_MAX_ABS_REWARD = 1.0
+
+
+def build_batches(config: Config) -> list[Environments]:
+    """Every actor's training environments; no two environments share a seed."""
+    assert config.num_actors is not None
+    first_seed = config.seed * SEEDS_PER_RUN
+    return [
+        make_environments(
+            config.env,
+            num_envs=config.envs_per_actor,
+            seed=first_seed + index * config.envs_per_actor,
+            discount=config.discount,
+            protocol=config.protocol,
+        )
+        for index in range(config.num_actors)
+    ]
+
+
+def build_evaluation_environments(config: Config, num_envs: int) -> Environments:
+    """Environments that play whole games, with seeds that training never uses."""
+    return make_environments(
+        config.env,
+        num_envs=num_envs,
+        seed=config.seed * SEEDS_PER_RUN + EVALUATION_SEED_OFFSET,
+        discount=config.discount,
+        protocol=config.protocol,
+        is_evaluation=True,
+        num_threads=available_cores(),
+    )
+
+
+def resolve(config: Config, spec: EnvironmentSpec) -> Config:
+    """Replaces None and `auto` by what they come to for this environment.
+
+    Raises:
+      ConfigError: if the network cannot read the observations.
+    """
+    network = config.network
+    if network == AUTO:
+        network = "atari_ff" if spec.is_image else "mlp_ff"
+    if not network.startswith("mlp") and not spec.is_image:
+        raise ConfigError(
+            f"network must be mlp_ff, mlp_gru or mlp_lstm for {config.env}, got {network}."
+        )
+    period = config.log_period_frames or max(1, config.total_frames // 200)
+    return config.replace(network=network, log_period_frames=period)
+
+
+def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
+    """The configured algorithm around the configured network."""
+    return make_a3c(
+        make_network(config.network, spec.num_actions),
+        lambda_=config.lambda_,
+        value_cost=config.value_cost,
+        entropy_cost=config.entropy_cost,
+        max_abs_reward=ATARI_MAX_ABS_REWARD if spec.is_atari else None,
+    )
+
+
+def init_params(agent: Agent, spec: EnvironmentSpec, seed: int) -> Params:
+    """Initial parameters for observations of this environment."""
+    observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
+    return jax.jit(agent.init)(jax.random.key(seed), observations)
+
+
+def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:
+    """A checkpoint with the structure and shapes of this configuration's."""
+    params = init_params(build_agent(config, spec), spec, config.seed)
+    statistics = None
+    if config.centre_observations:
+        mean = np.zeros(spec.observation_shape, np.float32)
+        statistics = ObservationStatistics(jnp.asarray(mean), jnp.ones(()))
+    return Checkpoint(LearnerState(params, build_optimizer(config).init(params)), statistics, {})
+
+
+def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """The configured optimizer, annealed over the frames of this run if so configured."""
+    schedule = linear_annealing(config.learning_rate, config.total_frames)
+    return make_optimizer(
+        config.optimizer,
+        schedule=schedule if config.anneal_learning_rate else lambda _: config.learning_rate,
+        decay=config.decay,
+        epsilon=config.epsilon,
+        momentum=config.momentum,
+        max_grad_norm=config.max_grad_norm,
+    )

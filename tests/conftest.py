@@ -1,0 +1,34 @@
+"""What every test runs under: strict shapes, synchronous CPU, reproducible examples."""
+
+import threading
+import time
+
+import hypothesis
+import jax
+import pytest
+
+# Arrays of different ranks must not meet by accident, here as in the main program.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+# Results are there when a call returns, so that an error points at the call that made it.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+# The same examples on every run, and no deadline: the first example of a test compiles.
+hypothesis.settings.register_profile(
+    "a3cjax", max_examples=25, deadline=None, derandomize=True, database=None
+)
+hypothesis.settings.load_profile("a3cjax")
+
+THREAD_GRACE_SECONDS = 2.0
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left_behind():
+    """Fails a test that ends while a thread it started still runs."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + THREAD_GRACE_SECONDS
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    for thread in left:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    alive = [thread.name for thread in left if thread.is_alive()]
+    assert not alive, f"threads still running after the test: {alive}"

@@ -1,0 +1,292 @@
+"""The laws of returns: recursion, cuts, bootstraps, reductions and shapes."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a3cjax.returns import (
+    lambda_returns,
+    n_step_returns,
+    one_step_q_targets,
+    one_step_sarsa_targets,
+)
+
+BATCH_SHAPES = [(), (3,), (3, 2)]
+shapes = st.sampled_from([(1,), (6,), (1, 3), (5, 3), (4, 3, 2)])
+seeds = st.integers(0, 2**32 - 1)
+
+# Compiled once for each shape, because examples are many.
+fast_lambda_returns = jax.jit(lambda_returns)
+fast_n_step_returns = jax.jit(n_step_returns)
+
+
+def random_unroll(seed, shape):
+    """Rewards, discounts with some terminations, values and λ of one shape `[T, ...]`."""
+    rng = np.random.default_rng(seed)
+    rewards = rng.normal(size=shape).astype(np.float32)
+    discounts = (0.9 * (rng.random(shape) > 0.2)).astype(np.float32)
+    next_values = rng.normal(size=shape).astype(np.float32)
+    lambdas = rng.random(shape).astype(np.float32)
+    return rewards, discounts, next_values, lambdas
+
+
+def slow_lambda_returns(rewards, discounts, next_values, lambdas):
+    """The recursion, element by element in float64."""
+    returns = np.zeros(rewards.shape)
+    T = rewards.shape[0]
+    for index in np.ndindex(*rewards.shape[1:]):
+        following = float(next_values[(T - 1, *index)])
+        for t in reversed(range(T)):
+            i = (t, *index)
+            mixed = (1.0 - lambdas[i]) * next_values[i] + lambdas[i] * following
+            following = rewards[i] + discounts[i] * mixed
+            returns[i] = following
+    return returns
+
+
+def test_n_step_returns_of_a_hand_example():
+    # G_2 = 3 + 0.5 · 8 = 7,  G_1 = 2 + 0.5 · 7 = 5.5,  G_0 = 1 + 0.5 · 5.5 = 3.75
+    returns = n_step_returns(jnp.array([1.0, 2.0, 3.0]), jnp.full(3, 0.5), jnp.array(8.0))
+    np.testing.assert_allclose(returns, [3.75, 5.5, 7.0])
+
+
+def test_lambda_returns_of_a_hand_example():
+    # λ = 0.5, γ = 0.5, v = (4, 2, 8):
+    # G_2 = 3 + 0.5 · 8                     = 7
+    # G_1 = 2 + 0.5 (0.5 · 2 + 0.5 · 7)     = 4.25
+    # G_0 = 1 + 0.5 (0.5 · 4 + 0.5 · 4.25)  = 3.0625
+    rewards, values = jnp.array([1.0, 2.0, 3.0]), jnp.array([4.0, 2.0, 8.0])
+    returns = lambda_returns(rewards, jnp.full(3, 0.5), values, 0.5)
+    np.testing.assert_allclose(returns, [3.0625, 4.25, 7.0])
+
+
+def test_lambda_at_a_step_weighs_the_return_of_the_next_one():
+    # λ = (0.25, 1), γ = 1: G_1 = 10 + 6 = 16, G_0 = 1 + (0.75 · 4 + 0.25 · 16) = 8
+    lambdas = jnp.array([0.25, 1.0])
+    returns = lambda_returns(jnp.array([1.0, 10.0]), jnp.ones(2), jnp.array([4.0, 6.0]), lambdas)
+    np.testing.assert_allclose(returns, [8.0, 16.0])
+
+
+@given(seed=seeds, shape=shapes)
+def test_lambda_returns_equal_the_slow_recursion(seed, shape):
+    unroll = random_unroll(seed, shape)
+    returns = fast_lambda_returns(*unroll)
+    chex.assert_shape(returns, shape)
+    np.testing.assert_allclose(returns, slow_lambda_returns(*unroll), rtol=1e-5, atol=1e-5)
+
+
+@given(seed=seeds, shape=shapes)
+def test_lambda_one_and_n_step_returns_equal_the_slow_recursion(seed, shape):
+    rewards, discounts, next_values, lambdas = random_unroll(seed, shape)
+    n_step = fast_n_step_returns(rewards, discounts, next_values[-1])
+    mixed = fast_lambda_returns(rewards, discounts, next_values)
+    slow = slow_lambda_returns(rewards, discounts, next_values, np.ones_like(lambdas))
+    chex.assert_shape([n_step, mixed], shape)
+    np.testing.assert_allclose(n_step, slow, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(mixed, n_step, rtol=1e-6, atol=1e-6)
+
+
+@given(seed=seeds, shape=shapes)
+def test_lambda_zero_reduces_to_one_step_targets(seed, shape):
+    rewards, discounts, next_values, _ = random_unroll(seed, shape)
+    one_step = rewards + discounts * next_values
+    returns = fast_lambda_returns(rewards, discounts, next_values, 0.0)
+    np.testing.assert_allclose(returns, one_step, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.3, 1.0, 1])
+def test_scalar_lambda_stands_for_the_same_at_every_step(lambda_):
+    rewards, discounts, next_values, _ = random_unroll(0, (4, 2))
+    full = np.full(rewards.shape, lambda_, np.float32)
+    np.testing.assert_array_equal(
+        lambda_returns(rewards, discounts, next_values, lambda_),
+        lambda_returns(rewards, discounts, next_values, full),
+    )
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_returns_cut_at_terminal(batch_shape):
+    rewards, discounts, next_values, _ = random_unroll(1, (5, *batch_shape))
+    discounts[2] = 0.0
+
+    def returns_before(offset):
+        """Both returns up to the terminal step, with everything after it moved."""
+        late_rewards, late_values = rewards.copy(), next_values.copy()
+        late_rewards[3:] += offset
+        late_values[2:] += offset  # the value "after" the end, too
+        n_step = fast_n_step_returns(late_rewards, discounts, late_values[-1])
+        mixed = fast_lambda_returns(late_rewards, discounts, late_values, 0.7)
+        return n_step[:3], mixed[:3]
+
+    chex.assert_trees_all_equal(returns_before(0.0), returns_before(100.0))
+    np.testing.assert_array_equal(returns_before(0.0)[0][2], rewards[2])
+
+
+def test_lambda_zero_at_a_truncated_step_bootstraps_from_its_own_value():
+    rewards, discounts, next_values, _ = random_unroll(2, (5, 3))
+    discounts[1], lambdas = 0.9, np.ones((5, 3), np.float32)
+    lambdas[1] = 0.0  # the step from t = 1 met a time limit
+    returns = lambda_returns(rewards, discounts, next_values, lambdas)
+    # Up to there it is an unroll of two steps of its own; after, one of three.
+    head = n_step_returns(rewards[:2], discounts[:2], next_values[1])
+    tail = n_step_returns(rewards[2:], discounts[2:], next_values[-1])
+    np.testing.assert_allclose(returns, np.concatenate([head, tail]), rtol=1e-6, atol=1e-6)
+
+
+def test_last_step_bootstraps_from_the_last_value_whatever_its_lambda():
+    rewards, discounts, next_values, lambdas = random_unroll(3, (4, 2))
+    lambdas[-1] = 0.0
+    at_zero = lambda_returns(rewards, discounts, next_values, lambdas)
+    lambdas[-1] = 1.0
+    at_one = lambda_returns(rewards, discounts, next_values, lambdas)
+    np.testing.assert_allclose(at_zero, at_one, rtol=1e-6)
+
+
+def test_batch_elements_do_not_mix():
+    unroll = random_unroll(4, (5, 2, 3))
+    together = fast_lambda_returns(*unroll)
+    for i, j in np.ndindex(2, 3):
+        alone = fast_lambda_returns(*(array[:, i, j] for array in unroll))
+        np.testing.assert_allclose(together[:, i, j], alone, rtol=1e-6)
+
+
+def test_gradient_of_a_return_is_the_product_of_discounts():
+    # ∂G_0/∂r_{t+1} = γ_1 ⋯ γ_t: (1, 0.5, 0.5 · 0.4) and ∂G_0/∂V(s_T) = 0.5 · 0.4 · 0.3
+    rewards, discounts = jnp.ones(3), jnp.array([0.5, 0.4, 0.3])
+    first = jax.grad(lambda r, v: n_step_returns(r, discounts, v)[0], argnums=(0, 1))
+    by_rewards, by_bootstrap = first(rewards, jnp.array(2.0))
+    np.testing.assert_allclose(by_rewards, [1.0, 0.5, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(by_bootstrap, 0.06, rtol=1e-6)
+
+
+def test_lambda_returns_agree_with_rlax():
+    unroll = random_unroll(5, (6, 4))
+    expected = jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)(*map(jnp.asarray, unroll))
+    np.testing.assert_allclose(lambda_returns(*unroll), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_n_step_returns_agree_with_rlax():
+    rewards, discounts, next_values, _ = map(jnp.asarray, random_unroll(6, (6,)))
+    expected = rlax.discounted_returns(rewards, discounts, next_values)
+    returns = n_step_returns(rewards, discounts, next_values[-1])
+    np.testing.assert_allclose(returns, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_one_step_q_targets_take_the_greatest_next_value():
+    # 1 + 0.5 · max(2, 6) = 4, and at a terminal only the reward
+    targets = one_step_q_targets(
+        jnp.array([1.0, 5.0]), jnp.array([0.5, 0.0]), jnp.array([[2.0, 6.0], [7.0, 9.0]])
+    )
+    np.testing.assert_allclose(targets, [4.0, 5.0])
+
+
+def test_one_step_sarsa_targets_take_the_value_of_the_next_action():
+    # 1 + 0.5 · Q(s', 0) = 1 + 0.5 · 2 = 2, and at a terminal only the reward
+    targets = one_step_sarsa_targets(
+        jnp.array([1.0, 5.0]),
+        jnp.array([0.5, 0.0]),
+        jnp.array([[2.0, 6.0], [7.0, 9.0]]),
+        jnp.array([0, 1]),
+    )
+    np.testing.assert_allclose(targets, [2.0, 5.0])
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_sarsa_of_the_greedy_action_is_q_learning(batch_shape):
+    rewards, discounts, _, _ = random_unroll(7, (4, *batch_shape))
+    next_q = np.random.default_rng(8).normal(size=(4, *batch_shape, 5)).astype(np.float32)
+    q_targets = one_step_q_targets(rewards, discounts, next_q)
+    sarsa_targets = one_step_sarsa_targets(rewards, discounts, next_q, next_q.argmax(axis=-1))
+    chex.assert_shape(q_targets, (4, *batch_shape))
+    np.testing.assert_array_equal(q_targets, sarsa_targets)
+
+
+@pytest.mark.parametrize("name", ["q", "sarsa"])
+def test_one_step_targets_agree_with_rlax(name):
+    rewards, discounts, _, _ = map(jnp.asarray, random_unroll(9, (4,)))
+    next_q = jax.random.normal(jax.random.key(0), (4, 3))
+    actions = jnp.array([0, 2, 1, 1])
+    zeros = jnp.zeros((4, 3))  # with Q(s, a) = 0 the TD error is the target
+    if name == "q":
+        ours = one_step_q_targets(rewards, discounts, next_q)
+        theirs = jax.vmap(rlax.q_learning)(zeros, actions, rewards, discounts, next_q)
+    else:
+        ours = one_step_sarsa_targets(rewards, discounts, next_q, actions)
+        theirs = jax.vmap(rlax.sarsa)(zeros, actions, rewards, discounts, next_q, actions)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+X, B = np.ones((4, 3), np.float32), np.ones(3, np.float32)
+Q, A = np.ones((4, 3, 2), np.float32), np.zeros((4, 3), np.int32)
+VALID_CALLS = [
+    (n_step_returns, (X, X, B)),
+    (lambda_returns, (X, X, X, X)),
+    (one_step_q_targets, (X, X, Q)),
+    (one_step_sarsa_targets, (X, X, Q, A)),
+]
+
+
+@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+def test_jit_equals_eager_and_compiles_once(function, arguments):
+    num_traces = 0
+
+    def counted(*arguments):
+        nonlocal num_traces
+        num_traces += 1
+        return function(*arguments)
+
+    jitted = jax.jit(counted)
+    np.testing.assert_allclose(jitted(*arguments), function(*arguments), rtol=1e-6)
+    jitted(*(array + 1 for array in arguments))
+    assert num_traces == 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+def test_returns_keep_the_dtype_of_their_rewards(function, arguments, dtype):
+    floats = [jnp.asarray(x, x.dtype if x.dtype == np.int32 else dtype) for x in arguments]
+    assert function(*floats).dtype == dtype
+
+
+def test_lambda_returns_keep_float32_where_float64_is_enabled():
+    with jax.enable_x64(True):
+        assert lambda_returns(X, X, X, 0.9).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (n_step_returns, (X, X[:3], B)),
+        (n_step_returns, (X, X[:, :1], B)),
+        (n_step_returns, (X, X, B[:1])),
+        (n_step_returns, (X, X, X)),
+        (n_step_returns, (X, X, np.float32(0.0))),
+        (lambda_returns, (X, X[:, :1], X)),
+        (lambda_returns, (X, X, B)),
+        (lambda_returns, (X, X, X, X[:, :1])),
+        (lambda_returns, (X, X, X, B)),
+        (one_step_q_targets, (X, X[:, :1], Q)),
+        (one_step_q_targets, (X, X, X)),
+        (one_step_q_targets, (X, X, Q[:, :1])),
+        (one_step_sarsa_targets, (X, X, Q[:1], A)),
+        (one_step_sarsa_targets, (X, X, Q, A[:, :1])),
+    ],
+)
+def test_shapes_that_do_not_fit_raise(function, arguments):
+    with pytest.raises(AssertionError):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+def test_wrong_dtypes_raise(function, arguments):
+    for position, argument in enumerate(arguments):
+        if function is lambda_returns and position == 3:
+            continue  # λ may be the integers 0 and 1
+        wrong = np.int32 if argument.dtype == np.float32 else np.float32
+        with pytest.raises(AssertionError):
+            function(*arguments[:position], argument.astype(wrong), *arguments[position + 1 :])
