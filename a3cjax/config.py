@@ -33,7 +33,7 @@ class Config:
 
     env: str = "Pong"
     seed: int = 1
-    total_frames: int = 8_000_000
+    total_frames: int = 4_000_000
     # The agent.
     algorithm: str = "a3c"
     network: str = AUTO  # atari_ff for images, mlp_ff for anything else
@@ -41,11 +41,11 @@ class Config:
     discount: float = 0.99
     lambda_: float = 0.95
     value_cost: float = 0.5
-    entropy_cost: float = 0.01
+    entropy_cost: float = 0.005
     centre_observations: bool = True
     # The optimizer.
     optimizer: str = "adam"
-    learning_rate: float = 7e-4
+    learning_rate: float = 1e-3
     anneal_learning_rate: bool = True
     decay: float = 0.999
     epsilon: float = 1e-5
