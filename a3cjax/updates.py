@@ -42,7 +42,7 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
         (_, metrics), grads = jax.value_and_grad(agent.loss, has_aux=True)(
             params, statistics, trajectory
         )
-        return grads, GradientMetrics(metrics, optax.global_norm(grads))
+        return grads, GradientMetrics(metrics, optax.tree.norm(grads))
 
     return lambda snapshot, trajectory: compute_gradients(
         snapshot.params, snapshot.statistics, trajectory
