@@ -72,6 +72,10 @@ class Environments(Protocol):
         """Starts every environment anew."""
         ...
 
+    def restart(self, indices: np.ndarray) -> None:
+        """Starts some environments anew; their next step goes on from there."""
+        ...
+
     def step(self, actions: np.ndarray) -> TimeStep:
         """Takes int `[B]` actions."""
         ...
@@ -127,6 +131,20 @@ class VectorEnvironments:
             discount=np.full(num_envs, self._discount, np.float32),
             is_first=np.ones(num_envs, bool),
         )
+
+    def restart(self, indices: np.ndarray) -> None:
+        """Starts some environments anew and drops their games; the next step goes on from there."""
+        if len(indices) == 0:
+            return
+        if isinstance(self._envs, gymnasium.vector.VectorEnv):
+            mask = np.zeros(self.num_envs, bool)
+            mask[indices] = True
+            self._envs.reset(options={"reset_mask": mask})
+        else:
+            self._envs.reset(indices)
+        self._was_done[indices] = False
+        self._returns[indices] = 0
+        self._lengths[indices] = 0
 
     def step(self, actions: np.ndarray) -> TimeStep:
         """Takes int `[B]` actions; where an episode just ended they are ignored."""

@@ -15,10 +15,9 @@ from flax import linen as nn
 from a3cjax.convolutions import conv_of_blocks, conv_valid
 from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
-HIDDEN_INIT = nn.initializers.orthogonal(2**0.5)
-# A small last layer: the first policy is close to uniform whatever the torso says.
-POLICY_INIT = nn.initializers.orthogonal(0.01)
-VALUE_INIT = nn.initializers.orthogonal(1.0)
+# Flax's default for Dense, used for the convolutions, too.
+# docs/decisions.md compares it with orthogonal matrices.
+KERNEL_INIT = nn.initializers.lecun_normal()
 
 
 class Network(NamedTuple):
@@ -56,7 +55,7 @@ class ImageTorso(nn.Module):
         x = observations
         for i, (channels, size, stride) in enumerate(self.layers):
             shape = (size, size, num_in, channels)
-            kernel = self.param(f"conv_{i}_kernel", HIDDEN_INIT, shape)
+            kernel = self.param(f"conv_{i}_kernel", KERNEL_INIT, shape)
             bias = self.param(f"conv_{i}_bias", nn.initializers.zeros_init(), (channels,))
             if i == 0:
                 # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes
@@ -69,7 +68,7 @@ class ImageTorso(nn.Module):
             x = nn.relu(x)
             num_in = channels
         x = x.reshape(x.shape[0], -1)
-        return nn.relu(nn.Dense(self.hidden_size, kernel_init=HIDDEN_INIT)(x))
+        return nn.relu(nn.Dense(self.hidden_size)(x))
 
 
 def _conv_of_mean(mean: Array, kernel: Array, shape: tuple[int, ...]) -> jax.Array:
@@ -92,7 +91,7 @@ class VectorTorso(nn.Module):
             x = (x - statistics.mean[None]) / statistics.scale
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = nn.tanh(nn.Dense(size, kernel_init=HIDDEN_INIT)(x))
+            x = nn.tanh(nn.Dense(size)(x))
         return x
 
 
@@ -119,8 +118,8 @@ class ActorCritic(nn.Module):
         features = features.reshape(num_steps, batch_size, -1)
         if self.cell is not None:
             core_state, features = _unroll_core(self.cell, core_state, features, is_first)
-        logits = nn.Dense(self.num_actions, kernel_init=POLICY_INIT, name="policy")(features)
-        values = nn.Dense(1, kernel_init=VALUE_INIT, name="value")(features)[..., 0]
+        logits = nn.Dense(self.num_actions, name="policy")(features)
+        values = nn.Dense(1, name="value")(features)[..., 0]
         return NetworkOutput(logits, values), core_state
 
 

@@ -1,0 +1,257 @@
+"""Stand-ins for the collaborators of the host layer: scripted, and telling what they were asked."""
+
+import itertools
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a3cjax.actor_learner import UpdateReport
+from a3cjax.envs import EnvironmentSpec, Episode
+from a3cjax.parameters import Receipt
+from a3cjax.types import Snapshot, TimeStep
+from a3cjax.updates import GradientMetrics
+
+DISCOUNT = 0.9
+
+
+class FakeClock:
+    """A clock that stands still until someone takes time."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def take(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class PoolStep(NamedTuple):
+    """What a pool of environments answers to one step: each field a sequence over B."""
+
+    rewards: Sequence[float]
+    terminated: Sequence[bool] = ()
+    truncated: Sequence[bool] = ()
+    game_over: Sequence[bool] = ()
+
+
+class ScriptedPool:
+    """A vector environment as envpool and Gymnasium have it, which plays a given script.
+
+    Observation t is `make_observation(t)` for the whole batch, 0 being the reset's. All
+    observations are written into one buffer: who wants to keep one must copy it.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[PoolStep],
+        *,
+        num_envs: int = 1,
+        counts_lives: bool = False,
+        observation_space: gymnasium.Space | None = None,
+        make_observation: Callable[[int], Any] = lambda t: [float(t)],
+        num_actions: int = 3,
+    ):
+        self._steps = steps
+        self._num_envs = num_envs
+        self._counts_lives = counts_lives
+        self._make_observation = make_observation
+        self.observation_space = observation_space or gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+        self.action_space = gymnasium.spaces.Discrete(num_actions)
+        self._buffer = self._observe(0)
+        self._t = 0
+        self.actions: list[np.ndarray] = []
+        self.is_closed = False
+
+    def reset(self):
+        self._t = 0
+        self._buffer[...] = self._observe(0)
+        return self._buffer, {}
+
+    def step(self, actions: np.ndarray):
+        self.actions.append(actions)
+        step = self._steps[self._t]
+        self._t += 1
+        self._buffer[...] = self._observe(self._t)
+        never = [False] * self._num_envs
+        info = {}
+        if self._counts_lives:
+            info["lives"] = np.ones(self._num_envs, np.int32)
+            info["terminated"] = np.array(step.game_over or never, np.int32)
+        return (
+            self._buffer,
+            np.array(step.rewards, np.float32),
+            np.array(step.terminated or never),
+            np.array(step.truncated or never),
+            info,
+        )
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def _observe(self, t: int) -> np.ndarray:
+        observation = np.asarray(self._make_observation(t), self.observation_space.dtype)
+        return np.stack([observation] * self._num_envs)
+
+
+class FakeEnvironments:
+    """An Environments whose observation is the number of steps taken since it was made.
+
+    Reward t is t; `first` names the environments whose episode starts at step t, `episodes`
+    what ends there.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_envs: int = 2,
+        frames_per_step: int = 4,
+        num_actions: int = 3,
+        first: Mapping[int, Sequence[int]] | None = None,
+        episodes: Mapping[int, Sequence[Episode]] | None = None,
+        tape: list | None = None,
+        on_step: Callable[[int], object] = lambda t: None,
+    ):
+        self.num_envs = num_envs
+        self.spec = EnvironmentSpec((1,), np.dtype(np.float32), num_actions, frames_per_step, False, False)
+        self._first = first or {}
+        self._scripted = episodes or {}
+        self._tape = tape if tape is not None else []
+        self._on_step = on_step
+        self._t = 0
+        self._episodes: list[Episode] = []
+        self.actions: list[np.ndarray] = []
+        self.is_closed = False
+
+    def reset(self) -> TimeStep:
+        self._tape.append(("reset",))
+        return self.timestep(self._t)._replace(is_first=np.ones(self.num_envs, bool))
+
+    def restart(self, indices: np.ndarray) -> None:
+        self._tape.append(("restart", indices.tolist()))
+
+    def step(self, actions: np.ndarray) -> TimeStep:
+        self._t += 1
+        self._tape.append(("step", actions.tolist()))
+        self._on_step(self._t)
+        self.actions.append(actions)
+        self._episodes += self._scripted.get(self._t, ())
+        return self.timestep(self._t)
+
+    def timestep(self, t: int) -> TimeStep:
+        """The timestep after t steps."""
+        is_first = np.zeros(self.num_envs, bool)
+        is_first[list(self._first.get(t, ()))] = True
+        return TimeStep(
+            observation=np.full((self.num_envs, 1), t, np.float32),
+            reward=np.full(self.num_envs, t, np.float32),
+            discount=np.full(self.num_envs, DISCOUNT, np.float32),
+            is_first=is_first,
+        )
+
+    def pop_episodes(self) -> list[Episode]:
+        episodes, self._episodes = self._episodes, []
+        return episodes
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+class FakeStore:
+    """A ParameterStore that writes what happens on a tape; `others` push between its calls."""
+
+    def __init__(
+        self,
+        tape: list | None = None,
+        *,
+        num_frames: int = 0,
+        others: int = 0,
+        on_push: Callable[[], object] = lambda: None,
+    ):
+        self._tape = tape if tape is not None else []
+        self._others = others
+        self._on_push = on_push
+        self._snapshot = Snapshot(0, num_frames, "params 0")
+
+    def pull(self) -> Snapshot:
+        self._tape.append(("pull", self._snapshot.version))
+        return self._snapshot
+
+    def push(self, grads: Any, num_frames: int) -> Receipt:
+        self._tape.append(("push", grads, num_frames))
+        self._on_push()
+        version = self._snapshot.version + self._others + 1
+        frames = self._snapshot.num_frames + num_frames
+        self._snapshot = Snapshot(version, frames, f"params {version}")
+        return Receipt(version, wait_seconds=0.25, hold_seconds=0.5)
+
+
+def run_in_threads(targets: Sequence[Callable[[], object]], seconds: float = 60.0) -> None:
+    """Runs all targets at the same time; raises what one of them raised."""
+    failures: list[BaseException] = []
+    barrier = threading.Barrier(len(targets))
+
+    def run(target: Callable[[], object]) -> None:
+        try:
+            barrier.wait(seconds)
+            target()
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run, args=(target,), daemon=True) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+        assert not thread.is_alive(), "a thread did not return"
+    if failures:
+        raise failures[0]
+
+
+def counting(start: int = 1) -> Callable[[], int]:
+    """A function that returns 1, 2, 3 …"""
+    numbers = itertools.count(start)
+    return lambda: next(numbers)
+
+
+class FakeLoss(NamedTuple):
+    """The parts of some algorithm's loss."""
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+
+
+def make_report(**changes: Any) -> UpdateReport:
+    """A report of one update, with whatever a test cares about changed."""
+    report = UpdateReport(
+        actor_index=0,
+        num_frames=80,
+        num_steps=20,
+        version=1,
+        staleness=0,
+        metrics=GradientMetrics(FakeLoss(-0.5, 2.0, 1.5), grad_norm=jnp.float32(3.0)),
+        episodes=[],
+        env_seconds=4.0,
+        act_seconds=3.0,
+        learn_seconds=2.0,
+        push_seconds=1.0,
+        wait_seconds=0.5,
+        hold_seconds=0.25,
+    )
+    return report._replace(**changes)
+
+
+def compilation_cache_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Options of JAX with which all runs of this test session share compiled programs."""
+    return {
+        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }

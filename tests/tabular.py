@@ -1,0 +1,51 @@
+"""A network that looks everything up, so that losses can be worked out by hand."""
+
+import numpy as np
+
+from a3cjax.networks import Network
+from a3cjax.types import NetworkOutput, Trajectory
+
+
+def make_tabular_network() -> Network:
+    """Observations are numbers of states, params tables: logits `[S, A]` and values `[S]`.
+
+    Statistics, where given, multiply the logits by their scale.
+    """
+
+    def init(key, observations):
+        raise NotImplementedError("tests write the tables themselves")
+
+    def apply(params, statistics, observations, is_first, core_state):
+        logits = params["logits"][observations]
+        if statistics is not None:
+            logits = logits * statistics.scale
+        return NetworkOutput(logits, params["values"][observations]), core_state
+
+    return Network(init=init, apply=apply, initial_state=lambda batch_size: ())
+
+
+def random_tables(seed: int, num_states: int, num_actions: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "logits": rng.normal(size=(num_states, num_actions)).astype(np.float32),
+        "values": rng.normal(size=num_states).astype(np.float32),
+    }
+
+
+def random_trajectory(seed: int, T: int, B: int, num_actions: int) -> Trajectory:
+    """Every step of every environment is in a state of its own; episodes begin at random.
+
+    Where an episode ends, it either terminated or was truncated.
+    """
+    rng = np.random.default_rng(seed)
+    is_first = rng.random((T + 1, B)) < 0.3
+    ends = np.concatenate([is_first[2:], np.zeros((1, B), bool)])
+    terminated = ends & (rng.random((T, B)) < 0.5)
+    return Trajectory(
+        observations=np.arange((T + 1) * B, dtype=np.int32).reshape(T + 1, B),
+        actions=rng.integers(0, num_actions, size=(T, B)).astype(np.int32),
+        rewards=rng.normal(size=(T, B)).astype(np.float32),
+        discounts=np.where(terminated, 0.0, 0.9).astype(np.float32),
+        is_first=is_first,
+        core_state=(),
+    )

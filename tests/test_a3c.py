@@ -1,0 +1,270 @@
+"""The laws of A3C: what its loss learns from, where returns end, and how it acts."""
+
+import inspect
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a3cjax.agents import make_a3c
+from a3cjax.networks import make_network
+from a3cjax.types import ObservationStatistics, TimeStep, Trajectory
+from tests.tabular import make_tabular_network, random_tables, random_trajectory
+
+T, B, A = 6, 4, 3
+NUM_STATES = (T + 1) * B
+seeds = st.integers(0, 2**32 - 1)
+
+
+def tabular_loss(**hyperparameters):
+    """((loss, metrics), gradients) of tables and a trajectory, compiled."""
+    agent = make_a3c(make_tabular_network(), **hyperparameters)
+    differentiated = jax.value_and_grad(agent.loss, has_aux=True)
+    return jax.jit(lambda params, trajectory: differentiated(params, None, trajectory))
+
+
+def one_environment(observations, rewards, discounts, is_first):
+    """A trajectory of a single environment that took action 0 throughout."""
+
+    def column(values, dtype):
+        return np.array(values, dtype)[:, None]
+
+    actions = column([0] * len(rewards), np.int32)
+    return Trajectory(
+        observations=column(observations, np.int32),
+        actions=actions,
+        rewards=column(rewards, np.float32),
+        discounts=column(discounts, np.float32),
+        is_first=column(is_first, bool),
+        core_state=(),
+    )
+
+
+def uniform_tables(values):
+    return {
+        "logits": np.zeros((len(values), 2), np.float32),
+        "values": np.array(values, np.float32),
+    }
+
+
+def test_loss_of_a_hand_example():
+    # V = (1, 2, 3, 4) along the unroll, r = (1, 2, 3), γ = 0.5, two equally likely actions:
+    # R_2 = 3 + 0.5 · 4 = 5, R_1 = 2 + 0.5 · 5 = 4.5, R_0 = 1 + 0.5 · 4.5 = 3.25
+    # A = R − V = (2.25, 2.5, 2); Σ −log π A = 6.75 log 2; Σ ½ A² = ½ (5.0625 + 6.25 + 4)
+    trajectory = one_environment([0, 1, 2, 3], [1, 2, 3], [0.5] * 3, [True, False, False, False])
+    loss_and_gradients = tabular_loss(value_cost=0.25, entropy_cost=0.1)
+    (loss, metrics), gradients = loss_and_gradients(uniform_tables([1, 2, 3, 4]), trajectory)
+    policy_losses, value_losses = 6.75 * math.log(2), 0.5 * (5.0625 + 6.25 + 4)
+    expected = policy_losses + 0.25 * value_losses - 0.1 * 3 * math.log(2)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    averages = [policy_losses / 3, value_losses / 3, math.log(2)]
+    np.testing.assert_allclose(metrics, averages, rtol=1e-6)
+    # 0.25 (V − R), and nothing for the state that only bootstraps.
+    np.testing.assert_allclose(gradients["values"], [-0.5625, -0.625, -0.5, 0.0], rtol=1e-6)
+    # (π − 1) A = −½ A for the action taken; the entropy of a uniform policy is at its maximum.
+    by_logits = [[-1.125, 1.125], [-1.25, 1.25], [-1.0, 1.0], [0.0, 0.0]]
+    np.testing.assert_allclose(gradients["logits"], by_logits, rtol=1e-6, atol=1e-7)
+
+
+def test_lambda_zero_learns_from_one_step():
+    # R_t = r_{t+1} + 0.5 V(s_{t+1}) = (2, 3.5, 5), so V − R = (−1, −1.5, −2)
+    trajectory = one_environment([0, 1, 2, 3], [1, 2, 3], [0.5] * 3, [True, False, False, False])
+    loss_and_gradients = tabular_loss(lambda_=0.0, value_cost=1.0)
+    _, gradients = loss_and_gradients(uniform_tables([1, 2, 3, 4]), trajectory)
+    np.testing.assert_allclose(gradients["values"], [-1.0, -1.5, -2.0, 0.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("discount_of_last_step", "expected"),
+    [
+        # Truncated: R_1 = 2 + 0.5 V(s_2) = 6 and R_0 = 1 + 0.5 · 6 = 4.
+        (0.5, [-4.0, -6.0, 0.0, 96.0, 0.0]),
+        # Terminated: R_1 = 2 and R_0 = 1 + 0.5 · 2 = 2.
+        (0.0, [-2.0, -2.0, 0.0, 96.0, 0.0]),
+    ],
+)
+def test_truncated_step_bootstraps_from_its_last_observation_and_terminated_does_not(
+    discount_of_last_step, expected
+):
+    # s_2 is the true last observation, the step 2 → 3 an automatic reset that nobody takes, and
+    # s_3 a new episode with R_3 = 3 + 0.5 V(s_4) = 4. V = (0, 0, 8, 100, 2).
+    trajectory = one_environment(
+        observations=[0, 1, 2, 3, 4],
+        rewards=[1, 2, 77, 3],
+        discounts=[0.5, discount_of_last_step, 0.5, 0.5],
+        is_first=[True, False, False, True, False],
+    )
+    _, gradients = tabular_loss(value_cost=1.0)(uniform_tables([0, 0, 8, 100, 2]), trajectory)
+    np.testing.assert_allclose(gradients["values"], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("last_discount", "expected"), [(0.5, [-3.5, -5.0, 0.0]), (0.0, [-2.0, -2.0, 0.0])]
+)
+def test_episode_that_ends_with_the_unroll_bootstraps_only_if_truncated(last_discount, expected):
+    # V = (0, 0, 6): R_1 = 2 + γ · 6 = 5 or 2, R_0 = 1 + 0.5 R_1 = 3.5 or 2
+    trajectory = one_environment([0, 1, 2], [1, 2], [0.5, last_discount], [True, False, False])
+    _, gradients = tabular_loss(value_cost=1.0)(uniform_tables([0, 0, 6]), trajectory)
+    np.testing.assert_allclose(gradients["values"], expected, rtol=1e-6)
+
+
+def slow_returns(values, trajectory, lambda_):
+    """λ-returns episode by episode; NaN for automatic resets."""
+    returns = np.full(trajectory.rewards.shape, np.nan)
+    num_steps, batch_size = returns.shape
+    for b in range(batch_size):
+        for t in reversed(range(num_steps)):
+            if trajectory.is_first[t + 1, b]:
+                continue  # no experience
+            next_value = float(values[trajectory.observations[t + 1, b]])
+            episode_goes_on = t + 1 < num_steps and not trajectory.is_first[t + 2, b]
+            following = (
+                (1 - lambda_) * next_value + lambda_ * returns[t + 1, b]
+                if episode_goes_on
+                else next_value
+            )
+            returns[t, b] = trajectory.rewards[t, b] + trajectory.discounts[t, b] * following
+    return returns
+
+
+LAMBDA = 0.8
+mixed_loss = tabular_loss(lambda_=LAMBDA, value_cost=1.0)
+
+
+@given(seed=seeds)
+def test_value_gradient_is_value_minus_the_return_of_its_own_episode(seed):
+    params, trajectory = random_tables(seed, NUM_STATES, A), random_trajectory(seed, T, B, A)
+    _, gradients = mixed_loss(params, trajectory)
+    returns = slow_returns(params["values"], trajectory, LAMBDA)
+    expected = (params["values"][trajectory.observations[:-1]] - returns) / B
+    expected = np.where(trajectory.is_first[1:], 0.0, expected)
+    by_step = np.asarray(gradients["values"]).reshape(T + 1, B)
+    np.testing.assert_allclose(by_step[:-1], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(by_step[-1], np.zeros(B))  # bootstrap values are constants
+
+
+@given(seed=seeds, reward=st.floats(-1e3, 1e3, width=32), discount=st.floats(0, 1, width=32))
+def test_automatic_resets_never_influence_loss_metrics_or_gradients(seed, reward, discount):
+    params, trajectory = random_tables(seed, NUM_STATES, A), random_trajectory(seed, T, B, A)
+    is_reset = trajectory.is_first[1:]
+    moved = trajectory._replace(
+        rewards=np.where(is_reset, np.float32(reward), trajectory.rewards),
+        discounts=np.where(is_reset, np.float32(discount), trajectory.discounts),
+        actions=np.where(is_reset, (trajectory.actions + 1) % A, trajectory.actions),
+    )
+    chex.assert_trees_all_equal(mixed_loss(params, trajectory), mixed_loss(params, moved))
+
+
+def test_automatic_resets_never_influence_a_recurrent_network():
+    rng = np.random.default_rng(0)
+    observations = rng.normal(size=(T + 1, B, 5)).astype(np.float32)
+    network = make_network("mlp_gru", A)
+    params = jax.jit(network.init)(jax.random.key(0), observations[:1, :1])
+    trajectory = random_trajectory(1, T, B, A)._replace(
+        observations=observations, core_state=network.initial_state(B)
+    )
+    loss = jax.jit(jax.value_and_grad(make_a3c(network, lambda_=0.9).loss, has_aux=True))
+    is_reset = trajectory.is_first[1:]
+    assert np.any(is_reset)
+    moved = trajectory._replace(
+        rewards=np.where(is_reset, np.float32(50.0), trajectory.rewards),
+        discounts=np.where(is_reset, np.float32(0.3), trajectory.discounts),
+        actions=np.where(is_reset, (trajectory.actions + 1) % A, trajectory.actions),
+    )
+    chex.assert_trees_all_equal(loss(params, None, trajectory), loss(params, None, moved))
+
+
+def test_rewards_are_clipped_in_the_loss_only_where_asked_for():
+    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
+    raw = trajectory._replace(rewards=3.0 * trajectory.rewards)
+    clipped = raw._replace(rewards=np.clip(raw.rewards, -1.0, 1.0))
+    assert np.any(raw.rewards > 1) and np.any(raw.rewards < -1)  # noqa: PT018
+    plain, clipping = tabular_loss(), tabular_loss(max_abs_reward=1.0)
+    chex.assert_trees_all_close(clipping(params, raw), plain(params, clipped), rtol=1e-6)
+    assert plain(params, raw)[0][0] != plain(params, clipped)[0][0]
+
+
+def test_hyperparameters_are_by_keyword_with_the_papers_defaults():
+    parameters = inspect.signature(make_a3c).parameters
+    defaults = {
+        name: p.default
+        for name, p in parameters.items()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    assert defaults == {
+        "lambda_": 1.0,
+        "value_cost": 0.5,
+        "entropy_cost": 0.01,
+        "max_abs_reward": None,
+    }
+
+
+def decisive_tables():
+    """State s prefers action s so much that nothing else is ever sampled."""
+    return {"logits": 50.0 * jnp.eye(A), "values": jnp.zeros(A)}
+
+
+def timestep(observation):
+    zeros = np.zeros(len(observation), np.float32)
+    return TimeStep(observation, zeros, zeros, np.zeros(len(observation), bool))
+
+
+def test_act_samples_from_the_policy_of_each_observation_and_passes_on_a_new_key():
+    agent = make_a3c(make_tabular_network())
+    act = jax.jit(agent.act)
+    key = jax.random.key(0)
+    states = np.array([2, 0, 1, 1], np.int32)
+    actions, _, new_key = act(decisive_tables(), None, timestep(states), (), key)
+    np.testing.assert_array_equal(actions, states)
+    assert actions.dtype == jnp.int32
+    assert not np.array_equal(jax.random.key_data(new_key), jax.random.key_data(key))
+    # With a uniform policy, each key draws its own actions.
+    uniform = {"logits": jnp.zeros((A, A)), "values": jnp.zeros(A)}
+    many = timestep(np.zeros(64, np.int32))
+    first, _, second_key = act(uniform, None, many, (), key)
+    again, _, _ = act(uniform, None, many, (), key)
+    second, _, _ = act(uniform, None, many, (), second_key)
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != second)
+    assert set(np.unique(first)) == {0, 1, 2}
+
+
+def test_act_greedily_takes_the_most_probable_action():
+    agent = make_a3c(make_tabular_network())
+    params = random_tables(0, A, A)
+    actions, _ = agent.act_greedily(params, None, timestep(np.arange(A)), ())
+    np.testing.assert_array_equal(actions, np.argmax(params["logits"], axis=-1))
+
+
+def test_statistics_reach_the_network_when_acting_and_learning():
+    agent = make_a3c(make_tabular_network())
+    params = random_tables(0, NUM_STATES, A)
+    statistics = ObservationStatistics(np.float32(0.0), np.float32(-1.0))
+    negated = {**params, "logits": -params["logits"]}
+    now = timestep(np.arange(B))
+    chex.assert_trees_all_equal(
+        agent.act_greedily(params, statistics, now, ()), agent.act_greedily(negated, None, now, ())
+    )
+    trajectory, loss = random_trajectory(0, T, B, A), jax.jit(agent.loss)
+    chex.assert_trees_all_close(
+        loss(params, statistics, trajectory), loss(negated, None, trajectory), rtol=1e-6
+    )
+
+
+def test_acting_begins_an_episode_without_memory():
+    network = make_network("mlp_gru", A)
+    agent = make_a3c(network)
+    observation = np.ones((B, 5), np.float32)
+    params = jax.jit(network.init)(jax.random.key(0), observation[None, :1])
+    zeros = np.zeros(B, np.float32)
+    is_first = np.array([True, False, True, False])
+    act = jax.jit(agent.act_greedily)
+    now = TimeStep(observation, zeros, zeros, is_first)
+    states = [np.full((B, 256), x, np.float32) for x in (0.0, 0.7)]
+    after = [np.asarray(act(params, None, now, state)[1]) for state in states]
+    np.testing.assert_array_equal(np.all(after[0] == after[1], axis=-1), is_first)

@@ -1,0 +1,244 @@
+import threading
+
+import numpy as np
+import pytest
+
+from a3cjax.actor_learner import ActorLearner
+from a3cjax.envs import Episode
+from tests.fakes import DISCOUNT, FakeClock, FakeEnvironments, FakeStore, counting
+
+T, B = 3, 2
+
+
+class Bench:
+    """An actor-learner among fakes that share one tape; what it produced stays readable."""
+
+    def __init__(self, *, tape=None, environments=None, store=None, **kwargs):
+        self.tape = tape if tape is not None else []
+        self.trajectories, self.snapshots, self.core_states, self.keys = [], [], [], []
+        self.reports = []
+        self.stop_event = threading.Event()
+        self.clock = FakeClock()
+        self.num_updates = 1  # then it stops
+        self.environments = environments or FakeEnvironments(tape=self.tape)
+        self._num_acts = counting(0)
+        arguments = {
+            "act": self.act,
+            "compute_gradients": self.compute_gradients,
+            "core_state": 0,
+            "environments": self.environments,
+            "store": store or FakeStore(self.tape),
+            "key": 0,
+            "unroll_length": T,
+            "total_frames": 10**9,
+            "report": self.report,
+            "timestep": self.environments.timestep(0),
+            "clock": self.clock,
+        }
+        self.actor_learner = ActorLearner(7, **{**arguments, **kwargs})
+
+    def run(self, num_updates=1):
+        self.num_updates = num_updates
+        self.actor_learner.run(self.stop_event)
+        return self
+
+    def act(self, snapshot, timestep, core_state, key):
+        t = int(timestep.observation[0, 0])
+        self.tape.append(("act", snapshot.version, t))
+        self.snapshots.append(snapshot)
+        self.core_states.append(core_state)
+        self.keys.append(key)
+        self.clock.take(1.0)
+        actions = np.arange(B, dtype=np.int32) + self._num_acts()
+        return actions, f"core after {t}", f"key after {t}"
+
+    def compute_gradients(self, snapshot, trajectory):
+        self.tape.append(("gradients", snapshot.version))
+        self.snapshots.append(snapshot)
+        self.trajectories.append(trajectory)
+        self.clock.take(100.0)
+        return f"grads {snapshot.version}", {"loss": snapshot.version}
+
+    def report(self, report):
+        self.tape.append(("report",))
+        self.reports.append(report)
+        if len(self.reports) == self.num_updates:
+            self.stop_event.set()
+
+
+def test_update_pulls_acts_differentiates_and_pushes_in_this_order():
+    frames = 4 * T * B
+    assert Bench().run(num_updates=2).tape == [
+        ("pull", 0),
+        ("act", 0, 0),
+        ("step", [0, 1]),
+        ("act", 0, 1),
+        ("step", [1, 2]),
+        ("act", 0, 2),
+        ("step", [2, 3]),
+        ("gradients", 0),
+        ("push", "grads 0", frames),
+        ("report",),
+        ("pull", 1),
+        ("act", 1, 3),
+        ("step", [3, 4]),
+        ("act", 1, 4),
+        ("step", [4, 5]),
+        ("act", 1, 5),
+        ("step", [5, 6]),
+        ("gradients", 1),
+        ("push", "grads 1", frames),
+        ("report",),
+    ]
+
+
+def test_environments_are_reset_once_if_no_timestep_is_given():
+    tape = Bench(timestep=None).run(num_updates=3).tape
+    assert tape[:3] == [("pull", 0), ("reset",), ("act", 0, 0)]
+    assert tape.count(("reset",)) == 1
+
+
+def test_one_snapshot_acts_and_is_differentiated():
+    bench = Bench().run(num_updates=2)
+    first, second = bench.snapshots[: T + 1], bench.snapshots[T + 1 :]
+    assert all(snapshot is first[0] for snapshot in first)
+    assert all(snapshot is second[0] for snapshot in second)
+    assert (first[0].version, second[0].version) == (0, 1)
+
+
+def test_trajectory_holds_what_happened():
+    environments = FakeEnvironments(first={2: [1], 5: [0]})
+    first, second = Bench(environments=environments).run(num_updates=2).trajectories
+    np.testing.assert_array_equal(first.observations[..., 0], [[0, 0], [1, 1], [2, 2], [3, 3]])
+    np.testing.assert_array_equal(first.actions, [[0, 1], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(first.rewards, [[1, 1], [2, 2], [3, 3]])
+    np.testing.assert_allclose(first.discounts, np.full((T, B), DISCOUNT), rtol=1e-6)
+    np.testing.assert_array_equal(first.is_first, np.array([[0, 0], [0, 0], [0, 1], [0, 0]], bool))
+    assert first.core_state == 0
+    np.testing.assert_array_equal(second.observations[..., 0], [[3, 3], [4, 4], [5, 5], [6, 6]])
+    np.testing.assert_array_equal(second.actions, [[3, 4], [4, 5], [5, 6]])
+    np.testing.assert_array_equal(second.rewards, [[4, 4], [5, 5], [6, 6]])
+    np.testing.assert_array_equal(second.is_first, np.array([[0, 0], [0, 0], [1, 0], [0, 0]], bool))
+
+
+def test_trajectory_keeps_types_and_shapes():
+    environments = FakeEnvironments()
+    (trajectory,) = Bench(environments=environments).run().trajectories
+    assert trajectory.observations.shape == (T + 1, B, 1)
+    assert trajectory.is_first.shape == (T + 1, B)
+    assert trajectory.actions.shape == trajectory.rewards.shape == trajectory.discounts.shape
+    assert trajectory.actions.shape == (T, B)
+    assert trajectory.observations.dtype == trajectory.rewards.dtype == np.float32
+    assert trajectory.actions.dtype == np.int32
+    assert trajectory.is_first.dtype == bool
+
+
+def test_last_timestep_starts_the_next_unroll():
+    environments = FakeEnvironments(first={T: [0]})
+    first, second = Bench(environments=environments).run(num_updates=2).trajectories
+    np.testing.assert_array_equal(first.observations[-1], second.observations[0])
+    np.testing.assert_array_equal(first.is_first[-1], [True, False])
+    np.testing.assert_array_equal(second.is_first[0], [True, False])
+
+
+def test_trajectories_own_their_arrays():
+    first, second = Bench().run(num_updates=2).trajectories
+    for one, other in zip(first[:-1], second[:-1], strict=True):
+        assert not np.shares_memory(one, other)
+
+
+def test_core_state_is_carried_and_its_start_is_recorded():
+    bench = Bench().run(num_updates=2)
+    after = [f"core after {t}" for t in range(2 * T)]
+    assert bench.core_states == [0, *after[:-1]]
+    assert [trajectory.core_state for trajectory in bench.trajectories] == [0, after[T - 1]]
+
+
+def test_every_key_is_used_once():
+    assert Bench().run(num_updates=2).keys == [0, *(f"key after {t}" for t in range(2 * T - 1))]
+
+
+def test_automatic_resets_cost_no_frames():
+    # Steps 1 to 3 are the first unroll: three of its six transitions are resets.
+    environments = FakeEnvironments(first={1: [0], 3: [0, 1], 4: [1]}, frames_per_step=4)
+    store = FakeStore()
+    bench = Bench(environments=environments, store=store).run(num_updates=2)
+    assert [report.num_steps for report in bench.reports] == [3, 5]
+    assert [report.num_frames for report in bench.reports] == [12, 20]
+    assert store.pull().num_frames == 32
+
+
+def test_first_timestep_of_an_unroll_costs_no_frames():
+    bench = Bench(timestep=None).run()  # is_first everywhere in the timestep of the reset
+    assert bench.reports[0].num_steps == T * B
+
+
+def test_report_tells_actor_version_and_metrics():
+    environments = FakeEnvironments(episodes={2: [Episode(0, 5.0, 9)], 5: [Episode(1, 6.0, 8)]})
+    first, second = Bench(environments=environments).run(num_updates=2).reports
+    assert (first.actor_index, first.version, second.version) == (7, 1, 2)
+    assert (first.metrics, second.metrics) == ({"loss": 0}, {"loss": 1})
+    assert first.episodes == [Episode(0, 5.0, 9)]
+    assert second.episodes == [Episode(1, 6.0, 8)]
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_staleness_counts_the_updates_of_others(others):
+    bench = Bench(store=FakeStore(others=others)).run(num_updates=2)
+    assert [report.staleness for report in bench.reports] == [others, others]
+
+
+def test_report_seconds_add_up_to_the_whole_time():
+    clock = FakeClock()
+    bench = Bench(
+        environments=FakeEnvironments(on_step=lambda _: clock.take(10.0)),
+        store=FakeStore(on_push=lambda: clock.take(1000.0)),
+        clock=clock,
+    )
+    bench.clock = clock
+    began = clock()
+    (report,) = bench.run().reports
+    assert report.act_seconds == T * 1.0
+    assert report.env_seconds == T * 10.0
+    assert report.learn_seconds == 100.0
+    assert report.push_seconds == 1000.0
+    assert clock() - began == T * 11.0 + 1100.0
+    assert (report.wait_seconds, report.hold_seconds) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(("total_frames", "num_updates"), [(24, 1), (25, 2), (48, 2), (49, 3)])
+def test_frame_budget_ends_the_run(total_frames, num_updates):
+    bench = Bench(total_frames=total_frames).run(num_updates=100)
+    assert len(bench.reports) == num_updates
+    assert bench.tape[-1] == ("pull", num_updates)
+    assert not bench.stop_event.is_set()
+
+
+def test_used_up_budget_starts_nothing():
+    bench = Bench(store=FakeStore(num_frames=50), total_frames=50).run()
+    assert bench.tape == []
+    assert bench.reports == []
+
+
+def test_stop_event_ends_the_run_after_its_update():
+    bench = Bench()
+    bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
+    bench.run(num_updates=100)
+    assert len(bench.reports) == 2
+    assert bench.tape[-1] == ("report",)
+
+
+def test_set_stop_event_starts_nothing():
+    bench = Bench()
+    bench.stop_event.set()
+    assert bench.run().tape == []
+
+
+def test_failures_of_collaborators_come_through():
+    def fail(t):
+        raise OSError("the environment broke")
+
+    bench = Bench(environments=FakeEnvironments(on_step=fail))
+    with pytest.raises(OSError, match="the environment broke"):
+        bench.run()
+    assert bench.reports == []

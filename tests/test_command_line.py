@@ -1,0 +1,231 @@
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.fakes import compilation_cache_options
+
+ROOT = Path(__file__).parents[1]
+RUN, EVALUATE = ROOT / "experiments" / "run.py", ROOT / "experiments" / "evaluate.py"
+SMALL = (
+    "num_actors=1",
+    "envs_per_actor=2",
+    "unroll_length=10",
+    "warmup_steps=16",
+    "eval_episodes=2",
+    "run_dir=run",
+)
+
+# A Gymnasium module as a user may have one: five steps an episode, and a defect on demand.
+BREAKING_MODULE = '''
+import os
+
+import gymnasium
+import numpy as np
+
+
+class Breaking(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        self.num_steps = self.num_steps_ever = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.num_steps = 0
+        return self.observation(), {}
+
+    def observation(self):
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+    def step(self, action):
+        self.num_steps += 1
+        self.num_steps_ever += 1
+        if self.num_steps_ever > int(os.environ.get("BREAK_AFTER", 10**9)):
+            raise OSError("the emulator broke")
+        return self.observation(), float(action), self.num_steps == 5, False, {}
+
+
+gymnasium.register("Breaking-v0", Breaking)
+'''
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs a program in this process as if from the command line, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # run.py changes it: put it back afterwards
+
+    def run(program, *arguments):
+        monkeypatch.setattr(sys, "argv", [str(program), *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(program), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path, tmp_path_factory):
+    """Starts a program in a process and an empty folder of its own."""
+    options = compilation_cache_options(tmp_path_factory)
+    processes = []
+
+    def start_process(program, *arguments, **variables):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
+            **{name.upper(): str(value) for name, value in options.items()},
+            **variables,
+        }
+        process = subprocess.Popen(
+            [sys.executable, str(program), *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition, process, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_refused(answer, *words):
+    """Exit code 2 and one line that holds these words."""
+    code, _, err = answer
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+
+
+# Wrong names and values.
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("evn=Pong", ["evn", "nearest: env"]),
+        ("unrol_length=20", ["unrol_length", "nearest: unroll_length"]),
+        ("+evn=Pong", ["evn", "nearest: env"]),
+        ("env=Pnog", ["env must be", "got Pnog", "nearest: Pong"]),
+        ("env=gymnasium:CartPoel-v1", ["env must be", "CartPole"]),
+        ("env=gymnasium:no_such_module:X-v0", ["env must be", "no_such_module"]),
+        ("env=Pendulum-v1", ["env must have discrete actions"]),
+        ("preset=papr", ["preset", "papr", "paper"]),
+        ("algorithm=a2c", ["algorithm must be one of", "a3c", "got a2c"]),
+        ("network=atari", ["network must be one of", "atari_ff", "got atari"]),
+        ("optimizer=admm", ["optimizer must be one of", "adam", "got admm"]),
+        ("protocol=papr", ["protocol must be one of", "paper", "got papr"]),
+        ("unroll_length=0", ["unroll_length must be >= 1, got 0."]),
+        ("discount=1.5", ["discount must be between 0 and 1, got 1.5."]),
+        ("seed=x", ["seed must be of type int, got 'x'."]),
+        ("total_frames=", ["total_frames must be of type int"]),
+        ("unroll_length=[1", ["unroll_length"]),
+        ("Pong", ["name=value, got Pong"]),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(command, tmp_path, argument, words):
+    assert_refused(command(RUN, argument, *SMALL), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_settings_of_a_sweep_are_refused(command, tmp_path):
+    assert_refused(command(RUN, "-m", "evn=Pong,Breakout"), "nearest: env")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusal_reaches_the_shell(start):
+    process = start(RUN, "env=Pnog")
+    _, err = process.communicate(timeout=200)
+    assert_refused((process.returncode, "", err), "nearest: Pong")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["."]])
+def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, arguments):
+    assert_refused(command(EVALUATE, *arguments), "config.yaml", arguments[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_given(command):
+    code, out, _ = command(EVALUATE, "--help")
+    assert code == 0
+    assert "run folder" in out
+
+
+# Runs.
+
+
+def test_sweep_makes_a_run_for_every_value(command, tmp_path):
+    settings = [setting for setting in SMALL if not setting.startswith("run_dir")]
+    # A budget that the random play uses up: nothing is compiled.
+    code, _, _ = command(
+        RUN, "-m", "seed=3,4", "env=CartPole", "total_frames=1", *settings, "eval_episodes=0"
+    )
+    assert code == 0
+    runs = sorted((tmp_path / "runs" / "CartPole").iterdir())
+    assert [run.name.rpartition("-")[2] for run in runs] == ["seed3", "seed4"]
+    for seed, run in zip((3, 4), runs, strict=True):
+        assert json.loads((run / "summary.json").read_text())["seed"] == seed
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_interrupt_saves_and_exits_with_130(start, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(RUN, "env=CartPole", "total_frames=1000000000", "log_period_frames=20", *SMALL)
+    metrics = run_dir / "metrics.csv"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "frames" in out  # the plain line of progress
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["signal"] == signal.SIGINT
+    assert summary["num_updates"] > 0
+    assert (run_dir / "checkpoints" / str(summary["num_frames"])).is_dir()
+    assert "experiments/run.py env=CartPole" in summary["command"]
+
+
+def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
+    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, BREAK_AFTER="60")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "Traceback" in err
+    assert 'breaking.py", line' in err
+    assert "OSError: the emulator broke" in err
+    assert "actor-learner-0" in err
+
+    process = start(EVALUATE, "run")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "evaluation-sampled-2.json" in out
+    result = json.loads((tmp_path / "run" / "evaluation-sampled-2.json").read_text())
+    assert result["lengths"] == [5, 5]  # whole games
+    assert result["num_episodes"] == 2

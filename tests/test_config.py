@@ -1,0 +1,361 @@
+import dataclasses
+import math
+import types
+import typing
+from pathlib import Path
+
+import hydra
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from a3cjax.builders import resolve
+from a3cjax.config import (
+    Config,
+    ConfigError,
+    available_cores,
+    check_override,
+    load_config,
+    make_config,
+)
+from a3cjax.envs import PROTOCOL_NAMES, EnvironmentSpec
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+CONF = Path(__file__).parents[1] / "experiments" / "conf"
+
+
+def kinds(name) -> tuple[type, ...]:
+    annotation = FIELDS[name].type
+    return (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType)
+        else (typing.cast(type, annotation),)
+    )
+
+
+def refused(name, value):
+    """The message with which a setting is refused."""
+    with pytest.raises(ConfigError) as caught:
+        Config(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} must be ")
+    assert "\n" not in message
+    assert message.endswith((f"got {value}.", f"got {value!r}."))
+    return message
+
+
+NAMES_BY_KIND = {
+    kind: [name for name in FIELDS if kind in kinds(name)]
+    for kind in (int, float, str, bool, type(None))
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_refuses_values_of_another_type(name):
+    wrong = [[1], {"a": 1}, b"x"]
+    if bool in kinds(name):
+        wrong += [0, 1, "true"]
+    else:
+        wrong += [True, False]
+    if str not in kinds(name):
+        wrong += ["x", "", "1", "none"]
+    if str in kinds(name):
+        wrong += [1, 1.5]
+    if int in kinds(name):
+        wrong += [1.5]
+    if type(None) not in kinds(name):
+        wrong += [None]
+    for value in wrong:
+        assert "type" in refused(name, value)
+
+
+@pytest.mark.parametrize("name", NAMES_BY_KIND[type(None)])
+def test_none_is_taken_where_it_means_something(name):
+    assert getattr(Config(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("name", NAMES_BY_KIND[float])
+def test_fractions_may_be_whole_but_not_nan(name):
+    assert getattr(Config(**{name: 1}), name) == 1
+    refused(name, math.nan)
+
+
+AT_LEAST_ONE = [
+    "total_frames",
+    "unroll_length",
+    "num_actors",
+    "envs_per_actor",
+    "log_period_frames",
+    "checkpoint_period_frames",
+]
+AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost", "epsilon"]
+FRACTIONS = ["discount", "lambda_", "decay", "momentum"]
+POSITIVE = ["learning_rate", "max_grad_norm"]
+
+
+@pytest.mark.parametrize("name", AT_LEAST_ONE)
+def test_counts_are_at_least_one(name):
+    assert refused(name, 0) == f"{name} must be >= 1, got 0."
+    refused(name, -5)
+    assert getattr(Config(**{name: 1}), name) == 1
+
+
+@pytest.mark.parametrize("name", AT_LEAST_ZERO)
+def test_costs_are_not_negative(name):
+    assert refused(name, -1) == f"{name} must be >= 0, got -1."
+    assert getattr(Config(centre_observations=False, **{name: 0}), name) == 0
+
+
+@pytest.mark.parametrize("name", FRACTIONS)
+def test_fractions_lie_between_0_and_1(name):
+    assert refused(name, 1.5) == f"{name} must be between 0 and 1, got 1.5."
+    refused(name, -0.01)
+    assert [getattr(Config(**{name: bound}), name) for bound in (0, 1)] == [0, 1]
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_step_sizes_are_positive(name):
+    assert refused(name, 0) == f"{name} must be > 0, got 0."
+    refused(name, -1e-3)
+
+
+@pytest.mark.parametrize("name", [*AT_LEAST_ZERO[2:], *FRACTIONS, *POSITIVE])
+def test_no_fraction_is_infinite(name):
+    refused(name, math.inf)
+
+
+def test_seed_is_bounded():
+    assert refused("seed", -1) == "seed must be between 0 and 20000, got -1."
+    refused("seed", 20_001)
+    assert Config(seed=20_000).seed == 20_000
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("algorithm", "a3c"),
+        ("network", "nature_lstm"),
+        ("optimizer", "rmsprop"),
+        ("protocol", "machado"),
+    ],
+)
+def test_names_are_refused_with_those_there_are(name, known):
+    message = refused(name, "unheard-of")
+    assert message.startswith(f"{name} must be one of ")
+    assert known in message
+    assert getattr(Config(**{name: known}), name) == known
+
+
+def test_every_protocol_of_the_environments_can_be_chosen():
+    for protocol in PROTOCOL_NAMES:
+        assert Config(protocol=protocol).protocol == protocol
+
+
+def test_centring_needs_a_warmup():
+    with pytest.raises(ConfigError, match=r"^warmup_steps must be >= 1 .*, got 0\.$"):
+        Config(warmup_steps=0)
+
+
+def test_every_setting_is_checked_by_a_test():
+    # A new setting belongs into one of the lists above.
+    named = {"env", "run_dir", "seed", "algorithm", "network", "optimizer", "protocol"}
+    numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS, *POSITIVE}
+    assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(FIELDS)), ANYTHING, min_size=1, max_size=2))
+def test_any_settings_are_taken_or_refused_in_one_line(settings):
+    try:
+        config = make_config(settings)
+    except ConfigError as error:
+        first_line = str(error).splitlines()[0]
+        assert any(first_line.startswith(f"{name} must be ") for name in FIELDS)
+    else:
+        assert {name: getattr(config, name) for name in settings} == settings
+
+
+def test_config_cannot_be_changed_but_replaced():
+    config = Config(seed=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 2  # pyright: ignore[reportAttributeAccessIssue]
+    assert config.replace(seed=2).seed == 2
+    assert config.seed == 1
+    with pytest.raises(ConfigError):
+        config.replace(seed=-1)
+
+
+# Unknown settings.
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("evn", "env"),
+        ("learning_rte", "learning_rate"),
+        ("lr_rate", "learning_rate"),
+        ("num_actor", "num_actors"),
+        ("lambda", "lambda_"),
+        ("center_observations", "centre_observations"),
+    ],
+)
+def test_unknown_settings_are_answered_with_the_nearest(name, nearest):
+    for attempt in (lambda: make_config({name: 1}), lambda: check_override(f"{name}=1")):
+        with pytest.raises(ConfigError, match=rf"no setting named {name}; nearest: .*\b{nearest}"):
+            attempt()
+
+
+def test_unlike_settings_have_no_nearest():
+    with pytest.raises(ConfigError, match=r"^There is no setting named qqqq\.$"):
+        make_config({"qqqq": 1})
+
+
+@pytest.mark.parametrize("name", [*FIELDS, "preset"])
+def test_overrides_of_settings_pass(name):
+    check_override(f"{name}=whatever")
+
+
+@pytest.mark.parametrize("argument", ["-m", "--multirun", "hydra.sweep.dir=x", "--cfg=job"])
+def test_overrides_of_hydra_pass(argument):
+    check_override(argument)
+
+
+@pytest.mark.parametrize("argument", ["Pong", "seed", "seed:1"])
+def test_overrides_are_assignments(argument):
+    with pytest.raises(ConfigError, match=f"name=value, got {argument}"):
+        check_override(argument)
+
+
+def test_misspelt_preset_name_is_answered():
+    with pytest.raises(ConfigError, match="nearest: preset"):
+        check_override("presett=paper")
+
+
+# Files.
+
+
+def write_config(folder, text):
+    (folder / "config.yaml").write_text(text)
+    return folder
+
+
+def test_config_comes_back_from_its_file(tmp_path):
+    config = Config(env="gymnasium:CartPole-v1", epsilon=1e-10, num_actors=None, run_dir="runs/ü")
+    write_config(tmp_path, yaml.safe_dump(dataclasses.asdict(config)))
+    assert load_config(tmp_path) == config
+
+
+def test_folder_without_config_is_no_run_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"config.yaml, got {tmp_path}"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "settings by name, got list"),
+        ("", "settings by name, got NoneType"),
+        ("evn: Pong", "nearest: env"),
+        ("seed: -1", "seed must be"),
+    ],
+)
+def test_files_with_something_else_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write_config(tmp_path, text))
+
+
+# Presets.
+
+
+def compose(*overrides):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+    return make_config(typing.cast("dict[str, typing.Any]", settings))
+
+
+def test_default_preset_has_the_defaults_of_config():
+    assert compose() == compose("preset=laptop") == Config()
+
+
+def test_paper_preset_has_the_values_of_the_paper():
+    assert compose("preset=paper") == Config(
+        total_frames=320_000_000,  # a day on 16 cores
+        algorithm="a3c",
+        network="atari_ff",
+        num_actors=16,
+        envs_per_actor=1,
+        unroll_length=5,  # t_max
+        discount=0.99,
+        lambda_=1.0,
+        value_cost=0.5,
+        entropy_cost=0.01,
+        centre_observations=False,
+        warmup_steps=0,
+        optimizer="rmsprop",
+        learning_rate=7e-4,
+        anneal_learning_rate=True,
+        decay=0.99,
+        epsilon=0.1,
+        momentum=0.0,
+        max_grad_norm=40.0,
+        protocol="paper",
+    )
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "preset").glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_agree_on_what_a_preset_sets(path):
+    # Otherwise a setting would leak from the defaults into one of them.
+    settings = yaml.safe_load(path.read_text())
+    assert settings.keys() == yaml.safe_load((CONF / "preset" / "paper.yaml").read_text()).keys()
+    assert compose(f"preset={path.stem}") == Config(**settings)
+
+
+def test_overrides_win_over_the_preset():
+    config = compose("preset=paper", "unroll_length=20", "env=Breakout", "max_grad_norm=null")
+    assert (config.unroll_length, config.env, config.max_grad_norm) == (20, "Breakout", None)
+
+
+# What is left open until the environment is known.
+
+IMAGES = EnvironmentSpec((21, 21, 64), typing.cast("typing.Any", "uint8"), 6, 4, True, True)
+VECTORS = EnvironmentSpec((4,), typing.cast("typing.Any", "float32"), 2, 1, False, False)
+
+
+@pytest.mark.parametrize(("spec", "network"), [(IMAGES, "atari_ff"), (VECTORS, "mlp_ff")])
+def test_auto_network_fits_the_observations(spec, network):
+    assert resolve(Config(), spec).network == network
+
+
+@pytest.mark.parametrize("network", ["nature_lstm", "mlp_gru"])
+def test_chosen_network_is_kept(network):
+    assert resolve(Config(network=network), IMAGES).network == network
+
+
+@pytest.mark.parametrize("network", ["atari_ff", "nature_gru"])
+def test_image_networks_refuse_vectors(network):
+    with pytest.raises(ConfigError, match=f"^network must be mlp_.*, got {network}"):
+        resolve(Config(network=network, env="CartPole"), VECTORS)
+
+
+@pytest.mark.parametrize(("total_frames", "expected"), [(4_000_000, 20_000), (100, 1)])
+def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
+    assert resolve(Config(total_frames=total_frames), VECTORS).log_period_frames == expected
+
+
+def test_given_log_period_is_kept():
+    assert resolve(Config(log_period_frames=7), VECTORS).log_period_frames == 7
+
+
+def test_this_process_may_use_a_core():
+    assert available_cores() >= 1

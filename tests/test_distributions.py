@@ -1,0 +1,216 @@
+"""The laws of action distributions: normalisation, entropy, sampling, shapes."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a3cjax.distributions import Categorical, DiagonalGaussian
+
+BATCH_SHAPES = [(), (3,), (4, 3)]
+seeds = st.integers(0, 2**32 - 1)
+
+
+def random_logits(seed, shape=(4, 3, 5)):
+    return np.random.default_rng(seed).normal(scale=3.0, size=shape).astype(np.float32)
+
+
+def everything(distribution, actions):
+    """log π(actions), the entropy and the mode."""
+    return distribution.log_prob(actions), distribution.entropy(), distribution.mode()
+
+
+fast_everything = jax.jit(everything)  # compiling once is faster than operation by operation
+
+
+def test_categorical_of_a_hand_example():
+    # softmax(0, log 3) = (1/4, 3/4); H = ¼ log 4 + ¾ log(4/3)
+    distribution = Categorical(jnp.array([0.0, math.log(3.0)]))
+    entropy = 0.25 * math.log(4.0) + 0.75 * math.log(4.0 / 3.0)
+    for action, prob in enumerate([0.25, 0.75]):
+        everything_of_action = fast_everything(distribution, np.int32(action))
+        np.testing.assert_allclose(everything_of_action, [math.log(prob), entropy, 1], rtol=1e-6)
+
+
+@given(seed=seeds)
+def test_categorical_equals_the_slow_sum_over_actions(seed):
+    logits = random_logits(seed)
+    actions = np.random.default_rng(seed).integers(0, 5, size=(4, 3))
+    log_probs, entropies, _ = fast_everything(Categorical(logits), actions)
+    for t, b in np.ndindex(4, 3):
+        weights = [math.exp(float(logit)) for logit in logits[t, b]]
+        probs = [weight / sum(weights) for weight in weights]
+        expected = -sum(p * math.log(p) for p in probs)
+        np.testing.assert_allclose(log_probs[t, b], math.log(probs[actions[t, b]]), rtol=1e-4)
+        np.testing.assert_allclose(entropies[t, b], expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_categorical_probabilities_sum_to_one(batch_shape):
+    distribution = Categorical(jnp.asarray(random_logits(0, (*batch_shape, 5))))
+    log_probs = [
+        fast_everything(distribution, np.full(batch_shape, action, np.int32))[0]
+        for action in range(5)
+    ]
+    np.testing.assert_allclose(np.exp(log_probs).sum(axis=0), np.ones(batch_shape), rtol=1e-5)
+
+
+def test_categorical_does_not_change_when_logits_are_shifted():
+    logits = jnp.asarray(random_logits(1))
+    actions = np.zeros((4, 3), np.int32)
+    plain = fast_everything(Categorical(logits), actions)
+    shifted = fast_everything(Categorical(logits + 50.0), actions)
+    chex.assert_trees_all_close(plain, shifted, atol=1e-4)
+
+
+def test_categorical_entropy_is_greatest_where_uniform():
+    uniform, other = np.zeros((4, 3, 5), np.float32), random_logits(2)
+    actions = np.zeros((4, 3), np.int32)
+    entropies = [fast_everything(Categorical(x), actions)[1] for x in (uniform, other)]
+    np.testing.assert_allclose(entropies[0], np.full((4, 3), math.log(5)), rtol=1e-6)
+    assert np.all(entropies[1] < entropies[0])
+
+
+def test_categorical_impossible_action_has_finite_entropy_and_gradient():
+    # A masked action, logit −∞, adds 0 · log 0 = 0: the entropy is that of the others.
+    logits = jnp.array([0.0, math.log(3.0), -jnp.inf])
+    value_and_gradient = jax.jit(jax.value_and_grad(lambda x: Categorical(x).entropy()))
+    entropy, gradient = value_and_gradient(logits)
+    others, gradient_of_others = value_and_gradient(logits[:2])
+    np.testing.assert_allclose(entropy, others, rtol=1e-6)
+    np.testing.assert_allclose(gradient, [*gradient_of_others, 0.0], rtol=1e-5)
+
+
+def test_categorical_impossible_action_is_never_sampled():
+    logits = jnp.asarray(np.broadcast_to([0.0, -np.inf, 0.0], (1000, 3)), jnp.float32)
+    actions = Categorical(logits).sample(jax.random.key(0))
+    assert set(np.unique(actions)) == {0, 2}
+
+
+def test_categorical_certain_action_has_no_entropy_and_no_nan():
+    distribution = Categorical(jnp.array([1e4, 0.0, -1e4]))
+    log_prob, entropy, _ = fast_everything(distribution, np.int32(0))
+    np.testing.assert_allclose([log_prob, entropy], [0.0, 0.0], atol=1e-6)
+
+
+def test_categorical_log_prob_gradient_is_one_hot_minus_probabilities():
+    # softmax(0, log 3) = (1/4, 3/4), so d log π(0) / d logits = (1 − ¼, −¾)
+    logits = jnp.array([0.0, math.log(3.0)])
+    gradient = jax.jit(jax.grad(lambda x: Categorical(x).log_prob(np.int32(0))))(logits)
+    np.testing.assert_allclose(gradient, [0.75, -0.75], rtol=1e-6)
+
+
+def test_categorical_agrees_with_rlax():
+    logits = jnp.asarray(random_logits(3))
+    actions = jnp.asarray(np.random.default_rng(3).integers(0, 5, size=(4, 3)))
+    log_probs, entropies, _ = fast_everything(Categorical(logits), actions)
+    with pytest.warns(PendingDeprecationWarning):
+        theirs = rlax.softmax()
+    np.testing.assert_allclose(log_probs, theirs.logprob(actions, logits), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(entropies, theirs.entropy(logits), rtol=1e-5, atol=1e-6)
+
+
+def test_categorical_samples_follow_the_probabilities():
+    num_samples = 20_000
+    logits = jnp.asarray(np.broadcast_to(np.log([0.1, 0.2, 0.7]), (num_samples, 3)), jnp.float32)
+    actions = Categorical(logits).sample(jax.random.key(1))
+    frequencies = np.bincount(np.asarray(actions), minlength=3) / num_samples
+    # Standard error at most √(0.25 / 20000) = 0.0035; 0.015 is four of them.
+    np.testing.assert_allclose(frequencies, [0.1, 0.2, 0.7], atol=0.015)
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_categorical_shapes_and_dtypes(batch_shape):
+    distribution = Categorical(jnp.asarray(random_logits(4, (*batch_shape, 5))))
+    actions, mode = distribution.sample(jax.random.key(0)), distribution.mode()
+    chex.assert_shape([actions, mode], batch_shape)
+    assert actions.dtype == mode.dtype == jnp.int32
+    chex.assert_shape(fast_everything(distribution, actions), batch_shape)
+    np.testing.assert_array_equal(mode, np.argmax(distribution.logits, axis=-1))
+
+
+def test_gaussian_of_a_hand_example():
+    # Two dimensions, σ² = (1, 4), action − mean = (1, 2):
+    # log p = −½ (1/1 + 4/4 + log 2π + log 8π) and H = ½ (log 2π + 1 + log 8π + 1)
+    distribution = DiagonalGaussian(jnp.array([0.0, 1.0]), jnp.array([1.0, 4.0]))
+    logs = math.log(2 * math.pi) + math.log(8 * math.pi)
+    log_prob, entropy, mode = fast_everything(distribution, jnp.array([1.0, 3.0]))
+    np.testing.assert_allclose(log_prob, -0.5 * (2.0 + logs), rtol=1e-6)
+    np.testing.assert_allclose(entropy, 0.5 * (logs + 2.0), rtol=1e-6)
+    np.testing.assert_array_equal(mode, [0.0, 1.0])
+
+
+def test_gaussian_scalar_variance_stands_for_every_dimension():
+    mean = jnp.asarray(random_logits(5))
+    actions = mean + 0.3
+    one = fast_everything(DiagonalGaussian(mean, jnp.full((4, 3, 1), 2.0)), actions)
+    all_five = fast_everything(DiagonalGaussian(mean, jnp.full((4, 3, 5), 2.0)), actions)
+    chex.assert_trees_all_close(one, all_five, rtol=1e-6)
+
+
+def test_gaussian_density_integrates_to_one():
+    grid = np.linspace(-12.0, 14.0, 20_001, dtype=np.float32)[:, None]
+    distribution = DiagonalGaussian(
+        jnp.asarray(np.ones_like(grid)), jnp.asarray(np.full_like(grid, 2.25))
+    )
+    log_probs, _, _ = fast_everything(distribution, grid)
+    integral = np.sum(np.exp(log_probs)) * (26.0 / 20_000)
+    np.testing.assert_allclose(integral, 1.0, rtol=1e-4)
+
+
+def test_gaussian_samples_have_the_mean_and_the_variance():
+    mean = jnp.asarray(np.broadcast_to([-1.0, 2.0], (20_000, 2)), jnp.float32)
+    variance = jnp.asarray(np.broadcast_to([4.0, 0.25], (20_000, 2)), jnp.float32)
+    samples = DiagonalGaussian(mean, variance).sample(jax.random.key(0))
+    # Standard errors: σ/√n ≤ 0.014 of the mean, σ²√(2/n) = 1 % of the variance.
+    np.testing.assert_allclose(np.mean(samples, axis=0), [-1.0, 2.0], atol=0.06)
+    np.testing.assert_allclose(np.var(samples, axis=0), [4.0, 0.25], rtol=0.05)
+
+
+def test_gaussian_agrees_with_rlax():
+    mean = jnp.asarray(random_logits(6))
+    actions = random_logits(6) + random_logits(7) / 3
+    sigma = 1.5
+    with pytest.warns(PendingDeprecationWarning):
+        theirs = rlax.gaussian_diagonal(sigma)
+    distribution = DiagonalGaussian(mean, jnp.full((4, 3, 5), sigma**2))
+    log_probs, entropies, _ = fast_everything(distribution, actions)
+    np.testing.assert_allclose(log_probs, theirs.logprob(actions, mean), rtol=1e-5)
+    np.testing.assert_allclose(entropies, theirs.entropy(mean), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "actions"),
+    [
+        (Categorical(jnp.ones((4, 3, 5))), jnp.zeros((4, 3), jnp.int32)),
+        (DiagonalGaussian(jnp.ones((4, 3, 5)), jnp.ones((4, 3, 1))), jnp.ones((4, 3, 5))),
+    ],
+)
+def test_jit_equals_eager_on_the_distribution_as_a_pytree(distribution, actions):
+    eager = everything(distribution, actions)
+    chex.assert_trees_all_close(fast_everything(distribution, actions), eager, rtol=1e-6)
+    key = jax.random.key(0)
+    compiled_sample = jax.jit(lambda distribution, key: distribution.sample(key))(distribution, key)
+    chex.assert_trees_all_close(compiled_sample, distribution.sample(key), rtol=1e-6)
+
+
+def test_categorical_actions_of_wrong_shape_or_dtype_raise():
+    distribution = Categorical(jnp.zeros((4, 3, 5)))
+    for shape in [(4, 1), (3,), (4, 3, 5), ()]:
+        with pytest.raises(AssertionError):
+            distribution.log_prob(jnp.zeros(shape, jnp.int32))
+    with pytest.raises(AssertionError):
+        distribution.log_prob(jnp.zeros((4, 3)))
+
+
+def test_gaussian_actions_of_wrong_shape_raise():
+    distribution = DiagonalGaussian(jnp.zeros((4, 3, 5)), jnp.ones((4, 3, 1)))
+    for shape in [(4, 3), (4, 3, 1), (4, 1, 5), (5,)]:
+        with pytest.raises(AssertionError):
+            distribution.log_prob(jnp.zeros(shape))

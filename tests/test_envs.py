@@ -1,0 +1,617 @@
+import itertools
+import warnings
+
+import envpool
+import gymnasium
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a3cjax import builders
+from a3cjax.config import Config, ConfigError
+from a3cjax.convolutions import frames_to_blocks
+from a3cjax.envs import Episode, VectorEnvironments, make_environments, resolve_envpool_id
+from tests.fakes import DISCOUNT, PoolStep, ScriptedPool
+
+NO, YES = [False], [True]
+
+
+def behind(pool, **kwargs) -> VectorEnvironments:
+    arguments = {"discount": DISCOUNT, "frames_per_step": 1, "is_atari": False, **kwargs}
+    return VectorEnvironments(pool, **arguments)
+
+
+def play(environments, num_steps, actions=None):
+    """The timesteps after each of `num_steps` steps."""
+    if actions is None:
+        actions = itertools.repeat(np.zeros(environments.num_envs, np.int32))
+    return [environments.step(action) for action, _ in zip(actions, range(num_steps), strict=False)]
+
+
+def column(timesteps, field):
+    """A field over time, `[T, B]`."""
+    return np.stack([getattr(timestep, field) for timestep in timesteps])
+
+
+def make_pool(env_id, **kwargs):
+    """An envpool as it comes, without a3cjax around it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        pool = envpool.make(env_id, env_type="gymnasium", num_threads=1, **kwargs)
+        pool.observation_space, pool.action_space  # noqa: B018 - computing them warns
+    return pool
+
+
+# Scripted pools: what a reset one step late, a lost life and a time limit become.
+
+
+def test_reset_is_first_everywhere():
+    timestep = behind(ScriptedPool([], num_envs=3)).reset()
+    np.testing.assert_array_equal(timestep.is_first, [True, True, True])
+    np.testing.assert_array_equal(timestep.reward, [0, 0, 0])
+
+
+def test_termination_cuts_the_discount_and_the_next_step_is_first():
+    script = [
+        PoolStep([1.0], terminated=NO),
+        PoolStep([2.0], terminated=YES),
+        PoolStep([0.0]),  # the action is ignored; the first observation comes
+        PoolStep([3.0]),
+    ]
+    environments = behind(ScriptedPool(script))
+    timesteps = play(environments, 4)
+    np.testing.assert_array_equal(column(timesteps, "is_first")[:, 0], [False, False, True, False])
+    np.testing.assert_allclose(column(timesteps, "discount")[[0, 1, 3], 0], [0.9, 0.0, 0.9])
+    np.testing.assert_array_equal(column(timesteps, "reward")[:, 0], [1, 2, 0, 3])
+    assert environments.pop_episodes() == [Episode(0, 3.0, 2)]
+
+
+def test_truncation_keeps_the_discount_and_closes_the_episode():
+    script = [PoolStep([1.0]), PoolStep([1.0], truncated=YES), PoolStep([0.0]), PoolStep([1.0])]
+    environments = behind(ScriptedPool(script))
+    timesteps = play(environments, 4)
+    np.testing.assert_allclose(column(timesteps, "discount")[[0, 1, 3], 0], [0.9, 0.9, 0.9])
+    np.testing.assert_array_equal(column(timesteps, "is_first")[:, 0], [False, False, True, False])
+    assert environments.pop_episodes() == [Episode(0, 2.0, 2)]
+
+
+def test_termination_at_the_time_limit_cuts_the_discount():
+    script = [PoolStep([1.0], terminated=YES, truncated=YES), PoolStep([0.0])]
+    timesteps = play(behind(ScriptedPool(script)), 2)
+    assert timesteps[0].discount[0] == 0.0
+    assert timesteps[1].is_first[0]
+
+
+def test_lost_life_ends_the_training_episode_but_not_the_game():
+    script = [
+        PoolStep([1.0]),
+        PoolStep([2.0], terminated=YES, game_over=NO),  # a life
+        PoolStep([0.0]),
+        PoolStep([4.0]),
+        PoolStep([8.0], terminated=YES, game_over=YES),  # the last life
+        PoolStep([0.0]),
+        PoolStep([16.0]),
+    ]
+    environments = behind(ScriptedPool(script, counts_lives=True))
+    timesteps = play(environments, 7)
+    first = column(timesteps, "is_first")[:, 0]
+    np.testing.assert_array_equal(first, [False, False, True, False, False, True, False])
+    np.testing.assert_allclose(column(timesteps, "discount")[[1, 4], 0], [0.0, 0.0])
+    assert environments.pop_episodes() == [Episode(0, 15.0, 4)]
+
+
+def test_truncated_game_with_lives_is_closed():
+    script = [PoolStep([5.0], truncated=YES, game_over=NO), PoolStep([0.0])]
+    environments = behind(ScriptedPool(script, counts_lives=True))
+    assert play(environments, 2)[0].discount[0] == np.float32(0.9)
+    assert environments.pop_episodes() == [Episode(0, 5.0, 1)]
+
+
+def test_returns_are_raw():
+    script = [PoolStep([100.0]), PoolStep([-7.5]), PoolStep([50.0], terminated=YES)]
+    environments = behind(ScriptedPool(script))
+    timesteps = play(environments, 3)
+    np.testing.assert_array_equal(column(timesteps, "reward")[:, 0], [100, -7.5, 50])
+    assert environments.pop_episodes() == [Episode(0, 142.5, 3)]
+
+
+def test_episodes_are_popped_once():
+    environments = behind(ScriptedPool([PoolStep([1.0], terminated=YES)]))
+    play(environments, 1)
+    assert len(environments.pop_episodes()) == 1
+    assert environments.pop_episodes() == []
+
+
+def test_reset_drops_running_games():
+    script = [PoolStep([5.0]), PoolStep([1.0], terminated=YES)]
+    environments = behind(ScriptedPool(script))
+    play(environments, 1)
+    environments.reset()  # the script starts again, too
+    play(environments, 2)
+    assert environments.pop_episodes() == [Episode(0, 6.0, 2)]
+    assert environments.reset().is_first.all()
+    assert not play(environments, 1)[0].is_first.any()
+
+
+@st.composite
+def scripts(draw):
+    """Whatever a pool of two environments may answer over a dozen steps."""
+    num_envs, num_steps = 2, 12
+
+    def flags(p):
+        return [draw(st.integers(0, 9)) < p for _ in range(num_envs)]
+
+    steps = []
+    for _ in range(num_steps):
+        terminated = flags(3)
+        over = [end and here for end, here in zip(terminated, flags(5), strict=True)]
+        rewards = [float(draw(st.integers(-9, 9))) for _ in range(num_envs)]
+        steps.append(PoolStep(rewards, terminated, flags(2), over))
+    return steps
+
+
+def expected_play(steps, i, counts_lives):
+    """One environment, step by step, as the docstrings have it."""
+    is_first, discounts, episodes = [], [], []
+    was_done, total, length = False, 0.0, 0
+    for step in steps:
+        is_first.append(was_done)
+        if was_done:  # an automatic reset: nothing of it counts
+            discounts.append(None)
+            was_done = False
+            continue
+        total, length = total + step.rewards[i], length + 1
+        discounts.append(0.0 if step.terminated[i] else DISCOUNT)
+        was_done = step.terminated[i] or step.truncated[i]
+        is_over = step.game_over[i] if counts_lives else step.terminated[i]
+        if is_over or step.truncated[i]:
+            episodes.append(Episode(i, total, length))
+            total, length = 0.0, 0
+    return is_first, discounts, episodes
+
+
+@given(scripts(), st.booleans())
+def test_any_play_agrees_with_one_environment_at_a_time(steps, counts_lives):
+    environments = behind(ScriptedPool(steps, num_envs=2, counts_lives=counts_lives))
+    timesteps = play(environments, len(steps))
+    episodes = environments.pop_episodes()
+    for i in range(2):
+        is_first, discounts, expected = expected_play(steps, i, counts_lives)
+        assert column(timesteps, "is_first")[:, i].tolist() == is_first
+        for discount, wanted in zip(column(timesteps, "discount")[:, i], discounts, strict=True):
+            assert wanted is None or discount == np.float32(wanted)
+        assert [e for e in episodes if e.environment_index == i] == expected
+
+
+# Observations: layouts, and arrays of their own.
+
+BYTES = gymnasium.spaces.Box(0, 255, (2, 8, 12), np.uint8)
+BYTES_LAST = gymnasium.spaces.Box(0, 255, (8, 12, 3), np.uint8)
+NUMBERS = gymnasium.spaces.Box(-1, 1, (2, 3), np.float64)
+STATES = gymnasium.spaces.Discrete(5)
+
+
+def numbered(space):
+    """Observation t of a space: values that are all different, and different at each t."""
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return lambda t: t % int(space.n)
+    size = int(np.prod(space.shape))
+    return lambda t: ((np.arange(size) + 7 * t) % 251).reshape(space.shape)
+
+
+@pytest.mark.parametrize("space", [BYTES, BYTES_LAST, NUMBERS, STATES], ids=str)
+def test_observations_stay_as_they_were(space):
+    pool = ScriptedPool(
+        [PoolStep([0.0, 0.0])] * 3,
+        num_envs=2,
+        observation_space=space,
+        make_observation=numbered(space),
+    )
+    environments = behind(pool)
+    seen = [environments.reset().observation]
+    copies = [seen[0].copy()]
+    for timestep in play(environments, 3):
+        seen.append(timestep.observation)
+        copies.append(timestep.observation.copy())
+    for observation, copy in zip(seen, copies, strict=True):
+        np.testing.assert_array_equal(observation, copy)
+    for one, other in itertools.combinations(seen, 2):
+        assert not np.shares_memory(one, other)
+        assert not np.array_equal(one, other)
+
+
+def test_discrete_observations_become_one_hot():
+    pool = ScriptedPool(
+        [PoolStep([0.0])] * 5, observation_space=STATES, make_observation=lambda t: [0, 3, 4][t]
+    )
+    environments = behind(pool)
+    assert environments.spec.observation_shape == (5,)
+    assert environments.spec.observation_dtype == np.float32
+    np.testing.assert_array_equal(environments.reset().observation, [[1, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(play(environments, 1)[0].observation, [[0, 0, 0, 1, 0]])
+
+
+def test_images_become_blocks_wherever_their_channels_stand():
+    channels_last = numbered(BYTES_LAST)(0).astype(np.uint8)
+    pool = ScriptedPool([], observation_space=BYTES_LAST, make_observation=numbered(BYTES_LAST))
+    timestep = behind(pool).reset()
+    assert timestep.observation.shape == (1, 2, 3, 48)
+    assert timestep.observation.dtype == np.uint8
+    first = channels_last.transpose(2, 0, 1)[None]
+    np.testing.assert_array_equal(timestep.observation, frames_to_blocks(first))
+
+
+def test_numbers_become_float32():
+    pool = ScriptedPool([], observation_space=NUMBERS, make_observation=numbered(NUMBERS))
+    timestep = behind(pool).reset()
+    assert timestep.observation.dtype == np.float32
+    np.testing.assert_array_equal(timestep.observation[0], [[0, 1, 2], [3, 4, 5]])
+
+
+def test_spec_tells_images_from_vectors():
+    image = behind(
+        ScriptedPool([], observation_space=BYTES, make_observation=numbered(BYTES), num_actions=6),
+        frames_per_step=4,
+        is_atari=True,
+    ).spec
+    assert (image.is_image, image.num_actions, image.frames_per_step) == (True, 6, 4)
+    assert image.is_atari
+    assert image.observation_shape == (2, 3, 32)
+    assert not behind(ScriptedPool([])).spec.is_image
+
+
+def test_actions_reach_the_pool_and_close_closes_it():
+    pool = ScriptedPool([PoolStep([0.0, 0.0])], num_envs=2)
+    environments = behind(pool)
+    assert environments.num_envs == 2
+    environments.step(np.array([2, 1]))
+    np.testing.assert_array_equal(pool.actions, [[2, 1]])
+    environments.close()
+    assert pool.is_closed
+
+
+# Breakout as it is, with lives, against the same pool without a3cjax.
+
+NUM_STEPS, NUM_ENVS, SEED = 400, 2, 7
+
+
+class RawPlay:
+    """What a pool answered, over time: `[T, B]`."""
+
+    def __init__(self, pool, actions):
+        observation, info = pool.reset()
+        self.observations, self.lives = [observation.copy()], [info["lives"].copy()]
+        rows = []
+        for action in actions:
+            observation, _, terminated, truncated, info = pool.step(action)
+            self.observations.append(observation.copy())
+            self.lives.append(info["lives"].copy())
+            rows.append((info["reward"], terminated, truncated, info["terminated"] == 1))
+        columns = (np.stack(values) for values in zip(*rows, strict=True))
+        self.rewards, self.terminated, self.truncated, self.game_over = columns
+
+
+@pytest.fixture(scope="module")
+def breakout():
+    """Random play through a3cjax and, with the same seed and actions, without it."""
+    actions = np.random.default_rng(0).integers(4, size=(NUM_STEPS, NUM_ENVS)).astype(np.int32)
+    environments = make_environments("Breakout", num_envs=NUM_ENVS, seed=SEED, discount=DISCOUNT)
+    timesteps = play(environments, NUM_STEPS, actions)
+    episodes = environments.pop_episodes()
+    environments.close()
+    pool = make_pool(
+        "Breakout-v5", num_envs=NUM_ENVS, seed=SEED, episodic_life=True, noop_max=30
+    )
+    raw = RawPlay(pool, actions)
+    pool.close()
+    return timesteps, episodes, raw
+
+
+def test_breakout_shows_what_the_pool_shows(breakout):
+    timesteps, _, raw = breakout
+    for timestep, observation in zip(timesteps, raw.observations[1:], strict=True):
+        np.testing.assert_array_equal(timestep.observation, frames_to_blocks(observation))
+
+
+def test_breakout_first_steps_are_those_after_a_done(breakout):
+    timesteps, _, raw = breakout
+    is_first = column(timesteps, "is_first")
+    assert not is_first[0].any()
+    np.testing.assert_array_equal(is_first[1:], (raw.terminated | raw.truncated)[:-1])
+    # It includes lost lives, of which a game has five; and nothing is earned there.
+    assert is_first.sum() > 5 * NUM_ENVS
+    np.testing.assert_array_equal(column(timesteps, "reward")[is_first], 0.0)
+
+
+def test_breakout_lost_lives_cut_the_discount(breakout):
+    timesteps, _, raw = breakout
+    lost = np.diff(np.stack(raw.lives), axis=0) < 0
+    assert lost.sum() > 5 * NUM_ENVS
+    is_first = column(timesteps, "is_first")
+    np.testing.assert_array_equal(column(timesteps, "discount")[~is_first] == 0.0, lost[~is_first])
+
+
+def test_breakout_scores_are_sums_of_raw_rewards_over_whole_games(breakout):
+    _, episodes, raw = breakout
+    done = raw.terminated | raw.truncated
+    for i in range(NUM_ENVS):
+        expected, begin = [], 0
+        for end in np.flatnonzero(raw.game_over[:, i] & done[:, i]):
+            # Automatic resets, one after each done but the last, are no steps of the game.
+            num_resets = np.count_nonzero(done[begin:end, i])
+            length = end + 1 - begin - num_resets
+            expected.append((raw.rewards[begin : end + 1, i].sum(), length))
+            begin = end + 2  # the reset after the game belongs to none
+        assert expected, "play longer: no game was finished"
+        found = [e for e in episodes if e.environment_index == i]
+        assert [(e.episode_return, e.episode_length) for e in found] == expected
+
+
+def test_breakout_truncates_at_its_time_limit():
+    pool = make_pool("Breakout-v5", num_envs=1, seed=0, episodic_life=True, max_episode_steps=30)
+    environments = behind(pool, frames_per_step=4, is_atari=True)
+    timesteps = play(environments, 32, (np.array([t % 4], np.int32) for t in itertools.count()))
+    environments.close()
+    is_first, discounts = column(timesteps, "is_first")[:, 0], column(timesteps, "discount")[:, 0]
+    lost = np.flatnonzero(discounts == 0)
+    assert len(lost) == 1  # a life, followed by the automatic reset; then comes the limit
+    np.testing.assert_array_equal(np.flatnonzero(is_first), [lost[0] + 1, 31])
+    (episode,) = environments.pop_episodes()
+    assert episode.episode_length == 30
+
+
+def test_evaluation_plays_on_after_a_lost_life():
+    environments = make_environments(
+        "Breakout", num_envs=2, seed=3, discount=DISCOUNT, is_evaluation=True
+    )
+    timesteps, episodes = [], []
+    while len(timesteps) < 500 and {e.environment_index for e in episodes} != {0, 1}:
+        timesteps += play(environments, 1, [np.array([1, 1], np.int32)])
+        episodes += environments.pop_episodes()
+    environments.close()
+    first_end = np.array([np.flatnonzero(column(timesteps, "discount")[:, i] == 0)[0] for i in (0, 1)])
+    for i in (0, 1):
+        episode = next(e for e in episodes if e.environment_index == i)
+        assert episode.episode_length == first_end[i] + 1
+        assert not column(timesteps, "is_first")[: first_end[i] + 1, i].any()
+
+
+def test_pong_scores_a_game_to_21():
+    environments = make_environments("Pong", num_envs=1, seed=5, discount=DISCOUNT)
+    rewards, episodes = [], []
+    while not episodes and len(rewards) < 3000:
+        timestep = play(environments, 1)[0]
+        assert not timestep.is_first.any()
+        rewards.append(float(timestep.reward[0]))
+        episodes = environments.pop_episodes()
+    assert episodes == [Episode(0, sum(rewards), len(rewards))]
+    assert max(rewards.count(1.0), rewards.count(-1.0)) == 21
+    assert timestep.discount[0] == 0.0
+    assert play(environments, 1)[0].is_first.all()
+    environments.close()
+
+
+def test_atari_rewards_are_not_clipped():
+    environments = make_environments("MsPacman", num_envs=1, seed=1, discount=DISCOUNT)
+    left = itertools.repeat(np.array([3], np.int32))
+    assert column(play(environments, 110, left), "reward").max() >= 10
+    environments.close()
+
+
+# Other environments, real.
+
+
+def balance(observation):
+    """Pushes the cart to where the pole falls: good for 500 steps and more."""
+    angle, angular_velocity = observation[:, 2], observation[:, 3]
+    position, velocity = observation[:, 0], observation[:, 1]
+    lean = angle + 0.25 * angular_velocity + 0.02 * position + 0.05 * velocity
+    return (lean > 0).astype(np.int32)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+def test_cartpole_truncates_at_its_time_limit(env):
+    environments = make_environments(env, num_envs=2, seed=1, discount=DISCOUNT)
+    timestep, timesteps = environments.reset(), []
+    for _ in range(502):
+        timestep = environments.step(balance(timestep.observation))
+        timesteps.append(timestep)
+    environments.close()
+    assert sorted(environments.pop_episodes()) == [Episode(0, 500.0, 500), Episode(1, 500.0, 500)]
+    is_first = column(timesteps, "is_first")
+    np.testing.assert_array_equal(np.flatnonzero(is_first.any(axis=1)), [500])
+    assert is_first[500].all()
+    np.testing.assert_allclose(column(timesteps, "discount")[:500], 0.9)
+    np.testing.assert_array_equal(column(timesteps, "reward")[500], 0)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+def test_cartpole_falls_and_terminates(env):
+    environments = make_environments(env, num_envs=2, seed=1, discount=DISCOUNT)
+    timesteps = play(environments, 40)
+    environments.close()
+    is_first, discounts = column(timesteps, "is_first"), column(timesteps, "discount")
+    assert is_first.any(axis=0).all()
+    np.testing.assert_array_equal(is_first[1:], discounts[:-1] == 0)
+    for episode in environments.pop_episodes():
+        assert episode.episode_return == episode.episode_length < 15
+
+
+def test_frozen_lake_is_one_hot():
+    actions = np.random.default_rng(1).integers(4, size=(60, 2)).astype(np.int32)
+    environments = make_environments("FrozenLake", num_envs=2, seed=4, discount=DISCOUNT)
+    seen = column(play(environments, 60, actions), "observation")
+    environments.close()
+    pool = make_pool("FrozenLake-v1", num_envs=2, seed=4)
+    pool.reset()
+    states = np.stack([pool.step(action)[0].copy() for action in actions])
+    assert len(np.unique(states)) > 4
+    np.testing.assert_array_equal(seen, np.arange(16) == states.reshape(60, 2, 1))
+
+
+@pytest.mark.parametrize("env", ["Catch", "CartPole", "FrozenLake", "gymnasium:CartPole-v1"])
+def test_real_observations_are_fresh_arrays(env):
+    environments = make_environments(env, num_envs=2, seed=2, discount=DISCOUNT)
+    first = environments.reset().observation
+    copy = first.copy()
+    later = [timestep.observation for timestep in play(environments, 4)]
+    environments.close()
+    np.testing.assert_array_equal(first, copy)
+    assert not any(np.shares_memory(a, b) for a, b in itertools.combinations([first, *later], 2))
+
+
+# Seeds and options.
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+def test_environment_i_is_seeded_with_seed_plus_i(env):
+    def first_moves(num_envs, seed):
+        environments = make_environments(env, num_envs=num_envs, seed=seed, discount=DISCOUNT)
+        observations = column(play(environments, 3), "observation")
+        environments.close()
+        return observations
+
+    batch = first_moves(3, 10)
+    for i in range(3):
+        np.testing.assert_array_equal(batch[:, i], first_moves(1, 10 + i)[:, 0])
+    assert len(np.unique(batch[0], axis=0)) == 3
+
+
+def seeds_of(monkeypatch, build):
+    """The seeds of all environments that `build` makes."""
+    seeds = []
+
+    def spy(env, *, num_envs, seed, **_):
+        seeds.extend(range(seed, seed + num_envs))
+
+    monkeypatch.setattr(builders, "make_environments", spy)
+    build()
+    return seeds
+
+
+def test_no_two_environments_share_a_seed(monkeypatch):
+    seeds = []
+    for seed in (0, 1, 2):
+        config = Config(env="CartPole", seed=seed, num_actors=5, envs_per_actor=7)
+        training = seeds_of(monkeypatch, lambda config=config: builders.build_batches(config))
+        evaluation = seeds_of(
+            monkeypatch, lambda config=config: builders.build_evaluation_environments(config, 100)
+        )
+        assert len(training) == 35
+        assert len(evaluation) == 100
+        seeds += training + evaluation
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_the_largest_seed_fits():
+    config = Config(env="CartPole", seed=20_000, num_actors=1, envs_per_actor=2)
+    builders.build_batches(config)[0].close()
+    builders.build_evaluation_environments(config, 2).close()
+
+
+def test_actors_see_different_environments():
+    config = Config(env="CartPole", num_actors=3, envs_per_actor=2)
+    batches = builders.build_batches(config)
+    batches.append(builders.build_evaluation_environments(config, 2))
+    observations = np.concatenate([batch.reset().observation for batch in batches])
+    for batch in batches:
+        batch.close()
+    assert len(np.unique(observations, axis=0)) == 8
+
+
+@pytest.mark.parametrize(
+    ("protocol", "is_evaluation", "expected"),
+    [
+        ("paper", False, {"episodic_life": True, "noop_max": 30, "repeat_action_probability": 0}),
+        ("paper", True, {"episodic_life": False, "noop_max": 30, "repeat_action_probability": 0}),
+        ("machado", False, {"episodic_life": False, "repeat_action_probability": 0.25}),
+        ("machado", True, {"episodic_life": False, "repeat_action_probability": 0.25}),
+    ],
+)
+def test_protocol_sets_the_options_of_atari(monkeypatch, protocol, is_evaluation, expected):
+    asked = {}
+    make = envpool.make
+
+    def spy(env_id, **options):
+        asked.update(options)
+        return make(env_id, **options)
+
+    monkeypatch.setattr(envpool, "make", spy)
+    environments = make_environments(
+        "Breakout",
+        num_envs=1,
+        seed=0,
+        discount=DISCOUNT,
+        protocol=protocol,
+        is_evaluation=is_evaluation,
+    )
+    environments.close()
+    assert asked.items() >= expected.items()
+    assert not asked.get("reward_clip", False)
+    assert asked["full_action_space"] == (protocol == "machado")
+    assert environments.spec.num_actions == (18 if protocol == "machado" else 4)
+    assert environments.spec.frames_per_step == 4
+    assert environments.spec.is_atari
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("env", "env_id"),
+    [("Pong", "Pong-v5"), ("Pong-v5", "Pong-v5"), ("CartPole", "CartPole-v1"), ("Catch", "Catch-v0")],
+)
+def test_names_are_completed_with_the_newest_version(env, env_id):
+    assert resolve_envpool_id(env) == env_id
+
+
+@pytest.mark.parametrize(
+    ("env", "nearest"),
+    [("Pnog", "Pong"), ("pong", "Pong"), ("Breakot", "Breakout"), ("Pong-v6", "Pong")],
+)
+def test_unknown_names_are_answered_with_the_nearest(env, nearest):
+    with pytest.raises(ConfigError, match=rf"^env must be .* got {env}; nearest: .*\b{nearest}\b"):
+        make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize("env", ["qwertyuiop", "", "gymnasium:", "gymnasium:CartPoel-v1"])
+def test_unknown_names_are_errors_of_one_line(env):
+    with pytest.raises(ConfigError, match=r"^env must be .*, got ") as caught:
+        make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_gymnasium_names_are_answered_with_the_nearest():
+    with pytest.raises(ConfigError, match="CartPole"):
+        make_environments("gymnasium:CartPoel-v1", num_envs=1, seed=0, discount=DISCOUNT)
+
+
+def test_missing_gymnasium_modules_are_errors_of_one_line():
+    with pytest.raises(ConfigError, match=r"^env must be .*no_such_module:Some-v0"):
+        make_environments("gymnasium:no_such_module:Some-v0", num_envs=1, seed=0, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize(
+    ("env", "rule"),
+    [
+        ("Pendulum-v1", "discrete actions"),
+        ("gymnasium:Pendulum-v1", "discrete actions"),
+        ("gymnasium:Blackjack-v1", "observations"),
+    ],
+)
+def test_environments_of_another_kind_are_errors(env, rule):
+    name = env.removeprefix("gymnasium:")
+    with pytest.raises(ConfigError, match=rf"^env must have .*{rule}, got .*{name}"):
+        make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize("env", ["Breakout", "CartPole", "gymnasium:CartPole-v1"])
+def test_restart_starts_the_named_games_only(env):
+    environments = make_environments(env, num_envs=3, seed=0, discount=DISCOUNT)
+    play(environments, 5)
+    environments.restart(np.array([1]))
+    last = environments.step(np.zeros(3, np.int32))
+    assert not last.is_first.any()
+    np.testing.assert_array_equal(environments._lengths, [6, 1, 6])
+    environments.close()

@@ -1,0 +1,294 @@
+"""The laws of losses: values by hand, gradients, masks, reductions and shapes."""
+
+import math
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a3cjax.distributions import Categorical, DiagonalGaussian
+from a3cjax.losses import (
+    actor_critic_loss,
+    entropy_loss,
+    policy_gradient_loss,
+    q_loss,
+    value_loss,
+)
+
+BATCH_SHAPES = [(), (3,), (3, 2)]
+T, A = 4, 5
+
+
+def random_steps(seed=0, batch_shape=(3,)):
+    """Logits, values, actions and returns of an unroll."""
+    rng = np.random.default_rng(seed)
+    shape = (T, *batch_shape)
+    logits = rng.normal(size=(*shape, A)).astype(np.float32)
+    values = rng.normal(size=shape).astype(np.float32)
+    actions = rng.integers(0, A, size=shape).astype(np.int32)
+    returns = rng.normal(size=shape).astype(np.float32)
+    return jnp.asarray(logits), values, actions, returns
+
+
+def loss_of_logits(logits, values, actions, returns, **options):
+    return actor_critic_loss(Categorical(logits), values, actions, returns, **options)
+
+
+fast_loss = jax.jit(loss_of_logits)  # compiling once is faster than operation by operation
+
+
+def test_per_step_losses_of_a_hand_example():
+    # −(−0.5) · 3 = 1.5;  ½ (4 − 1)² = 4.5;  −0.7;  ½ (5 − 2)² = 4.5 with Q(s, 1) = 2
+    np.testing.assert_allclose(policy_gradient_loss(jnp.array([-0.5]), jnp.array([3.0])), [1.5])
+    np.testing.assert_allclose(value_loss(jnp.array([1.0]), jnp.array([4.0])), [4.5])
+    np.testing.assert_allclose(entropy_loss(jnp.array([0.7])), [-0.7])
+    q_values = jnp.array([[9.0, 2.0]])
+    np.testing.assert_allclose(q_loss(q_values, jnp.array([1]), jnp.array([5.0])), [4.5])
+
+
+def test_value_loss_gradient_is_value_minus_return_and_zero_for_returns():
+    values, returns = jnp.array([1.0, 5.0, -2.0]), jnp.array([4.0, 5.0, 1.0])
+    gradient = jax.jit(jax.grad(lambda v, r: jnp.sum(value_loss(v, r)), (0, 1)))
+    by_values, by_returns = gradient(values, returns)
+    np.testing.assert_allclose(by_values, values - returns)
+    np.testing.assert_array_equal(by_returns, np.zeros(3))
+
+
+def test_policy_gradient_is_minus_the_advantage_which_is_a_constant():
+    log_probs, advantages = jnp.array([-0.5, -2.0]), jnp.array([3.0, -1.0])
+    gradient = jax.jit(jax.grad(lambda x, a: jnp.sum(policy_gradient_loss(x, a)), (0, 1)))
+    by_log_probs, by_advantages = gradient(log_probs, advantages)
+    np.testing.assert_allclose(by_log_probs, -advantages)
+    np.testing.assert_array_equal(by_advantages, np.zeros(2))
+
+
+def test_q_loss_gradient_reaches_only_the_action_taken():
+    # Q − y = 2 − 5 = −3 at the action taken, 0 elsewhere and for the target
+    gradient = jax.jit(jax.grad(lambda q, y: jnp.sum(q_loss(q, np.array([1]), y)), (0, 1)))
+    by_q, by_target = gradient(jnp.array([[9.0, 2.0]]), jnp.array([5.0]))
+    np.testing.assert_allclose(by_q, [[0.0, -3.0]])
+    np.testing.assert_array_equal(by_target, [0.0])
+
+
+def test_actor_critic_loss_of_a_hand_example():
+    # T = 2, B = 2, two actions with π = (1/4, 3/4) everywhere. A = R − V:
+    #          V          R        a        A        −log π(a) A            ½ A²
+    # t = 0: (1, 0)    (3, 1)   (0, 1)    (2, 1)    2 log 4, log(4/3)     2, 0.5
+    # t = 1: (0, 2)    (4, 2)   (1, 0)    (4, 0)    4 log(4/3), 0         8, 0
+    # Sum over time, mean over two environments; costs 0.5 and 0.1.
+    policy_losses = 2 * math.log(4.0) + 5 * math.log(4.0 / 3.0)
+    entropy = 0.25 * math.log(4.0) + 0.75 * math.log(4.0 / 3.0)
+    loss, metrics = fast_loss(
+        np.full((2, 2, 2), [0.0, math.log(3.0)], np.float32),
+        jnp.array([[1.0, 0.0], [0.0, 2.0]]),
+        jnp.array([[0, 1], [1, 0]]),
+        jnp.array([[3.0, 1.0], [4.0, 2.0]]),
+        value_cost=0.5,
+        entropy_cost=0.1,
+    )
+    expected = (policy_losses + 0.5 * 10.5 - 0.1 * 4 * entropy) / 2
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics.policy_loss, policy_losses / 4, rtol=1e-6)
+    np.testing.assert_allclose(metrics.value_loss, 10.5 / 4, rtol=1e-6)
+    np.testing.assert_allclose(metrics.entropy, entropy, rtol=1e-6)
+
+
+def slow_actor_critic_loss(logits, values, actions, returns, value_cost, entropy_cost, mask):
+    """The sum of the paper's terms, step by step in float64, one environment after another."""
+    losses = []
+    for b in range(values.shape[1]):
+        loss = 0.0
+        for t in range(values.shape[0]):
+            weights = np.exp(np.asarray(logits[t, b], np.float64))
+            probs = weights / weights.sum()
+            advantage = float(returns[t, b]) - float(values[t, b])
+            policy_term = -math.log(probs[actions[t, b]]) * advantage
+            value_term = 0.5 * advantage**2
+            entropy = -float(np.sum(probs * np.log(probs)))
+            kept = float(mask[t, b])
+            loss += kept * (policy_term + value_cost * value_term - entropy_cost * entropy)
+        losses.append(loss)
+    return sum(losses) / len(losses)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1), value_cost=st.floats(0.0, 2.0), entropy_cost=st.floats(0.0, 1.0)
+)
+def test_actor_critic_loss_equals_the_slow_sum(seed, value_cost, entropy_cost):
+    steps = random_steps(seed)
+    mask = np.random.default_rng(seed).random((T, 3)) > 0.3
+    loss, _ = fast_loss(*steps, value_cost=value_cost, entropy_cost=entropy_cost, mask=mask)
+    slow = slow_actor_critic_loss(*steps, value_cost, entropy_cost, mask)
+    np.testing.assert_allclose(loss, slow, rtol=1e-4, atol=1e-5)
+
+
+def test_defaults_are_value_cost_a_half_and_entropy_cost_a_hundredth():
+    steps = random_steps()
+    explicit = fast_loss(*steps, value_cost=0.5, entropy_cost=0.01, mask=None)
+    chex.assert_trees_all_equal(fast_loss(*steps), explicit)
+
+
+def test_gradients_of_actor_critic_loss_law_by_law():
+    logits, values, actions, returns = random_steps()
+    gradient = jax.jit(
+        jax.grad(lambda x, v, r: loss_of_logits(x, v, actions, r, value_cost=0.25)[0], (0, 1, 2))
+    )
+    by_logits, by_values, by_returns = gradient(logits, values, returns)
+    # The mean over B = 3 environments divides; time is summed.
+    np.testing.assert_allclose(
+        by_values, 0.25 * np.subtract(values, returns) / 3, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_array_equal(by_returns, np.zeros_like(returns))
+
+    def by_hand(x):
+        policy = Categorical(x)
+        return jnp.sum(-policy.log_prob(actions) * (returns - values) - 0.01 * policy.entropy())
+
+    np.testing.assert_allclose(
+        by_logits, jax.jit(jax.grad(by_hand))(logits) / 3, rtol=1e-4, atol=1e-6
+    )
+
+
+def test_no_policy_gradient_into_values():
+    logits, values, actions, returns = random_steps()
+    gradient = jax.grad(lambda v: fast_loss(logits, v, actions, returns, value_cost=0.0)[0])
+    np.testing.assert_array_equal(gradient(values), np.zeros_like(values))
+
+
+def test_metrics_carry_no_costs():
+    steps = random_steps()
+    _, metrics = fast_loss(*steps, value_cost=7.0, entropy_cost=3.0)
+    chex.assert_trees_all_equal(metrics, fast_loss(*steps)[1])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float32, np.int32])
+def test_masked_steps_contribute_nothing(dtype):
+    steps = random_steps()
+    mask = np.ones((T, 3), dtype)
+    mask[1, 2] = mask[3, 0] = 0
+    masked = np.asarray(mask) == 0
+
+    @jax.jit
+    def everything(logits, values, actions, returns):
+        return jax.value_and_grad(
+            lambda logits, values: loss_of_logits(logits, values, actions, returns, mask=mask),
+            argnums=(0, 1),
+            has_aux=True,
+        )(logits, values)
+
+    (loss, metrics), gradients = everything(*steps)
+    others = random_steps(1)
+    moved = everything(
+        np.where(masked[..., None], others[0], steps[0]),
+        *(np.where(masked, x, y) for x, y in zip(others[1:], steps[1:], strict=True)),
+    )
+    chex.assert_trees_all_equal(((loss, metrics), gradients), moved)
+    for gradient in gradients:
+        assert not np.any(np.asarray(gradient)[masked])
+        assert np.any(np.asarray(gradient)[~masked])
+
+
+def test_metrics_are_averages_over_kept_steps():
+    logits, values, actions, returns = random_steps(batch_shape=(1,))
+    mask = np.array([True, True, False, False])[:, None]
+    masked = fast_loss(logits, values, actions, returns, mask=mask)[1]
+    kept = fast_loss(logits[:2], values[:2], actions[:2], returns[:2])[1]
+    chex.assert_trees_all_close(masked, kept, rtol=1e-6)
+
+
+def test_mask_of_zeros_gives_zeros():
+    loss, metrics = fast_loss(*random_steps(), mask=np.zeros((T, 3), bool))
+    chex.assert_trees_all_equal((loss, *metrics), (np.zeros((), np.float32),) * 4)
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_actor_critic_loss_averages_over_any_batch_axes(batch_shape):
+    logits, values, actions, returns = random_steps(1, batch_shape)
+    loss, metrics = fast_loss(logits, values, actions, returns)
+    chex.assert_shape([loss, *metrics], ())
+    alone = [
+        fast_loss(logits[:, *i], values[:, *i], actions[:, *i], returns[:, *i])
+        for i in np.ndindex(*batch_shape)
+    ]
+    np.testing.assert_allclose(loss, np.mean([each for each, _ in alone]), rtol=1e-5)
+    for name, value in metrics._asdict().items():
+        parts = [getattr(each, name) for _, each in alone]
+        np.testing.assert_allclose(value, np.mean(parts), rtol=1e-5)
+
+
+def test_actor_critic_loss_of_a_gaussian_policy():
+    # One step, one dimension: σ² = 1, action − mean = 1, A = 2:
+    # −log π · A = ½ (1 + log 2π) · 2, ½ A² = 2, H = ½ (log 2π + 1)
+    distribution = DiagonalGaussian(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)))
+    loss, _ = jax.jit(actor_critic_loss)(
+        distribution, jnp.ones((1, 1)), jnp.ones((1, 1, 1)), jnp.full((1, 1), 3.0), entropy_cost=0.1
+    )
+    expected = (1 + math.log(2 * math.pi)) + 0.5 * 2.0 - 0.1 * 0.5 * (math.log(2 * math.pi) + 1)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_policy_gradient_and_entropy_loss_agree_with_rlax():
+    logits, values, actions, returns = map(jnp.asarray, random_steps(batch_shape=()))
+    weights, advantages = jnp.ones(T), returns - values
+    ours = policy_gradient_loss(Categorical(logits).log_prob(actions), advantages)
+    with pytest.warns(PendingDeprecationWarning):
+        theirs = rlax.policy_gradient_loss(logits, actions, advantages, weights)
+    np.testing.assert_allclose(jnp.mean(ours), theirs, rtol=1e-5)
+    ours = entropy_loss(Categorical(logits).entropy())
+    with pytest.warns(PendingDeprecationWarning):
+        theirs = rlax.entropy_loss(logits, weights)
+    np.testing.assert_allclose(jnp.mean(ours), theirs, rtol=1e-5)
+
+
+def test_jit_equals_eager_and_compiles_once():
+    num_traces = 0
+
+    def counted(*steps, **options):
+        nonlocal num_traces
+        num_traces += 1
+        return loss_of_logits(*steps, **options)
+
+    jitted = jax.jit(counted)
+    steps = random_steps()
+    compiled = jitted(*steps, value_cost=0.5, entropy_cost=0.01)
+    chex.assert_trees_all_close(compiled, loss_of_logits(*steps), rtol=1e-5)
+    jitted(*random_steps(1), value_cost=0.25, entropy_cost=0.0)  # costs may be traced, too
+    assert num_traces == 1
+
+
+X, Q = np.ones((T, 3), np.float32), np.ones((T, 3, A), np.float32)
+ACTIONS = np.zeros((T, 3), np.int32)
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments"),
+    [
+        (policy_gradient_loss, (X, X[:, :1])),
+        (policy_gradient_loss, (X, ACTIONS)),
+        (value_loss, (X, X[:, :1])),
+        (value_loss, (X, X[..., None])),
+        (value_loss, (ACTIONS, X)),
+        (entropy_loss, (ACTIONS,)),
+        (q_loss, (Q, ACTIONS[:, :1], X)),
+        (q_loss, (Q[:, :1], ACTIONS, X)),
+        (q_loss, (Q, X, X)),
+        (loss_of_logits, (Q, X[:, :1], ACTIONS, X)),
+        (loss_of_logits, (Q, X, ACTIONS, X[:, :1])),
+        (loss_of_logits, (Q, X, ACTIONS[:, :1], X)),
+        (loss_of_logits, (Q[:, :1], X, ACTIONS, X)),
+        (loss_of_logits, (Q, X[..., None], ACTIONS, X[..., None])),
+        (loss_of_logits, (Q, X, X, X)),
+        (loss_of_logits, (Q, X, ACTIONS, ACTIONS)),
+        (loss_of_logits, (Q[:0], X[:0], ACTIONS[:0], X[:0])),
+        (lambda *x: loss_of_logits(*x, mask=X[:, :1]), (Q, X, ACTIONS, X)),
+        (lambda *x: loss_of_logits(*x, mask=X[0]), (Q, X, ACTIONS, X)),
+    ],
+)
+def test_wrong_shapes_and_dtypes_raise(loss, arguments):
+    with pytest.raises(AssertionError):
+        loss(*arguments)

@@ -1,0 +1,298 @@
+"""The laws of networks: architecture, centring, and recurrent cores that reset."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a3cjax.convolutions import frames_to_blocks
+from a3cjax.networks import NATURE_LAYERS, NETWORK_NAMES, PAPER_LAYERS, make_network
+from a3cjax.types import ObservationStatistics
+
+T, B, A = 5, 3, 4
+CORES = ["ff", "gru", "lstm"]
+RECURRENT = ["mlp_gru", "mlp_lstm"]
+
+
+def random_vectors(seed=0, num_steps=T):
+    return np.random.default_rng(seed).normal(size=(num_steps, B, 6)).astype(np.float32)
+
+
+def random_frames(seed=0, size=36, channels=2):
+    """Bytes `[T·B, C, size, size]` as an environment stacks them."""
+    shape = (T * B, channels, size, size)
+    return np.random.default_rng(seed).integers(0, 256, size=shape, dtype=np.uint8)
+
+
+def as_observations(frames):
+    """Frames as blocks `[T, B, rows, columns, C·16]`."""
+    return frames_to_blocks(frames).reshape(T, B, frames.shape[2] // 4, frames.shape[3] // 4, -1)
+
+
+@functools.cache
+def make(name, seed=0):
+    """Observations; a network of A actions, compiled; its parameters; a core state not zero."""
+    observations = random_vectors() if name.startswith("mlp") else as_observations(random_frames())
+    network = make_network(name, A)
+    network = network._replace(apply=jax.jit(network.apply))
+    params = jax.jit(network.init)(jax.random.key(seed), observations[:1, :1])
+    rng = np.random.default_rng(seed)
+    core_state = jax.tree.map(
+        lambda x: rng.normal(size=x.shape).astype(x.dtype), network.initial_state(B)
+    )
+    return observations, network, params, core_state
+
+
+def test_names_are_all_pairs_of_torso_and_core():
+    expected = {f"{torso}_{core}" for torso in ("atari", "nature", "mlp") for core in CORES}
+    assert set(NETWORK_NAMES) == expected
+    assert len(NETWORK_NAMES) == len(expected)
+
+
+def test_unknown_name_raises_with_rule_and_value():
+    expected = f"network must be one of {', '.join(NETWORK_NAMES)}, got atari_transformer."
+    with pytest.raises(ValueError, match="network must be") as error:
+        make_network("atari_transformer", A)
+    assert str(error.value) == expected
+
+
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_shapes_and_dtypes_of_every_network(name):
+    image = (21, 21, 64)  # four frames of 84×84 pixels
+    shape, dtype = ((6,), jnp.float32) if name.startswith("mlp") else (image, jnp.uint8)
+    network = make_network(name, A)
+
+    def run(key, observations, is_first):
+        params = network.init(key, observations[:1, :1])
+        core_state = network.initial_state(B)
+        return network.apply(params, None, observations, is_first, core_state), core_state
+
+    (output, core_state), initial_state = jax.eval_shape(
+        run,
+        jax.random.key(0),
+        jax.ShapeDtypeStruct((T, B, *shape), dtype),
+        jax.ShapeDtypeStruct((T, B), jnp.bool_),
+    )
+    assert output.logits.shape == (T, B, A)
+    assert output.values.shape == (T, B)
+    assert output.logits.dtype == output.values.dtype == jnp.float32
+    chex.assert_trees_all_equal_shapes_and_dtypes(core_state, initial_state)
+    num_arrays = {"ff": 0, "gru": 1, "lstm": 2}[name.split("_")[1]]
+    assert [x.shape for x in jax.tree.leaves(core_state)] == [(B, 256)] * num_arrays
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_initial_state_is_zeros(core):
+    leaves = jax.tree.leaves(make_network(f"mlp_{core}", A).initial_state(B))
+    assert all(not np.any(leaf) for leaf in leaves)
+
+
+def num_parameters(name):
+    network = make_network(name, 6)
+    observations = jax.ShapeDtypeStruct((1, 1, 21, 21, 64), jnp.uint8)
+    params = jax.eval_shape(network.init, jax.random.key(0), observations)
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def test_number_of_parameters_is_the_papers():
+    # 84×84×4, 6 actions. Convolutions 8·8·4·16 + 16 = 4112 and 4·4·16·32 + 32 = 8224 leave
+    # 9×9×32 = 2592 features; then 2592·256 + 256 = 663808, heads 256·6 + 6 = 1542 and 257.
+    assert num_parameters("atari_ff") == 4112 + 8224 + 663_808 + 1542 + 257
+    # Convolutions 8·8·4·32 + 32 = 8224, 4·4·32·64 + 64 = 32832, 3·3·64·64 + 64 = 36928 leave
+    # 7×7×64 = 3136 features; then 3136·512 + 512 = 1606144, heads 512·6 + 6 = 3078 and 513.
+    assert num_parameters("nature_ff") == 8224 + 32_832 + 36_928 + 1_606_144 + 3078 + 513
+    # An LSTM has four gates with 256 inputs, 256 states and a bias each.
+    assert num_parameters("atari_lstm") - num_parameters("atari_ff") == 4 * 256 * (256 + 256 + 1)
+
+
+def slow_image_network(params, images, layers):
+    """The image network by XLA's convolutions on `[N, height, width, C]` of any numbers."""
+    x = images
+    for i, (_, _, stride) in enumerate(layers):
+        x = jax.lax.conv_general_dilated(
+            x,
+            params["torso"][f"conv_{i}_kernel"],
+            (stride, stride),
+            "VALID",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        x = jax.nn.relu(x + params["torso"][f"conv_{i}_bias"][None, None, None])
+
+    def dense(x, layer):
+        return x @ layer["kernel"] + layer["bias"][None]
+
+    x = jax.nn.relu(dense(x.reshape(x.shape[0], -1), params["torso"]["Dense_0"]))
+    logits, values = dense(x, params["policy"]), dense(x, params["value"])
+    return logits.reshape(T, B, A), values.reshape(T, B)
+
+
+@pytest.mark.parametrize(("torso", "layers"), [("atari", PAPER_LAYERS), ("nature", NATURE_LAYERS)])
+@pytest.mark.parametrize("centred", [False, True])
+def test_image_network_equals_plain_convolutions_of_centred_pixels(torso, layers, centred):
+    observations, network, params, core_state = make(f"{torso}_ff")
+    frames = random_frames()
+    images = frames.transpose(0, 2, 3, 1).astype(np.float32)
+    if centred:
+        mean_frame = np.random.default_rng(1).uniform(0, 255, frames.shape[1:]).astype(np.float32)
+        statistics = ObservationStatistics(frames_to_blocks(mean_frame[None])[0], np.float32(37.0))
+        images = (images - mean_frame.transpose(1, 2, 0)[None]) / 37.0
+    else:
+        statistics, images = None, images / 255.0
+    # Biases begin as zeros, which would hide one that is not added.
+    params = jax.tree.map(lambda x: x + np.float32(0.01), params)
+    is_first = np.zeros((T, B), bool)
+
+    @jax.jit
+    def compare(params):
+        output, _ = network.apply(params, statistics, observations, is_first, core_state)
+        return output, slow_image_network(params, images, layers)
+
+    output, (logits, values) = compare(params)
+    np.testing.assert_allclose(output.logits, logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(output.values, values, rtol=1e-4, atol=1e-4)
+
+
+def test_centring_inside_the_first_layer_has_the_gradients_of_centred_pixels():
+    observations, network, params, core_state = make("atari_ff")
+    mean = np.random.default_rng(1).uniform(0, 255, observations.shape[2:]).astype(np.float32)
+
+    @jax.jit
+    def gradient(params, statistics, observations):
+        def loss(params):
+            is_first = jnp.zeros((T, B), bool)
+            output, _ = network.apply(params, statistics, observations, is_first, core_state)
+            return jnp.mean(jnp.square(output.values - 1.0)) + jnp.mean(output.logits[..., 0])
+
+        return jax.grad(loss)(params)
+
+    statistics = ObservationStatistics(mean, np.float32(37.0))
+    inside = gradient(params, statistics, observations)
+    # Without statistics, the network divides by 255.
+    centred = (observations - mean[None, None]) / np.float32(37.0) * np.float32(255.0)
+    outside = gradient(params, None, centred)
+    for a, b in zip(jax.tree.leaves(inside), jax.tree.leaves(outside), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.max(np.abs(b)))
+
+
+def test_vector_network_on_statistics_equals_it_on_centred_observations():
+    observations, network, params, core_state = make("mlp_ff")
+    mean = np.arange(6, dtype=np.float32)
+    is_first = np.zeros((T, B), bool)
+    statistics = ObservationStatistics(mean, np.float32(3.0))
+    inside, _ = network.apply(params, statistics, observations, is_first, core_state)
+    centred = (observations - mean[None, None]) / np.float32(3.0)
+    outside, _ = network.apply(params, None, centred, is_first, core_state)
+    chex.assert_trees_all_close(inside, outside, rtol=1e-5, atol=1e-6)
+
+
+def test_kernels_start_with_variance_one_over_inputs_and_biases_at_zero():
+    _, _, params, _ = make("atari_ff")
+    # Standard error of a standard deviation from n numbers: 1/√(2n) of it, here at most 2 %.
+    for name, num_inputs in [("conv_0_kernel", 8 * 8 * 2), ("conv_1_kernel", 4 * 4 * 16)]:
+        deviation = np.std(params["torso"][name])
+        np.testing.assert_allclose(deviation, num_inputs**-0.5, rtol=0.08)
+    dense = params["torso"]["Dense_0"]
+    np.testing.assert_allclose(np.std(dense["kernel"]), (3 * 3 * 32) ** -0.5, rtol=0.02)
+    biases = [x for path, x in jax.tree.leaves_with_path(params) if "bias" in str(path[-1])]
+    assert len(biases) == 5
+    assert not any(np.any(bias) for bias in biases)
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_unroll_equals_single_steps_with_resets_in_the_middle(core):
+    observations, network, params, core_state = make(f"mlp_{core}")
+    is_first = np.zeros((T, B), bool)
+    is_first[2, 0] = is_first[0, 1] = is_first[3, 1] = True  # the third runs through
+    output, state_after = network.apply(params, None, observations, is_first, core_state)
+    state, outputs = core_state, []
+    for t in range(T):
+        output_t, state = network.apply(
+            params, None, observations[t : t + 1], is_first[t : t + 1], state
+        )
+        outputs.append(output_t)
+    stepwise = jax.tree.map(lambda *x: np.concatenate(x), *outputs)
+    chex.assert_trees_all_close(output, stepwise, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(state_after, state, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_reset_starts_from_the_initial_state_and_forgets_the_past(name):
+    observations, network, params, core_state = make(name)
+    is_first = np.zeros((T, B), bool)
+    is_first[2, 0] = True
+    output, state_after = network.apply(params, None, observations, is_first, core_state)
+    # Another past, for every environment: other observations and another state before them.
+    other = observations.copy()
+    other[:2] = random_vectors(1)[:2]
+    other_start = jax.tree.map(lambda x: 1.0 - x, core_state)
+    moved, moved_after = network.apply(params, None, other, is_first, other_start)
+    same = jax.tree.map(lambda x: x[2:, 0], output)
+    chex.assert_trees_all_equal(same, jax.tree.map(lambda x: x[2:, 0], moved))
+    for a, b in zip(jax.tree.leaves(state_after), jax.tree.leaves(moved_after), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        # Without a reset, the past is felt.
+        assert np.all(np.any(a[1:] != b[1:], axis=-1))
+    assert np.all(output.values[2:, 1:] != moved.values[2:, 1:])
+    # What follows a reset is an episode from the initial state.
+    from_reset = np.roll(observations, -2, axis=0)
+    never = np.zeros((T, B), bool)
+    fresh, _ = network.apply(params, None, from_reset, never, network.initial_state(B))
+    fresh = jax.tree.map(lambda x: x[: T - 2, 0], fresh)
+    chex.assert_trees_all_close(same, fresh, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_gradients_flow_through_the_whole_unroll_and_stop_at_a_reset(name):
+    observations, network, params, core_state = make(name)
+    is_first = np.zeros((T, B), bool)
+    is_first[2, 0] = is_first[0, 1] = True  # the third environment runs through
+
+    @jax.jit
+    @jax.grad
+    def gradient_of_last_value(inputs):
+        observations, core_state = inputs
+        output, _ = network.apply(params, None, observations, is_first, core_state)
+        return jnp.sum(output.values[-1])
+
+    by_observations, by_state = gradient_of_last_value((observations, core_state))
+    reached = np.any(np.asarray(by_observations) != 0, axis=-1)
+    expected = np.ones((T, B), bool)
+    expected[:2, 0] = False
+    np.testing.assert_array_equal(reached, expected)
+    for leaf in jax.tree.leaves(by_state):
+        np.testing.assert_array_equal(np.any(np.asarray(leaf) != 0, axis=-1), [False, False, True])
+
+
+def test_feed_forward_network_knows_no_past():
+    observations, network, params, core_state = make("mlp_ff")
+    is_first = np.zeros((T, B), bool)
+    output, _ = network.apply(params, None, observations, is_first, core_state)
+    backwards, _ = network.apply(params, None, observations[::-1], ~is_first, core_state)
+    backwards = jax.tree.map(lambda x: x[::-1], backwards)
+    chex.assert_trees_all_close(output, backwards, rtol=1e-5, atol=1e-6)
+
+
+def test_same_key_gives_the_same_parameters():
+    network = make_network("mlp_ff", A)
+    init = jax.jit(network.init)
+    first, again, other = (init(jax.random.key(seed), random_vectors()) for seed in (1, 1, 2))
+    chex.assert_trees_all_equal(first, again)
+    assert np.any(first["policy"]["kernel"] != other["policy"]["kernel"])
+
+
+@pytest.mark.parametrize("shape", [(T - 1, B), (T, 1), (T,)])
+def test_is_first_of_wrong_shape_raises(shape):
+    observations, network, params, core_state = make("mlp_ff")
+    with pytest.raises(AssertionError):
+        network.apply(params, None, observations, np.zeros(shape, bool), core_state)
+
+
+def test_statistics_of_wrong_shape_raise():
+    observations, network, params, core_state = make("atari_ff")
+    mean = np.zeros(observations.shape[2:-1], np.float32)
+    statistics = ObservationStatistics(mean, np.float32(1.0))
+    with pytest.raises(AssertionError):
+        network.apply(params, statistics, observations, np.zeros((T, B), bool), core_state)

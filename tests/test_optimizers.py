@@ -1,0 +1,138 @@
+"""The laws of optimizers: the paper's formulas by hand, annealing by frames, clipping."""
+
+import math
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from a3cjax.optimizers import (
+    OPTIMIZER_NAMES,
+    linear_annealing,
+    make_optimizer,
+    scale_by_frames,
+)
+
+
+def constant(learning_rate):
+    return lambda num_frames: learning_rate
+
+
+def run(optimizer, gradients, num_frames=0):
+    """The updates that a scalar parameter gets from one gradient after another."""
+    params = jnp.array(0.0)
+    opt_state, all_updates = optimizer.init(params), []
+    for gradient in gradients:
+        updates, opt_state = optimizer.update(
+            jnp.array(gradient), opt_state, params, num_frames=num_frames
+        )
+        all_updates.append(float(updates))
+    return all_updates
+
+
+def test_rmsprop_is_the_papers_formula_with_epsilon_inside_the_root():
+    # g ← αg + (1 − α)Δ², θ ← θ − ηΔ/√(g + ε) with α = 0.9, ε = 0.1, η = 2:
+    # Δ = 3: g = 0.1 · 9 = 0.9,           θ −= 2 · 3/√(0.9 + 0.1)  = 6
+    # Δ = 1: g = 0.9 · 0.9 + 0.1 = 0.91,  θ −= 2 · 1/√(0.91 + 0.1)
+    optimizer = make_optimizer("rmsprop", schedule=constant(2.0), decay=0.9, epsilon=0.1)
+    np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-6.0, -2 / math.sqrt(1.01)], rtol=1e-6)
+
+
+def test_rmsprop_defaults_are_the_papers():
+    # α = 0.99 and ε = 0.1: Δ = 3 gives −3/√(0.01 · 9 + 0.1)
+    optimizer = make_optimizer("rmsprop", schedule=constant(1.0))
+    np.testing.assert_allclose(run(optimizer, [3.0]), [-3 / math.sqrt(0.19)], rtol=1e-6)
+
+
+def test_adam_of_a_hand_example():
+    # β₁ = 0.5, β₂ = 0.9, ε = 1, η = 2; m and v are divided by 1 − β^t, ε is outside the root.
+    # Δ = 3: m/(1 − 0.5) = 3, v/(1 − 0.9) = 9:  θ −= 2 · 3/(3 + 1) = 1.5
+    # Δ = 1: m = 0.5 · 1.5 + 0.5 = 1.25,        over 1 − 0.25
+    #        v = 0.9 · 0.9 + 0.1 = 0.91,        over 1 − 0.81
+    optimizer = make_optimizer("adam", schedule=constant(2.0), momentum=0.5, decay=0.9, epsilon=1.0)
+    second = -2 * (1.25 / 0.75) / (math.sqrt(0.91 / 0.19) + 1)
+    np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-1.5, second], rtol=1e-5)
+
+
+def test_sgd_accumulates_momentum():
+    # m ← Δ + 0.5 m, η = 2: m = 3 and θ −= 6, then m = 1 + 1.5 and θ −= 5
+    optimizer = make_optimizer("sgd", schedule=constant(2.0), momentum=0.5)
+    np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-6.0, -5.0], rtol=1e-6)
+
+
+@given(
+    learning_rate=st.floats(1e-6, 1.0),
+    total_frames=st.integers(1, 10**9),
+    fraction=st.floats(0.0, 1.0),
+)
+def test_annealing_is_linear_in_frames(learning_rate, total_frames, fraction):
+    num_frames = int(fraction * total_frames)
+    expected = learning_rate * (1 - num_frames / total_frames)
+    actual = linear_annealing(learning_rate, total_frames)(num_frames)
+    np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6 * learning_rate)
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_annealing_scales_updates_and_ends_at_zero(name):
+    optimizer = make_optimizer(name, schedule=linear_annealing(0.5, 1000))
+    at = {frames: run(optimizer, [3.0], frames)[0] for frames in (0, 250, 999, 1000, 1016)}
+    assert at[0] < 0
+    np.testing.assert_allclose(at[250], 0.75 * at[0], rtol=1e-6)
+    np.testing.assert_allclose(at[999], 0.001 * at[0], rtol=1e-3)
+    # The last batch overshoots the budget a little: nothing more is learned, or unlearned.
+    assert at[1000] == at[1016] == 0.0
+
+
+def test_annealing_does_not_depend_on_the_number_of_updates():
+    optimizer = make_optimizer("sgd", schedule=linear_annealing(1.0, 100), momentum=0.0)
+    np.testing.assert_allclose(run(optimizer, [2.0] * 4, num_frames=50), [-1.0] * 4, rtol=1e-6)
+
+
+GRADIENTS = {"a": np.array([3.0, 0.0], np.float32), "b": np.array(4.0, np.float32)}  # norm 5
+
+
+def update_of(optimizer, gradients):
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(())}
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params, num_frames=0)
+    return updates
+
+
+def sgd(max_grad_norm):
+    return make_optimizer("sgd", schedule=constant(1.0), momentum=0.0, max_grad_norm=max_grad_norm)
+
+
+def test_clipping_scales_all_gradients_down_to_the_global_norm():
+    # 5 → 1: everything is divided by 5.
+    expected = {"a": np.array([-0.6, 0.0]), "b": np.array(-0.8)}
+    chex.assert_trees_all_close(update_of(sgd(1.0), GRADIENTS), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 5.5])
+def test_gradients_within_the_norm_are_left_alone(max_grad_norm):
+    expected = {"a": np.array([-3.0, 0.0]), "b": np.array(-4.0)}
+    updates = update_of(sgd(max_grad_norm), GRADIENTS)
+    chex.assert_trees_all_close(updates, expected, rtol=1e-6)
+
+
+def test_clipping_comes_before_the_statistics():
+    clipping = make_optimizer("rmsprop", schedule=constant(1.0), max_grad_norm=1.0)
+    plain = make_optimizer("rmsprop", schedule=constant(1.0))
+    small = {name: gradient / 5 for name, gradient in GRADIENTS.items()}
+    chex.assert_trees_all_close(update_of(clipping, GRADIENTS), update_of(plain, small), rtol=1e-6)
+
+
+def test_scale_by_frames_keeps_the_dtype_of_each_update():
+    updates = {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones((), jnp.float32)}
+    scaling = scale_by_frames(linear_annealing(0.5, 10))
+    scaled, _ = scaling.update(updates, scaling.init(updates), num_frames=5)
+    chex.assert_trees_all_equal_shapes_and_dtypes(scaled, updates)
+    np.testing.assert_allclose(scaled["b"], -0.25)
+
+
+def test_unknown_name_raises_with_rule_and_value():
+    with pytest.raises(ValueError, match="optimizer must be") as error:
+        make_optimizer("lion", schedule=constant(1.0))
+    assert str(error.value) == "optimizer must be one of rmsprop, adam, sgd, got lion."

@@ -1,0 +1,77 @@
+"""What other programs import: these names and signatures do not change unnoticed."""
+
+import inspect
+import json
+import subprocess
+import sys
+
+import pytest
+
+import a3cjax
+from a3cjax.types import ActorCriticMetrics
+
+SIGNATURES = {
+    "n_step_returns": "(rewards, discounts, bootstrap_value)",
+    "lambda_returns": "(rewards, discounts, next_values, lambda_=1.0)",
+    "one_step_q_targets": "(rewards, discounts, next_q_values)",
+    "one_step_sarsa_targets": "(rewards, discounts, next_q_values, next_actions)",
+    "policy_gradient_loss": "(log_probs, advantages)",
+    "value_loss": "(values, returns)",
+    "entropy_loss": "(entropies)",
+    "q_loss": "(q_values, actions, targets)",
+    "actor_critic_loss": (
+        "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None)"
+    ),
+}
+FIELDS = {"Categorical": ("logits",), "DiagonalGaussian": ("mean", "variance")}
+METHODS = {
+    "sample": "(self, key)",
+    "log_prob": "(self, actions)",
+    "entropy": "(self)",
+    "mode": "(self)",
+}
+PURE_MODULES = {"distributions", "losses", "returns", "types"}
+
+
+def signature_of(function):
+    """Names, kinds and defaults, without annotations."""
+    signature = inspect.signature(function)
+    parameters = [
+        parameter.replace(annotation=inspect.Parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    return str(inspect.Signature(parameters))
+
+
+def test_public_names_are_these():
+    assert sorted(a3cjax.__all__) == sorted([*SIGNATURES, *FIELDS])
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_signature_is_pinned(name):
+    assert signature_of(getattr(a3cjax, name)) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_distributions_are_named_tuples_with_pinned_methods(name):
+    distribution = getattr(a3cjax, name)
+    assert issubclass(distribution, tuple)
+    assert distribution._fields == FIELDS[name]
+    methods = {method: signature_of(getattr(distribution, method)) for method in METHODS}
+    assert methods == METHODS
+
+
+def test_metrics_of_the_actor_critic_loss_are_pinned():
+    assert ActorCriticMetrics._fields == ("policy_loss", "value_loss", "entropy")
+
+
+def test_importing_the_package_imports_the_pure_layer_only():
+    program = "import sys, json, a3cjax; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+    modules = json.loads(output)
+    packages = {module.split(".")[0] for module in modules}
+    assert not packages & {"envpool", "hydra", "omegaconf", "gymnasium", "flax", "matplotlib"}
+    ours = {module for module in modules if module.startswith("a3cjax.")}
+    assert ours == {f"a3cjax.{module}" for module in PURE_MODULES}

@@ -1,0 +1,378 @@
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import threading
+import time
+import traceback
+
+import jax
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from a3cjax import training
+from a3cjax.config import Config, ConfigError, load_config
+from a3cjax.envs import VectorEnvironments
+from a3cjax.evaluation import evaluate_run, load_agent
+from a3cjax.metrics import EpisodeRow
+from a3cjax.training import make_run_dir, train
+from tests.fakes import compilation_cache_options
+
+CONFIG = Config(
+    env="CartPole",
+    total_frames=1500,
+    num_actors=1,
+    envs_per_actor=4,
+    unroll_length=10,
+    warmup_steps=16,
+    log_period_frames=400,
+    eval_episodes=3,
+)
+ENDLESS = CONFIG.replace(total_frames=10**9, eval_episodes=0)
+WARMUP_FRAMES, FRAMES_PER_UPDATE = 16 * 4, 10 * 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_once(tmp_path_factory):
+    """The runs of this file share their compiled programs: a second instead of ten each."""
+    options = compilation_cache_options(tmp_path_factory)
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The summary of a run that came to its end."""
+    return train(CONFIG.replace(run_dir=str(tmp_path_factory.mktemp("runs") / "finished")))
+
+
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_episodes(run_dir):
+    """All of episodes.csv that does not tell the time."""
+    rows = read_rows(run_dir / "episodes.csv")
+    return [{name: row[name] for name in row if name != "wall_seconds"} for row in rows]
+
+
+def read_params(run_dir):
+    _, snapshot = load_agent(load_config(run_dir), run_dir)
+    return jax.tree.leaves(snapshot.params)
+
+
+def actor_threads():
+    return [thread.name for thread in threading.enumerate() if "actor-learner" in thread.name]
+
+
+# The run folder.
+
+
+def test_run_folder_is_complete(finished):
+    names = {path.name for path in finished.run_dir.iterdir()}
+    (events,) = (name for name in names if name.startswith("events.out.tfevents."))
+    assert names - {events} == {
+        "config.yaml",
+        "metrics.csv",
+        "episodes.csv",
+        "summary.json",
+        "checkpoints",
+        "curves.png",
+    }
+    assert (finished.run_dir / events).stat().st_size > 1000
+    assert (finished.run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_config_file_holds_the_resolved_config(finished):
+    config = load_config(finished.run_dir)
+    assert config == CONFIG.replace(network="mlp_ff", run_dir=str(finished.run_dir))
+
+
+def test_budget_of_frames_is_kept(finished):
+    # The random play before counts too; one update may reach beyond the end.
+    assert 1500 <= finished.num_frames < 1500 + FRAMES_PER_UPDATE
+    num_updates = json.loads((finished.run_dir / "summary.json").read_text())["num_updates"]
+    assert (num_updates - 1) * FRAMES_PER_UPDATE < 1500
+    # Automatic resets cost no frames.
+    assert finished.num_frames < WARMUP_FRAMES + num_updates * FRAMES_PER_UPDATE
+
+
+def test_metrics_have_their_columns_and_count_up(finished):
+    rows = read_rows(finished.run_dir / "metrics.csv")
+    columns = (
+        "num_frames num_updates wall_seconds frames_per_second episode_return_mean policy_loss "
+        "value_loss entropy grad_norm staleness_mean lock_wait_fraction"
+    )
+    assert set(columns.split()) <= set(rows[0])
+    assert not any(value in (None, "") for row in rows for value in row.values())
+    for name in ("num_frames", "num_updates", "wall_seconds"):
+        values = [float(row[name]) for row in rows]
+        assert all(np.diff(values) > 0)
+    frames = [WARMUP_FRAMES] + [int(row["num_frames"]) for row in rows]
+    assert all(np.diff(frames)[:-1] >= 400)
+    assert all(float(row["staleness_mean"]) == 0 for row in rows)  # a single actor
+
+
+def test_last_row_is_the_end_of_the_run(finished):
+    last = read_rows(finished.run_dir / "metrics.csv")[-1]
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert int(last["num_frames"]) == summary["num_frames"] == finished.num_frames
+    assert int(last["num_updates"]) == summary["num_updates"]
+
+
+def test_episodes_agree_with_the_metrics(finished):
+    rows = read_rows(finished.run_dir / "episodes.csv")
+    last = read_rows(finished.run_dir / "metrics.csv")[-1]
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert tuple(rows[0]) == EpisodeRow._fields
+    assert len(rows) == int(last["num_episodes"])
+    frames = [int(row["num_frames"]) for row in rows]
+    assert frames == sorted(frames)
+    assert frames[-1] <= finished.num_frames
+    returns = [float(row["episode_return"]) for row in rows]
+    assert returns == [float(row["episode_length"]) for row in rows]  # CartPole: 1 a step
+    assert float(last["episode_return_mean"]) == pytest.approx(np.mean(returns[-100:]), rel=1e-5)
+    assert summary["training_return_mean"] == pytest.approx(np.mean(returns[-100:]))
+    assert {row["actor"] for row in rows} == {"0"}
+
+
+def test_summary_tells_result_and_origin(finished):
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert (summary["env"], summary["seed"], summary["signal"]) == ("CartPole", 1, None)
+    assert summary["evaluation"] == finished.evaluation.as_dict()
+    assert summary["evaluation"]["num_episodes"] == 3
+    assert summary["evaluation"]["actions"] == "sampled"
+    rate = summary["num_frames"] / summary["training_seconds"]
+    assert summary["frames_per_second"] == pytest.approx(rate, rel=0.1)
+    assert summary["versions"]["jax"] == jax.__version__
+    assert summary["machine"]["cores"] >= 1
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", summary["commit"])
+    assert summary["command"].startswith("python ")
+
+
+def test_checkpoint_is_the_end_of_the_run(finished):
+    _, snapshot = load_agent(load_config(finished.run_dir), finished.run_dir)
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert (snapshot.num_frames, snapshot.version) == (finished.num_frames, summary["num_updates"])
+    assert snapshot.statistics is not None
+    assert snapshot.statistics.mean.shape == (4,)
+
+
+def test_final_evaluation_can_be_repeated(finished):
+    scores = finished.evaluation.scores
+    assert evaluate_run(finished.run_dir).scores == scores
+    assert evaluate_run(finished.run_dir, num_episodes=4, is_greedy=True).scores != scores
+
+
+# Reproducibility.
+
+
+def test_runs_of_one_seed_and_actor_are_equal_bit_by_bit(finished, tmp_path):
+    again = train(CONFIG.replace(run_dir=str(tmp_path / "again")))
+    assert again.num_frames == finished.num_frames
+    assert read_episodes(again.run_dir) == read_episodes(finished.run_dir)
+    for one, other in zip(read_params(again.run_dir), read_params(finished.run_dir), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.evaluation.scores == finished.evaluation.scores
+
+
+def test_runs_of_another_seed_differ(finished, tmp_path):
+    other = train(CONFIG.replace(run_dir=str(tmp_path / "other"), seed=2))
+    assert read_episodes(other.run_dir) != read_episodes(finished.run_dir)
+    params = zip(read_params(other.run_dir), read_params(finished.run_dir), strict=True)
+    assert not any(np.array_equal(one, other) for one, other in params)
+
+
+# Several actors, failures and signals.
+
+
+def watch_steps(monkeypatch, watch):
+    """Has `watch(actor, num_steps)` called in the actors' threads before every step."""
+    step, counts = VectorEnvironments.step, {}
+
+    def watched_step(self, actions):
+        name = threading.current_thread().name
+        if name.startswith("actor-learner-"):
+            actor = int(name.removeprefix("actor-learner-"))
+            counts[actor] = counts.get(actor, 0) + 1
+            watch(actor, counts[actor])
+        return step(self, actions)
+
+    monkeypatch.setattr(VectorEnvironments, "step", watched_step)
+
+
+@pytest.fixture
+def num_closed(monkeypatch):
+    """The number of batches that were closed, as a list of ones."""
+    close, closed = VectorEnvironments.close, []
+
+    def count_and_close(self):
+        closed.append(1)
+        close(self)
+
+    monkeypatch.setattr(VectorEnvironments, "close", count_and_close)
+    return closed
+
+
+def test_two_actors_share_parameters_and_budget(tmp_path, num_closed, monkeypatch):
+    both = threading.Barrier(2)
+    watch_steps(monkeypatch, lambda _, num_steps: both.wait(60) if num_steps == 1 else None)
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), num_actors=2, eval_episodes=0)
+    summary = train(config)
+    assert 1500 <= summary.num_frames < 1500 + 2 * FRAMES_PER_UPDATE
+    assert summary.evaluation is None
+    rows = read_rows(summary.run_dir / "metrics.csv")
+    assert int(rows[-1]["num_frames"]) == summary.num_frames
+    num_updates = int(rows[-1]["num_updates"])
+    assert num_updates == json.loads((summary.run_dir / "summary.json").read_text())["num_updates"]
+    assert {row["actor"] for row in read_rows(summary.run_dir / "episodes.csv")} == {"0", "1"}
+    assert len(num_closed) == 2
+    assert actor_threads() == []
+
+
+def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed, monkeypatch):
+    moments = {}
+
+    def break_down(actor, num_steps):
+        if actor == 1 and num_steps == 25:
+            moments["failed"] = time.monotonic()
+            raise OSError("the emulator broke")
+
+    save = training.save
+
+    def save_and_look(*arguments):
+        if "failed" in moments:
+            moments.setdefault("stopped", time.monotonic())
+            moments["threads"] = actor_threads()
+        save(*arguments)
+
+    watch_steps(monkeypatch, break_down)
+    monkeypatch.setattr(training, "save", save_and_look)
+    run_dir = tmp_path / "run"
+    with pytest.raises(OSError, match="the emulator broke") as caught:
+        train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2, eval_episodes=3))
+    text = "".join(traceback.format_exception(caught.value))
+    assert 'raise OSError("the emulator broke")' in text
+    assert "actor-learner-1" in text
+    assert moments["stopped"] - moments["failed"] < 5.0
+    assert moments["threads"] == []
+    # What was learned until then is there.
+    _, snapshot = load_agent(load_config(run_dir), run_dir)
+    last = read_rows(run_dir / "metrics.csv")[-1]
+    assert int(last["num_updates"]) == snapshot.version >= 2
+    assert int(last["num_frames"]) == snapshot.num_frames
+    assert len(num_closed) == 2 + 1  # one to load the agent
+
+
+def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
+    release, is_stuck = threading.Event(), threading.Event()
+
+    def get_stuck(actor, num_steps):
+        if actor == 1 and num_steps == 25:
+            is_stuck.set()
+            release.wait(120)
+            raise RuntimeError("too late")
+        if actor == 0 and is_stuck.is_set():
+            raise OSError("the emulator broke")
+
+    watch_steps(monkeypatch, get_stuck)
+    monkeypatch.setattr(training, "JOIN_SECONDS", 0.2)
+    run_dir = tmp_path / "run"
+    with pytest.raises(BaseExceptionGroup) as caught:
+        train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2))
+    release.set()
+    failure, stuck = caught.value.exceptions
+    assert isinstance(failure, OSError)
+    assert re.search(r"still running .*actor-learner-1", str(stuck))
+    assert load_agent(load_config(run_dir), run_dir)[1].version >= 2
+
+
+def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+
+    def interrupt_after_two_checkpoints(actor, num_steps):
+        time.sleep(0.001)
+        if num_steps % 10 == 0 and len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)  # the main thread is told before the next step
+
+    watch_steps(monkeypatch, interrupt_after_two_checkpoints)
+    handler = signal.getsignal(signal.SIGINT)
+    config = ENDLESS.replace(
+        run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3
+    )
+    summary = train(config)
+    assert summary.signal_number == signal.SIGINT
+    assert summary.evaluation is None
+    written = json.loads((run_dir / "summary.json").read_text())
+    assert (written["signal"], written["evaluation"]) == (signal.SIGINT, None)
+    saved = sorted(int(path.name) for path in (run_dir / "checkpoints").glob("[0-9]*"))
+    assert saved[-1] == summary.num_frames == written["num_frames"]
+    assert saved[1] - saved[0] >= 200
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert actor_threads() == []
+
+
+def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
+    def evaluate_agent(*_, should_stop, **__):
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+
+    monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
+    # The budget is used up by the random play: nothing is learned, and nothing plotted.
+    summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=1))
+    assert (summary.signal_number, summary.evaluation) == (signal.SIGTERM, None)
+    assert summary.num_frames == WARMUP_FRAMES
+    written = json.loads((summary.run_dir / "summary.json").read_text())
+    assert written["signal"] == signal.SIGTERM
+    assert (written["num_updates"], written["training_return_mean"]) == (0, None)
+
+
+# Settings that do not fit.
+
+
+def test_existing_run_folder_is_refused_and_left_alone(tmp_path, num_closed):
+    (tmp_path / "results.csv").write_text("precious")
+    with pytest.raises(ConfigError, match=f"^run_dir must not exist yet, got {tmp_path}"):
+        train(CONFIG.replace(run_dir=str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert len(num_closed) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("network", "atari_ff"), ("env", "Pendulum-v1"), ("env", "Pnog")]
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, setting, value
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=rf"^{setting} must .*, got {value}"):
+        train(CONFIG.replace(**{setting: value}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_folders_are_named_by_environment_time_and_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for env, folder in [("Pong", "Pong"), ("gymnasium:a/B-v0", "gymnasium-a-B-v0")]:
+        run_dir = make_run_dir(Config(env=env, seed=3))
+        assert re.fullmatch(
+            rf"runs/{folder}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", run_dir.as_posix()
+        )
+        assert load_config(run_dir) == Config(env=env, seed=3)
+
+
+def test_config_file_lists_every_setting(finished):
+    text = (finished.run_dir / "config.yaml").read_text()
+    for field in dataclasses.fields(Config):
+        assert re.search(rf"^{field.name}: ", text, re.MULTILINE)

@@ -1,0 +1,153 @@
+"""The border of compilation: compiled calls do what the pure functions do, and compile once."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from a3cjax.agents import make_a3c
+from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.types import LearnerState, ObservationStatistics, Snapshot, TimeStep
+from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from tests.tabular import make_tabular_network, random_tables, random_trajectory
+
+T, B, A = 4, 3, 2
+NUM_STATES = (T + 1) * B
+
+
+def counting(function):
+    """The function, and a list that grows each time it is traced."""
+    traces = []
+
+    def counted(*arguments, **keywords):
+        traces.append(None)
+        return function(*arguments, **keywords)
+
+    return counted, traces
+
+
+def make_agent():
+    return make_a3c(make_tabular_network())
+
+
+def make_snapshot(seed=0, version=0, statistics=None):
+    params = jax.tree.map(jnp.asarray, random_tables(seed, NUM_STATES, A))
+    return Snapshot(version, 80 * version, params, statistics)
+
+
+def make_timestep(seed=0):
+    rng = np.random.default_rng(seed)
+    return TimeStep(
+        observation=rng.integers(0, NUM_STATES, size=B).astype(np.int32),
+        reward=rng.normal(size=B).astype(np.float32),
+        discount=np.full(B, 0.9, np.float32),
+        is_first=rng.random(B) < 0.5,
+    )
+
+
+def test_compute_gradients_is_the_gradient_of_the_agents_loss():
+    agent, snapshot, trajectory = make_agent(), make_snapshot(), random_trajectory(0, T, B, A)
+    grads, metrics = make_compute_gradients(agent)(snapshot, trajectory)
+    expected, loss_metrics = jax.grad(agent.loss, has_aux=True)(snapshot.params, None, trajectory)
+    chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-7)
+    chex.assert_trees_all_equal_shapes_and_dtypes(grads, snapshot.params)
+    chex.assert_trees_all_close(metrics.loss, loss_metrics, rtol=1e-5)
+
+
+def test_grad_norm_is_the_euclidean_norm_of_all_gradients():
+    grads, metrics = make_compute_gradients(make_agent())(
+        make_snapshot(), random_trajectory(0, T, B, A)
+    )
+    flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
+    np.testing.assert_allclose(metrics.grad_norm, np.linalg.norm(flat), rtol=1e-5)
+
+
+def test_statistics_of_the_snapshot_reach_the_loss():
+    agent, trajectory = make_agent(), random_trajectory(0, T, B, A)
+    statistics = ObservationStatistics(np.float32(0.0), np.float32(2.0))
+    snapshot = make_snapshot(statistics=statistics)
+    grads, _ = make_compute_gradients(agent)(snapshot, trajectory)
+    expected, _ = jax.jit(jax.grad(agent.loss, has_aux=True))(
+        snapshot.params, statistics, trajectory
+    )
+    chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_compute_gradients_compiles_once_for_all_snapshots_and_trajectories():
+    agent = make_agent()
+    loss, traces = counting(agent.loss)
+    compute_gradients = make_compute_gradients(agent._replace(loss=loss))
+    for version in range(3):  # a new version is no new program
+        compute_gradients(make_snapshot(version, version), random_trajectory(version, T, B, A))
+    assert len(traces) == 1
+
+
+def test_act_is_the_agents_and_compiles_once():
+    agent = make_agent()
+    counted, traces = counting(agent.act)
+    act = make_act(agent._replace(act=counted))
+    key = jax.random.key(0)
+    for version in range(3):
+        snapshot, timestep = make_snapshot(version, version), make_timestep(version)
+        actual = act(snapshot, timestep, (), key)
+        expected = agent.act(snapshot.params, snapshot.statistics, timestep, (), key)
+        chex.assert_trees_all_equal(actual, expected)
+        key = actual[2]
+    assert len(traces) == 1
+
+
+def make_learner():
+    optimizer = make_optimizer("sgd", schedule=linear_annealing(0.5, 100), momentum=0.0)
+    params = make_snapshot().params
+    return optimizer, LearnerState(params, optimizer.init(params))
+
+
+def test_apply_gradients_moves_parameters_by_the_optimizers_update():
+    # SGD without momentum at a tenth of the budget: θ − 0.5 · 0.9 · Δ
+    optimizer, state = make_learner()
+    grads = jax.tree.map(lambda x: jnp.asarray(np.ones(x.shape, x.dtype)), state.params)
+    new_state = make_apply_gradients(optimizer)(state, grads, 10)
+    assert isinstance(new_state, LearnerState)
+    expected = jax.tree.map(lambda x: np.asarray(x) - 0.45, state.params)
+    chex.assert_trees_all_close(new_state.params, expected, rtol=1e-6)
+    chex.assert_trees_all_equal_structs(new_state, state)
+
+
+def test_apply_gradients_carries_the_optimizers_statistics():
+    # RMSProp twice with Δ = 3, α = 0.9, ε = 0.1: g = 0.9, then 0.9 · 0.9 + 0.9 = 1.71
+    optimizer = make_optimizer("rmsprop", schedule=lambda _: 1.0, decay=0.9, epsilon=0.1)
+    params = {"w": jnp.array(0.0)}
+    apply_gradients = make_apply_gradients(optimizer)
+    state = LearnerState(params, optimizer.init(params))
+    for _ in range(2):
+        state = apply_gradients(state, {"w": jnp.array(3.0)}, 0)
+    np.testing.assert_allclose(state.params["w"], -3.0 - 3.0 / np.sqrt(1.81), rtol=1e-6)
+
+
+def test_apply_gradients_leaves_the_old_state_to_those_who_hold_it():
+    optimizer, state = make_learner()
+    before = jax.tree.map(np.array, state)
+    grads = jax.tree.map(lambda x: jnp.asarray(np.ones(x.shape, x.dtype)), state.params)
+    new_state = make_apply_gradients(optimizer)(state, grads, 0)
+    assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((state, grads)))
+    chex.assert_trees_all_equal(state, before)
+    assert np.all(new_state.params["values"] != state.params["values"])
+
+
+def test_apply_gradients_compiles_once_for_all_numbers_of_frames():
+    optimizer, state = make_learner()
+    update, traces = counting(optimizer.update)
+    apply_gradients = make_apply_gradients(optimizer._replace(update=update))
+    for num_frames in (0, 80, 160):
+        state = apply_gradients(state, state.params, num_frames)
+    assert len(traces) == 1
+
+
+def test_following_the_gradient_lowers_the_value_loss():
+    agent, trajectory, snapshot = make_agent(), random_trajectory(0, T, B, A), make_snapshot()
+    compute_gradients = make_compute_gradients(agent)
+    optimizer, state = make_learner()
+    grads, before = compute_gradients(snapshot, trajectory)
+    state = make_apply_gradients(optimizer)(state, grads, 50)
+    _, after = compute_gradients(snapshot._replace(params=state.params), trajectory)
+    assert after.loss.value_loss < before.loss.value_loss

@@ -1,0 +1,131 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from a3cjax.envs import Episode
+from a3cjax.warmup import ObservationMoments, play_randomly, warm_up
+from tests.fakes import FakeEnvironments
+
+
+def statistics_of(*batches):
+    moments = ObservationMoments(batches[0].shape[1:])
+    for batch in batches:
+        moments.add(batch)
+    return moments.statistics()
+
+
+def test_statistics_by_hand():
+    # Two pixels seen 0, 4 and 10, 10: means 2 and 10, variances 4 and 0, their mean 2.
+    statistics = statistics_of(np.array([[0, 10], [4, 10]], np.uint8))
+    np.testing.assert_allclose(statistics.mean, [2, 10])
+    np.testing.assert_allclose(statistics.scale, np.sqrt(2), rtol=1e-6)
+
+
+def test_statistics_are_constants_of_the_agent():
+    statistics = statistics_of(np.zeros((4, 3, 2), np.uint8))
+    assert isinstance(statistics.mean, jax.Array)
+    assert (statistics.mean.shape, statistics.mean.dtype) == ((3, 2), np.float32)
+    assert (statistics.scale.shape, statistics.scale.dtype) == ((), np.float32)
+
+
+@given(
+    hnp.arrays(np.uint8, (7, 3, 2), elements=st.integers(0, 255)),
+    st.integers(1, 6),
+)
+def test_statistics_agree_with_numpy_however_the_batches_are_cut(pixels, cut):
+    statistics = statistics_of(pixels[:cut], pixels[cut:])
+    mean = pixels.mean(axis=0, dtype=np.float64)
+    scale = np.sqrt(np.mean((pixels - mean) ** 2))
+    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        statistics.scale, max(scale, 1e-3 * mean.max(), 1e-6), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_large_observations_keep_their_scale():
+    # 255 ± 1 over many frames: sums of squares in float32 would have lost the difference.
+    values = np.full((20_000, 2), 254, np.uint8)
+    values[::2] = 252
+    np.testing.assert_allclose(statistics_of(values).scale, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("value", "scale"), [(200, 0.2), (-200, 0.2), (0, 1e-6)])
+def test_constant_observations_are_not_blown_up(value, scale):
+    statistics = statistics_of(np.full((5, 2), value, np.float32))
+    np.testing.assert_allclose(statistics.scale, scale, rtol=1e-6)
+    assert statistics.scale > 0
+
+
+def test_random_play_takes_the_steps_asked_for():
+    tape = []
+    environments = FakeEnvironments(tape=tape)
+    timestep, _ = play_randomly(environments, 5, np.random.default_rng(0))
+    assert [event[0] for event in tape] == ["reset"] + ["restart", "step"] * 5
+    jax.tree.map(np.testing.assert_array_equal, timestep, environments.timestep(5))
+
+
+def test_no_random_play_still_resets():
+    timestep, _ = play_randomly(FakeEnvironments(), 0, np.random.default_rng(0))
+    assert timestep.is_first.all()
+
+
+def test_every_game_is_restarted_once_at_a_step_of_its_own():
+    tape = []
+    play_randomly(FakeEnvironments(num_envs=50, tape=tape), 20, np.random.default_rng(0))
+    restarts = [event[1] for event in tape if event[0] == "restart"]
+    assert sorted(sum(restarts, [])) == list(range(50))
+    assert sum(bool(indices) for indices in restarts) > 10
+
+
+def test_random_play_is_uniform_over_actions():
+    environments = FakeEnvironments(num_envs=100, num_actions=4)
+    play_randomly(environments, 60, np.random.default_rng(0))
+    actions = np.stack(environments.actions)
+    assert actions.shape == (60, 100)
+    assert actions.dtype == np.int32
+    counts = np.bincount(actions.ravel(), minlength=4)
+    np.testing.assert_allclose(counts / 6000, 0.25, atol=0.03)
+    assert len({tuple(row) for row in actions}) == 60
+    assert len({tuple(row) for row in actions.T}) == 100
+
+
+def test_random_play_leaves_no_episodes_behind():
+    environments = FakeEnvironments(episodes={2: [Episode(0, 1.0, 2)]})
+    play_randomly(environments, 3, np.random.default_rng(0))
+    assert environments.pop_episodes() == []
+
+
+def test_warm_up_gathers_over_all_batches():
+    # FakeEnvironments show the number of the step: 1, 2, 3, 4 in both batches.
+    batches = [FakeEnvironments(num_envs=1), FakeEnvironments(num_envs=3)]
+    timesteps, statistics = warm_up(batches, 4, seed=0, gather=True)
+    assert statistics is not None
+    np.testing.assert_allclose(statistics.mean, [2.5])
+    np.testing.assert_allclose(statistics.scale, np.std([1, 2, 3, 4]), rtol=1e-6)
+    assert [len(timestep.is_first) for timestep in timesteps] == [1, 3]
+    assert all((timestep.observation == 4).all() for timestep in timesteps)
+
+
+def test_warm_up_gathers_nothing_unless_asked():
+    timesteps, statistics = warm_up([FakeEnvironments()], 4, seed=0, gather=False)
+    assert statistics is None
+    assert len(timesteps) == 1
+
+
+def actions_of_warm_up(seed):
+    batches = [FakeEnvironments(), FakeEnvironments()]
+    warm_up(batches, 20, seed=seed, gather=False)
+    return [np.stack(batch.actions).tolist() for batch in batches]
+
+
+def test_warm_up_follows_the_seed():
+    assert actions_of_warm_up(1) == actions_of_warm_up(1)
+    assert actions_of_warm_up(1) != actions_of_warm_up(2)
+
+
+def test_warm_up_plays_differently_for_every_actor():
+    one, other = actions_of_warm_up(1)
+    assert one != other
