@@ -37,11 +37,11 @@ class Config:
     # The agent.
     algorithm: str = "a3c"
     network: str = AUTO  # atari_ff for images, mlp_ff for anything else
-    unroll_length: int = 20
+    unroll_length: int = 40
     discount: float = 0.99
     lambda_: float = 0.95
     value_cost: float = 0.5
-    entropy_cost: float = 0.005
+    entropy_cost: float = 0.01
     centre_observations: bool = True
     # The optimizer.
     optimizer: str = "adam"
@@ -53,9 +53,9 @@ class Config:
     max_grad_norm: float | None = 40.0
     # Actors and environments.
     num_actors: int | None = None  # one for each core
-    envs_per_actor: int = 16
+    envs_per_actor: int = 8
     protocol: str = "paper"
-    warmup_steps: int = 128
+    warmup_steps: int = 512
     # The program.
     run_dir: str | None = None
     log_period_frames: int | None = None  # a 200th of the budget

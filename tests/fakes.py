@@ -136,6 +136,10 @@ class FakeEnvironments:
     def restart(self, indices: np.ndarray) -> None:
         self._tape.append(("restart", indices.tolist()))
 
+    def restart(self, indices: np.ndarray) -> None:
+        if len(indices):
+            self._tape.append(("restart", indices.tolist()))
+
     def step(self, actions: np.ndarray) -> TimeStep:
         self._t += 1
         self._tape.append(("step", actions.tolist()))

@@ -151,7 +151,7 @@ def assert_refused(answer, *words):
     ],
 )
 def test_wrong_settings_are_refused_in_one_line(command, tmp_path, argument, words):
-    assert_refused(command(RUN, argument, *SMALL), *words)
+    assert_refused(command(RUN, *SMALL, "total_frames=100", argument), *words)
     assert list(tmp_path.iterdir()) == []
 
 

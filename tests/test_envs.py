@@ -438,6 +438,64 @@ def test_cartpole_falls_and_terminates(env):
         assert episode.episode_return == episode.episode_length < 15
 
 
+@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+def test_restart_begins_some_games_anew_and_leaves_the_others(env):
+    def play_on(restarted):
+        environments = make_environments(env, num_envs=3, seed=1, discount=DISCOUNT)
+        before = column(play(environments, 5), "observation")
+        environments.restart(np.array(restarted, int))
+        timesteps = play(environments, 40)
+        environments.close()
+        return before, timesteps, environments.pop_episodes()
+
+    _, undisturbed, _ = play_on([])
+    before, timesteps, episodes = play_on([0, 2])
+    shown = column(timesteps, "observation")
+    np.testing.assert_array_equal(shown[:, 1], column(undisturbed, "observation")[:, 1])
+    for i in (0, 2):
+        # A fresh cart stands still; the old one was five pushes fast.
+        assert abs(shown[0, i, 1]) < 0.3 < abs(before[-1, i, 1])
+    assert not timesteps[0].is_first.any()
+    # Rewards are 1 a step: the restarted games are counted from their beginning, as far as
+    # they go, and the others from theirs.
+    assert {episode.environment_index for episode in episodes} == {0, 1, 2}
+    assert all(episode.episode_return == episode.episode_length for episode in episodes)
+    for i in range(3):
+        end = np.flatnonzero(column(timesteps, "discount")[:, i] == 0)[0] + 1
+        first = next(episode for episode in episodes if episode.environment_index == i)
+        assert first.episode_length == end + (5 if i == 1 else 0)
+
+
+@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+def test_restart_takes_the_place_of_the_automatic_reset(env):
+    environments = make_environments(env, num_envs=1, seed=1, discount=DISCOUNT)
+    while play(environments, 1)[0].discount[0] != 0:
+        pass
+    environments.restart(np.array([0]))
+    (timestep,) = play(environments, 1)
+    environments.close()
+    assert not timestep.is_first[0]
+    assert timestep.reward[0] == 1
+    assert abs(timestep.observation[0, 1]) > 0.1  # it was pushed
+
+
+def test_restart_after_a_lost_life_begins_a_whole_game():
+    environments = make_environments("Breakout", num_envs=1, seed=1, discount=DISCOUNT)
+    actions = (np.array([t % 4], np.int32) for t in itertools.count())
+    while play(environments, 1, actions)[0].discount[0] != 0:
+        pass
+    environments.restart(np.array([0]))
+    timesteps, episodes = [], []
+    while not episodes:
+        timesteps += play(environments, 1, actions)
+        episodes = environments.pop_episodes()
+    environments.close()
+    assert np.count_nonzero(column(timesteps, "discount") == 0) == 5  # lives
+    kept = ~column(timesteps, "is_first")
+    rewards = column(timesteps, "reward")[kept]
+    assert episodes == [Episode(0, rewards.sum(), kept.sum())]
+
+
 def test_frozen_lake_is_one_hot():
     actions = np.random.default_rng(1).integers(4, size=(60, 2)).astype(np.int32)
     environments = make_environments("FrozenLake", num_envs=2, seed=4, discount=DISCOUNT)

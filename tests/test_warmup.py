@@ -1,3 +1,5 @@
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -59,25 +61,40 @@ def test_constant_observations_are_not_blown_up(value, scale):
     assert statistics.scale > 0
 
 
+@given(hnp.arrays(np.uint8, (4, 2)), hnp.arrays(np.uint8, (3, 2)))
+def test_merged_moments_are_those_of_all_that_was_seen(one, other):
+    merged, rest = ObservationMoments((2,)), ObservationMoments((2,))
+    merged.add(one)
+    rest.add(other)
+    merged.merge(rest)
+    expected = statistics_of(np.concatenate([one, other]))
+    jax.tree.map(np.testing.assert_array_equal, merged.statistics(), expected)
+
+
 def test_random_play_takes_the_steps_asked_for():
     tape = []
     environments = FakeEnvironments(tape=tape)
     timestep, _ = play_randomly(environments, 5, np.random.default_rng(0))
-    assert [event[0] for event in tape] == ["reset"] + ["restart", "step"] * 5
+    assert tape[0] == ("reset",)
+    assert [event[0] for event in tape if event[0] != "restart"] == ["reset"] + ["step"] * 5
     jax.tree.map(np.testing.assert_array_equal, timestep, environments.timestep(5))
-
-
-def test_no_random_play_still_resets():
-    timestep, _ = play_randomly(FakeEnvironments(), 0, np.random.default_rng(0))
-    assert timestep.is_first.all()
 
 
 def test_every_game_is_restarted_once_at_a_step_of_its_own():
     tape = []
-    play_randomly(FakeEnvironments(num_envs=50, tape=tape), 20, np.random.default_rng(0))
+    play_randomly(FakeEnvironments(num_envs=50, tape=tape), 40, np.random.default_rng(0))
     restarts = [event[1] for event in tape if event[0] == "restart"]
     assert sorted(sum(restarts, [])) == list(range(50))
-    assert sum(bool(indices) for indices in restarts) > 10
+    assert len(restarts) > 20
+    # The last thing is a step: where the environments stand is what the pool shows.
+    assert tape[-1][0] == "step"
+
+
+def test_no_random_play_still_resets():
+    tape = []
+    timestep, _ = play_randomly(FakeEnvironments(tape=tape), 0, np.random.default_rng(0))
+    assert timestep.is_first.all()
+    assert tape == [("reset",)]
 
 
 def test_random_play_is_uniform_over_actions():
@@ -99,14 +116,16 @@ def test_random_play_leaves_no_episodes_behind():
 
 
 def test_warm_up_gathers_over_all_batches():
-    # FakeEnvironments show the number of the step: 1, 2, 3, 4 in both batches.
-    batches = [FakeEnvironments(num_envs=1), FakeEnvironments(num_envs=3)]
-    timesteps, statistics = warm_up(batches, 4, seed=0, gather=True)
+    # FakeEnvironments show the number of the step: 1, 2, 3, 4, in one twice as fast.
+    fast = FakeEnvironments(num_envs=1)
+    show = fast.timestep
+    fast.timestep = lambda t: show(2 * t)
+    timesteps, statistics = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0, gather=True)
     assert statistics is not None
-    np.testing.assert_allclose(statistics.mean, [2.5])
-    np.testing.assert_allclose(statistics.scale, np.std([1, 2, 3, 4]), rtol=1e-6)
-    assert [len(timestep.is_first) for timestep in timesteps] == [1, 3]
-    assert all((timestep.observation == 4).all() for timestep in timesteps)
+    seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
+    np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
+    np.testing.assert_allclose(statistics.scale, np.std(seen), rtol=1e-6)
+    assert [timestep.observation.tolist() for timestep in timesteps] == [[[8]], [[4], [4], [4]]]
 
 
 def test_warm_up_gathers_nothing_unless_asked():
@@ -129,3 +148,17 @@ def test_warm_up_follows_the_seed():
 def test_warm_up_plays_differently_for_every_actor():
     one, other = actions_of_warm_up(1)
     assert one != other
+
+
+def test_warm_up_plays_all_batches_at_the_same_time():
+    together = threading.Barrier(3)
+    batches = [FakeEnvironments(on_step=lambda _: together.wait(60)) for _ in range(3)]
+    warm_up(batches, 2, seed=0, gather=False)
+
+
+def test_failures_of_a_warm_up_come_through():
+    def fail(t):
+        raise OSError("the environment broke")
+
+    with pytest.raises(OSError, match="the environment broke"):
+        warm_up([FakeEnvironments(), FakeEnvironments(on_step=fail)], 2, seed=0, gather=False)
