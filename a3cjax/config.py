@@ -49,7 +49,7 @@ class Config:
     anneal_learning_rate: bool = True
     decay: float = 0.999
     epsilon: float = 1e-5
-    momentum: float = 0.9
+    momentum: float = 0.0
     max_grad_norm: float | None = 40.0
     # Actors and environments.
     num_actors: int | None = None  # one for each core

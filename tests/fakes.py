@@ -119,7 +119,9 @@ class FakeEnvironments:
         on_step: Callable[[int], object] = lambda t: None,
     ):
         self.num_envs = num_envs
-        self.spec = EnvironmentSpec((1,), np.dtype(np.float32), num_actions, frames_per_step, False, False)
+        self.spec = EnvironmentSpec(
+            (1,), np.dtype(np.float32), num_actions, frames_per_step, False, False
+        )
         self._first = first or {}
         self._scripted = episodes or {}
         self._tape = tape if tape is not None else []

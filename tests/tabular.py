@@ -1,9 +1,10 @@
-"""A network that looks everything up, so that losses can be worked out by hand."""
+"""A network that looks everything up, so that losses can be worked out by hand, and inputs."""
 
+import jax
 import numpy as np
 
 from a3cjax.networks import Network
-from a3cjax.types import NetworkOutput, Trajectory
+from a3cjax.types import NetworkOutput, Params, Trajectory
 
 
 def make_tabular_network() -> Network:
@@ -49,3 +50,18 @@ def random_trajectory(seed: int, T: int, B: int, num_actions: int) -> Trajectory
         is_first=is_first,
         core_state=(),
     )
+
+
+def random_params(network: Network, observations: np.ndarray, seed: int = 0) -> Params:
+    """Parameters of the shapes that `network.init` makes, of a fitting size.
+
+    Compiling the initializers would take longer than the tests. Biases are not zero.
+    """
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), observations[:1, :1])
+
+    def draw(leaf):
+        num_inputs = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100
+        return rng.normal(scale=num_inputs**-0.5, size=leaf.shape).astype(leaf.dtype)
+
+    return jax.tree.map(draw, shapes)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from a3cjax.agents import make_a3c
 from a3cjax.networks import make_network
 from a3cjax.types import ObservationStatistics, TimeStep, Trajectory
-from tests.tabular import make_tabular_network, random_tables, random_trajectory
+from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
 T, B, A = 6, 4, 3
 NUM_STATES = (T + 1) * B
@@ -164,7 +164,7 @@ def test_automatic_resets_never_influence_a_recurrent_network():
     rng = np.random.default_rng(0)
     observations = rng.normal(size=(T + 1, B, 5)).astype(np.float32)
     network = make_network("mlp_gru", A)
-    params = jax.jit(network.init)(jax.random.key(0), observations[:1, :1])
+    params = random_params(network, observations)
     trajectory = random_trajectory(1, T, B, A)._replace(
         observations=observations, core_state=network.initial_state(B)
     )
@@ -260,7 +260,7 @@ def test_acting_begins_an_episode_without_memory():
     network = make_network("mlp_gru", A)
     agent = make_a3c(network)
     observation = np.ones((B, 5), np.float32)
-    params = jax.jit(network.init)(jax.random.key(0), observation[None, :1])
+    params = random_params(network, observation[None])
     zeros = np.zeros(B, np.float32)
     is_first = np.array([True, False, True, False])
     act = jax.jit(agent.act_greedily)

@@ -38,7 +38,9 @@ def blank(checkpoint):
 
 def assert_same(restored, checkpoint):
     assert jax.tree.structure(restored[:2]) == jax.tree.structure(checkpoint[:2])
-    for one, other in zip(jax.tree.leaves(restored[:2]), jax.tree.leaves(checkpoint[:2]), strict=True):
+    for one, other in zip(
+        jax.tree.leaves(restored[:2]), jax.tree.leaves(checkpoint[:2]), strict=True
+    ):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
 

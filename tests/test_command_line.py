@@ -23,7 +23,7 @@ SMALL = (
 )
 
 # A Gymnasium module as a user may have one: five steps an episode, and a defect on demand.
-BREAKING_MODULE = '''
+BREAKING_MODULE = """
 import os
 
 import gymnasium
@@ -54,14 +54,14 @@ class Breaking(gymnasium.Env):
 
 
 gymnasium.register("Breaking-v0", Breaking)
-'''
+"""
 
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
     """Runs a program in this process as if from the command line, in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # run.py changes it: put it back afterwards
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as run.py has it, put back afterwards
 
     def run(program, *arguments):
         monkeypatch.setattr(sys, "argv", [str(program), *map(str, arguments)])

@@ -313,7 +313,9 @@ def test_paper_preset_has_the_values_of_the_paper():
     )
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "preset").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "preset").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_presets_agree_on_what_a_preset_sets(path):
     # Otherwise a setting would leak from the defaults into one of them.
     settings = yaml.safe_load(path.read_text())

@@ -300,9 +300,7 @@ def breakout():
     timesteps = play(environments, NUM_STEPS, actions)
     episodes = environments.pop_episodes()
     environments.close()
-    pool = make_pool(
-        "Breakout-v5", num_envs=NUM_ENVS, seed=SEED, episodic_life=True, noop_max=30
-    )
+    pool = make_pool("Breakout-v5", num_envs=NUM_ENVS, seed=SEED, episodic_life=True, noop_max=30)
     raw = RawPlay(pool, actions)
     pool.close()
     return timesteps, episodes, raw
@@ -370,7 +368,9 @@ def test_evaluation_plays_on_after_a_lost_life():
         timesteps += play(environments, 1, [np.array([1, 1], np.int32)])
         episodes += environments.pop_episodes()
     environments.close()
-    first_end = np.array([np.flatnonzero(column(timesteps, "discount")[:, i] == 0)[0] for i in (0, 1)])
+    first_end = np.array(
+        [np.flatnonzero(column(timesteps, "discount")[:, i] == 0)[0] for i in (0, 1)]
+    )
     for i in (0, 1):
         episode = next(e for e in episodes if e.environment_index == i)
         assert episode.episode_length == first_end[i] + 1
@@ -618,7 +618,12 @@ def test_protocol_sets_the_options_of_atari(monkeypatch, protocol, is_evaluation
 
 @pytest.mark.parametrize(
     ("env", "env_id"),
-    [("Pong", "Pong-v5"), ("Pong-v5", "Pong-v5"), ("CartPole", "CartPole-v1"), ("Catch", "Catch-v0")],
+    [
+        ("Pong", "Pong-v5"),
+        ("Pong-v5", "Pong-v5"),
+        ("CartPole", "CartPole-v1"),
+        ("Catch", "Catch-v0"),
+    ],
 )
 def test_names_are_completed_with_the_newest_version(env, env_id):
     assert resolve_envpool_id(env) == env_id

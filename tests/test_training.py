@@ -308,9 +308,7 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
 
     watch_steps(monkeypatch, interrupt_after_two_checkpoints)
     handler = signal.getsignal(signal.SIGINT)
-    config = ENDLESS.replace(
-        run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3
-    )
+    config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
     summary = train(config)
     assert summary.signal_number == signal.SIGINT
     assert summary.evaluation is None
