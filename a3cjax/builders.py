@@ -7,7 +7,7 @@ import optax
 
 from a3cjax.agents import Agent, make_a3c
 from a3cjax.checkpoints import Checkpoint
-from a3cjax.config import AUTO, Config, ConfigError, available_cores
+from a3cjax.config import AUTO, Config, ConfigError
 from a3cjax.envs import (
     EVALUATION_SEED_OFFSET,
     SEEDS_PER_RUN,
@@ -17,6 +17,7 @@ from a3cjax.envs import (
 )
 from a3cjax.networks import make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.provenance import available_cores
 from a3cjax.types import LearnerState, ObservationStatistics, Params
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).

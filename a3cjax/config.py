@@ -3,9 +3,9 @@
 import dataclasses
 import difflib
 import math
-import os
 import types
 import typing
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,11 +102,6 @@ class Config:
         return dataclasses.replace(self, **changes)
 
 
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_config(settings: dict[str, Any]) -> Config:
     """Builds a Config from plain values.
 
@@ -137,20 +132,22 @@ def load_config(run_dir: Path) -> Config:
     return make_config(settings)
 
 
-def check_override(argument: str) -> None:
+def check_override(argument: str, presets: Collection[str]) -> None:
     """Checks the name in a command-line override `name=value`; Hydra's own flags pass.
 
     Raises:
-      ConfigError: if it is no override, or names no setting.
+      ConfigError: if it is no override, or names no setting or preset.
     """
     if argument.startswith("-"):
         return
-    name, equals, _ = argument.lstrip("+~").partition("=")
+    name, equals, value = argument.lstrip("+~").partition("=")
     if not equals:
         raise ConfigError(f"Settings are given as name=value, got {argument}.")
     names = [field.name for field in dataclasses.fields(Config)]
     if name not in (*names, "preset") and not name.startswith("hydra"):
         raise ConfigError(unknown_setting(name))
+    if name == "preset" and not set(value.split(",")) <= set(presets):
+        raise ConfigError(f"preset must be one of {', '.join(sorted(presets))}, got {value}.")
 
 
 def unknown_setting(name: str) -> str:

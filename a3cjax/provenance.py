@@ -10,6 +10,11 @@ from pathlib import Path
 PACKAGES = ("a3cjax", "jax", "jaxlib", "flax", "optax", "envpool", "numpy")
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def describe_versions() -> dict[str, str]:
     """Versions of Python and of the packages that make a difference."""
     versions = {"python": platform.python_version()}
@@ -28,9 +33,7 @@ def describe_machine() -> dict[str, str | int]:
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count() or 1,
+        "cores": available_cores(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 

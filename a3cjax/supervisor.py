@@ -34,6 +34,11 @@ class Supervisor:
             self._stop_event.set()
 
     @property
+    def has_failed(self) -> bool:
+        """Whether any thread raised."""
+        return bool(self._failures)
+
+    @property
     def is_running(self) -> bool:
         """Whether any thread still works and nothing asked it to stop."""
         return not self._stop_event.is_set() and any(t.is_alive() for t in self._threads)

@@ -24,7 +24,7 @@ from a3cjax.builders import (
     resolve,
 )
 from a3cjax.checkpoints import Checkpoint, Checkpointer
-from a3cjax.config import Config, ConfigError, available_cores
+from a3cjax.config import Config, ConfigError
 from a3cjax.envs import Environments
 from a3cjax.evaluation import Evaluation, evaluate_agent
 from a3cjax.loggers import CsvLogger, Logger, TensorBoardLogger, TerminalLogger, print_evaluation
@@ -37,7 +37,10 @@ from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradient
 from a3cjax.warmup import warm_up
 
 POLL_SECONDS = 0.1
-JOIN_SECONDS = 5.0
+# After a failure the run must end soon; asked to stop, an actor may finish its update, which
+# includes compiling it when the run has just begun.
+FAILURE_JOIN_SECONDS = 5.0
+STOP_JOIN_SECONDS = 60.0
 
 
 class Summary(NamedTuple):
@@ -71,7 +74,7 @@ def train(config: Config) -> Summary:
     configure_jax()
     stop_event = threading.Event()
     signal_stop = SignalStop(stop_event)
-    config = config.replace(num_actors=config.num_actors or available_cores())
+    config = config.replace(num_actors=config.num_actors or provenance.available_cores())
     batches = build_batches(config)
     try:
         config = resolve(config, batches[0].spec)
@@ -146,7 +149,7 @@ def _train(
             stop_event.wait(POLL_SECONDS)
     finally:
         stop_event.set()
-        supervisor.join(JOIN_SECONDS)
+        supervisor.join(FAILURE_JOIN_SECONDS if supervisor.has_failed else STOP_JOIN_SECONDS)
         journal.write(is_last=True)
         for logger in loggers:
             logger.close()

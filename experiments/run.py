@@ -6,7 +6,8 @@ line says which), 130 or 143 stopped by SIGINT or SIGTERM after saving.
 
 import os
 import sys
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
 import hydra
 from hydra.errors import HydraException
@@ -16,22 +17,33 @@ from omegaconf.errors import OmegaConfBaseException
 from a3cjax.config import ConfigError, check_override, make_config
 from a3cjax.training import train
 
+PRESETS = [path.stem for path in (Path(__file__).parent / "conf" / "preset").glob("*.yaml")]
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(settings: DictConfig) -> None:
     """Runs one training job; Hydra calls it once, or once for each point of a sweep."""
-    config = make_config(cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True)))
-    summary = train(config)
+    try:
+        config = make_config(cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True)))
+        summary = train(config)
+    except ConfigError as error:
+        refuse(error)
     if summary.signal_number is not None:
         sys.exit(128 + summary.signal_number)
 
 
+def refuse(error: Exception) -> NoReturn:
+    """Ends the program because of a wrong setting."""
+    print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+    sys.exit(2)
+
+
 if __name__ == "__main__":
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here instead of being printed
+    # Hydra then raises what is wrong with the command line instead of printing it.
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         for argument in sys.argv[1:]:
-            check_override(argument)
+            check_override(argument, PRESETS)
         main()
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
+        refuse(error)

@@ -136,9 +136,6 @@ class FakeEnvironments:
         return self.timestep(self._t)._replace(is_first=np.ones(self.num_envs, bool))
 
     def restart(self, indices: np.ndarray) -> None:
-        self._tape.append(("restart", indices.tolist()))
-
-    def restart(self, indices: np.ndarray) -> None:
         if len(indices):
             self._tape.append(("restart", indices.tolist()))
 
@@ -221,7 +218,7 @@ def run_in_threads(targets: Sequence[Callable[[], object]], seconds: float = 60.
 
 
 def counting(start: int = 1) -> Callable[[], int]:
-    """A function that returns 1, 2, 3 …"""
+    """A function that returns one number after the other."""
     numbers = itertools.count(start)
     return lambda: next(numbers)
 

@@ -15,7 +15,6 @@ from a3cjax.builders import resolve
 from a3cjax.config import (
     Config,
     ConfigError,
-    available_cores,
     check_override,
     load_config,
     make_config,
@@ -24,6 +23,7 @@ from a3cjax.envs import PROTOCOL_NAMES, EnvironmentSpec
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 CONF = Path(__file__).parents[1] / "experiments" / "conf"
+PRESETS = ("laptop", "paper")
 
 
 def kinds(name) -> tuple[type, ...]:
@@ -211,7 +211,7 @@ def test_config_cannot_be_changed_but_replaced():
     ],
 )
 def test_unknown_settings_are_answered_with_the_nearest(name, nearest):
-    for attempt in (lambda: make_config({name: 1}), lambda: check_override(f"{name}=1")):
+    for attempt in (lambda: make_config({name: 1}), lambda: check_override(f"{name}=1", PRESETS)):
         with pytest.raises(ConfigError, match=rf"no setting named {name}; nearest: .*\b{nearest}"):
             attempt()
 
@@ -221,25 +221,35 @@ def test_unlike_settings_have_no_nearest():
         make_config({"qqqq": 1})
 
 
-@pytest.mark.parametrize("name", [*FIELDS, "preset"])
+@pytest.mark.parametrize("name", FIELDS)
 def test_overrides_of_settings_pass(name):
-    check_override(f"{name}=whatever")
+    check_override(f"{name}=whatever", PRESETS)
+
+
+def test_known_presets_pass_alone_and_in_a_sweep():
+    check_override("preset=paper", PRESETS)
+    check_override("preset=paper,laptop", PRESETS)
+
+
+def test_unknown_preset_is_answered_with_the_known():
+    with pytest.raises(ConfigError, match=r"^preset must be one of laptop, paper, got papr\.$"):
+        check_override("preset=papr", PRESETS)
 
 
 @pytest.mark.parametrize("argument", ["-m", "--multirun", "hydra.sweep.dir=x", "--cfg=job"])
 def test_overrides_of_hydra_pass(argument):
-    check_override(argument)
+    check_override(argument, PRESETS)
 
 
 @pytest.mark.parametrize("argument", ["Pong", "seed", "seed:1"])
 def test_overrides_are_assignments(argument):
     with pytest.raises(ConfigError, match=f"name=value, got {argument}"):
-        check_override(argument)
+        check_override(argument, PRESETS)
 
 
 def test_misspelt_preset_name_is_answered():
     with pytest.raises(ConfigError, match="nearest: preset"):
-        check_override("presett=paper")
+        check_override("presett=paper", PRESETS)
 
 
 # Files.
@@ -357,7 +367,3 @@ def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
 
 def test_given_log_period_is_kept():
     assert resolve(Config(log_period_frames=7), VECTORS).log_period_frames == 7
-
-
-def test_this_process_may_use_a_core():
-    assert available_cores() >= 1

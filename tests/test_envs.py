@@ -368,13 +368,11 @@ def test_evaluation_plays_on_after_a_lost_life():
         timesteps += play(environments, 1, [np.array([1, 1], np.int32)])
         episodes += environments.pop_episodes()
     environments.close()
-    first_end = np.array(
-        [np.flatnonzero(column(timesteps, "discount")[:, i] == 0)[0] for i in (0, 1)]
-    )
     for i in (0, 1):
+        end = np.flatnonzero(column(timesteps, "discount")[:, i] == 0)[0]
         episode = next(e for e in episodes if e.environment_index == i)
-        assert episode.episode_length == first_end[i] + 1
-        assert not column(timesteps, "is_first")[: first_end[i] + 1, i].any()
+        assert episode.episode_length == end + 1
+        assert not column(timesteps, "is_first")[: end + 1, i].any()
 
 
 def test_pong_scores_a_game_to_21():

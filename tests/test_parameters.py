@@ -1,3 +1,4 @@
+import itertools
 import sys
 import threading
 
@@ -141,7 +142,7 @@ def test_n_threads_of_k_pushes_make_n_times_k_versions():
 
     run_in_threads([lambda index=index: push(index) for index in range(N)])
     snapshot = store.pull()
-    assert sorted(sum(versions, [])) == list(range(1, N * K + 1))
+    assert sorted(itertools.chain(*versions)) == list(range(1, N * K + 1))
     assert all(own == sorted(own) for own in versions)
     assert (snapshot.version, snapshot.num_frames) == (N * K, 4 * N * K)
     # Whole numbers below 2²⁴: the sum is exact in whatever order.

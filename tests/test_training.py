@@ -286,7 +286,7 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
             raise OSError("the emulator broke")
 
     watch_steps(monkeypatch, get_stuck)
-    monkeypatch.setattr(training, "JOIN_SECONDS", 0.2)
+    monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.2)
     run_dir = tmp_path / "run"
     with pytest.raises(BaseExceptionGroup) as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2))

@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import jax
@@ -84,7 +85,7 @@ def test_every_game_is_restarted_once_at_a_step_of_its_own():
     tape = []
     play_randomly(FakeEnvironments(num_envs=50, tape=tape), 40, np.random.default_rng(0))
     restarts = [event[1] for event in tape if event[0] == "restart"]
-    assert sorted(sum(restarts, [])) == list(range(50))
+    assert sorted(itertools.chain(*restarts)) == list(range(50))
     assert len(restarts) > 20
     # The last thing is a step: where the environments stand is what the pool shows.
     assert tape[-1][0] == "step"
