@@ -167,5 +167,8 @@ def _check_type(name: str, annotation: Any, value: Any) -> None:
     if float in allowed and isinstance(value, int) and not is_bool:
         matches = True
     if not matches or (isinstance(value, float) and math.isnan(value)):
+        # NaN is "not a number", and said to be of the wrong type.
         wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)
         raise ConfigError(f"{name} must be of type {wanted}, got {value!r}.")
+    if isinstance(value, float) and math.isinf(value):
+        raise ConfigError(f"{name} must be finite, got {value}.")

@@ -116,7 +116,7 @@ def test_episode_that_ends_with_the_unroll_bootstraps_only_if_truncated(last_dis
 def slow_returns(values, trajectory, lambda_):
     """λ-returns episode by episode; NaN for automatic resets."""
     returns = np.full(trajectory.rewards.shape, np.nan)
-    num_steps, batch_size = returns.shape
+    num_steps, batch_size = trajectory.rewards.shape
     for b in range(batch_size):
         for t in reversed(range(num_steps)):
             if trajectory.is_first[t + 1, b]:
@@ -244,7 +244,7 @@ def test_act_greedily_takes_the_most_probable_action():
 def test_statistics_reach_the_network_when_acting_and_learning():
     agent = make_a3c(make_tabular_network())
     params = random_tables(0, NUM_STATES, A)
-    statistics = ObservationStatistics(np.float32(0.0), np.float32(-1.0))
+    statistics = ObservationStatistics(mean=np.zeros(()), scale=np.array(-1.0, np.float32))
     negated = {**params, "logits": -params["logits"]}
     now = timestep(np.arange(B))
     chex.assert_trees_all_equal(

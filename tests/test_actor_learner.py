@@ -61,6 +61,7 @@ class Bench:
 
     def report(self, report):
         self.tape.append(("report",))
+        assert len(self.reports) < self.num_updates, "it did not stop"
         self.reports.append(report)
         if len(self.reports) == self.num_updates:
             self.stop_event.set()

@@ -72,7 +72,7 @@ def test_categorical_does_not_change_when_logits_are_shifted():
 def test_categorical_entropy_is_greatest_where_uniform():
     uniform, other = np.zeros((4, 3, 5), np.float32), random_logits(2)
     actions = np.zeros((4, 3), np.int32)
-    entropies = [fast_everything(Categorical(x), actions)[1] for x in (uniform, other)]
+    entropies = [fast_everything(Categorical(jnp.asarray(x)), actions)[1] for x in (uniform, other)]
     np.testing.assert_allclose(entropies[0], np.full((4, 3), math.log(5)), rtol=1e-6)
     assert np.all(entropies[1] < entropies[0])
 
@@ -102,7 +102,7 @@ def test_categorical_certain_action_has_no_entropy_and_no_nan():
 def test_categorical_log_prob_gradient_is_one_hot_minus_probabilities():
     # softmax(0, log 3) = (1/4, 3/4), so d log π(0) / d logits = (1 − ¼, −¾)
     logits = jnp.array([0.0, math.log(3.0)])
-    gradient = jax.jit(jax.grad(lambda x: Categorical(x).log_prob(np.int32(0))))(logits)
+    gradient = jax.jit(jax.grad(lambda x: Categorical(x).log_prob(np.array(0))))(logits)
     np.testing.assert_allclose(gradient, [0.75, -0.75], rtol=1e-6)
 
 

@@ -189,6 +189,7 @@ def test_any_play_agrees_with_one_environment_at_a_time(steps, counts_lives):
 BYTES = gymnasium.spaces.Box(0, 255, (2, 8, 12), np.uint8)
 BYTES_LAST = gymnasium.spaces.Box(0, 255, (8, 12, 3), np.uint8)
 NUMBERS = gymnasium.spaces.Box(-1, 1, (2, 3), np.float64)
+SHORT_NUMBERS = gymnasium.spaces.Box(-1, 1, (2, 3), np.float32)
 STATES = gymnasium.spaces.Discrete(5)
 
 
@@ -200,7 +201,7 @@ def numbered(space):
     return lambda t: ((np.arange(size) + 7 * t) % 251).reshape(space.shape)
 
 
-@pytest.mark.parametrize("space", [BYTES, BYTES_LAST, NUMBERS, STATES], ids=str)
+@pytest.mark.parametrize("space", [BYTES, BYTES_LAST, NUMBERS, SHORT_NUMBERS, STATES], ids=str)
 def test_observations_stay_as_they_were(space):
     pool = ScriptedPool(
         [PoolStep([0.0, 0.0])] * 3,

@@ -14,6 +14,7 @@ from a3cjax.types import ObservationStatistics
 from tests.tabular import random_params
 
 T, B, A = 5, 3, 4
+SCALE = np.array(37.0, np.float32)
 CORES = ["ff", "gru", "lstm"]
 RECURRENT = ["mlp_gru", "mlp_lstm"]
 
@@ -144,8 +145,8 @@ def test_image_network_equals_plain_convolutions_of_centred_pixels(torso, layers
     images = frames.transpose(0, 2, 3, 1).astype(np.float32)
     if centred:
         mean_frame = np.random.default_rng(1).uniform(0, 255, frames.shape[1:]).astype(np.float32)
-        statistics = ObservationStatistics(frames_to_blocks(mean_frame[None])[0], np.float32(37.0))
-        images = (images - mean_frame.transpose(1, 2, 0)[None]) / 37.0
+        statistics = ObservationStatistics(frames_to_blocks(mean_frame[None])[0], SCALE)
+        images = (images - mean_frame.transpose(1, 2, 0)[None]) / SCALE
     else:
         statistics, images = None, images / 255.0
     is_first = np.zeros((T, B), bool)
@@ -173,10 +174,10 @@ def test_centring_inside_the_first_layer_has_the_gradients_of_centred_pixels():
 
         return jax.grad(loss)(params)
 
-    statistics = ObservationStatistics(mean, np.float32(37.0))
+    statistics = ObservationStatistics(mean, SCALE)
     inside = gradient(params, statistics, observations)
     # Without statistics, the network divides by 255.
-    centred = (observations - mean[None, None]) / np.float32(37.0) * np.float32(255.0)
+    centred = (observations - mean[None, None]) / SCALE * np.float32(255.0)
     outside = gradient(params, None, centred)
     for a, b in zip(jax.tree.leaves(inside), jax.tree.leaves(outside), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-4 * np.max(np.abs(b)))
@@ -186,9 +187,9 @@ def test_vector_network_on_statistics_equals_it_on_centred_observations():
     observations, network, params, core_state = make("mlp_ff")
     mean = np.arange(6, dtype=np.float32)
     is_first = np.zeros((T, B), bool)
-    statistics = ObservationStatistics(mean, np.float32(3.0))
+    statistics = ObservationStatistics(mean, SCALE)
     inside, _ = network.apply(params, statistics, observations, is_first, core_state)
-    centred = (observations - mean[None, None]) / np.float32(3.0)
+    centred = (observations - mean[None, None]) / SCALE
     outside, _ = network.apply(params, None, centred, is_first, core_state)
     chex.assert_trees_all_close(inside, outside, rtol=1e-5, atol=1e-6)
 
@@ -300,6 +301,6 @@ def test_is_first_of_wrong_shape_raises(shape):
 def test_statistics_of_wrong_shape_raise():
     observations, network, params, core_state = make("atari_ff")
     mean = np.zeros(observations.shape[2:-1], np.float32)
-    statistics = ObservationStatistics(mean, np.float32(1.0))
+    statistics = ObservationStatistics(mean, SCALE)
     with pytest.raises(AssertionError):
         network.apply(params, statistics, observations, np.zeros((T, B), bool), core_state)

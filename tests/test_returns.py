@@ -165,8 +165,9 @@ def test_gradient_of_a_return_is_the_product_of_discounts():
 
 
 def test_lambda_returns_agree_with_rlax():
-    unroll = random_unroll(5, (6, 4))
-    expected = jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)(*map(jnp.asarray, unroll))
+    rewards, discounts, next_values, lambdas = unroll = random_unroll(5, (6, 4))
+    theirs = jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)
+    expected = theirs(rewards, discounts, next_values, lambdas)
     np.testing.assert_allclose(lambda_returns(*unroll), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -34,6 +34,7 @@ def test_one_failure_stops_all_and_is_raised_as_it_was(stop_event):
     began = time.monotonic()
     supervisor.start([wait_for_stop, fail_at_once, wait_for_stop], "actor-learner")
     assert stop_event.wait(10)
+    assert supervisor.has_failed
     supervisor.join(10.0)
     assert time.monotonic() - began < 5.0
     with pytest.raises(OSError, match="the emulator broke") as caught:
@@ -136,6 +137,7 @@ def test_supervisor_is_not_running_once_a_stop_is_asked_for(stop_event):
     stop_event.set()
     assert not supervisor.is_running
     supervisor.join(10.0)
+    assert not supervisor.has_failed
     supervisor.raise_failures()
 
 

@@ -304,9 +304,10 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
         time.sleep(0.001)
         if num_steps % 10 == 0 and len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.2)  # the main thread is told before the next step
+            time.sleep(0.3)  # nothing failed: the actor may finish its update
 
     watch_steps(monkeypatch, interrupt_after_two_checkpoints)
+    monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.01)
     handler = signal.getsignal(signal.SIGINT)
     config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
     summary = train(config)

@@ -64,7 +64,7 @@ def test_grad_norm_is_the_euclidean_norm_of_all_gradients():
 
 def test_statistics_of_the_snapshot_reach_the_loss():
     agent, trajectory = make_agent(), random_trajectory(0, T, B, A)
-    statistics = ObservationStatistics(np.float32(0.0), np.float32(2.0))
+    statistics = ObservationStatistics(mean=np.zeros(()), scale=np.array(2.0, np.float32))
     snapshot = make_snapshot(statistics=statistics)
     grads, _ = make_compute_gradients(agent)(snapshot, trajectory)
     expected, _ = jax.jit(jax.grad(agent.loss, has_aux=True))(
