@@ -258,8 +258,8 @@ def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> V
             vectorization_mode="sync",
             vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
         )
-    except gymnasium.error.Error as error:
-        raise ConfigError(f"env must be installed in Gymnasium, got {env_id}: {error}") from error
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
     _check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
     envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
     return VectorEnvironments(envs, discount=discount, frames_per_step=1, is_atari=False)

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -44,6 +45,10 @@ if __name__ == "__main__":
     try:
         for argument in sys.argv[1:]:
             check_override(argument, PRESETS)
+            if not argument.startswith("-"):
+                OverridesParser.create().parse_overrides([argument])
         main()
+    except OverrideParseException as error:
+        refuse(ConfigError(f"{error.override} cannot be read: {error}"))
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         refuse(error)
