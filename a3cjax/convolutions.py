@@ -72,6 +72,7 @@ def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
       AssertionError: if the shapes do not fit.
     """
     chex.assert_rank([blocks, kernel], 4)
+    chex.assert_equal(kernel.shape[0], kernel.shape[1])
     chex.assert_is_divisible(kernel.shape[0], BLOCK_SIZE)
     chex.assert_equal(blocks.shape[3], kernel.shape[2] * BLOCK_SIZE**2)
     taps = kernel.shape[0] // BLOCK_SIZE
@@ -96,6 +97,7 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
       AssertionError: if the shapes do not fit.
     """
     chex.assert_rank([inputs, kernel], 4)
+    chex.assert_equal(kernel.shape[0], kernel.shape[1])
     chex.assert_equal(inputs.shape[3], kernel.shape[2])
     chex.assert_is_divisible(kernel.shape[0], stride)
     taps = kernel.shape[0] // stride

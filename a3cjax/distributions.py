@@ -36,8 +36,9 @@ class Categorical(NamedTuple):
         """H = −Σₐ π(a|s) log π(a|s) in nats, float `[...]`, between 0 and log A."""
         log_probs = jax.nn.log_softmax(self.logits)
         probs = jnp.exp(log_probs)
-        # 0 · log 0 is 0 here; without the guard a logit of -inf gives NaN.
-        return -jnp.sum(jnp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+        # 0 · log 0 is 0 here; unguarded, a logit of -inf gives NaN. The guard stands inside the
+        # product, so that the gradient is finite, too.
+        return -jnp.sum(probs * jnp.where(probs > 0, log_probs, 0.0), axis=-1)
 
     def mode(self) -> jax.Array:
         """The most probable actions, int32 `[...]`."""

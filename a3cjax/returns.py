@@ -40,7 +40,7 @@ def lambda_returns(
     Raises:
       AssertionError: if the shapes differ or an array is not floating point.
     """
-    lambda_ = jnp.asarray(lambda_, dtype=jnp.result_type(float))
+    lambda_ = jnp.asarray(lambda_, dtype=jnp.result_type(rewards))
     if lambda_.ndim == 0:
         lambda_ = jnp.full(jnp.shape(rewards), lambda_)
     chex.assert_type([rewards, discounts, next_values, lambda_], float)

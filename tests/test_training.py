@@ -18,6 +18,7 @@ from a3cjax.config import Config, ConfigError, load_config
 from a3cjax.envs import VectorEnvironments
 from a3cjax.evaluation import evaluate_run, load_agent
 from a3cjax.metrics import EpisodeRow
+from a3cjax.supervisor import Supervisor
 from a3cjax.training import make_run_dir, train
 from tests.fakes import compilation_cache_options
 
@@ -298,15 +299,21 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
 
 
 def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatch):
-    run_dir = tmp_path / "run"
+    run_dir, is_joining, join = tmp_path / "run", threading.Event(), Supervisor.join
+
+    def tell_and_join(self, seconds):
+        is_joining.set()
+        join(self, seconds)
 
     def interrupt_after_two_checkpoints(actor, num_steps):
         time.sleep(0.001)
         if num_steps % 10 == 0 and len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
             os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.3)  # nothing failed: the actor may finish its update
+            is_joining.wait(60)
+            time.sleep(0.1)  # nothing failed: the actor may finish its update
 
     watch_steps(monkeypatch, interrupt_after_two_checkpoints)
+    monkeypatch.setattr(Supervisor, "join", tell_and_join)
     monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.01)
     handler = signal.getsignal(signal.SIGINT)
     config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
