@@ -307,7 +307,9 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
 
     def interrupt_after_two_checkpoints(actor, num_steps):
         time.sleep(0.001)
-        if num_steps % 10 == 0 and len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
+        if is_joining.is_set() or num_steps % 10:
+            return
+        if len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
             os.kill(os.getpid(), signal.SIGINT)
             is_joining.wait(60)
             time.sleep(0.1)  # nothing failed: the actor may finish its update
