@@ -1,5 +1,8 @@
 """From a configuration to the parts of a run: environments, agent, optimizer, templates."""
 
+from typing import NamedTuple
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -81,15 +84,28 @@ def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
     )
 
 
-def init_params(agent: Agent, spec: EnvironmentSpec, seed: int) -> Params:
+class RunKeys(NamedTuple):
+    """The root keys of a run's random streams; actor k folds its index into `actors`."""
+
+    init: chex.PRNGKey
+    actors: chex.PRNGKey
+    evaluation: chex.PRNGKey
+
+
+def make_keys(seed: int) -> RunKeys:
+    """The keys that a run with this seed uses, never two alike."""
+    return RunKeys(*jax.random.split(jax.random.key(seed), len(RunKeys._fields)))
+
+
+def init_params(agent: Agent, spec: EnvironmentSpec, key: chex.PRNGKey) -> Params:
     """Initial parameters for observations of this environment."""
     observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
-    return jax.jit(agent.init)(jax.random.key(seed), observations)
+    return jax.jit(agent.init)(key, observations)
 
 
 def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:
     """A checkpoint with the structure and shapes of this configuration's."""
-    params = init_params(build_agent(config, spec), spec, config.seed)
+    params = init_params(build_agent(config, spec), spec, make_keys(config.seed).init)
     statistics = None
     if config.centre_observations:
         mean = np.zeros(spec.observation_shape, np.float32)

@@ -33,7 +33,7 @@ class Config:
 
     env: str = "Pong"
     seed: int = 1
-    total_frames: int = 4_000_000
+    total_frames: int = 6_000_000
     # The agent.
     algorithm: str = "a3c"
     network: str = AUTO  # atari_ff for images, mlp_ff for anything else

@@ -14,6 +14,7 @@ from a3cjax.builders import (
     build_agent,
     build_checkpoint_template,
     build_evaluation_environments,
+    make_keys,
 )
 from a3cjax.checkpoints import Checkpointer
 from a3cjax.config import Config, load_config
@@ -121,7 +122,7 @@ def evaluate_agent(
             agent,
             snapshot,
             environments,
-            jax.random.key(config.seed),
+            make_keys(config.seed).evaluation,
             is_greedy=is_greedy,
             should_stop=should_stop,
         )

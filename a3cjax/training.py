@@ -21,6 +21,7 @@ from a3cjax.builders import (
     build_batches,
     build_optimizer,
     init_params,
+    make_keys,
     resolve,
 )
 from a3cjax.checkpoints import Checkpoint, Checkpointer
@@ -102,7 +103,8 @@ def _train(
     spec = batches[0].spec
     agent = build_agent(config, spec)
     optimizer = build_optimizer(config)
-    params = init_params(agent, spec, config.seed)
+    keys = make_keys(config.seed)
+    params = init_params(agent, spec, keys.init)
     run_dir = make_run_dir(config)
     checkpointer = Checkpointer(run_dir / "checkpoints")
     terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
@@ -130,7 +132,7 @@ def _train(
             core_state=agent.initial_state(batch.num_envs),
             environments=batch,
             store=store,
-            key=jax.random.fold_in(jax.random.key(config.seed), index),
+            key=jax.random.fold_in(keys.actors, index),
             unroll_length=config.unroll_length,
             total_frames=config.total_frames,
             report=reports.put,
