@@ -19,7 +19,8 @@ class UpdateReport(NamedTuple):
     """What one update of one actor leaves for the log.
 
     `staleness` counts the updates that others applied between this one's snapshot and
-    itself. Seconds add up to the actor's whole time for this update.
+    itself. Environment, act, learn and push seconds add up to the actor's time for this
+    update; wait and hold are parts of push.
     """
 
     actor_index: int
@@ -79,16 +80,21 @@ class ActorLearner:
             snapshot = self._store.pull()
             if snapshot.num_frames >= self._total_frames:
                 return
-            self._update(snapshot)
+            self._update(snapshot, stop_event)
 
-    def _update(self, snapshot: Snapshot) -> None:
-        trajectory, act_seconds, env_seconds = self._unroll(snapshot)
+    def _update(self, snapshot: Snapshot, stop_event: threading.Event) -> None:
+        timesteps, actions, core_state, act_seconds, env_seconds = self._unroll(
+            snapshot, stop_event
+        )
+        if stop_event.is_set():
+            return
         began = self._clock()
+        trajectory = _stack(timesteps, actions, core_state)
         grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
         learned = self._clock()
         num_steps = int(np.count_nonzero(~trajectory.is_first[1:]))
         num_frames = num_steps * self._environments.spec.frames_per_step
-        receipt = self._store.push(grads, num_frames)
+        receipt = self._store.push(grads, num_frames, snapshot.version)
         pushed = self._clock()
         self._report(
             UpdateReport(
@@ -96,7 +102,7 @@ class ActorLearner:
                 num_frames=num_frames,
                 num_steps=num_steps,
                 version=receipt.version,
-                staleness=receipt.version - 1 - snapshot.version,
+                staleness=receipt.staleness,
                 metrics=metrics,
                 episodes=self._environments.pop_episodes(),
                 env_seconds=env_seconds,
@@ -108,14 +114,23 @@ class ActorLearner:
             )
         )
 
-    def _unroll(self, snapshot: Snapshot) -> tuple[Trajectory, float, float]:
-        """Acts for T steps; the last timestep is kept and starts the next unroll."""
+    def _unroll(
+        self, snapshot: Snapshot, stop_event: threading.Event
+    ) -> tuple[list[TimeStep], list[np.ndarray], CoreState, float, float]:
+        """Acts for T steps; the last timestep is kept and starts the next unroll.
+
+        Returns:
+          T + 1 timesteps, T actions, the core state before them, seconds spent acting and
+          in the environments. Fewer steps if it was asked to stop.
+        """
         act_seconds = env_seconds = 0.0
         if self._timestep is None:
             self._timestep = self._environments.reset()
         timesteps, actions = [self._timestep], []
-        core_state_before = self._core_state
+        core_state = self._core_state
         for _ in range(self._unroll_length):
+            if stop_event.is_set():
+                break
             began = self._clock()
             action, self._core_state, self._key = self._act(
                 snapshot, timesteps[-1], self._core_state, self._key
@@ -126,13 +141,18 @@ class ActorLearner:
             env_seconds += self._clock() - acted
             act_seconds += acted - began
         self._timestep = timesteps[-1]
-        # Fresh arrays each time: JAX may alias a NumPy buffer that it was given.
-        trajectory = Trajectory(
-            observations=np.stack([timestep.observation for timestep in timesteps]),
-            actions=np.stack(actions),
-            rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
-            discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
-            is_first=np.stack([timestep.is_first for timestep in timesteps]),
-            core_state=core_state_before,
-        )
-        return trajectory, act_seconds, env_seconds
+        return timesteps, actions, core_state, act_seconds, env_seconds
+
+
+def _stack(
+    timesteps: list[TimeStep], actions: list[np.ndarray], core_state: CoreState
+) -> Trajectory:
+    """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""
+    return Trajectory(
+        observations=np.stack([timestep.observation for timestep in timesteps]),
+        actions=np.stack(actions),
+        rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
+        discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
+        is_first=np.stack([timestep.is_first for timestep in timesteps]),
+        core_state=core_state,
+    )

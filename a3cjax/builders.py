@@ -19,7 +19,7 @@ from a3cjax.envs import (
     make_environments,
 )
 from a3cjax.networks import make_network
-from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.optimizers import fill_constants, linear_annealing, make_optimizer
 from a3cjax.provenance import available_cores
 from a3cjax.types import LearnerState, ObservationStatistics, Params
 
@@ -28,19 +28,29 @@ ATARI_MAX_ABS_REWARD = 1.0
 
 
 def build_batches(config: Config) -> list[Environments]:
-    """Every actor's training environments; no two environments share a seed."""
+    """Every actor's training environments; no two environments share a seed.
+
+    Raises:
+      ConfigError: if there is no such environment, or its spaces are of another kind.
+    """
     assert config.num_actors is not None
-    first_seed = config.seed * SEEDS_PER_RUN
-    return [
-        make_environments(
-            config.env,
-            num_envs=config.envs_per_actor,
-            seed=first_seed + index * config.envs_per_actor,
-            discount=config.discount,
-            protocol=config.protocol,
-        )
-        for index in range(config.num_actors)
-    ]
+    batches: list[Environments] = []
+    try:
+        for index in range(config.num_actors):
+            batches.append(
+                make_environments(
+                    config.env,
+                    num_envs=config.envs_per_actor,
+                    seed=config.seed * SEEDS_PER_RUN + index * config.envs_per_actor,
+                    discount=config.discount,
+                    protocol=config.protocol,
+                )
+            )
+    except BaseException:
+        for batch in batches:
+            batch.close()
+        raise
+    return batches
 
 
 def build_evaluation_environments(config: Config, num_envs: int) -> Environments:
@@ -60,8 +70,18 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to for this environment.
 
     Raises:
-      ConfigError: if the network cannot read the observations.
+      ConfigError: if the network cannot read the observations, or random play would use
+        up the budget.
     """
+    assert config.num_actors is not None
+    num_envs = config.num_actors * config.envs_per_actor
+    warmup_frames = config.warmup_steps * num_envs * spec.frames_per_step
+    if warmup_frames >= config.total_frames:
+        raise ConfigError(
+            f"total_frames must be more than the {warmup_frames} of random play "
+            f"(warmup_steps={config.warmup_steps} in {num_envs} environments), "
+            f"got {config.total_frames}."
+        )
     network = config.network
     if network == AUTO:
         network = "atari_ff" if spec.is_image else "mlp_ff"
@@ -69,8 +89,20 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         raise ConfigError(
             f"network must be mlp_ff, mlp_gru or mlp_lstm for {config.env}, got {network}."
         )
-    period = config.log_period_frames or max(1, config.total_frames // 200)
-    return config.replace(network=network, log_period_frames=period)
+    try:
+        jax.eval_shape(
+            make_network(network, spec.num_actions).init,
+            jax.random.key(0),
+            np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype),
+        )
+    except AssertionError as error:
+        raise ConfigError(f"network must fit {config.env}, got {network}: {error}") from error
+    constants = fill_constants(config.optimizer, config.decay, config.epsilon, config.momentum)
+    return config.replace(
+        network=network,
+        log_period_frames=config.log_period_frames or max(1, config.total_frames // 200),
+        **constants._asdict(),
+    )
 
 
 def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:

@@ -48,6 +48,7 @@ class Checkpointer:
 
         Raises:
           FileNotFoundError: if the folder holds none.
+          ValueError: if it is of another format version.
         """
         num_frames = self._manager.latest_step()
         if num_frames is None:
@@ -60,9 +61,13 @@ class Checkpointer:
                 arrays=ocp.args.StandardRestore(abstract), counters=ocp.args.JsonRestore()
             ),
         )
-        return Checkpoint(
-            restored["arrays"]["state"], restored["arrays"]["statistics"], restored["counters"]
-        )
+        counters = restored["counters"]
+        if counters["format_version"] != FORMAT_VERSION:
+            raise ValueError(
+                f"checkpoint must have format version {FORMAT_VERSION}, "
+                f"got {counters['format_version']} in {self._manager.directory}."
+            )
+        return Checkpoint(restored["arrays"]["state"], restored["arrays"]["statistics"], counters)
 
     def close(self) -> None:
         """Frees what Orbax holds."""

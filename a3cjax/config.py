@@ -47,9 +47,9 @@ class Config:
     optimizer: str = "adam"
     learning_rate: float = 1e-3
     anneal_learning_rate: bool = True
-    decay: float = 0.999
-    epsilon: float = 1e-5
-    momentum: float = 0.0
+    decay: float | None = None  # these three: the optimizer's own
+    epsilon: float | None = None
+    momentum: float | None = None
     max_grad_norm: float | None = 40.0
     # Actors and environments.
     num_actors: int | None = None  # one for each core
@@ -73,13 +73,17 @@ class Config:
             self._check_range(name, 1, math.inf)
         for name in ("log_period_frames", "checkpoint_period_frames"):
             self._check_range(name, 1, math.inf)
-        for name in ("warmup_steps", "eval_episodes", "value_cost", "entropy_cost", "epsilon"):
+        for name in ("warmup_steps", "eval_episodes", "value_cost", "entropy_cost"):
             self._check_range(name, 0, math.inf)
         # Environment seeds are 32-bit integers, 100,000 of them for a run.
         self._check_range("seed", 0, 20_000)
-        for name in ("discount", "lambda_", "decay", "momentum"):
+        for name in ("discount", "lambda_"):
             self._check_range(name, 0, 1)
-        for name in ("learning_rate", "max_grad_norm"):
+        for name in ("decay", "momentum"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise ConfigError(f"{name} must be >= 0 and < 1, got {value}.")
+        for name in ("learning_rate", "max_grad_norm", "epsilon"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be > 0, got {value}.")
@@ -133,13 +137,11 @@ def load_config(run_dir: Path) -> Config:
 
 
 def check_override(argument: str, presets: Collection[str]) -> None:
-    """Checks the name in a command-line override `name=value`; Hydra's own flags pass.
+    """Checks the name in a command-line override `name=value`.
 
     Raises:
       ConfigError: if it is no override, or names no setting or preset.
     """
-    if argument.startswith("-"):
-        return
     name, equals, value = argument.lstrip("+~").partition("=")
     if not equals:
         raise ConfigError(f"Settings are given as name=value, got {argument}.")

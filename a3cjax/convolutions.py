@@ -50,7 +50,7 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
 
 
 def blocks_to_frames(blocks: np.ndarray) -> np.ndarray:
-    """The inverse of `frames_to_blocks`, for showing observations to people."""
+    """Undoes `frames_to_blocks`, to show observations to people; what it dropped stays lost."""
     batch_size, rows, columns, depth = blocks.shape
     channels = depth // BLOCK_SIZE**2
     frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)
@@ -76,6 +76,7 @@ def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
     chex.assert_is_divisible(kernel.shape[0], BLOCK_SIZE)
     chex.assert_equal(blocks.shape[3], kernel.shape[2] * BLOCK_SIZE**2)
     taps = kernel.shape[0] // BLOCK_SIZE
+    _assert_covers(blocks.shape[1:3], taps)
     # (tap_y, y, tap_x, x, channel, out) -> (tap_y, tap_x, (channel, y, x), out)
     kernel = kernel.reshape(taps, BLOCK_SIZE, taps, BLOCK_SIZE, *kernel.shape[2:])
     kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, blocks.shape[3], -1)
@@ -102,6 +103,7 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     chex.assert_is_divisible(kernel.shape[0], stride)
     taps = kernel.shape[0] // stride
     rows, columns = inputs.shape[1] // stride, inputs.shape[2] // stride
+    _assert_covers((rows, columns), taps)
     # (row, y, column, x·channel) -> (row, column, y·x·channel)
     inputs = inputs[:, : rows * stride, : columns * stride]
     inputs = inputs.reshape(-1, rows, stride, columns, stride * inputs.shape[3])
@@ -111,6 +113,11 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     kernel = kernel.reshape(taps, stride, taps, -1, num_out)
     kernel = kernel.transpose(0, 2, 1, 3, 4).reshape(taps, taps, -1, num_out)
     return _conv_stride_1(inputs, kernel)
+
+
+def _assert_covers(size: tuple[int, ...], taps: int) -> None:
+    if min(size) < taps:
+        raise AssertionError(f"image must cover the kernel, got {size} blocks for {taps}.")
 
 
 def _conv_stride_1(inputs: Array, kernel: Array) -> jax.Array:

@@ -26,7 +26,11 @@ class Categorical(NamedTuple):
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
     def log_prob(self, actions: Array) -> jax.Array:
-        """log π(a|s) in nats, float `[...]`, of int `[...]` actions in [0, A - 1]."""
+        """log π(a|s) in nats, float `[...]`, of int `[...]` actions in [0, A - 1].
+
+        Raises:
+          AssertionError: if the shapes do not fit or the actions are not integers.
+        """
         chex.assert_type(actions, int)
         chex.assert_shape(actions, self.logits.shape[:-1])
         log_probs = jax.nn.log_softmax(self.logits)
@@ -56,22 +60,37 @@ class DiagonalGaussian(NamedTuple):
     variance: jax.Array
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
-        """Draws actions, float `[..., D]`, unbounded."""
+        """Draws actions, float `[..., D]`, unbounded.
+
+        Raises:
+          AssertionError: here and below, if mean, variance or actions do not fit together.
+        """
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
-        return self.mean + jnp.sqrt(self.variance) * noise
+        return self.mean + jnp.sqrt(self._variances()) * noise
 
     def log_prob(self, actions: Array) -> jax.Array:
-        """Log density in nats, float `[...]`, of float `[..., D]` actions."""
+        """Log density −½ Σ_d [(a_d − μ_d)²/σ_d² + log 2πσ_d²] in nats, float `[...]`.
+
+        `actions` are float `[..., D]`.
+        """
+        chex.assert_type(actions, float)
         chex.assert_equal_shape([actions, self.mean])
-        variance = jnp.broadcast_to(self.variance, self.mean.shape)
-        squared_distance = jnp.square(actions - self.mean) / variance
-        return -0.5 * jnp.sum(squared_distance + jnp.log(2 * math.pi * variance), axis=-1)
+        variances = self._variances()
+        squared_distances = jnp.square(actions - self.mean) / variances
+        return -0.5 * jnp.sum(squared_distances + jnp.log(2 * math.pi * variances), axis=-1)
 
     def entropy(self) -> jax.Array:
         """Differential entropy ½ Σ_d (log 2πσ_d² + 1) in nats, float `[...]`."""
-        variance = jnp.broadcast_to(self.variance, self.mean.shape)
-        return 0.5 * jnp.sum(jnp.log(2 * math.pi * variance) + 1, axis=-1)
+        return 0.5 * jnp.sum(jnp.log(2 * math.pi * self._variances()) + 1, axis=-1)
 
     def mode(self) -> jax.Array:
         """The mean, float `[..., D]`."""
         return self.mean
+
+    def _variances(self) -> jax.Array:
+        """One variance for each dimension; only the last axis may be shared."""
+        chex.assert_type([self.mean, self.variance], float)
+        chex.assert_equal_shape_prefix([self.mean, self.variance], self.mean.ndim - 1)
+        chex.assert_rank(self.variance, self.mean.ndim)
+        chex.assert_is_broadcastable(self.variance.shape, self.mean.shape)
+        return jnp.broadcast_to(self.variance, self.mean.shape)

@@ -233,6 +233,8 @@ def make_environments(
             options["episodic_life"] = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Gymnasium on float64 space bounds
+        spec = envpool.make_spec(env_id, **options)
+        _check_spaces(env, spec.gymnasium_observation_space, spec.gymnasium_action_space)
         envs = envpool.make(
             env_id,
             env_type="gymnasium",
@@ -241,7 +243,6 @@ def make_environments(
             seed=seed,
             **options,
         )
-        _check_spaces(env, envs.observation_space, envs.action_space)
         return VectorEnvironments(
             envs,
             discount=discount,
@@ -260,7 +261,11 @@ def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> V
         )
     except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
-    _check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
+    try:
+        _check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
+    except ConfigError:
+        envs.close()
+        raise
     envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
     return VectorEnvironments(envs, discount=discount, frames_per_step=1, is_atari=False)
 

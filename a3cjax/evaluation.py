@@ -1,5 +1,6 @@
 """Evaluation: whole games with fixed parameters, every score kept."""
 
+import contextlib
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,9 @@ from a3cjax.checkpoints import Checkpointer
 from a3cjax.config import Config, load_config
 from a3cjax.envs import Environments, Episode
 from a3cjax.types import Snapshot
+
+MAX_EPISODE_STEPS = 200_000
+"""Agent steps after which a game counts as endless; Atari's end after 27,000."""
 
 
 class Evaluation(NamedTuple):
@@ -77,6 +81,9 @@ def evaluate(
 
     Returns:
       B episodes, or None if it was stopped.
+
+    Raises:
+      RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
     """
     if is_greedy:
         act_greedily = jax.jit(agent.act_greedily)
@@ -90,7 +97,7 @@ def evaluate(
     environments.pop_episodes()
     core_state = agent.initial_state(environments.num_envs)
     episodes: list[Episode | None] = [None] * environments.num_envs
-    while any(episode is None for episode in episodes):
+    for _ in range(MAX_EPISODE_STEPS):
         if should_stop():
             return None
         actions, core_state, key = act(
@@ -100,7 +107,10 @@ def evaluate(
         for episode in environments.pop_episodes():
             if episodes[episode.environment_index] is None:
                 episodes[episode.environment_index] = episode
-    return Evaluation([episode for episode in episodes if episode is not None], is_greedy)
+        finished = [episode for episode in episodes if episode is not None]
+        if len(finished) == environments.num_envs:
+            return Evaluation(finished, is_greedy)
+    raise RuntimeError(f"games must end within {MAX_EPISODE_STEPS} steps to be evaluated.")
 
 
 def evaluate_agent(
@@ -112,11 +122,24 @@ def evaluate_agent(
     is_greedy: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """Plays `num_episodes` games (default: as configured) on environments made for it.
+    """Plays whole games on environments made for it.
 
     Environments and actions follow from `config.seed`: a repetition gives the same scores.
+
+    Args:
+      config: of the run.
+      agent: acts.
+      snapshot: with these parameters.
+      num_episodes: how many games, >= 1; None for as many as configured.
+      is_greedy: takes the most probable action instead of sampling.
+      should_stop: asked at every step; True ends the evaluation without a result.
+
+    Returns:
+      The games, or None if it was stopped.
     """
-    environments = build_evaluation_environments(config, num_episodes or config.eval_episodes)
+    if num_episodes is None:
+        num_episodes = config.eval_episodes
+    environments = build_evaluation_environments(config, num_episodes)
     try:
         return evaluate(
             agent,
@@ -135,10 +158,21 @@ def evaluate_run(
 ) -> Evaluation:
     """Evaluates the newest checkpoint of a run folder.
 
+    Args:
+      run_dir: the folder.
+      num_episodes: how many games, >= 1; None for as many as the run was configured for, or
+        30 if that is 0.
+      is_greedy: takes the most probable action instead of sampling.
+
+    Returns:
+      The games.
+
     Raises:
       FileNotFoundError: if the folder is no run folder or holds no checkpoint.
+      ValueError: if the checkpoint is of another format.
     """
     config = load_config(run_dir)
+    num_episodes = num_episodes or config.eval_episodes or Config.eval_episodes
     agent, snapshot = load_agent(config, run_dir)
     evaluation = evaluate_agent(
         config, agent, snapshot, num_episodes=num_episodes, is_greedy=is_greedy
@@ -159,9 +193,8 @@ def load_agent(config: Config, run_dir: Path) -> tuple[Agent, Snapshot]:
     environments = build_evaluation_environments(config, 1)
     spec = environments.spec
     environments.close()
-    checkpointer = Checkpointer(folder)
-    checkpoint = checkpointer.restore(build_checkpoint_template(config, spec))
-    checkpointer.close()
+    with contextlib.closing(Checkpointer(folder)) as checkpointer:
+        checkpoint = checkpointer.restore(build_checkpoint_template(config, spec))
     counters = checkpoint.counters
     snapshot = Snapshot(
         counters["num_updates"],

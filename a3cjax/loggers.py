@@ -37,8 +37,7 @@ class CsvLogger:
     """Writes metrics.csv and episodes.csv, flushed at every row."""
 
     def __init__(self, run_dir: Path):
-        self._metrics_path = run_dir / "metrics.csv"
-        self._metrics_file = self._metrics_path.open("w", newline="")
+        self._metrics_file = (run_dir / "metrics.csv").open("w", newline="")
         self._metrics: csv.DictWriter | None = None
         self._episodes_file = (run_dir / "episodes.csv").open("w", newline="")
         self._episodes = csv.writer(self._episodes_file)
@@ -88,9 +87,10 @@ class TensorBoardLogger:
 
 
 class TerminalLogger:
-    """A table that redraws itself on a terminal, plain lines elsewhere."""
+    """A table that redraws itself on a terminal, plain lines elsewhere.
 
-    PLAIN_PERIOD_SECONDS = 10.0
+    `period_seconds` tells how often a row is wanted.
+    """
 
     def __init__(self, title: str, total_frames: int, stream: Any = None):
         self._title = title
@@ -100,19 +100,20 @@ class TerminalLogger:
         if self._console.is_terminal:
             self._live = rich.live.Live(console=self._console, refresh_per_second=4)
             self._live.start()
-        self._last_printed = -math.inf
+        else:
+            self.print(title)
+        self.period_seconds = 1.0 if self._console.is_terminal else 10.0
+
+    def print(self, message: str) -> None:
+        """Shows a line, above the table if there is one."""
+        self._console.print(message, soft_wrap=True, markup=False)
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
         """Shows the newest row."""
         if self._live is not None:
             self._live.update(self._table(row))
-        elif row["wall_seconds"] - self._last_printed >= self.PLAIN_PERIOD_SECONDS:
-            self._last_printed = row["wall_seconds"]
-            cells = (f"{name} {value}" for name, value in self._cells(row))
-            self._console.print("  ".join(cells), soft_wrap=True)
-
-    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
-        """Shows nothing: the mean return stands in the metrics."""
+        else:
+            self.print("  ".join(f"{name} {value}" for name, value in self._cells(row)))
 
     def close(self) -> None:
         """Leaves the last table on the screen."""

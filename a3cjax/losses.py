@@ -99,21 +99,23 @@ def actor_critic_loss(
 ) -> tuple[jax.Array, ActorCriticMetrics]:
     """The combined loss of A3C: summed over time, averaged over the batch.
 
-    With Aₜ = Rₜ − stop_gradient(V(sₜ)) (Mnih et al. 2016, algorithm S3):
+    With Aₜ = Rₜ − stop_gradient(V(sₜ)) (Mnih et al. 2016, algorithm S3) and mₜ the mask:
 
-      L = mean_B Σₜ [−log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
+      L = mean_B Σₜ mₜ [−log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
 
     The sum over time is the paper's: it accumulates the gradients of the t_max steps.
-    An optimizer's epsilon and a clipping norm are to be read against this scale.
+    An optimizer's epsilon and a clipping norm are to be read against this scale. A masked
+    step is left out of the sum; the mean still divides by B.
 
     Args:
       distribution: the policy at each step, leading axes `[T, B]` (or `[T]`).
       values: float `[T, B]`, V(sₜ).
       actions: int `[T, B]`, or float `[T, B, D]` for a Gaussian, the actions taken.
       returns: float `[T, B]`, Rₜ, treated as constants.
-      value_cost: c_v, weight of the value loss.
-      entropy_cost: β, weight of the entropy.
-      mask: bool or float `[T, B]`, keeps the steps where it is 1; None keeps all.
+      value_cost: c_v, weight of the value loss (½: Mnih by e-mail, muupan/async-rl wiki).
+      entropy_cost: β, weight of the entropy (0.01: Mnih et al. 2016, section 8).
+      mask: bool or float `[T, B]` of zeros and ones, keeps the steps where it is 1, whatever
+        numbers stand at the others; None keeps all.
 
     Returns:
       The scalar loss, and its parts before weighting as averages over kept steps
@@ -127,20 +129,22 @@ def actor_critic_loss(
     entropies = distribution.entropy()
     chex.assert_equal_shape([log_probs, entropies, values, returns])
     chex.assert_axis_dimension_gt(values, 0, 0)
-    if mask is None:
-        mask = jnp.ones_like(values)
-    chex.assert_equal_shape([values, mask])
-    mask = jnp.asarray(mask, values.dtype)
+    is_kept = jnp.ones(jnp.shape(values), bool) if mask is None else jnp.asarray(mask) > 0
+    chex.assert_equal_shape([values, is_kept])
+    # Replaced before they meet, not multiplied after: 0 · NaN and 0 · inf are NaN.
+    log_probs, entropies, values, returns = (
+        jnp.where(is_kept, x, 0.0) for x in (log_probs, entropies, values, returns)
+    )
 
-    advantages = jnp.asarray(returns) - jax.lax.stop_gradient(values)
-    policy_losses = mask * policy_gradient_loss(log_probs, advantages)
-    value_losses = mask * value_loss(values, returns)
-    entropy_losses = mask * entropy_loss(entropies)
+    advantages = returns - jax.lax.stop_gradient(values)
+    policy_losses = policy_gradient_loss(log_probs, advantages)
+    value_losses = value_loss(values, returns)
+    entropy_losses = entropy_loss(entropies)
 
     losses = policy_losses + value_cost * value_losses + entropy_cost * entropy_losses
     loss = jnp.mean(jnp.sum(losses, axis=0))
 
-    num_kept = jnp.maximum(jnp.sum(mask), 1.0)
+    num_kept = jnp.maximum(jnp.sum(is_kept), 1)
     metrics = ActorCriticMetrics(
         policy_loss=jnp.sum(policy_losses) / num_kept,
         value_loss=jnp.sum(value_losses) / num_kept,

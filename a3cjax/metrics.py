@@ -2,7 +2,6 @@
 
 import collections
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,15 @@ from a3cjax.actor_learner import UpdateReport
 
 RETURN_WINDOW = 100
 """Episodes over which the mean training return is taken."""
+
+
+_PARTS = ("env", "act", "learn", "push")
+_SUMMED = (
+    "num_frames",
+    "num_steps",
+    "staleness",
+    *(f"{part}_seconds" for part in (*_PARTS, "wait", "hold")),
+)
 
 
 class EpisodeRow(NamedTuple):
@@ -24,16 +32,28 @@ class EpisodeRow(NamedTuple):
 
 
 class MetricsWindow:
-    """Sums up reports between two logging periods, and the last episodes beyond them."""
+    """Sums up reports between two rows, and the last episodes beyond them."""
 
     def __init__(self):
         self._returns: collections.deque[float] = collections.deque(maxlen=RETURN_WINDOW)
-        self._reports: list[UpdateReport] = []
         self._num_episodes = 0
+        self._start_period()
+
+    def _start_period(self) -> None:
+        self.num_updates = 0
+        self._staleness_max = 0
+        self._sums: dict[str, float] = collections.defaultdict(float)
+        self._scalar_sums: dict[str, float] = collections.defaultdict(float)
 
     def add(self, report: UpdateReport) -> None:
-        """Takes in one update."""
-        self._reports.append(report)
+        """Takes in one update; nothing of it is kept but sums."""
+        self.num_updates += 1
+        for name in _SUMMED:
+            self._sums[name] += getattr(report, name)
+        for name, value in report.metrics.parts._asdict().items():
+            self._scalar_sums[name] += float(value)
+        self._scalar_sums["grad_norm"] += float(report.metrics.grad_norm)
+        self._staleness_max = max(self._staleness_max, report.staleness)
         self._returns.extend(episode.episode_return for episode in report.episodes)
         self._num_episodes += len(report.episodes)
 
@@ -42,47 +62,27 @@ class MetricsWindow:
         """Mean raw return of the last 100 episodes; NaN before the first."""
         return float(np.mean(self._returns)) if self._returns else math.nan
 
-    def pop_row(self, *, num_frames: int, num_updates: int, wall_seconds: float, seconds: float):
+    def pop_row(
+        self, *, num_frames: int, num_updates: int, wall_seconds: float, seconds: float
+    ) -> dict[str, float]:
         """One row over the `seconds` since the last, as name -> number; starts a new period."""
-        reports, self._reports = self._reports, []
-        frames = sum(report.num_frames for report in reports)
-        steps = sum(report.num_steps for report in reports)
-        times = {
-            part: sum(getattr(report, f"{part}_seconds") for report in reports)
-            for part in ("env", "act", "learn", "push", "wait", "hold")
-        }
-        actor_seconds = sum(times[part] for part in ("env", "act", "learn", "push")) or math.nan
+        sums, count = self._sums, self.num_updates or math.nan
+        actor_seconds = sum(sums[f"{part}_seconds"] for part in _PARTS) or math.nan
         row: dict[str, float] = {
             "num_frames": num_frames,
             "num_updates": num_updates,
             "wall_seconds": round(wall_seconds, 3),
-            "frames_per_second": frames / seconds,
-            "steps_per_second": steps / seconds,
+            "frames_per_second": sums["num_frames"] / seconds,
+            "steps_per_second": sums["num_steps"] / seconds,
             "num_episodes": self._num_episodes,
             "episode_return_mean": self.mean_return,
-            **_mean_scalars(reports),
-            "staleness_mean": _mean([report.staleness for report in reports]),
-            "staleness_max": max((report.staleness for report in reports), default=0),
-            "lock_wait_fraction": times["wait"] / actor_seconds,
-            "lock_hold_fraction": times["hold"] / actor_seconds,
+            **{name: total / count for name, total in self._scalar_sums.items()},
+            "staleness_mean": sums["staleness"] / count,
+            "staleness_max": self._staleness_max,
+            "lock_wait_fraction": sums["wait_seconds"] / actor_seconds,
+            "lock_hold_fraction": sums["hold_seconds"] / actor_seconds,
         }
-        for part in ("env", "act", "learn", "push"):
-            row[f"{part}_fraction"] = times[part] / actor_seconds
+        for part in _PARTS:
+            row[f"{part}_fraction"] = sums[f"{part}_seconds"] / actor_seconds
+        self._start_period()
         return row
-
-
-def _mean_scalars(reports: Sequence[UpdateReport]) -> dict[str, float]:
-    """Means of the scalars that the compiled gradient returned."""
-    if not reports:
-        return {}
-    names = reports[0].metrics.loss._fields
-    means = {
-        name: _mean([float(getattr(report.metrics.loss, name)) for report in reports])
-        for name in names
-    }
-    means["grad_norm"] = _mean([float(report.metrics.grad_norm) for report in reports])
-    return means
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if len(values) else math.nan

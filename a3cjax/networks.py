@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from a3cjax.convolutions import conv_of_blocks, conv_valid
+from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid
 from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
 # Flax's default for Dense, used for the convolutions, too.
@@ -49,9 +49,8 @@ class ImageTorso(nn.Module):
     @nn.compact
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
         """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
-        if statistics is None:
-            statistics = ObservationStatistics(jnp.zeros(()), jnp.full((), 255.0))
-        num_in = observations.shape[-1] // 16
+        scale = 255.0 if statistics is None else statistics.scale
+        num_in = observations.shape[-1] // BLOCK_SIZE**2
         x = observations
         for i, (channels, size, stride) in enumerate(self.layers):
             shape = (size, size, num_in, channels)
@@ -60,22 +59,18 @@ class ImageTorso(nn.Module):
             if i == 0:
                 # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes
                 # enter the first layer as they are, and centring costs nothing.
-                kernel = kernel / statistics.scale
-                bias = bias[None, None, None] - _conv_of_mean(statistics.mean, kernel, x.shape)
-                x = conv_of_blocks(x, kernel) + bias
+                chex.assert_equal(stride, BLOCK_SIZE)
+                kernel = kernel / scale
+                x = conv_of_blocks(x, kernel)
+                if statistics is not None:
+                    chex.assert_shape(statistics.mean, observations.shape[1:])
+                    x -= conv_of_blocks(statistics.mean[None], kernel)
             else:
-                x = conv_valid(x, kernel, stride) + bias[None, None, None]
-            x = nn.relu(x)
+                x = conv_valid(x, kernel, stride)
+            x = nn.relu(x + bias[None, None, None])
             num_in = channels
         x = x.reshape(x.shape[0], -1)
         return nn.relu(nn.Dense(self.hidden_size)(x))
-
-
-def _conv_of_mean(mean: Array, kernel: Array, shape: tuple[int, ...]) -> jax.Array:
-    if jnp.ndim(mean) == 0:
-        return jnp.zeros((1, 1, 1, kernel.shape[-1]), kernel.dtype)  # not centred
-    chex.assert_shape(mean, shape[1:])
-    return conv_of_blocks(mean[None], kernel)
 
 
 class VectorTorso(nn.Module):
@@ -145,7 +140,7 @@ NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, method
 _TORSOS: dict[str, Callable[[], Any]] = {
     "atari": lambda: ImageTorso(layers=PAPER_LAYERS, hidden_size=256),
     "nature": lambda: ImageTorso(layers=NATURE_LAYERS, hidden_size=512),
-    "mlp": lambda: VectorTorso(hidden_sizes=(64, 64)),
+    "mlp": lambda: VectorTorso(hidden_sizes=(64, 64)),  # our choice
 }
 _CELLS: dict[str, Callable[[], nn.RNNCellBase | None]] = {
     "ff": lambda: None,

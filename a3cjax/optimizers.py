@@ -1,36 +1,58 @@
-"""Optimizers of the paper and schedules over frames, as optax transformations.
+"""Optimizers, the paper's and Adam, and schedules over frames, as optax transformations.
 
 The learning rate follows the number of emulator frames, not of updates: asynchronous
 actors do not know how many updates a budget of frames will hold.
 """
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-OPTIMIZER_NAMES = ("rmsprop", "adam", "sgd")
 
-Schedule = Callable[[Any], Any]
-"""Maps the number of frames so far to a learning rate."""
+class OptimizerConstants(NamedTuple):
+    """Floats that optimizers have in common by name; None where one has no such thing."""
+
+    decay: Any
+    epsilon: Any
+    momentum: Any
 
 
-def linear_annealing(learning_rate: float, total_frames: int) -> Schedule:
+DEFAULT_CONSTANTS = {
+    # Mnih et al. 2016: g shared, no momentum; 0.99 and 0.1 by e-mail, muupan/async-rl wiki.
+    "rmsprop": OptimizerConstants(decay=0.99, epsilon=0.1, momentum=None),
+    # The momentum of stale updates is enough: docs/decisions.md.
+    "adam": OptimizerConstants(decay=0.999, epsilon=1e-5, momentum=0.0),
+    "sgd": OptimizerConstants(decay=None, epsilon=None, momentum=0.99),  # our choice
+}
+OPTIMIZER_NAMES = tuple(DEFAULT_CONSTANTS)
+
+
+def fill_constants(
+    name: str, decay: float | None, epsilon: float | None, momentum: float | None
+) -> OptimizerConstants:
+    """The constants given, and the optimizer's own where None is given."""
+    given = OptimizerConstants(decay, epsilon, momentum)
+    pairs = zip(given, DEFAULT_CONSTANTS[name], strict=True)
+    return OptimizerConstants(*(own if value is None else value for value, own in pairs))
+
+
+def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
     """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8)."""
     return optax.linear_schedule(learning_rate, 0.0, total_frames)
 
 
-def scale_by_frames(schedule: Schedule) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by −schedule(num_frames); `update` takes `num_frames` by name."""
+def scale_by_frames(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiplies updates by −schedule(num_frames).
+
+    `update` takes `num_frames` by name: the emulator frames of all updates before this one.
+    """
 
     def update(updates, state, params=None, **extra_args):
         del params
-        scale = -schedule(extra_args["num_frames"])
-        return jax.tree.map(
-            lambda update: jnp.asarray(scale, update.dtype) * update, updates
-        ), state
+        scale = -jnp.asarray(schedule(extra_args["num_frames"]))
+        return jax.tree.map(lambda update: scale.astype(update.dtype) * update, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
@@ -38,38 +60,51 @@ def scale_by_frames(schedule: Schedule) -> optax.GradientTransformationExtraArgs
 def make_optimizer(
     name: str,
     *,
-    schedule: Schedule,
-    decay: float = 0.99,
-    epsilon: float = 0.1,
-    momentum: float = 0.9,
+    schedule: optax.Schedule,
+    decay: float | None = None,
+    epsilon: float | None = None,
+    momentum: float | None = None,
     max_grad_norm: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Builds the transformation that turns accumulated gradients into updates.
 
     Args:
-      name: `rmsprop` (g ← αg + (1 − α)Δ², θ ← θ − ηΔ/√(g + ε), Mnih et al. 2016, eq. 8),
-        `adam` (Kingma & Ba 2015) or `sgd` (with momentum, Mnih et al. 2016, section 4.5).
+      name: `rmsprop` (g ← αg + (1 − α)Δ², θ ← θ − ηΔ/√(g + ε), Mnih et al. 2016, section 4),
+        `adam` (Kingma & Ba 2015) or `sgd` (m ← αm + (1 − α)Δ, θ ← θ − ηm, Mnih et al. 2016,
+        section 7; there every thread has its own m, here it is shared).
       schedule: learning rate η by number of frames.
-      decay: α of RMSProp and β₂ of Adam.
-      epsilon: added inside the root by RMSProp and outside by Adam. To be read against the
-        size of the gradient, which sums over the unroll.
-      momentum: of SGD, and β₁ of Adam.
+      decay: α of RMSProp and β₂ of Adam, in [0, 1). None for this and the next two means
+        the optimizer's own in `DEFAULT_CONSTANTS`; what it does not have is ignored.
+      epsilon: > 0, added inside the root by RMSProp and outside by Adam. To be read against
+        the size of the gradient, which sums over the unroll.
+      momentum: α of SGD and β₁ of Adam, in [0, 1).
       max_grad_norm: gradients with a larger global norm are scaled down to it; None never.
 
     Returns:
       A transformation whose `update` takes `num_frames` by name.
 
     Raises:
-      ValueError: if there is no optimizer of that name.
+      ValueError: if there is no optimizer of that name, or a constant is out of range.
     """
-    if name == "rmsprop":
-        scaling = optax.scale_by_rms(decay=decay, eps=epsilon, eps_in_sqrt=True)
-    elif name == "adam":
-        scaling = optax.scale_by_adam(b1=momentum, b2=decay, eps=epsilon)
-    elif name == "sgd":
-        scaling = optax.trace(decay=momentum)
-    else:
+    if name not in DEFAULT_CONSTANTS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_NAMES)}, got {name}.")
+    constants = fill_constants(name, decay, epsilon, momentum)
+    # Beyond these the first update divides zero by zero.
+    for label in ("decay", "momentum"):
+        value = getattr(constants, label)
+        if value is not None and not 0 <= value < 1:
+            raise ValueError(f"{label} must be in [0, 1), got {value}.")
+    if name != "sgd" and not constants.epsilon > 0:
+        raise ValueError(f"epsilon must be > 0, got {constants.epsilon}.")
+
+    if name == "rmsprop":
+        scaling = optax.scale_by_rms(decay=constants.decay, eps=constants.epsilon, eps_in_sqrt=True)
+    elif name == "adam":
+        scaling = optax.scale_by_adam(
+            b1=constants.momentum, b2=constants.decay, eps=constants.epsilon
+        )
+    else:
+        scaling = optax.ema(constants.momentum, debias=False)
     clipping = (
         optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
     )

@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
-import jax
 import numpy as np
 
 from a3cjax.types import LearnerState, ObservationStatistics, Params, Snapshot
@@ -13,9 +12,14 @@ from a3cjax.updates import ApplyGradients
 
 
 class Receipt(NamedTuple):
-    """What a push answers: the version it made, and seconds spent on the lock."""
+    """What a push answers: the version it made, and seconds spent on the lock.
+
+    `staleness` counts the updates by others since the version that the gradient was
+    computed at.
+    """
 
     version: int
+    staleness: int
     wait_seconds: float
     hold_seconds: float
 
@@ -27,8 +31,8 @@ class ParameterStore(Protocol):
         """The newest parameters."""
         ...
 
-    def push(self, grads: Params, num_frames: int) -> Receipt:
-        """Applies one gradient, computed from `num_frames` new emulator frames."""
+    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
+        """Applies one gradient: of `num_frames` new emulator frames, at parameters `version`."""
         ...
 
 
@@ -62,25 +66,25 @@ class SharedParameters:
         """The newest parameters and the optimizer state that belongs to them; never blocks."""
         return self._published
 
-    def push(self, grads: Params, num_frames: int) -> Receipt:
+    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
         """Applies one gradient to the newest parameters, whatever it was computed from.
 
         Args:
           grads: a pytree like the parameters.
           num_frames: emulator frames that the gradient was computed from.
+          version: of the snapshot that it was computed at.
 
         Returns:
-          The new version and the time spent waiting for and holding the lock.
+          The new version, the staleness, and the time spent waiting for and holding the lock.
         """
         asked = self._clock()
         with self._lock:
             entered = self._clock()
             state, old = self._published
             state = self._apply_gradients(state, grads, np.float32(old.num_frames))
-            jax.block_until_ready(state)
             new = Snapshot(
                 old.version + 1, old.num_frames + num_frames, state.params, old.statistics
             )
             self._published = (state, new)
-            left = self._clock()
-        return Receipt(new.version, entered - asked, left - entered)
+        left = self._clock()
+        return Receipt(new.version, old.version - version, entered - asked, left - entered)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,16 @@ def describe_machine() -> dict[str, str | int]:
 
 
 def describe_commit() -> str:
-    """The commit of the checkout this package lies in, `+changes` if files differ from it."""
+    """The commit of the checkout this package lies in, `+changes` if files differ from it.
+
+    `unknown` where the package is installed instead, even inside some other checkout.
+    """
     folder = Path(__file__).parent
     git = ["git", "-C", str(folder)]
     try:
+        subprocess.run(
+            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True
+        )
         commit = subprocess.run(
             [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
         )
@@ -61,4 +68,4 @@ def describe_command() -> str:
     """The command line as it was typed, with the program's path shortened."""
     program = Path(sys.argv[0])
     name = f"{program.parent.name}/{program.name}" if program.parent.name else program.name
-    return " ".join(["python", name, *sys.argv[1:]])
+    return shlex.join(["python", name, *sys.argv[1:]])

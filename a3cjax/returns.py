@@ -40,19 +40,18 @@ def lambda_returns(
     Raises:
       AssertionError: if the shapes differ or an array is not floating point.
     """
-    lambda_ = jnp.asarray(lambda_, dtype=jnp.result_type(rewards))
-    if lambda_.ndim == 0:
+    chex.assert_type([rewards, discounts, next_values], float)
+    if jnp.ndim(lambda_) == 0:
         lambda_ = jnp.full(jnp.shape(rewards), lambda_)
-    chex.assert_type([rewards, discounts, next_values, lambda_], float)
     chex.assert_equal_shape([rewards, discounts, next_values, lambda_])
+    dtype = jnp.result_type(rewards, discounts, next_values)
+    transitions = tuple(jnp.asarray(x, dtype) for x in (rewards, discounts, next_values, lambda_))
 
     def one_step_back(return_t, transition):
         reward_t, discount_t, value_t, lambda_t = transition
         return_tm1 = reward_t + discount_t * ((1 - lambda_t) * value_t + lambda_t * return_t)
         return return_tm1, return_tm1
 
-    transitions = (rewards, discounts, next_values, lambda_)
-    transitions = jax.tree.map(jnp.asarray, transitions)
     _, returns = jax.lax.scan(one_step_back, transitions[2][-1], transitions, reverse=True)
     return returns
 
@@ -85,9 +84,10 @@ def n_step_returns(rewards: Array, discounts: Array, bootstrap_value: Array) -> 
         return_tm1 = reward_t + discount_t * return_t
         return return_tm1, return_tm1
 
-    transitions = (jnp.asarray(rewards), jnp.asarray(discounts))
+    dtype = jnp.result_type(rewards, discounts, bootstrap_value)
+    transitions = (jnp.asarray(rewards, dtype), jnp.asarray(discounts, dtype))
     _, returns = jax.lax.scan(
-        one_step_back, jnp.asarray(bootstrap_value), transitions, reverse=True
+        one_step_back, jnp.asarray(bootstrap_value, dtype), transitions, reverse=True
     )
     return returns
 

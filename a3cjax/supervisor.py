@@ -53,19 +53,38 @@ class Supervisor:
             self._failures.append(RuntimeError(f"still running after {seconds} s: {stuck}"))
 
     def raise_failures(self) -> None:
-        """Raises what threads raised: a single failure as it is, several as a group."""
-        if len(self._failures) == 1:
-            raise self._failures[0]
-        if self._failures:
-            raise BaseExceptionGroup("several threads failed", self._failures)
+        """Raises what threads raised: a single failure as it is, several as a group.
+
+        What is not an Exception comes wrapped in a RuntimeError: a SystemExit of foreign
+        code must not end the program as if nothing had happened.
+        """
+        failures = [_as_exception(failure) for failure in self._failures]
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup("several threads failed", failures)
+
+
+def _as_exception(failure: BaseException) -> Exception:
+    if isinstance(failure, Exception):
+        return failure
+    wrapped = RuntimeError(f"a thread ended by {failure!r}")
+    wrapped.__cause__ = failure
+    return wrapped
 
 
 class SignalStop:
-    """Turns the first SIGINT or SIGTERM into a set event; the second acts as usual."""
+    """Remembers the first SIGINT or SIGTERM; the second acts as usual.
 
-    def __init__(self, stop_event: threading.Event):
-        self._stop_event = stop_event
+    The handler takes no lock: it may interrupt the main thread while that holds one.
+    """
+
+    def __init__(self):
         self.signal_number: int | None = None
+
+    def is_set(self) -> bool:
+        """Whether a signal came."""
+        return self.signal_number is not None
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
@@ -77,7 +96,6 @@ class SignalStop:
 
         def handle(number: int, _frame) -> None:
             self.signal_number = number
-            self._stop_event.set()
             for other, handler in previous.items():
                 signal.signal(other, handler)
 

@@ -1,21 +1,17 @@
 """`train`: builds a run from its configuration, starts the actors, watches, stops, saves."""
 
-import dataclasses
-import datetime
-import json
-import math
-import queue
+import contextlib
+import signal
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
-import yaml
 
 from a3cjax import provenance
-from a3cjax.actor_learner import ActorLearner, UpdateReport
+from a3cjax.actor_learner import ActorLearner
+from a3cjax.agents import Agent
 from a3cjax.builders import (
     build_agent,
     build_batches,
@@ -25,37 +21,24 @@ from a3cjax.builders import (
     resolve,
 )
 from a3cjax.checkpoints import Checkpoint, Checkpointer
-from a3cjax.config import Config, ConfigError
+from a3cjax.config import Config
 from a3cjax.envs import Environments
-from a3cjax.evaluation import Evaluation, evaluate_agent
-from a3cjax.loggers import CsvLogger, Logger, TensorBoardLogger, TerminalLogger, print_evaluation
-from a3cjax.metrics import EpisodeRow, MetricsWindow
+from a3cjax.evaluation import evaluate_agent
+from a3cjax.journal import Journal
+from a3cjax.loggers import CsvLogger, TensorBoardLogger, TerminalLogger, print_evaluation
 from a3cjax.parameters import SharedParameters
 from a3cjax.plotting import plot_curves
+from a3cjax.run_folder import Summary, check_run_dir, make_run_dir, write_summary
 from a3cjax.supervisor import SignalStop, Supervisor
-from a3cjax.types import LearnerState
+from a3cjax.types import LearnerState, Snapshot
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 from a3cjax.warmup import warm_up
 
 POLL_SECONDS = 0.1
-# After a failure the run must end soon; asked to stop, an actor may finish its update, which
-# includes compiling it when the run has just begun.
+# After a failure the run must end soon; asked to stop, an actor may finish its step or
+# gradient, which includes compiling it when the run has just begun.
 FAILURE_JOIN_SECONDS = 5.0
 STOP_JOIN_SECONDS = 60.0
-
-
-class Summary(NamedTuple):
-    """What a run came to.
-
-    `evaluation` is None where none was asked for or a signal ended the run;
-    `signal_number` is None unless one did.
-    """
-
-    run_dir: Path
-    num_frames: int
-    wall_seconds: float
-    evaluation: Evaluation | None
-    signal_number: int | None
 
 
 def train(config: Config) -> Summary:
@@ -69,21 +52,21 @@ def train(config: Config) -> Summary:
 
     Raises:
       ConfigError: before anything is written, if a setting does not fit the environment.
-      BaseException: whatever an actor raised, as it is; several failures come as a
-        BaseExceptionGroup. What was learned until then is saved.
+      Exception: whatever an actor raised, as it is; several failures come as an
+        ExceptionGroup. What was learned until then is saved.
     """
     configure_jax()
-    stop_event = threading.Event()
-    signal_stop = SignalStop(stop_event)
+    commit = provenance.describe_commit()
+    check_run_dir(config)
     config = config.replace(num_actors=config.num_actors or provenance.available_cores())
-    batches = build_batches(config)
-    try:
-        config = resolve(config, batches[0].spec)
-        with signal_stop.installed():
-            return _train(config, batches, stop_event, signal_stop)
-    finally:
+    signal_stop = SignalStop()
+    with contextlib.ExitStack() as stack:
+        batches = build_batches(config)
         for batch in batches:
-            batch.close()
+            stack.callback(batch.close)
+        config = resolve(config, batches[0].spec)
+        stack.enter_context(signal_stop.installed())
+        return _train(config, batches, signal_stop, commit)
 
 
 def configure_jax() -> None:
@@ -94,168 +77,125 @@ def configure_jax() -> None:
 
 
 def _train(
-    config: Config,
-    batches: Sequence[Environments],
-    stop_event: threading.Event,
-    signal_stop: SignalStop,
+    config: Config, batches: Sequence[Environments], signal_stop: SignalStop, commit: str
 ) -> Summary:
-    began = time.monotonic()
-    spec = batches[0].spec
-    agent = build_agent(config, spec)
-    optimizer = build_optimizer(config)
-    keys = make_keys(config.seed)
-    params = init_params(agent, spec, keys.init)
+    agent = build_agent(config, batches[0].spec)
     run_dir = make_run_dir(config)
-    checkpointer = Checkpointer(run_dir / "checkpoints")
-    terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
-    loggers: list[Logger] = [CsvLogger(run_dir), TensorBoardLogger(run_dir), terminal]
-
-    timesteps, statistics = warm_up(
-        batches, config.warmup_steps, config.seed, gather=config.centre_observations
-    )
-    store = SharedParameters(
-        LearnerState(params, optimizer.init(params)),
-        make_apply_gradients(optimizer),
-        statistics=statistics,
-        # Random play costs frames too.
-        num_frames=config.warmup_steps
-        * sum(batch.num_envs for batch in batches)
-        * spec.frames_per_step,
-    )
-    reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
-    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    actors = [
-        ActorLearner(
-            index,
-            act=act,
-            compute_gradients=compute_gradients,
-            core_state=agent.initial_state(batch.num_envs),
-            environments=batch,
-            store=store,
-            key=jax.random.fold_in(keys.actors, index),
-            unroll_length=config.unroll_length,
-            total_frames=config.total_frames,
-            report=reports.put,
-            timestep=timestep,
-        )
-        for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True))
-    ]
-    supervisor = Supervisor(stop_event)
-    supervisor.start([actor.run for actor in actors], "actor-learner")
-    journal = _Journal(config, store, reports, loggers, began)
-    try:
-        while supervisor.is_running:
-            journal.write()
-            if journal.checkpoint_is_due():
-                save(checkpointer, store, began)
-            stop_event.wait(POLL_SECONDS)
-    finally:
-        stop_event.set()
-        supervisor.join(FAILURE_JOIN_SECONDS if supervisor.has_failed else STOP_JOIN_SECONDS)
-        journal.write(is_last=True)
-        for logger in loggers:
-            logger.close()
-        save(checkpointer, store, began)
-        checkpointer.close()
-    supervisor.raise_failures()
-
-    training_seconds = time.monotonic() - began
-    snapshot = store.pull()
+    began = time.monotonic()
+    snapshot, mean_return = _learn(config, agent, batches, run_dir, signal_stop)
+    seconds = time.monotonic() - began
     evaluation = None
-    if config.eval_episodes and signal_stop.signal_number is None:
-        evaluation = evaluate_agent(
-            config,
-            agent,
-            snapshot,
-            should_stop=lambda: signal_stop.signal_number is not None,
-        )
+    if config.eval_episodes and not signal_stop.is_set():
+        evaluation = evaluate_agent(config, agent, snapshot, should_stop=signal_stop.is_set)
     if evaluation is not None:
         print_evaluation(evaluation)
-    plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
     summary = Summary(
-        run_dir, snapshot.num_frames, training_seconds, evaluation, signal_stop.signal_number
+        run_dir,
+        snapshot.num_frames,
+        snapshot.version,
+        seconds,
+        mean_return,
+        evaluation,
+        signal_stop.signal_number,
     )
-    write_summary(config, summary, num_updates=snapshot.version, mean_return=journal.mean_return)
+    write_summary(config, summary, commit)
+    plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
     return summary
 
 
-class _Journal:
-    """Turns the actors' reports into rows, a row a logging period, and tells what is due."""
+def _learn(
+    config: Config,
+    agent: Agent,
+    batches: Sequence[Environments],
+    run_dir: Path,
+    signal_stop: SignalStop,
+) -> tuple[Snapshot, float]:
+    """The learning itself: from random play to the last checkpoint.
 
-    def __init__(
-        self,
-        config: Config,
-        store: SharedParameters,
-        reports: "queue.SimpleQueue[UpdateReport]",
-        loggers: Sequence[Logger],
-        began: float,
-    ):
-        self._config = config
-        self._store = store
-        self._reports = reports
-        self._loggers = loggers
-        self._began = began
-        self._window = MetricsWindow()
-        self._num_frames = store.pull().num_frames
-        self._num_updates = 0
-        self._row_frames = self._num_frames
-        self._row_time = time.monotonic()
-        self._checkpoint_frames = self._num_frames
+    Returns:
+      The final parameters, and the mean return of the last 100 training episodes.
+    """
+    began = time.monotonic()
+    spec, keys = batches[0].spec, make_keys(config.seed)
+    optimizer = build_optimizer(config)
+    with contextlib.ExitStack() as stack:
+        checkpointer = Checkpointer(run_dir / "checkpoints")
+        terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
+        loggers = [CsvLogger(run_dir), TensorBoardLogger(run_dir)]
+        for resource in (checkpointer, *loggers, terminal):
+            stack.callback(resource.close)
 
-    @property
-    def mean_return(self) -> float:
-        """Mean raw return of the last 100 training episodes."""
-        return self._window.mean_return
-
-    def write(self, *, is_last: bool = False) -> None:
-        """Takes in what the actors reported, and writes the rows that are due."""
-        episodes = []
-        while True:
-            try:
-                report = self._reports.get_nowait()
-            except queue.Empty:
-                break
-            self._num_frames += report.num_frames
-            self._num_updates += 1
-            self._window.add(report)
-            wall_seconds = round(time.monotonic() - self._began, 3)
-            episodes += [
-                EpisodeRow(
-                    self._num_frames,
-                    wall_seconds,
-                    report.actor_index,
-                    episode.episode_return,
-                    episode.episode_length,
-                )
-                for episode in report.episodes
-            ]
-        if episodes:
-            for logger in self._loggers:
-                logger.write_episodes(episodes)
-        assert self._config.log_period_frames is not None
-        frames_since = self._num_frames - self._row_frames
-        if frames_since >= self._config.log_period_frames or (is_last and frames_since):
-            now = time.monotonic()
-            row = self._window.pop_row(
-                num_frames=self._num_frames,
-                num_updates=self._num_updates,
-                wall_seconds=now - self._began,
-                seconds=now - self._row_time,
+        timesteps, statistics, num_steps = warm_up(
+            batches,
+            config.warmup_steps,
+            config.seed,
+            gather=config.centre_observations,
+            should_stop=signal_stop.is_set,
+        )
+        params = init_params(agent, spec, keys.init)
+        store = SharedParameters(
+            LearnerState(params, optimizer.init(params)),
+            make_apply_gradients(optimizer),
+            statistics=statistics,
+            num_frames=num_steps * spec.frames_per_step,  # random play costs frames, too
+        )
+        assert config.log_period_frames is not None
+        journal = Journal(
+            loggers,
+            terminal,
+            num_frames=store.pull().num_frames,
+            period_frames=config.log_period_frames,
+            began=began,
+        )
+        act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+        actors = [
+            ActorLearner(
+                index,
+                act=act,
+                compute_gradients=compute_gradients,
+                core_state=agent.initial_state(batch.num_envs),
+                environments=batch,
+                store=store,
+                key=jax.random.fold_in(keys.actors, index),
+                unroll_length=config.unroll_length,
+                total_frames=config.total_frames,
+                report=journal.reports.put,
+                timestep=timestep,
             )
-            self._row_frames, self._row_time = self._num_frames, now
-            for logger in self._loggers:
-                logger.write_metrics(row)
+            for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True))
+        ]
+        stop_event = threading.Event()
+        supervisor = Supervisor(stop_event)
+        supervisor.start([actor.run for actor in actors], "actor-learner")
+        saved_frames = store.pull().num_frames
+        try:
+            while supervisor.is_running and not signal_stop.is_set():
+                journal.write()
+                if store.pull().num_frames - saved_frames >= config.checkpoint_period_frames:
+                    saved_frames = save(checkpointer, store, began)
+                stop_event.wait(POLL_SECONDS)
+        finally:
+            stop_event.set()
+            if signal_stop.signal_number is not None:
+                name = signal.Signals(signal_stop.signal_number).name
+                terminal.print(f"{name}: stopping, then saving to {run_dir}")
+            try:
+                supervisor.join(
+                    FAILURE_JOIN_SECONDS if supervisor.has_failed else STOP_JOIN_SECONDS
+                )
+                save(checkpointer, store, began)
+                journal.write(is_last=True)
+            finally:
+                supervisor.raise_failures()
+        return store.pull(), journal.mean_return
 
-    def checkpoint_is_due(self) -> bool:
-        """True once for every `checkpoint_period_frames`."""
-        is_due = self._num_frames - self._checkpoint_frames >= self._config.checkpoint_period_frames
-        if is_due:
-            self._checkpoint_frames = self._num_frames
-        return is_due
 
+def save(checkpointer: Checkpointer, store: SharedParameters, began: float) -> int:
+    """Saves the newest parameters with the optimizer state that belongs to them.
 
-def save(checkpointer: Checkpointer, store: SharedParameters, began: float) -> None:
-    """Saves the newest parameters with the optimizer state that belongs to them."""
+    Returns:
+      The number of frames they were learned from.
+    """
     state, snapshot = store.read()
     counters = {
         "num_frames": snapshot.num_frames,
@@ -263,46 +203,4 @@ def save(checkpointer: Checkpointer, store: SharedParameters, began: float) -> N
         "wall_seconds": time.monotonic() - began,
     }
     checkpointer.save(Checkpoint(state, snapshot.statistics, counters))
-
-
-def make_run_dir(config: Config) -> Path:
-    """Makes the run folder and writes config.yaml into it."""
-    if config.run_dir is not None:
-        run_dir = Path(config.run_dir)
-    else:
-        stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-        run_dir = (
-            Path("runs")
-            / config.env.replace(":", "-").replace("/", "-")
-            / f"{stamp}-seed{config.seed}"
-        )
-    try:
-        run_dir.mkdir(parents=True)
-    except FileExistsError as error:
-        raise ConfigError(f"run_dir must not exist yet, got {run_dir}.") from error
-    with (run_dir / "config.yaml").open("w") as file:
-        yaml.safe_dump(dataclasses.asdict(config), file, sort_keys=False)
-    return run_dir
-
-
-def write_summary(
-    config: Config, summary: Summary, *, num_updates: int, mean_return: float
-) -> None:
-    """Writes summary.json: the result and where it comes from."""
-    seconds = summary.wall_seconds
-    content = {
-        "env": config.env,
-        "seed": config.seed,
-        "command": provenance.describe_command(),
-        "commit": provenance.describe_commit(),
-        "num_frames": summary.num_frames,
-        "num_updates": num_updates,
-        "training_seconds": round(seconds, 1),
-        "frames_per_second": round(summary.num_frames / seconds, 1),
-        "training_return_mean": None if math.isnan(mean_return) else mean_return,
-        "evaluation": summary.evaluation.as_dict() if summary.evaluation else None,
-        "signal": summary.signal_number,
-        "machine": provenance.describe_machine(),
-        "versions": provenance.describe_versions(),
-    }
-    (summary.run_dir / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+    return snapshot.num_frames

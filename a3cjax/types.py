@@ -24,10 +24,11 @@ CoreState = Any
 class TimeStep(NamedTuple):
     """What the environments show before one decision; every array is `[B, ...]`.
 
-    `reward` and `discount` belong to the transition that led here. `discount` is
-    γ·(1 − terminated). Where `is_first` holds, a new episode starts at this
-    observation: nothing led to it, so `reward` and `discount` mean nothing and the
-    transition into it must not be learned from.
+    `observation` is uint8 (images as 4×4 blocks, see convolutions.py) or float32;
+    `reward` and `discount` are float32 `[B]` and belong to the transition that led here:
+    the raw reward and γ·(1 − terminated). `is_first` is bool `[B]`. Where it holds, a new
+    episode starts at this observation: nothing led to it, so `reward` and `discount` mean
+    nothing and the transition into it must not be learned from.
     """
 
     observation: Array
@@ -39,9 +40,9 @@ class TimeStep(NamedTuple):
 class Trajectory(NamedTuple):
     """One unroll of T transitions between T + 1 timesteps.
 
-    `observations` `[T+1, B, ...]` and `is_first` `[T+1, B]` include the timestep that
-    the last action led to; it starts the next trajectory. `actions`, `rewards` and
-    `discounts` are `[T, B]`. `core_state` is the network's state before the first
+    `observations` `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
+    the last action led to; it starts the next trajectory. int32 `actions`, float32 `rewards`
+    and `discounts` are `[T, B]`. `core_state` is the network's state before the first
     observation.
     """
 

@@ -12,9 +12,13 @@ from a3cjax.types import CoreState, LearnerState, Params, Snapshot, TimeStep, Tr
 
 
 class GradientMetrics(NamedTuple):
-    """Scalars of one gradient: the algorithm's own, and the norm before clipping."""
+    """Scalars of one gradient.
 
-    loss: Any
+    `parts` are the algorithm's own, a NamedTuple such as `ActorCriticMetrics`; `grad_norm`
+    is the global norm before clipping.
+    """
+
+    parts: Any
     grad_norm: jax.Array
 
 
@@ -34,15 +38,15 @@ def make_act(agent: Agent) -> Act:
 def make_compute_gradients(agent: Agent) -> ComputeGradients:
     """Compiles `compute_gradients(snapshot, trajectory) -> (grads, metrics)`.
 
-    Gradients have the structure of `snapshot.params`.
+    Gradients have the structure of `snapshot.params`; nothing is clipped yet.
     """
 
     @jax.jit
     def compute_gradients(params, statistics, trajectory):
-        (_, metrics), grads = jax.value_and_grad(agent.loss, has_aux=True)(
+        (_, parts), grads = jax.value_and_grad(agent.loss, has_aux=True)(
             params, statistics, trajectory
         )
-        return grads, GradientMetrics(metrics, optax.tree.norm(grads))
+        return grads, GradientMetrics(parts, optax.tree.norm(grads))
 
     return lambda snapshot, trajectory: compute_gradients(
         snapshot.params, snapshot.statistics, trajectory
@@ -52,7 +56,8 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> ApplyGradients:
     """Compiles `apply_gradients(state, grads, num_frames) -> state`.
 
-    Nothing is donated: other threads hold the old parameters.
+    `num_frames` are the emulator frames of all updates before this one: the learning rate
+    follows them. Nothing is donated: other threads hold the old parameters.
     """
 
     @jax.jit

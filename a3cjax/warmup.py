@@ -1,6 +1,7 @@
 """Random play before learning: decorrelates the environments and shows what they look like."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
@@ -37,8 +38,9 @@ class ObservationMoments:
         One scale for all pixels: rarely changing pixels are not blown up. Nothing is
         divided by less than a thousandth of the largest mean.
         """
-        mean = self._sum / self._count
-        variance = np.maximum(self._sum_of_squares / self._count - np.square(mean), 0.0)
+        count = max(self._count, 1)  # 0 if the run was stopped before its first step
+        mean = self._sum / count
+        variance = np.maximum(self._sum_of_squares / count - np.square(mean), 0.0)
         least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
         scale = max(float(np.sqrt(variance.mean())), least)
         return ObservationStatistics(
@@ -47,49 +49,87 @@ class ObservationMoments:
 
 
 def play_randomly(
-    environments: Environments, num_steps: int, generator: np.random.Generator
-) -> tuple[TimeStep, ObservationMoments]:
+    environments: Environments,
+    num_steps: int,
+    generator: np.random.Generator,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[TimeStep, ObservationMoments, int]:
     """Plays `num_steps` uniformly random steps in every environment.
 
     Each game is restarted once, at a step of its own: learning then begins with games at
     all stages, not with a batch of games that go on in step.
 
+    Args:
+      environments: B of them; reset here.
+      num_steps: in each of them.
+      generator: of actions and restarts.
+      should_stop: asked at every step; True ends the play.
+
     Returns:
-      The timestep at which the environments stand, and the moments of what was seen.
+      The timestep at which the environments stand, the moments of what was seen, and the
+      number of steps in all environments together, automatic resets not counted.
     """
     num_envs, num_actions = environments.num_envs, environments.spec.num_actions
     moments = ObservationMoments(environments.spec.observation_shape)
     restarts = generator.integers(num_steps, size=num_envs) if num_steps else np.zeros(0)
-    timestep = environments.reset()
+    timestep, num_taken = environments.reset(), 0
     for step in range(num_steps):
+        if should_stop():
+            break
         environments.restart(np.flatnonzero(restarts == step))
         actions = generator.integers(num_actions, size=num_envs, dtype=np.int32)
         timestep = environments.step(actions)
         moments.add(np.asarray(timestep.observation))
+        num_taken += int(np.count_nonzero(~timestep.is_first))
     environments.pop_episodes()
-    return timestep, moments
+    return timestep, moments, num_taken
 
 
 def warm_up(
-    batches: Sequence[Environments], num_steps: int, seed: int, *, gather: bool
-) -> tuple[list[TimeStep], ObservationStatistics | None]:
+    batches: Sequence[Environments],
+    num_steps: int,
+    seed: int,
+    *,
+    gather: bool,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
     """Warms up every actor's environments, all batches at the same time.
 
+    Args:
+      batches: the environments of each actor.
+      num_steps: in every environment.
+      seed: of the run.
+      gather: whether statistics are wanted.
+      should_stop: asked at every step; True ends the play.
+
     Returns:
-      Each batch's timestep, and the statistics over all batches (None unless `gather`).
+      Each batch's timestep, the statistics over all batches (None unless `gather`), and
+      the number of steps in all environments together.
+
+    Raises:
+      Exception: what an environment raised; the other batches stop, too.
     """
-    generators = [np.random.default_rng([seed, index]) for index in range(len(batches))]
-    with ThreadPoolExecutor(len(batches), thread_name_prefix="warm-up") as executor:
-        results = list(
-            executor.map(
-                lambda pair: play_randomly(pair[0], num_steps, pair[1]),
-                zip(batches, generators, strict=True),
+    has_failed = threading.Event()
+
+    def play(index: int) -> tuple[TimeStep, ObservationMoments, int]:
+        try:
+            return play_randomly(
+                batches[index],
+                num_steps,
+                np.random.default_rng([seed, index]),
+                should_stop=lambda: has_failed.is_set() or should_stop(),
             )
-        )
-    timesteps = [timestep for timestep, _ in results]
+        except BaseException:
+            has_failed.set()
+            raise
+
+    with ThreadPoolExecutor(len(batches), thread_name_prefix="warm-up") as executor:
+        results = list(executor.map(play, range(len(batches))))
+    timesteps = [timestep for timestep, _, _ in results]
+    num_taken = sum(num_taken for _, _, num_taken in results)
     if not gather:
-        return timesteps, None
+        return timesteps, None, num_taken
     total = ObservationMoments(batches[0].spec.observation_shape)
-    for _, moments in results:
+    for _, moments, _ in results:
         total.merge(moments)
-    return timesteps, total.statistics()
+    return timesteps, total.statistics(), num_taken

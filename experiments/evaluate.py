@@ -2,10 +2,10 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
-from a3cjax.config import ConfigError
 from a3cjax.evaluation import evaluate_run
 from a3cjax.loggers import print_evaluation
 from a3cjax.training import configure_jax
@@ -15,15 +15,16 @@ def main() -> None:
     """Evaluates the newest checkpoint, prints the table and writes evaluation-*.json."""
     parser = argparse.ArgumentParser(description="Plays full games with a trained agent.")
     parser.add_argument("run_dir", type=Path, help="a run folder with checkpoints/ in it")
-    parser.add_argument("--episodes", type=int, default=None, help="default: as in the run")
+    parser.add_argument("--episodes", type=positive_int, help="how many; default: as in the run")
     parser.add_argument("--greedy", action="store_true", help="most probable actions, not sampled")
     arguments = parser.parse_args()
     configure_jax()
+    sys.path.append(os.getcwd())  # one's own Gymnasium environments
     try:
         evaluation = evaluate_run(
             arguments.run_dir, num_episodes=arguments.episodes, is_greedy=arguments.greedy
         )
-    except (ConfigError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print_evaluation(evaluation)
@@ -31,6 +32,14 @@ def main() -> None:
     path = arguments.run_dir / f"evaluation-{result['actions']}-{result['num_episodes']}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")
+
+
+def positive_int(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
+    return number
 
 
 if __name__ == "__main__":

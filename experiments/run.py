@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
@@ -42,11 +43,11 @@ def refuse(error: Exception) -> NoReturn:
 if __name__ == "__main__":
     # Hydra then raises what is wrong with the command line instead of printing it.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    sys.path.append(os.getcwd())  # one's own Gymnasium environments
     try:
-        for argument in sys.argv[1:]:
-            check_override(argument, PRESETS)
-            if not argument.startswith("-"):
-                OverridesParser.create().parse_overrides([argument])
+        for override in get_args_parser().parse_args().overrides:
+            check_override(override, PRESETS)
+            OverridesParser.create().parse_overrides([override])
         main()
     except OverrideParseException as error:
         refuse(ConfigError(f"{error.override} cannot be read: {error}"))

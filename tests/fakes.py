@@ -186,13 +186,14 @@ class FakeStore:
         self._tape.append(("pull", self._snapshot.version))
         return self._snapshot
 
-    def push(self, grads: Any, num_frames: int) -> Receipt:
-        self._tape.append(("push", grads, num_frames))
+    def push(self, grads: Any, num_frames: int, version: int) -> Receipt:
+        self._tape.append(("push", grads, num_frames, version))
         self._on_push()
-        version = self._snapshot.version + self._others + 1
+        new_version = self._snapshot.version + self._others + 1
         frames = self._snapshot.num_frames + num_frames
-        self._snapshot = Snapshot(version, frames, f"params {version}")
-        return Receipt(version, wait_seconds=0.25, hold_seconds=0.5)
+        self._snapshot = Snapshot(new_version, frames, f"params {new_version}")
+        staleness = new_version - 1 - version
+        return Receipt(new_version, staleness, wait_seconds=0.25, hold_seconds=0.5)
 
 
 def run_in_threads(targets: Sequence[Callable[[], object]], seconds: float = 60.0) -> None:

@@ -78,7 +78,7 @@ def test_update_pulls_acts_differentiates_and_pushes_in_this_order():
         ("act", 0, 2),
         ("step", [2, 3]),
         ("gradients", 0),
-        ("push", "grads 0", frames),
+        ("push", "grads 0", frames, 0),
         ("report",),
         ("pull", 1),
         ("act", 1, 3),
@@ -88,7 +88,7 @@ def test_update_pulls_acts_differentiates_and_pushes_in_this_order():
         ("act", 1, 5),
         ("step", [5, 6]),
         ("gradients", 1),
-        ("push", "grads 1", frames),
+        ("push", "grads 1", frames, 1),
         ("report",),
     ]
 
@@ -221,12 +221,12 @@ def test_used_up_budget_starts_nothing():
     assert bench.reports == []
 
 
-def test_stop_event_ends_the_run_after_its_update():
+def test_stop_event_ends_the_run_within_a_step():
     bench = Bench()
     bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
     bench.run(num_updates=100)
-    assert len(bench.reports) == 2
-    assert bench.tape[-1] == ("report",)
+    assert len(bench.reports) == 1
+    assert bench.tape[-1][0] == "step"
 
 
 def test_set_stop_event_starts_nothing():

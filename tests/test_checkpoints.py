@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a3cjax import checkpoints
 from a3cjax.checkpoints import Checkpoint, Checkpointer
 from a3cjax.optimizers import make_optimizer
 from a3cjax.types import LearnerState, ObservationStatistics
@@ -112,3 +113,12 @@ def test_relative_folders_will_do(tmp_path, monkeypatch):
     checkpointer.save(Checkpoint(make_state("sgd"), None, {"num_frames": 80}))
     checkpointer.close()
     assert (tmp_path / "runs" / "checkpoints" / "80").is_dir()
+
+
+def test_checkpoint_of_another_format_is_refused(open_checkpointer, monkeypatch):
+    checkpoint = Checkpoint(make_state(), STATISTICS, {"num_frames": 10})
+    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 99)
+    open_checkpointer().save(checkpoint)
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="must have format version 1, got 99"):
+        open_checkpointer().restore(blank(checkpoint))

@@ -85,7 +85,7 @@ def start(tmp_path, tmp_path_factory):
     def start_process(program, *arguments, **variables):
         environment = {
             **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]),
+            "PYTHONPATH": str(ROOT),
             **{name.upper(): str(value) for name, value in options.items()},
             **variables,
         }
@@ -172,6 +172,20 @@ def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, argument
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("episodes", ["0", "-1", "x"])
+def test_evaluation_of_no_games_is_refused(command, episodes):
+    code, _, err = command(EVALUATE, ".", "--episodes", episodes)
+    assert code == 2
+    assert "--episodes" in err
+
+
+def test_hydra_shows_the_settings(command, tmp_path):
+    code, out, _ = command(RUN, "--cfg", "job", "seed=7")
+    assert code == 0
+    assert "seed: 7" in out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_is_given(command):
     code, out, _ = command(EVALUATE, "--help")
     assert code == 0
@@ -183,9 +197,9 @@ def test_help_is_given(command):
 
 def test_sweep_makes_a_run_for_every_value(command, tmp_path):
     settings = [setting for setting in SMALL if not setting.startswith("run_dir")]
-    # A budget that the random play uses up: nothing is compiled.
+    # Two environments play 16 random steps each; one update comes after them.
     code, _, _ = command(
-        RUN, "-m", "seed=3,4", "env=CartPole", "total_frames=1", *settings, "eval_episodes=0"
+        RUN, "-m", "seed=3,4", "env=CartPole", "total_frames=33", *settings, "eval_episodes=0"
     )
     assert code == 0
     runs = sorted((tmp_path / "runs" / "CartPole").iterdir())
@@ -204,7 +218,8 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
     out, err = process.communicate(timeout=100)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert "frames" in out  # the plain line of progress
+    assert "entropy" in out  # a plain line of progress
+    assert "SIGINT: stopping, then saving to run" in out
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["signal"] == signal.SIGINT
     assert summary["num_updates"] > 0

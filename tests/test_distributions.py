@@ -214,3 +214,31 @@ def test_gaussian_actions_of_wrong_shape_raise():
     for shape in [(4, 3), (4, 3, 1), (4, 1, 5), (5,)]:
         with pytest.raises(AssertionError):
             distribution.log_prob(jnp.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3), (4, 1, 3), (1, 2, 3), (4, 2, 2)])
+def test_variance_shares_nothing_but_the_last_axis(shape):
+    distribution = DiagonalGaussian(jnp.zeros((4, 2, 3)), jnp.ones(shape))
+    for call in (
+        lambda: distribution.sample(jax.random.key(0)),
+        lambda: distribution.log_prob(jnp.zeros((4, 2, 3))),
+        distribution.entropy,
+    ):
+        with pytest.raises(AssertionError):
+            call()
+
+
+def test_gaussian_refuses_integer_actions():
+    with pytest.raises(AssertionError):
+        DiagonalGaussian(jnp.zeros(3), jnp.ones(3)).log_prob(jnp.zeros(3, int))
+
+
+def test_gradient_of_the_gaussian_log_density():
+    # ∂/∂μ = (a − μ)/σ²,  ∂/∂σ² = ((a − μ)²/σ² − 1)/(2σ²)
+    mean, variance, action = jnp.array([0.5, -1.0]), jnp.array([2.0, 0.25]), jnp.array([1.5, 1.0])
+    grads = jax.grad(lambda d: d.log_prob(action))(DiagonalGaussian(mean, variance))
+    distance = action - mean
+    np.testing.assert_allclose(grads.mean, distance / variance, rtol=1e-6)
+    np.testing.assert_allclose(
+        grads.variance, (distance**2 / variance - 1) / (2 * variance), rtol=1e-5
+    )

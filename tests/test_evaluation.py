@@ -175,3 +175,9 @@ def test_agent_without_checkpoints_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"checkpoints/, got {tmp_path}"):
         load_agent(Config(env="CartPole", network="mlp_ff"), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_endless_games_are_given_up(monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 50)
+    with pytest.raises(RuntimeError, match="must end within 50 steps"):
+        evaluate(make_agent(), SNAPSHOT, FakeEnvironments(), KEY)

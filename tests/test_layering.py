@@ -28,7 +28,7 @@ HOST_PACKAGES = {
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
 }
 # The config is taken apart here; everything else receives plain arguments.
-READERS_OF_CONFIG = {"training", "builders", "evaluation"}
+READERS_OF_CONFIG = {"training", "builders", "evaluation", "run_folder"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 ALL_FILES = FILES + sorted((ROOT / "experiments").rglob("*.py"))

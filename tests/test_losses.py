@@ -292,3 +292,21 @@ ACTIONS = np.zeros((T, 3), np.int32)
 def test_wrong_shapes_and_dtypes_raise(loss, arguments):
     with pytest.raises(AssertionError):
         loss(*arguments)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_masked_steps_may_hold_any_number(bad):
+    logits, values, returns = np.zeros((3, 2, 4), np.float32), np.ones((3, 2)), np.ones((3, 2))
+    values, returns = values.astype(np.float32), returns.astype(np.float32)
+    actions, mask = np.zeros((3, 2), np.int32), np.ones((3, 2), bool)
+    mask[1] = False
+
+    def loss(logits, values, returns):
+        return actor_critic_loss(Categorical(logits), values, actions, returns, mask=mask)[0]
+
+    expected = jax.value_and_grad(loss, (0, 1))(logits, values, returns)
+    logits[1, :, 0] = -np.inf  # the action taken was impossible
+    values[1], returns[1] = bad, bad
+    chex.assert_trees_all_close(
+        jax.value_and_grad(loss, (0, 1))(logits, values, returns), expected, rtol=1e-6
+    )

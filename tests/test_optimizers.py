@@ -3,6 +3,7 @@
 import math
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -57,10 +58,51 @@ def test_adam_of_a_hand_example():
     np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-1.5, second], rtol=1e-5)
 
 
-def test_sgd_accumulates_momentum():
-    # m ← Δ + 0.5 m, η = 2: m = 3 and θ −= 6, then m = 1 + 1.5 and θ −= 5
+def test_adam_has_no_momentum_unless_told():
+    # β₁ = 0, β₂ = 0.999, ε = 1e-5; both gradients are divided by the root of their mean square.
+    optimizer = make_optimizer("adam", schedule=constant(1.0))
+    second = -1 / (math.sqrt((0.999 * 0.009 + 0.001) / (1 - 0.999**2)) + 1e-5)
+    np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-3 / (3 + 1e-5), second], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [
+        ("adam", {"decay": 1.0}),
+        ("adam", {"epsilon": 0.0}),
+        ("adam", {"momentum": 1.0}),
+        ("rmsprop", {"epsilon": 0.0}),
+        ("rmsprop", {"decay": -0.1}),
+        ("sgd", {"momentum": 1.5}),
+    ],
+)
+def test_constants_that_divide_by_zero_are_refused(name, constants):
+    with pytest.raises(ValueError, match=rf"^{next(iter(constants))} must be .*, got"):
+        make_optimizer(name, schedule=constant(1.0), **constants)
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_zero_gradients_leave_finite_parameters(name):
+    assert run(make_optimizer(name, schedule=constant(1.0)), [0.0, 0.0]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_compiled_and_eager_updates_agree(name):
+    optimizer = make_optimizer(name, schedule=linear_annealing(1.0, 100), max_grad_norm=1.0)
+    params = {"w": jnp.ones(3), "b": jnp.zeros(())}
+    grads = {"w": jnp.array([1.0, -2.0, 3.0]), "b": jnp.array(0.5)}
+
+    def update(grads, state):
+        return optimizer.update(grads, state, params, num_frames=jnp.float32(40))
+
+    state = optimizer.init(params)
+    chex.assert_trees_all_close(jax.jit(update)(grads, state), update(grads, state), rtol=1e-6)
+
+
+def test_sgd_averages_with_momentum():
+    # m ← 0.5 m + 0.5 Δ, η = 2: m = 1.5 and θ −= 3, then m = 0.75 + 0.5 and θ −= 2.5
     optimizer = make_optimizer("sgd", schedule=constant(2.0), momentum=0.5)
-    np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-6.0, -5.0], rtol=1e-6)
+    np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-3.0, -2.5], rtol=1e-6)
 
 
 @given(

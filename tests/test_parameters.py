@@ -59,21 +59,21 @@ def test_push_applies_to_the_newest_parameters():
     store = sgd_store()
     store.pull()  # two actors pull the same snapshot
     store.pull()
-    store.push(gradients(1.0), 8)
-    store.push(gradients(10.0), 8)
+    store.push(gradients(1.0), 8, 0)
+    store.push(gradients(10.0), 8, 0)
     np.testing.assert_array_equal(store.pull().params["w"], [-11, -11, -11])
 
 
 def test_push_counts_versions_and_frames():
     store = plain_store(add, num_frames=100, num_updates=3)
-    assert [store.push(1, frames).version for frames in (8, 6)] == [4, 5]
+    assert [store.push(1, frames, 0).version for frames in (8, 6)] == [4, 5]
     assert store.pull()[:3] == (5, 114, 2)
 
 
 def test_old_snapshots_stay_valid():
     store = sgd_store()
     before = store.pull()
-    store.push(gradients(1.0), 8)
+    store.push(gradients(1.0), 8, 0)
     np.testing.assert_array_equal(before.params["w"], [0, 0, 0])
     assert (before.version, before.num_frames) == (0, 0)
 
@@ -81,7 +81,7 @@ def test_old_snapshots_stay_valid():
 def test_statistics_are_handed_on():
     statistics = ObservationStatistics(jnp.zeros(2), jnp.ones(()))
     store = plain_store(add, statistics=statistics)
-    store.push(1, 8)
+    store.push(1, 8, 0)
     assert store.pull().statistics is statistics
 
 
@@ -93,8 +93,8 @@ def test_schedule_sees_the_frames_before_the_update():
         return state
 
     store = plain_store(spy, num_frames=64)
-    store.push(None, 80)
-    store.push(None, 72)
+    store.push(None, 80, 0)
+    store.push(None, 72, 0)
     assert seen == [64.0, 144.0]
 
 
@@ -104,9 +104,9 @@ def test_learning_rate_follows_the_frames():
     store = SharedParameters(
         LearnerState(params, optimizer.init(params)), make_apply_gradients(optimizer), num_frames=50
     )
-    store.push(gradients(1.0), 25)
+    store.push(gradients(1.0), 25, 0)
     np.testing.assert_allclose(store.pull().params["w"], -0.5)
-    store.push(gradients(1.0), 25)
+    store.push(gradients(1.0), 25, 0)
     np.testing.assert_allclose(store.pull().params["w"], -0.75)
 
 
@@ -116,7 +116,7 @@ def test_read_gives_the_state_of_the_snapshot():
     apply_gradients = make_apply_gradients(optimizer)
     state = LearnerState(params, optimizer.init(params))
     store = SharedParameters(state, apply_gradients)
-    store.push(gradients(2.0), 8)
+    store.push(gradients(2.0), 8, 0)
     read, snapshot = store.read()
     assert read.params is snapshot.params
     assert snapshot is store.pull()
@@ -126,8 +126,15 @@ def test_read_gives_the_state_of_the_snapshot():
 
 def test_receipt_tells_the_time_at_the_lock():
     times = iter([10.0, 12.0, 17.0])
-    receipt = plain_store(add, clock=lambda: next(times)).push(1, 8)
-    assert receipt == (1, 2.0, 5.0)
+    receipt = plain_store(add, clock=lambda: next(times)).push(1, 8, 0)
+    assert (receipt.wait_seconds, receipt.hold_seconds) == (2.0, 5.0)
+
+
+def test_receipt_tells_how_stale_the_gradient_was():
+    store = plain_store(add)
+    assert store.push(1, 8, version=0)[:2] == (1, 0)
+    assert store.push(1, 8, version=0)[:2] == (2, 1)
+    assert store.push(1, 8, version=2)[:2] == (3, 0)
 
 
 def test_n_threads_of_k_pushes_make_n_times_k_versions():
@@ -138,7 +145,7 @@ def test_n_threads_of_k_pushes_make_n_times_k_versions():
     def push(index):
         for _ in range(K):
             store.pull()
-            versions[index].append(store.push(grads[index], 4).version)
+            versions[index].append(store.push(grads[index], 4, 0).version)
 
     run_in_threads([lambda index=index: push(index) for index in range(N)])
     snapshot = store.pull()
@@ -159,7 +166,7 @@ def test_no_push_is_lost_while_another_computes():
         return add(state, grads, num_frames)
 
     store = plain_store(add_slowly)
-    run_in_threads([lambda: [store.push(1, 1) for _ in range(1000)]] * N)
+    run_in_threads([lambda: [store.push(1, 1, 0) for _ in range(1000)]] * N)
     assert store.pull()[:3] == (1000 * N, 1000 * N, 1000 * N)
 
 
@@ -173,7 +180,7 @@ def test_readers_see_versions_with_their_parameters():
 
     def write():
         for _ in range(num_pushes):
-            store.push(None, 4)
+            store.push(None, 4, 0)
 
     def read():
         version = 0
@@ -206,7 +213,7 @@ def test_pull_never_waits_for_a_push():
         finally:
             release.set()
 
-    run_in_threads([lambda: store.push(1, 8), pull])
+    run_in_threads([lambda: store.push(1, 8, 0), pull])
     assert store.pull().version == 1
 
 
@@ -218,7 +225,7 @@ def test_failed_push_changes_nothing_and_frees_the_lock():
 
     store = plain_store(fail_once)
     with pytest.raises(FloatingPointError):
-        store.push("bad", 8)
+        store.push("bad", 8, 0)
     assert store.pull()[:3] == (0, 0, 0)
-    run_in_threads([lambda: store.push(1, 8)], seconds=10)
+    run_in_threads([lambda: store.push(1, 8, 0)], seconds=10)
     assert store.pull()[:3] == (1, 8, 1)

@@ -1,3 +1,5 @@
+import subprocess
+
 import jax
 
 from a3cjax import provenance
@@ -21,6 +23,22 @@ def test_missing_packages_are_said_to_be_missing(monkeypatch):
 def test_command_is_told_without_the_folders_of_this_machine(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/home/someone/a3cjax/experiments/run.py", "env=Pong"])
     assert provenance.describe_command() == "python experiments/run.py env=Pong"
+
+
+def test_command_can_be_pasted_into_a_shell(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["experiments/run.py", "run_dir=my runs/1"])
+    assert provenance.describe_command() == "python experiments/run.py 'run_dir=my runs/1'"
+
+
+def test_commit_of_a_checkout_around_an_installed_package_is_not_taken(monkeypatch, tmp_path):
+    package = tmp_path / "site-packages" / "a3cjax"
+    package.mkdir(parents=True)
+    (package / "provenance.py").write_text("")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+    assert provenance.describe_commit() == "unknown"
 
 
 def test_commit_is_unknown_outside_a_checkout(monkeypatch, tmp_path):

@@ -291,3 +291,10 @@ def test_wrong_dtypes_raise(function, arguments):
         wrong = np.int32 if argument.dtype == np.float32 else np.float32
         with pytest.raises(AssertionError):
             function(*arguments[:position], argument.astype(wrong), *arguments[position + 1 :])
+
+
+def test_mixed_precisions_are_promoted():
+    rewards, discounts = np.ones((3, 2), np.float32), np.full((3, 2), 0.5, np.float32)
+    values = jnp.ones((3, 2), jnp.bfloat16)
+    assert lambda_returns(rewards, discounts, values, 0.5).dtype == jnp.float32
+    assert n_step_returns(rewards, discounts, values[-1]).dtype == jnp.float32

@@ -18,8 +18,9 @@ from a3cjax.config import Config, ConfigError, load_config
 from a3cjax.envs import VectorEnvironments
 from a3cjax.evaluation import evaluate_run, load_agent
 from a3cjax.metrics import EpisodeRow
+from a3cjax.run_folder import make_run_dir
 from a3cjax.supervisor import Supervisor
-from a3cjax.training import make_run_dir, train
+from a3cjax.training import train
 from tests.fakes import compilation_cache_options
 
 CONFIG = Config(
@@ -96,7 +97,9 @@ def test_run_folder_is_complete(finished):
 
 def test_config_file_holds_the_resolved_config(finished):
     config = load_config(finished.run_dir)
-    assert config == CONFIG.replace(network="mlp_ff", run_dir=str(finished.run_dir))
+    assert config == CONFIG.replace(
+        network="mlp_ff", run_dir=str(finished.run_dir), decay=0.999, epsilon=1e-5, momentum=0.0
+    )
 
 
 def test_budget_of_frames_is_kept(finished):
@@ -119,7 +122,7 @@ def test_metrics_have_their_columns_and_count_up(finished):
     for name in ("num_frames", "num_updates", "wall_seconds"):
         values = [float(row[name]) for row in rows]
         assert all(np.diff(values) > 0)
-    frames = [WARMUP_FRAMES] + [int(row["num_frames"]) for row in rows]
+    frames = [int(row["num_frames"]) for row in rows]
     assert all(np.diff(frames)[:-1] >= 400)
     assert all(float(row["staleness_mean"]) == 0 for row in rows)  # a single actor
 
@@ -338,13 +341,45 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
         assert should_stop()
 
     monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
-    # The budget is used up by the random play: nothing is learned, and nothing plotted.
-    summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=1))
+    summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
     assert (summary.signal_number, summary.evaluation) == (signal.SIGTERM, None)
-    assert summary.num_frames == WARMUP_FRAMES
     written = json.loads((summary.run_dir / "summary.json").read_text())
     assert written["signal"] == signal.SIGTERM
-    assert (written["num_updates"], written["training_return_mean"]) == (0, None)
+    assert (written["num_updates"], written["evaluation"]) == (summary.num_updates, None)
+
+
+def test_signal_in_the_random_play_ends_it(tmp_path, monkeypatch):
+    num_steps, step = [], VectorEnvironments.step
+
+    def interrupt(self, actions):
+        num_steps.append(1)
+        if len(num_steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        time.sleep(0.01)
+        return step(self, actions)
+
+    monkeypatch.setattr(VectorEnvironments, "step", interrupt)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), warmup_steps=10_000)
+    summary = train(config)
+    assert len(num_steps) < 100
+    assert (summary.signal_number, summary.num_updates) == (signal.SIGINT, 0)
+    assert load_agent(load_config(summary.run_dir), summary.run_dir)[1].version == 0
+
+
+def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch):
+    def break_down(actor, num_steps):
+        if num_steps == 25:
+            raise OSError("the emulator broke")
+
+    def write_metrics(self, row):
+        raise ValueError("the disk is full")
+
+    watch_steps(monkeypatch, break_down)
+    monkeypatch.setattr(training.CsvLogger, "write_metrics", write_metrics)
+    with pytest.raises(OSError, match="the emulator broke") as caught:
+        train(ENDLESS.replace(run_dir=str(tmp_path / "run"), log_period_frames=1))
+    assert "the disk is full" in str(caught.value.__context__)
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
 
 
 # Settings that do not fit.
@@ -355,7 +390,13 @@ def test_existing_run_folder_is_refused_and_left_alone(tmp_path, num_closed):
     with pytest.raises(ConfigError, match=f"^run_dir must not exist yet, got {tmp_path}"):
         train(CONFIG.replace(run_dir=str(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
-    assert len(num_closed) == 1
+    assert num_closed == []  # nothing had been started
+
+
+def test_run_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^run_dir must be writable, got .*file/run"):
+        make_run_dir(Config(run_dir=str(tmp_path / "file" / "run")))
 
 
 @pytest.mark.parametrize(
@@ -377,7 +418,14 @@ def test_run_folders_are_named_by_environment_time_and_seed(tmp_path, monkeypatc
         assert re.fullmatch(
             rf"runs/{folder}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", run_dir.as_posix()
         )
-        assert load_config(run_dir) == Config(env=env, seed=3)
+        assert load_config(run_dir) == Config(env=env, seed=3, run_dir=str(run_dir))
+
+
+def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_dirs = [make_run_dir(Config()) for _ in range(20)]
+    assert len(set(run_dirs)) == 20
+    assert any(run_dir.name.endswith("seed1-2") for run_dir in run_dirs)
 
 
 def test_config_file_lists_every_setting(finished):

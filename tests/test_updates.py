@@ -51,7 +51,7 @@ def test_compute_gradients_is_the_gradient_of_the_agents_loss():
     expected, loss_metrics = jax.grad(agent.loss, has_aux=True)(snapshot.params, None, trajectory)
     chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-7)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, snapshot.params)
-    chex.assert_trees_all_close(metrics.loss, loss_metrics, rtol=1e-5)
+    chex.assert_trees_all_close(metrics.parts, loss_metrics, rtol=1e-5)
 
 
 def test_grad_norm_is_the_euclidean_norm_of_all_gradients():
@@ -150,4 +150,4 @@ def test_following_the_gradient_lowers_the_value_loss():
     grads, before = compute_gradients(snapshot, trajectory)
     state = make_apply_gradients(optimizer)(state, grads, 50)
     _, after = compute_gradients(snapshot._replace(params=state.params), trajectory)
-    assert after.loss.value_loss < before.loss.value_loss
+    assert after.parts.value_loss < before.parts.value_loss

@@ -1,5 +1,6 @@
 import itertools
 import threading
+import time
 
 import jax
 import numpy as np
@@ -75,7 +76,7 @@ def test_merged_moments_are_those_of_all_that_was_seen(one, other):
 def test_random_play_takes_the_steps_asked_for():
     tape = []
     environments = FakeEnvironments(tape=tape)
-    timestep, _ = play_randomly(environments, 5, np.random.default_rng(0))
+    timestep, _, _ = play_randomly(environments, 5, np.random.default_rng(0))
     assert tape[0] == ("reset",)
     assert [event[0] for event in tape if event[0] != "restart"] == ["reset"] + ["step"] * 5
     jax.tree.map(np.testing.assert_array_equal, timestep, environments.timestep(5))
@@ -93,7 +94,7 @@ def test_every_game_is_restarted_once_at_a_step_of_its_own():
 
 def test_no_random_play_still_resets():
     tape = []
-    timestep, _ = play_randomly(FakeEnvironments(tape=tape), 0, np.random.default_rng(0))
+    timestep, _, _ = play_randomly(FakeEnvironments(tape=tape), 0, np.random.default_rng(0))
     assert timestep.is_first.all()
     assert tape == [("reset",)]
 
@@ -121,7 +122,7 @@ def test_warm_up_gathers_over_all_batches():
     fast = FakeEnvironments(num_envs=1)
     show = fast.timestep
     fast.timestep = lambda t: show(2 * t)
-    timesteps, statistics = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0, gather=True)
+    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0, gather=True)
     assert statistics is not None
     seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
     np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
@@ -130,7 +131,7 @@ def test_warm_up_gathers_over_all_batches():
 
 
 def test_warm_up_gathers_nothing_unless_asked():
-    timesteps, statistics = warm_up([FakeEnvironments()], 4, seed=0, gather=False)
+    timesteps, statistics, _ = warm_up([FakeEnvironments()], 4, seed=0, gather=False)
     assert statistics is None
     assert len(timesteps) == 1
 
@@ -163,3 +164,32 @@ def test_failures_of_a_warm_up_come_through():
 
     with pytest.raises(OSError, match="the environment broke"):
         warm_up([FakeEnvironments(), FakeEnvironments(on_step=fail)], 2, seed=0, gather=False)
+
+
+def test_failure_in_one_batch_ends_the_play_of_the_others():
+    def fail(t):
+        raise OSError("the environment broke")
+
+    long = FakeEnvironments(on_step=lambda _: time.sleep(0.001))
+    with pytest.raises(OSError, match="the environment broke"):
+        warm_up([long, FakeEnvironments(on_step=fail)], 10**6, seed=0, gather=False)
+    assert len(long.actions) < 10_000
+
+
+def test_random_play_ends_when_asked():
+    environments = FakeEnvironments()
+    _, _, num_taken = play_randomly(
+        environments,
+        10**6,
+        np.random.default_rng(0),
+        should_stop=lambda: len(environments.actions) == 7,
+    )
+    assert num_taken == 7 * environments.num_envs
+
+
+def test_stopped_before_the_first_step_leaves_finite_statistics():
+    _, statistics, num_taken = warm_up(
+        [FakeEnvironments()], 5, seed=0, gather=True, should_stop=lambda: True
+    )
+    assert num_taken == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))

@@ -11,6 +11,7 @@ The box in the paper, and where its lines are here:
   asynchronous update of θ and θ_v                SharedParameters.push
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -65,13 +66,13 @@ def make_a3c(
             trajectory.is_first,
             trajectory.core_state,
         )
-        # A transition into a first observation is the environment's automatic reset, not
-        # an experience.
-        mask = (~trajectory.is_first[1:]).astype(output.values.dtype)
+        chex.assert_type(trajectory.is_first, bool)
+        # A transition into a first observation is the environment's automatic reset.
+        is_experience = ~trajectory.is_first[1:]
         # Where the transition after this one is a reset, the episode ended here. If it
         # terminated, the discount is 0; if a time limit truncated it, the value of the true
         # last observation ends the return: λ = 0.
-        continues = jnp.concatenate([mask[1:], jnp.ones_like(mask[:1])])
+        continues = jnp.concatenate([is_experience[1:], jnp.ones_like(is_experience[:1])])
         rewards = trajectory.rewards
         if max_abs_reward is not None:
             rewards = jnp.clip(rewards, -max_abs_reward, max_abs_reward)
@@ -79,7 +80,7 @@ def make_a3c(
             rewards,
             trajectory.discounts,
             jax.lax.stop_gradient(output.values[1:]),
-            lambda_ * continues,
+            jnp.where(continues, lambda_, 0.0),
         )
         return actor_critic_loss(
             Categorical(output.logits[:-1]),
@@ -88,7 +89,7 @@ def make_a3c(
             returns,
             value_cost=value_cost,
             entropy_cost=entropy_cost,
-            mask=mask,
+            mask=is_experience,
         )
 
     return Agent(
