@@ -354,12 +354,12 @@ def test_signal_in_the_random_play_ends_it(tmp_path, monkeypatch):
     def interrupt(self, actions):
         num_steps.append(1)
         if len(num_steps) == 3:
-            signal.raise_signal(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.01)
         return step(self, actions)
 
     monkeypatch.setattr(VectorEnvironments, "step", interrupt)
-    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), warmup_steps=10_000)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), warmup_steps=1000)
     summary = train(config)
     assert len(num_steps) < 100
     assert (summary.signal_number, summary.num_updates) == (signal.SIGINT, 0)
