@@ -54,7 +54,11 @@ def build_batches(config: Config) -> list[Environments]:
 
 
 def build_evaluation_environments(config: Config, num_envs: int) -> Environments:
-    """Environments that play whole games, with seeds that training never uses."""
+    """`num_envs` environments that play whole games, with seeds that training never uses.
+
+    Raises:
+      ConfigError: if there is no such environment, or its spaces are of another kind.
+    """
     return make_environments(
         config.env,
         num_envs=num_envs,
@@ -68,6 +72,13 @@ def build_evaluation_environments(config: Config, num_envs: int) -> Environments
 
 def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to for this environment.
+
+    Args:
+      config: settings, `num_actors` among them.
+      spec: of the training environments.
+
+    Returns:
+      A config in which only what means something as None is None.
 
     Raises:
       ConfigError: if the network cannot read the observations, or random play would use

@@ -69,15 +69,15 @@ class Environments(Protocol):
     spec: EnvironmentSpec
 
     def reset(self) -> TimeStep:
-        """Starts every environment anew."""
+        """Starts every environment anew: `is_first` everywhere, rewards 0."""
         ...
 
     def restart(self, indices: np.ndarray) -> None:
-        """Starts some environments anew; their next step goes on from there."""
+        """Starts the environments of these int indices anew; their next step goes on from there."""
         ...
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions."""
+        """Takes int `[B]` actions; raises whatever an environment raises."""
         ...
 
     def pop_episodes(self) -> list[Episode]:
@@ -100,7 +100,7 @@ class VectorEnvironments:
     def __init__(self, envs: Any, *, discount: float, frames_per_step: int, is_atari: bool):
         self._envs = envs
         self._discount = discount
-        space = getattr(envs, "single_observation_space", envs.observation_space)
+        space = envs.single_observation_space
         self._num_observations = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
         self._was_done: np.ndarray = np.zeros(0, bool)
         self._returns: np.ndarray = np.zeros(0)
@@ -108,11 +108,10 @@ class VectorEnvironments:
         self._episodes: list[Episode] = []
         timestep = self.reset()
         self.num_envs = len(timestep.is_first)
-        action_space = getattr(envs, "single_action_space", envs.action_space)
         self.spec = EnvironmentSpec(
             observation_shape=timestep.observation.shape[1:],
             observation_dtype=timestep.observation.dtype,
-            num_actions=int(action_space.n),
+            num_actions=int(envs.single_action_space.n),
             frames_per_step=frames_per_step,
             is_image=timestep.observation.dtype == np.uint8 and timestep.observation.ndim == 4,
             is_atari=is_atari,
@@ -136,12 +135,9 @@ class VectorEnvironments:
         """Starts some environments anew and drops their games; the next step goes on from there."""
         if len(indices) == 0:
             return
-        if isinstance(self._envs, gymnasium.vector.VectorEnv):
-            mask = np.zeros(self.num_envs, bool)
-            mask[indices] = True
-            self._envs.reset(options={"reset_mask": mask})
-        else:
-            self._envs.reset(indices)
+        mask = np.zeros(self.num_envs, bool)
+        mask[indices] = True
+        self._envs.reset(options={"reset_mask": mask})
         self._was_done[indices] = False
         self._returns[indices] = 0
         self._lengths[indices] = 0

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 Array = jax.Array | np.ndarray
 """What pure functions take: JAX's arrays or NumPy's. They return JAX's."""
@@ -87,10 +86,10 @@ class Snapshot(NamedTuple):
 
 
 class LearnerState(NamedTuple):
-    """What the optimizer changes: parameters and its own statistics."""
+    """What the optimizer changes: parameters and its own statistics, optax's `OptState`."""
 
     params: Params
-    opt_state: optax.OptState
+    opt_state: Any
 
 
 class ActorCriticMetrics(NamedTuple):

@@ -62,8 +62,9 @@ class ScriptedPool:
         self._num_envs = num_envs
         self._counts_lives = counts_lives
         self._make_observation = make_observation
-        self.observation_space = observation_space or gymnasium.spaces.Box(-np.inf, np.inf, (1,))
-        self.action_space = gymnasium.spaces.Discrete(num_actions)
+        box = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
+        self.single_observation_space = observation_space or box
+        self.single_action_space = gymnasium.spaces.Discrete(num_actions)
         self._buffer = self._observe(0)
         self._t = 0
         self.actions: list[np.ndarray] = []
@@ -96,7 +97,7 @@ class ScriptedPool:
         self.is_closed = True
 
     def _observe(self, t: int) -> np.ndarray:
-        observation = np.asarray(self._make_observation(t), self.observation_space.dtype)
+        observation = np.asarray(self._make_observation(t), self.single_observation_space.dtype)
         return np.stack([observation] * self._num_envs)
 
 
