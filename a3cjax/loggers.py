@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import rich.console
 import rich.live
 import rich.table
+import rich.text
 import tensorboardX
 
 from a3cjax.evaluation import Evaluation
@@ -98,7 +99,8 @@ class TerminalLogger:
         self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
         self._live: rich.live.Live | None = None
         if self._console.is_terminal:
-            self._live = rich.live.Live(console=self._console, refresh_per_second=4)
+            starting = rich.text.Text(f"{title}  starting: random play, then compilation")
+            self._live = rich.live.Live(starting, console=self._console, refresh_per_second=4)
             self._live.start()
         else:
             self.print(title)
