@@ -101,7 +101,7 @@ class TerminalLogger:
         if self._console.is_terminal:
             starting = rich.text.Text(f"{title}  starting: random play, then compilation")
             self._live = rich.live.Live(starting, console=self._console, refresh_per_second=4)
-            self._live.start()
+            self._live.start(refresh=True)
         else:
             self.print(title)
         self.period_seconds = 1.0 if self._console.is_terminal else 10.0

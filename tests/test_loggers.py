@@ -200,7 +200,7 @@ def test_table_on_a_terminal():
     logger.close()
     text = stream.getvalue()
     assert "\x1b" in text
-    assert "Pong in runs/1  starting" in text[: text.index("400,000")]
+    assert "Pong in runs/1  starting" in text[: text.index("800,000")]
     last = text[text.rindex("Pong in runs/1") :]
     assert "800,000 / 4,000,000" in last
     assert "12.50" in last
