@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: environments, agent, optimizer, templates."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import chex
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from a3cjax.actor_learner import ActorLearner, UpdateReport
 from a3cjax.agents import Agent, make_a3c
 from a3cjax.checkpoints import Checkpoint
 from a3cjax.config import AUTO, Config, ConfigError
@@ -20,8 +22,10 @@ from a3cjax.envs import (
 )
 from a3cjax.networks import make_network
 from a3cjax.optimizers import fill_constants, linear_annealing, make_optimizer
+from a3cjax.parameters import ParameterStore, SharedParameters
 from a3cjax.provenance import available_cores
-from a3cjax.types import LearnerState, ObservationStatistics, Params
+from a3cjax.types import LearnerState, ObservationStatistics, Params, TimeStep
+from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
@@ -144,6 +148,53 @@ def init_params(agent: Agent, spec: EnvironmentSpec, key: chex.PRNGKey) -> Param
     """Initial parameters for observations of this environment."""
     observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
     return jax.jit(agent.init)(key, observations)
+
+
+def build_store(
+    config: Config,
+    agent: Agent,
+    spec: EnvironmentSpec,
+    *,
+    statistics: ObservationStatistics | None,
+    num_frames: int,
+) -> SharedParameters:
+    """The shared parameters at the start of a run, `num_frames` of random play behind them."""
+    optimizer = build_optimizer(config)
+    params = init_params(agent, spec, make_keys(config.seed).init)
+    return SharedParameters(
+        LearnerState(params, optimizer.init(params)),
+        make_apply_gradients(optimizer),
+        statistics=statistics,
+        num_frames=num_frames,
+    )
+
+
+def build_actors(
+    config: Config,
+    agent: Agent,
+    batches: Sequence[Environments],
+    timesteps: Sequence[TimeStep],
+    store: ParameterStore,
+    report: Callable[[UpdateReport], None],
+) -> list[ActorLearner]:
+    """An actor-learner for each batch, standing at its timestep; they share compiled programs."""
+    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+    return [
+        ActorLearner(
+            index,
+            act=act,
+            compute_gradients=compute_gradients,
+            core_state=agent.initial_state(batch.num_envs),
+            environments=batch,
+            store=store,
+            key=jax.random.fold_in(make_keys(config.seed).actors, index),
+            unroll_length=config.unroll_length,
+            total_frames=config.total_frames,
+            report=report,
+            timestep=timestep,
+        )
+        for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True))
+    ]
 
 
 def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:

@@ -8,14 +8,21 @@ lowering computes the same function of the same HWIO kernel, so a checkpoint doe
 not depend on it.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 
 from a3cjax.types import Array
+
+_KEPT = "features of a convolution"
+
+CHUNK_SIZE = 8
+"""Samples that a CPU convolves at a time: of 4, 8, 16, 41 and 82 the cheapest."""
 
 BLOCK_SIZE = 4
 """Side of the pixel blocks in which image observations travel: the stride of the
@@ -113,6 +120,45 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     kernel = kernel.reshape(taps, stride, taps, -1, num_out)
     kernel = kernel.transpose(0, 2, 1, 3, 4).reshape(taps, taps, -1, num_out)
     return _conv_stride_1(inputs, kernel)
+
+
+def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Array:
+    """Applies convolutions to a large batch, on a CPU a few samples at a time.
+
+    What a chunk needs then stays in the processor's cache, in both directions: of the
+    intermediates only those named by `keep` are stored for the backward pass, the others
+    are computed again.
+
+    Args:
+      function: maps `[n, ...]` to `[n, ...]` for any n, each sample by itself; it may
+        close over parameters.
+      inputs: `[N, ...]`.
+
+    Returns:
+      `function(inputs)`.
+    """
+
+    def chunked(inputs: jax.Array) -> jax.Array:
+        num_chunks, num_left = divmod(len(inputs), CHUNK_SIZE)
+        if num_chunks < 2:
+            return function(inputs)
+        remat = jax.checkpoint(
+            function, policy=jax.checkpoint_policies.save_only_these_names(_KEPT)
+        )
+        split = len(inputs) - num_left
+        chunks = inputs[:split].reshape(num_chunks, CHUNK_SIZE, *inputs.shape[1:])
+        outputs = jax.lax.map(remat, chunks)
+        outputs = outputs.reshape(split, *outputs.shape[2:])
+        if num_left:
+            outputs = jnp.concatenate([outputs, function(inputs[split:])])
+        return outputs
+
+    return jax.lax.platform_dependent(jnp.asarray(inputs), cpu=chunked, default=function)
+
+
+def keep(features: jax.Array) -> jax.Array:
+    """Names a layer's output as worth storing for the backward pass."""
+    return checkpoint_name(features, _KEPT)
 
 
 def _assert_covers(size: tuple[int, ...], taps: int) -> None:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid
+from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid, keep, map_chunks
 from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
 # Flax's default for Dense, used for the convolutions, too.
@@ -40,7 +40,8 @@ class Network(NamedTuple):
 class ImageTorso(nn.Module):
     """Convolutions and one dense layer over frames given as 4×4 blocks.
 
-    `layers`: (channels, kernel size, stride) of each convolution; the first stride is 4.
+    `layers`: (channels, kernel size, stride) of each convolution; the first stride is 4,
+    that of the blocks.
     """
 
     layers: tuple[tuple[int, int, int], ...]
@@ -51,24 +52,27 @@ class ImageTorso(nn.Module):
         """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
         scale = 255.0 if statistics is None else statistics.scale
         num_in = observations.shape[-1] // BLOCK_SIZE**2
-        x = observations
-        for i, (channels, size, stride) in enumerate(self.layers):
+        kernels, biases = [], []
+        for i, (channels, size, _) in enumerate(self.layers):
             shape = (size, size, num_in, channels)
-            kernel = self.param(f"conv_{i}_kernel", KERNEL_INIT, shape)
+            kernels.append(self.param(f"conv_{i}_kernel", KERNEL_INIT, shape))
             bias = self.param(f"conv_{i}_bias", nn.initializers.zeros_init(), (channels,))
-            if i == 0:
-                # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes
-                # enter the first layer as they are, and centring costs nothing.
-                chex.assert_equal(stride, BLOCK_SIZE)
-                kernel = kernel / scale
-                x = conv_of_blocks(x, kernel)
-                if statistics is not None:
-                    chex.assert_shape(statistics.mean, observations.shape[1:])
-                    x -= conv_of_blocks(statistics.mean[None], kernel)
-            else:
-                x = conv_valid(x, kernel, stride)
-            x = nn.relu(x + bias[None, None, None])
+            biases.append(bias[None, None, None])
             num_in = channels
+        # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes enter the
+        # first layer as they are, and centring costs nothing.
+        kernels[0] /= scale
+        if statistics is not None:
+            chex.assert_shape(statistics.mean, observations.shape[1:])
+            biases[0] -= conv_of_blocks(statistics.mean[None], kernels[0])
+
+        def convolve(blocks: Array) -> jax.Array:
+            x = keep(nn.relu(conv_of_blocks(blocks, kernels[0]) + biases[0]))
+            for kernel, bias, layer in zip(kernels[1:], biases[1:], self.layers[1:], strict=True):
+                x = keep(nn.relu(conv_valid(x, kernel, stride=layer[2]) + bias))
+            return x
+
+        x = map_chunks(convolve, observations)
         x = x.reshape(x.shape[0], -1)
         return nn.relu(nn.Dense(self.hidden_size)(x))
 

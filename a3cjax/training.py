@@ -10,14 +10,12 @@ from pathlib import Path
 import jax
 
 from a3cjax import provenance
-from a3cjax.actor_learner import ActorLearner
 from a3cjax.agents import Agent
 from a3cjax.builders import (
+    build_actors,
     build_agent,
     build_batches,
-    build_optimizer,
-    init_params,
-    make_keys,
+    build_store,
     resolve,
 )
 from a3cjax.checkpoints import Checkpoint, Checkpointer
@@ -30,8 +28,7 @@ from a3cjax.parameters import SharedParameters
 from a3cjax.plotting import plot_curves
 from a3cjax.run_folder import Summary, check_run_dir, make_run_dir, write_summary
 from a3cjax.supervisor import SignalStop, Supervisor
-from a3cjax.types import LearnerState, Snapshot
-from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from a3cjax.types import Snapshot
 from a3cjax.warmup import warm_up
 
 POLL_SECONDS = 0.1
@@ -116,8 +113,7 @@ def _learn(
       The final parameters, and the mean return of the last 100 training episodes.
     """
     began = time.monotonic()
-    spec, keys = batches[0].spec, make_keys(config.seed)
-    optimizer = build_optimizer(config)
+    spec = batches[0].spec
     with contextlib.ExitStack() as stack:
         checkpointer = Checkpointer(run_dir / "checkpoints")
         terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
@@ -132,10 +128,10 @@ def _learn(
             gather=config.centre_observations,
             should_stop=signal_stop.is_set,
         )
-        params = init_params(agent, spec, keys.init)
-        store = SharedParameters(
-            LearnerState(params, optimizer.init(params)),
-            make_apply_gradients(optimizer),
+        store = build_store(
+            config,
+            agent,
+            spec,
             statistics=statistics,
             num_frames=num_steps * spec.frames_per_step,  # random play costs frames, too
         )
@@ -147,23 +143,7 @@ def _learn(
             period_frames=config.log_period_frames,
             began=began,
         )
-        act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-        actors = [
-            ActorLearner(
-                index,
-                act=act,
-                compute_gradients=compute_gradients,
-                core_state=agent.initial_state(batch.num_envs),
-                environments=batch,
-                store=store,
-                key=jax.random.fold_in(keys.actors, index),
-                unroll_length=config.unroll_length,
-                total_frames=config.total_frames,
-                report=journal.reports.put,
-                timestep=timestep,
-            )
-            for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True))
-        ]
+        actors = build_actors(config, agent, batches, timesteps, store, journal.reports.put)
         stop_event = threading.Event()
         supervisor = Supervisor(stop_event)
         supervisor.start([actor.run for actor in actors], "actor-learner")

@@ -1,5 +1,6 @@
 """The lowered convolutions compute what XLA's own convolution computes, gradients included."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,14 @@ from hypothesis import strategies as st
 from jax import export
 
 from a3cjax import convolutions
-from a3cjax.convolutions import blocks_to_frames, conv_of_blocks, conv_valid, frames_to_blocks
+from a3cjax.convolutions import (
+    blocks_to_frames,
+    conv_of_blocks,
+    conv_valid,
+    frames_to_blocks,
+    keep,
+    map_chunks,
+)
 from a3cjax.networks import NATURE_LAYERS, PAPER_LAYERS
 
 BATCH_SIZE = 2
@@ -205,3 +213,21 @@ def test_kernels_that_are_not_square_raise(kernel):
         conv_of_blocks(BLOCKS, kernel)
     with pytest.raises(AssertionError):
         conv_valid(BLOCKS[..., :2], kernel, 4)
+
+
+@pytest.mark.parametrize("num_samples", [1, 8, 15, 16, 19, 24])
+def test_chunks_change_neither_values_nor_gradients(num_samples):
+    key, subkey = jax.random.split(jax.random.key(0))
+    inputs = jax.random.normal(key, (num_samples, 6, 7, 3))
+    kernel = jax.random.normal(subkey, (2, 2, 3, 4))
+
+    def loss(inputs, kernel, apply):
+        outputs = apply(lambda x: keep(jax.nn.relu(conv_valid(x, kernel, 1))), inputs)
+        chex.assert_shape(outputs, (num_samples, 5, 6, 4))
+        return jnp.sum(jnp.sin(outputs))
+
+    expected = jax.value_and_grad(loss, (0, 1))(inputs, kernel, lambda f, x: f(x))
+    chunked = jax.jit(jax.value_and_grad(loss, (0, 1)), static_argnums=2)(
+        inputs, kernel, map_chunks
+    )
+    chex.assert_trees_all_close(chunked, expected, rtol=1e-5, atol=1e-5)
