@@ -19,7 +19,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from a3cjax.types import Array
 
-_KEPT = "features of a convolution"
+_STORED = "output of a layer"
 
 CHUNK_SIZE = 8
 """Samples that a CPU convolves at a time: of 4, 8, 16, 41 and 82 the cheapest."""
@@ -126,8 +126,8 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
     """Applies convolutions to a large batch, on a CPU a few samples at a time.
 
     What a chunk needs then stays in the processor's cache, in both directions: of the
-    intermediates only those named by `keep` are stored for the backward pass, the others
-    are computed again.
+    intermediates only the outputs of `stored_relu` are kept for the backward pass, the
+    others are computed again.
 
     Args:
       function: maps `[n, ...]` to `[n, ...]` for any n, each sample by itself; it may
@@ -143,7 +143,7 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
         if num_chunks < 2:
             return function(inputs)
         remat = jax.checkpoint(
-            function, policy=jax.checkpoint_policies.save_only_these_names(_KEPT)
+            function, policy=jax.checkpoint_policies.save_only_these_names(_STORED)
         )
         split = len(inputs) - num_left
         chunks = inputs[:split].reshape(num_chunks, CHUNK_SIZE, *inputs.shape[1:])
@@ -156,9 +156,22 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
     return jax.lax.platform_dependent(jnp.asarray(inputs), cpu=chunked, default=function)
 
 
-def keep(features: jax.Array) -> jax.Array:
-    """Names a layer's output as worth storing for the backward pass."""
-    return checkpoint_name(features, _KEPT)
+@jax.custom_vjp
+def stored_relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), differentiated through its output: x need not be computed again."""
+    return jnp.maximum(x, 0)
+
+
+def _stored_relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    y = checkpoint_name(stored_relu(x), _STORED)
+    return y, y
+
+
+def _stored_relu_backward(y: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
+    return (jnp.where(y > 0, cotangent, 0),)
+
+
+stored_relu.defvjp(_stored_relu_forward, _stored_relu_backward)
 
 
 def _assert_covers(size: tuple[int, ...], taps: int) -> None:

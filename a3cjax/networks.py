@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid, keep, map_chunks
+from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid, map_chunks, stored_relu
 from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
 # Flax's default for Dense, used for the convolutions, too.
@@ -67,9 +67,9 @@ class ImageTorso(nn.Module):
             biases[0] -= conv_of_blocks(statistics.mean[None], kernels[0])
 
         def convolve(blocks: Array) -> jax.Array:
-            x = keep(nn.relu(conv_of_blocks(blocks, kernels[0]) + biases[0]))
+            x = stored_relu(conv_of_blocks(blocks, kernels[0]) + biases[0])
             for kernel, bias, layer in zip(kernels[1:], biases[1:], self.layers[1:], strict=True):
-                x = keep(nn.relu(conv_valid(x, kernel, stride=layer[2]) + bias))
+                x = stored_relu(conv_valid(x, kernel, stride=layer[2]) + bias)
             return x
 
         x = map_chunks(convolve, observations)

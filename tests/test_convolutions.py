@@ -15,8 +15,8 @@ from a3cjax.convolutions import (
     conv_of_blocks,
     conv_valid,
     frames_to_blocks,
-    keep,
     map_chunks,
+    stored_relu,
 )
 from a3cjax.networks import NATURE_LAYERS, PAPER_LAYERS
 
@@ -222,7 +222,7 @@ def test_chunks_change_neither_values_nor_gradients(num_samples):
     kernel = jax.random.normal(subkey, (2, 2, 3, 4))
 
     def loss(inputs, kernel, apply):
-        outputs = apply(lambda x: keep(jax.nn.relu(conv_valid(x, kernel, 1))), inputs)
+        outputs = apply(lambda x: stored_relu(conv_valid(x, kernel, 1)), inputs)
         chex.assert_shape(outputs, (num_samples, 5, 6, 4))
         return jnp.sum(jnp.sin(outputs))
 
@@ -231,3 +231,12 @@ def test_chunks_change_neither_values_nor_gradients(num_samples):
         inputs, kernel, map_chunks
     )
     chex.assert_trees_all_close(chunked, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stored_relu_is_relu():
+    x = jnp.array([-2.0, -0.0, 0.0, 0.5, 3.0])
+    for function in (lambda x: x, jnp.square, jnp.sin):
+        np.testing.assert_array_equal(
+            jax.vjp(stored_relu, x)[1](function(x))[0], jax.vjp(jax.nn.relu, x)[1](function(x))[0]
+        )
+    np.testing.assert_array_equal(stored_relu(x), jax.nn.relu(x))
