@@ -89,7 +89,7 @@ class ActorLearner:
         if stop_event.is_set():
             return
         began = self._clock()
-        trajectory = _stack(timesteps, actions, core_state)
+        trajectory = stack(timesteps, actions, core_state)
         grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
         learned = self._clock()
         num_steps = int(np.count_nonzero(~trajectory.is_first[1:]))
@@ -144,7 +144,7 @@ class ActorLearner:
         return timesteps, actions, core_state, act_seconds, env_seconds
 
 
-def _stack(
+def stack(
     timesteps: list[TimeStep], actions: list[np.ndarray], core_state: CoreState
 ) -> Trajectory:
     """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""

@@ -220,30 +220,52 @@ def make_environments(
     if env.startswith(GYMNASIUM_PREFIX):
         return _make_gymnasium(env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount)
     env_id = resolve_envpool_id(env)
+    envs = make_pool(
+        env_id,
+        num_envs=num_envs,
+        seed=seed,
+        protocol=protocol,
+        is_evaluation=is_evaluation,
+        num_threads=num_threads,
+    )
+    return VectorEnvironments(
+        envs,
+        discount=discount,
+        frames_per_step=_envpool_fields(env_id).get("frame_skip", 1),
+        is_atari=_is_atari(env_id),
+    )
+
+
+def make_pool(
+    env_id: str,
+    *,
+    num_envs: int,
+    seed: int,
+    protocol: str = "paper",
+    is_evaluation: bool = False,
+    num_threads: int = 1,
+) -> Any:
+    """envpool's own batch behind `make_environments`, not reset yet; arguments as there.
+
+    Raises:
+      ConfigError: if its spaces are of another kind.
+    """
     options: dict[str, Any] = {}
-    fields = _envpool_fields(env_id)
-    is_atari = "episodic_life" in fields and "repeat_action_probability" in fields
-    if is_atari:
+    if _is_atari(env_id):
         options = dict(_PROTOCOLS[protocol])
         if is_evaluation:
             options["episodic_life"] = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Gymnasium on float64 space bounds
         spec = envpool.make_spec(env_id, **options)
-        _check_spaces(env, spec.gymnasium_observation_space, spec.gymnasium_action_space)
-        envs = envpool.make(
+        _check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
+        return envpool.make(
             env_id,
             env_type="gymnasium",
             num_envs=num_envs,
             num_threads=num_threads,
             seed=seed,
             **options,
-        )
-        return VectorEnvironments(
-            envs,
-            discount=discount,
-            frames_per_step=fields.get("frame_skip", 1),
-            is_atari=is_atari,
         )
 
 
@@ -292,6 +314,11 @@ def resolve_envpool_id(env: str) -> str:
     nearest = difflib.get_close_matches(env.lower(), by_lower, n=3, cutoff=0.5)
     hint = f"; nearest: {', '.join(by_lower[name] for name in nearest)}" if nearest else ""
     raise ConfigError(f"env must be an envpool id or {GYMNASIUM_PREFIX}<id>, got {env}{hint}.")
+
+
+def _is_atari(env_id: str) -> bool:
+    fields = _envpool_fields(env_id)
+    return "episodic_life" in fields and "repeat_action_probability" in fields
 
 
 @functools.cache

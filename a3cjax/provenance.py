@@ -1,5 +1,6 @@
 """Where a result comes from: versions, machine and commit."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -37,6 +38,26 @@ def describe_machine() -> dict[str, str | int]:
         "cores": available_cores(),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def compilation_cache_dir() -> Path | None:
+    """The user's folder for programs compiled by this jaxlib for this processor.
+
+    None where it cannot be made. Compiled code runs on processors with the same features
+    only, and a home folder may be shared by machines that differ.
+    """
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    identity = "\n".join([describe_versions()["jaxlib"], platform.processor(), features])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(user_cache) / "a3cjax" / "compiled" / digest
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return None
+    return folder
 
 
 def describe_commit() -> str:

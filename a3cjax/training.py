@@ -68,9 +68,15 @@ def train(config: Config) -> Summary:
 
 def configure_jax() -> None:
     """Settings of the program, not of the library: call before the first computation."""
-    # A computation runs on the thread that asks for it: the actors are the parallelism.
+    # A call returns when its result is there: the actors are the parallelism.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    # The second run of a configuration starts without compiling.
+    chosen = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    cache_dir = provenance.compilation_cache_dir()
+    if chosen is None and cache_dir is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache_dir))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _train(

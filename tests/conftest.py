@@ -12,6 +12,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Results are there when a call returns, so that an error points at the call that made it.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
 
+
+@pytest.fixture(scope="session", autouse=True)
+def own_compilation_cache(tmp_path_factory):
+    """Keeps compiled programs out of the user's folder, where `configure_jax` would put them."""
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+
+
 # The same examples on every run, and no deadline: the first example of a test compiles.
 hypothesis.settings.register_profile(
     "a3cjax", max_examples=25, deadline=None, derandomize=True, database=None

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib
 import pytest
 
 from tests.fakes import compilation_cache_options
@@ -89,6 +90,7 @@ def start(tmp_path, tmp_path_factory):
             **{name.upper(): str(value) for name, value in options.items()},
             **variables,
         }
+        environment = {name: value for name, value in environment.items() if value}
         process = subprocess.Popen(
             [sys.executable, str(program), *arguments],
             cwd=tmp_path,
@@ -207,6 +209,27 @@ def test_sweep_makes_a_run_for_every_value(command, tmp_path):
     for seed, run in zip((3, 4), runs, strict=True):
         assert json.loads((run / "summary.json").read_text())["seed"] == seed
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
+    home = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": matplotlib.get_configdir()}
+    arguments = (*SMALL, "env=CartPole", "network=mlp_gru", "total_frames=100", "eval_episodes=0")
+    compiled = []
+    for seed in (1, 2):
+        process = start(
+            RUN,
+            *arguments,
+            f"seed={seed}",
+            f"run_dir=run{seed}",
+            JAX_COMPILATION_CACHE_DIR="",
+            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="1.0",
+            **home,
+        )
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        compiled.append({path.name for path in (tmp_path / "cache").rglob("jit_*-cache")})
+    assert any("compute_gradients" in name for name in compiled[0])
+    assert compiled[1] == compiled[0]
 
 
 def test_interrupt_saves_and_exits_with_130(start, tmp_path):

@@ -28,7 +28,9 @@ HOST_PACKAGES = {
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
 }
 # The config is taken apart here; everything else receives plain arguments.
-READERS_OF_CONFIG = {"training", "builders", "evaluation", "run_folder"}
+READERS_OF_CONFIG = {
+    *("training", "builders", "evaluation", "run_folder", "measuring", "doctor"),
+}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 ALL_FILES = FILES + sorted((ROOT / "experiments").rglob("*.py"))

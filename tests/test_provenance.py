@@ -44,3 +44,25 @@ def test_commit_of_a_checkout_around_an_installed_package_is_not_taken(monkeypat
 def test_commit_is_unknown_outside_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr(provenance, "__file__", str(tmp_path / "a3cjax" / "provenance.py"))
     assert provenance.describe_commit() == "unknown"
+
+
+def test_compiled_programs_lie_in_the_users_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = provenance.compilation_cache_dir()
+    assert folder is not None
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path / "a3cjax")
+    assert provenance.compilation_cache_dir() == folder
+
+
+def test_compiled_programs_of_another_jaxlib_lie_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = provenance.compilation_cache_dir()
+    monkeypatch.setattr(provenance, "describe_versions", lambda: {"jaxlib": "0.0.1"})
+    assert provenance.compilation_cache_dir() != folder
+
+
+def test_no_cache_where_no_folder_can_be_made(monkeypatch, tmp_path):
+    (tmp_path / "a3cjax").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert provenance.compilation_cache_dir() is None

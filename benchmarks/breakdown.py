@@ -1,0 +1,126 @@
+"""Where the time of a step goes, part by part, on one core.
+
+`python benchmarks/breakdown.py` pins itself to one core and times each part of an actor-learner's
+loop by CPU time, beside what the core's arithmetic and memory allow. One row a figure goes to
+benchmarks/results/breakdown.csv.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from results_table import Results
+
+from a3cjax.actor_learner import stack
+from a3cjax.builders import (
+    build_agent,
+    build_batches,
+    build_optimizer,
+    build_store,
+    resolve,
+)
+from a3cjax.config import Config
+from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
+from a3cjax.measuring import Emulator
+from a3cjax.training import configure_jax
+from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from a3cjax.warmup import warm_up
+
+RESULTS = Path(__file__).parent / "results" / "breakdown.csv"
+
+
+def core_seconds(call: Callable[[], object], repetitions: int) -> list[float]:
+    """CPU time of the whole process for one call, some times over."""
+    jax.block_until_ready(call())
+    times = []
+    for _ in range(repetitions):
+        began = time.process_time()
+        jax.block_until_ready(call())
+        times.append(time.process_time() - began)
+    return times
+
+
+def flops(function: Callable, *arguments: object) -> float:
+    """Floating-point operations of a compiled call, as XLA counts them."""
+    return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--network", default="atari_ff")
+    parser.add_argument("--repetitions", type=int, default=15)
+    arguments = parser.parse_args()
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    configure_jax()
+
+    config = Config(num_actors=1, network=arguments.network)
+    (batch,) = batches = build_batches(config)
+    spec, num_envs, unroll_length = batch.spec, batch.num_envs, config.unroll_length
+    config = resolve(config, spec)
+    agent = build_agent(config, spec)
+    (timestep,), statistics, _ = warm_up(batches, 64, 0, gather=True)
+    store = build_store(config, agent, spec, statistics=statistics, num_frames=0)
+    state, snapshot = store.read()
+    core_state, key = agent.initial_state(num_envs), jax.random.key(0)
+    actions = np.zeros(num_envs, np.int32)
+    timesteps = [batch.step(actions) for _ in range(unroll_length + 1)]
+    all_actions = [actions] * unroll_length
+    trajectory = stack(timesteps, all_actions, core_state)
+    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+    apply_gradients = make_apply_gradients(build_optimizer(config))
+    grads, _ = compute_gradients(snapshot, trajectory)
+    frames = np.zeros((num_envs, 4, 84, 84), np.uint8)
+
+    per_step, per_update = num_envs, num_envs * unroll_length
+    parts = {
+        "act": (lambda: act(snapshot, timestep, core_state, key)[0], per_step),
+        "blocks from frames": (lambda: frames_to_blocks(frames), per_step),
+        "environment step": (lambda: batch.step(actions).observation, per_step),
+        "stack the trajectory": (
+            lambda: stack(timesteps, all_actions, core_state).observations,
+            per_update,
+        ),
+        "learn": (lambda: compute_gradients(snapshot, trajectory)[0], per_update),
+        "apply": (lambda: apply_gradients(state, grads, np.float32(0)), per_update),
+    }
+    results = Results(RESULTS)
+    for name, (call, num_steps) in parts.items():
+        repetitions = arguments.repetitions * (1 if num_steps == per_update else 20)
+        times = core_seconds(call, repetitions)
+        results.add(name, [1000 * seconds / num_steps for seconds in times], "core-ms a step")
+
+    emulator = Emulator("Pong", 1, num_envs)
+    rates = [emulator.steps_per_second(2.0) for _ in range(5)]
+    results.add("emulator alone", [1000 / rate for rate in rates], "core-ms a step")
+    emulator.close()
+
+    matrix = jnp.ones((2048, 2048))
+    times = core_seconds(lambda: matrix @ matrix, 5)
+    flops_per_second = 2 * 2048**3 / min(times)
+    results.add("matrix product, 2048", [2 * 2048**3 / t / 1e9 for t in times], "GFLOP/s")
+    source, target = np.ones(2**26, np.float32), np.ones(2**26, np.float32)
+    times = core_seconds(lambda: np.copyto(target, source), 5)
+    results.add("copy, 256 MB", [2 * source.nbytes / t / 1e9 for t in times], "GB/s")
+    act_flops = flops(agent.act, *snapshot[2:], timestep, core_state, key) / per_step
+    # XLA counts the body of a loop once, so the loss is taken of fewer samples than two chunks.
+    length = CHUNK_SIZE
+    short = stack(
+        [jax.tree.map(lambda x: x[:1], timestep)] * (length + 1),
+        [actions[:1]] * length,
+        agent.initial_state(1),
+    )
+    learn_flops = flops(jax.grad(agent.loss, has_aux=True), *snapshot[2:], short) / length
+    for name, count in (("act", act_flops), ("learn", learn_flops)):
+        limit = 1000 * count / flops_per_second
+        results.add(f"{name}, as one matrix product", [limit], "core-ms a step")
+    results.write(f"Pong, {config.network}: {num_envs} environments × {unroll_length} steps")
+    batch.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Stable-Baselines3's A2C with the paper's network: steps a second of training, one line.
+
+Started by run.py in a virtual environment that holds stable-baselines3 and ale-py.
+"""
+
+import argparse
+import time
+
+import ale_py
+import gymnasium
+import torch
+from stable_baselines3 import A2C
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecFrameStack
+
+gymnasium.register_envs(ale_py)
+
+
+class PaperNetwork(BaseFeaturesExtractor):
+    """conv 16 8×8/4, conv 32 4×4/2, dense 256 (Mnih et al. 2016)."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space, features_dim=256)
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(4, 16, 8, stride=4),
+            torch.nn.ReLU(),
+            torch.nn.Conv2d(16, 32, 4, stride=2),
+            torch.nn.ReLU(),
+            torch.nn.Flatten(),
+            torch.nn.Linear(2592, 256),
+            torch.nn.ReLU(),
+        )
+
+    def forward(self, observations):
+        return self.layers(observations)
+
+
+class Clock(BaseCallback):
+    """Stops training after so many seconds, the first `warmup` of them not counted."""
+
+    def __init__(self, warmup, seconds):
+        super().__init__()
+        self.warmup, self.seconds = warmup, seconds
+        self.began = self.started = None
+        self.first_steps = 0
+
+    def _on_step(self):
+        now = time.perf_counter()
+        if self.began is None:
+            self.began = now
+        if self.started is None and now - self.began >= self.warmup:
+            self.started, self.first_steps = now, self.num_timesteps
+        return self.started is None or now - self.started < self.seconds
+
+    def rate(self):
+        return (self.num_timesteps - self.first_steps) / (time.perf_counter() - self.started)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--num-envs", type=int, default=16)
+    parser.add_argument("--unroll-length", type=int, default=40)
+    parser.add_argument("--processes", action="store_true", help="SubprocVecEnv")
+    parser.add_argument("--seconds", type=float, default=20)
+    arguments = parser.parse_args()
+    envs = make_atari_env(
+        "PongNoFrameskip-v4",
+        n_envs=arguments.num_envs,
+        seed=0,
+        vec_env_cls=SubprocVecEnv if arguments.processes else DummyVecEnv,
+    )
+    agent = A2C(
+        "CnnPolicy",
+        VecFrameStack(envs, n_stack=4),
+        n_steps=arguments.unroll_length,
+        policy_kwargs={"features_extractor_class": PaperNetwork, "net_arch": []},
+        device="cpu",
+    )
+    clock = Clock(5.0, arguments.seconds)
+    agent.learn(10**9, callback=clock)
+    print(f"steps_per_second {clock.rate():.1f}")
+
+
+if __name__ == "__main__":
+    main()

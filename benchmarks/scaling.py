@@ -1,0 +1,62 @@
+"""How training speed grows with actors, environments and the length of the unroll.
+
+`python benchmarks/scaling.py` times the default run with one setting changed at a time, all in
+turn, several rounds. One row a figure goes to benchmarks/results/scaling.csv.
+"""
+
+import argparse
+from pathlib import Path
+
+from results_table import Results
+
+from a3cjax import provenance
+from a3cjax.config import Config
+from a3cjax.measuring import Training
+
+RESULTS = Path(__file__).parent / "results" / "scaling.csv"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--game", default="Pong")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement")
+    arguments = parser.parse_args()
+
+    config = Config(
+        env=arguments.game,
+        num_actors=provenance.available_cores(),
+        network="atari_ff",
+        warmup_steps=64,
+    )
+    variants = {"default": config}
+    for num_actors in (1, 2, 4, 16):
+        variants[f"{num_actors} actors"] = config.replace(num_actors=num_actors)
+    for envs_per_actor in (2, 4, 16, 32):
+        variants[f"{envs_per_actor} environments"] = config.replace(envs_per_actor=envs_per_actor)
+    for unroll_length in (5, 10, 20, 80):
+        variants[f"{unroll_length} steps"] = config.replace(unroll_length=unroll_length)
+    variants["16 actors × 1 environment × 5 steps"] = config.replace(
+        num_actors=16, envs_per_actor=1, unroll_length=5
+    )
+    runs = {name: Training(variant) for name, variant in variants.items()}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for _ in range(arguments.rounds):
+        for name, run in runs.items():
+            rows[name].append(run.run(arguments.seconds))
+
+    results = Results(RESULTS)
+    for name in runs:
+        results.add(name, [row["steps_per_second"] for row in rows[name]], "steps/s")
+        lock = [100 * (row["wait"] + row["hold"]) for row in rows[name]]
+        results.add(f"{name}: lock", lock, "% of time")
+    results.write(
+        f"{arguments.game}: default is {config.num_actors} actors × {config.envs_per_actor} "
+        f"environments × {config.unroll_length} steps"
+    )
+    for run in runs.values():
+        run.close()
+
+
+if __name__ == "__main__":
+    main()
