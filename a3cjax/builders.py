@@ -13,6 +13,7 @@ from a3cjax.actor_learner import ActorLearner, UpdateReport
 from a3cjax.agents import Agent, make_a3c
 from a3cjax.checkpoints import Checkpoint
 from a3cjax.config import AUTO, Config, ConfigError
+from a3cjax.devices import actor_devices
 from a3cjax.envs import (
     EVALUATION_SEED_OFFSET,
     SEEDS_PER_RUN,
@@ -22,7 +23,7 @@ from a3cjax.envs import (
 )
 from a3cjax.networks import make_network
 from a3cjax.optimizers import fill_constants, linear_annealing, make_optimizer
-from a3cjax.parameters import ParameterStore, SharedParameters
+from a3cjax.parameters import ParametersOnDevice, ParameterStore, SharedParameters
 from a3cjax.provenance import available_cores
 from a3cjax.types import LearnerState, ObservationStatistics, Params, TimeStep
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
@@ -177,24 +178,29 @@ def build_actors(
     store: ParameterStore,
     report: Callable[[UpdateReport], None],
 ) -> list[ActorLearner]:
-    """An actor-learner for each batch, standing at its timestep; they share compiled programs."""
+    """An actor-learner for each batch, standing at its timestep; a core's worth share a device."""
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    return [
-        ActorLearner(
-            index,
-            act=act,
-            compute_gradients=compute_gradients,
-            core_state=agent.initial_state(batch.num_envs),
-            environments=batch,
-            store=store,
-            key=jax.random.fold_in(make_keys(config.seed).actors, index),
-            unroll_length=config.unroll_length,
-            total_frames=config.total_frames,
-            report=report,
-            timestep=timestep,
+    devices = actor_devices(min(len(batches), available_cores()))
+    actors: list[ActorLearner] = []
+    for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True)):
+        device = devices[index % len(devices)]
+        key = jax.random.fold_in(make_keys(config.seed).actors, index)
+        actors.append(
+            ActorLearner(
+                index,
+                act=act,
+                compute_gradients=compute_gradients,
+                core_state=jax.device_put(agent.initial_state(batch.num_envs), device),
+                environments=batch,
+                store=ParametersOnDevice(store, device),
+                key=jax.device_put(key, device),
+                unroll_length=config.unroll_length,
+                total_frames=config.total_frames,
+                report=report,
+                timestep=timestep,
+            )
         )
-        for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True))
-    ]
+    return actors
 
 
 def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:

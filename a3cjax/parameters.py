@@ -5,8 +5,10 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+import jax
 import numpy as np
 
+from a3cjax.devices import Device
 from a3cjax.types import LearnerState, ObservationStatistics, Params, Snapshot
 from a3cjax.updates import ApplyGradients
 
@@ -88,3 +90,22 @@ class SharedParameters:
             self._published = (state, new)
         left = self._clock()
         return Receipt(new.version, old.version - version, entered - asked, left - entered)
+
+
+class ParametersOnDevice:
+    """The same store as it is seen from another device: snapshots and gradients are copied."""
+
+    def __init__(self, store: ParameterStore, device: Device):
+        self._store = store
+        self._device = device
+        self._home = jax.devices()[0]
+
+    def pull(self) -> Snapshot:
+        """The newest parameters, on this device."""
+        snapshot = self._store.pull()
+        params, statistics = jax.device_put((snapshot.params, snapshot.statistics), self._device)
+        return snapshot._replace(params=params, statistics=statistics)
+
+    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
+        """As `SharedParameters.push`, with gradients from this device."""
+        return self._store.push(jax.device_put(grads, self._home), num_frames, version)

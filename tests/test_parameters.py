@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a3cjax.devices import actor_devices
 from a3cjax.optimizers import make_optimizer
-from a3cjax.parameters import SharedParameters
+from a3cjax.parameters import ParametersOnDevice, SharedParameters
 from a3cjax.types import LearnerState, ObservationStatistics
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import run_in_threads
@@ -229,3 +230,24 @@ def test_failed_push_changes_nothing_and_frees_the_lock():
     assert store.pull()[:3] == (0, 0, 0)
     run_in_threads([lambda: store.push(1, 8, 0)], seconds=10)
     assert store.pull()[:3] == (1, 8, 1)
+
+
+# The store of an actor on another device.
+
+
+def test_another_device_sees_the_same_parameters_and_pushes_to_them():
+    statistics = ObservationStatistics(jnp.zeros(2), jnp.ones(()))
+    store = sgd_store(statistics=statistics, num_updates=4, num_frames=16)
+    (device,) = actor_devices(1)
+    remote = ParametersOnDevice(store, device)
+    snapshot = remote.pull()
+    assert snapshot[:2] == store.pull()[:2] == (4, 16)
+    for leaf in jax.tree.leaves((snapshot.params, snapshot.statistics)):
+        assert leaf.devices() == {device}
+
+    receipt = remote.push(jax.device_put(gradients(1.0), device), 8, snapshot.version)
+    assert (receipt.version, receipt.staleness) == (5, 0)
+    for pulled, where in ((store.pull(), jax.devices()[0]), (remote.pull(), device)):
+        assert (pulled.version, pulled.num_frames) == (5, 24)
+        assert pulled.params["w"].devices() == {where}
+        np.testing.assert_array_equal(pulled.params["w"], [-1, -1, -1])

@@ -367,11 +367,15 @@ def test_signal_in_the_random_play_ends_it(tmp_path, monkeypatch):
 
 
 def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch):
+    has_broken = threading.Event()
+
     def break_down(actor, num_steps):
         if num_steps == 25:
+            has_broken.set()
             raise OSError("the emulator broke")
 
     def write_metrics(self, row):
+        assert has_broken.wait(100)
         raise ValueError("the disk is full")
 
     watch_steps(monkeypatch, break_down)
