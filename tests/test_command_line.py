@@ -213,7 +213,7 @@ def test_sweep_makes_a_run_for_every_value(command, tmp_path):
 
 def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
     home = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": matplotlib.get_configdir()}
-    arguments = (*SMALL, "env=CartPole", "network=mlp_gru", "total_frames=100", "eval_episodes=0")
+    arguments = (*SMALL, "env=CartPole", "total_frames=100", "eval_episodes=0")
     compiled = []
     for seed in (1, 2):
         process = start(
