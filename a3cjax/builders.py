@@ -178,12 +178,13 @@ def build_actors(
     store: ParameterStore,
     report: Callable[[UpdateReport], None],
 ) -> list[ActorLearner]:
-    """An actor-learner for each batch, standing at its timestep; a core's worth share a device."""
+    """An actor-learner for each batch, standing at its timestep; all run the same programs."""
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    devices = actor_devices(min(len(batches), available_cores()))
+    devices = actor_devices(len(batches))
     actors: list[ActorLearner] = []
-    for index, (batch, timestep) in enumerate(zip(batches, timesteps, strict=True)):
-        device = devices[index % len(devices)]
+    for index, (batch, timestep, device) in enumerate(
+        zip(batches, timesteps, devices, strict=True)
+    ):
         key = jax.random.fold_in(make_keys(config.seed).actors, index)
         actors.append(
             ActorLearner(

@@ -30,8 +30,10 @@ def main() -> None:
         warmup_steps=64,
     )
     variants = {"default": config}
-    for num_actors in (1, 2, 4, 16):
-        variants[f"{num_actors} actors"] = config.replace(num_actors=num_actors)
+    for num_actors in (1, 2, 3, 4):
+        variants[f"{num_actors} actor{'s' * (num_actors > 1)}"] = config.replace(
+            num_actors=num_actors
+        )
     for envs_per_actor in (2, 4, 16, 32):
         variants[f"{envs_per_actor} environments"] = config.replace(envs_per_actor=envs_per_actor)
     for unroll_length in (5, 10, 20, 80):

@@ -31,7 +31,13 @@ def test_computations_follow_their_arguments_and_agree():
 
 def test_other_platforms_keep_their_own_device(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert actor_devices(2) == jax.devices()[:1]
+    assert actor_devices(2) == jax.devices()[:1] * 2
+
+
+def test_many_more_actors_than_cores_share_the_default_device(monkeypatch):
+    monkeypatch.setattr(devices, "available_cores", lambda: 1)
+    assert actor_devices(3) == jax.devices()[:1] * 3
+    assert jax.devices()[0] not in actor_devices(2)
 
 
 def test_without_a_way_to_make_clients_the_default_device_is_used(monkeypatch):
@@ -39,7 +45,7 @@ def test_without_a_way_to_make_clients_the_default_device_is_used(monkeypatch):
         raise AttributeError("no such function")
 
     monkeypatch.setattr(devices, "_single_threaded_cpu", refuse)
-    assert actor_devices(2) == jax.devices()[:1]
+    assert actor_devices(2) == jax.devices()[:1] * 2
 
 
 def test_environment_is_left_as_it_was(monkeypatch):
