@@ -1,6 +1,6 @@
 """`python -m a3cjax.doctor`: how fast this machine trains, what limits it, which settings suit it.
 
-Half a minute of measuring, after compilation. Nothing else should run meanwhile.
+Takes a minute or two, compilation included. Nothing else should run meanwhile.
 """
 
 import argparse

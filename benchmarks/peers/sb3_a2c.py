@@ -1,6 +1,6 @@
 """Stable-Baselines3's A2C with the paper's network: steps a second of training, one line.
 
-Started by run.py in a virtual environment that holds stable-baselines3 and ale-py.
+Started by compare_peers.py in a virtual environment that holds stable-baselines3 and ale-py.
 """
 
 import argparse

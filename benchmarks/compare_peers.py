@@ -1,6 +1,6 @@
 """Training speed beside what people would use instead, on the same game and network.
 
-`python benchmarks/peers/run.py` makes a virtual environment for each peer (some gigabytes),
+`python benchmarks/compare_peers.py` makes a virtual environment for each peer (some gigabytes),
 then times ours and theirs in turn, several rounds: Pong, conv 16 – conv 32 – dense 256, the same
 number of environments and steps in an update. One row a figure goes to
 benchmarks/results/peers.csv.
@@ -12,18 +12,18 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from results_table import Results
+
 from a3cjax import provenance
 from a3cjax.config import Config
 from a3cjax.measuring import Training
 
-FOLDER = Path(__file__).parent
-sys.path.append(str(FOLDER.parent))
-
-from results_table import Results  # noqa: E402
+FOLDER = Path(__file__).parent / "peers"
+RESULTS = Path(__file__).parent / "results" / "peers.csv"
 
 
 class Peer(NamedTuple):
-    """What to install, and the script here that trains and prints `steps_per_second <rate>`."""
+    """What to install, and the script in peers/ that trains and prints `steps_per_second <rate>`."""
 
     requirements: tuple[str, ...]
     script: str
@@ -65,8 +65,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     pythons = {name: prepare(name, peer) for name, peer in PEERS.items()}
-    config = Config(num_actors=provenance.available_cores(), network="atari_ff", warmup_steps=64)
-    num_envs = config.num_actors * config.envs_per_actor if config.num_actors else 0
+    num_actors = provenance.available_cores()
+    config = Config(num_actors=num_actors, network="atari_ff", warmup_steps=64)
+    num_envs = num_actors * config.envs_per_actor
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in PEERS}
     training = Training(config)
@@ -79,7 +80,7 @@ def main() -> None:
             theirs[name].append(rate)
     training.close()
 
-    results = Results(FOLDER.parent / "results" / "peers.csv")
+    results = Results(RESULTS)
     results.add("a3cjax", ours, "steps/s")
     for name, rates in theirs.items():
         results.add(name, rates, "steps/s")
