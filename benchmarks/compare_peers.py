@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results" / "peers.csv"
 
 
 class Peer(NamedTuple):
-    """What to install, and the script in peers/ that trains and prints `steps_per_second <rate>`."""
+    """What to install, and the script in peers/ that prints `steps_per_second <rate>`."""
 
     requirements: tuple[str, ...]
     script: str
