@@ -1,8 +1,10 @@
 """One actor-learner: a thread's loop of acting, differentiating and pushing."""
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import chex
@@ -20,7 +22,8 @@ class UpdateReport(NamedTuple):
 
     `staleness` counts the updates that others applied between this one's snapshot and
     itself. Environment, act, learn and push seconds add up to the actor's time for this
-    update; wait and hold are parts of push.
+    update; learn includes waiting for a slot, push the pull before it, wait and hold are parts
+    of push.
     """
 
     actor_index: int
@@ -58,9 +61,16 @@ class ActorLearner:
         total_frames: int,
         report: Callable[[UpdateReport], None],
         timestep: TimeStep | None = None,
+        enter_place: Callable[[], AbstractContextManager] = contextlib.nullcontext,
+        learning_slot: AbstractContextManager | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        """`timestep` is where the environments stand; None resets them at the first step."""
+        """Takes what it works with.
+
+        `timestep` is where the environments stand; None resets them at the first step. `run`
+        goes on inside `enter_place()`, and every gradient is computed and applied inside
+        `learning_slot`, a semaphore that actors share; None lets all learn at once.
+        """
         self._index = index
         self._act = act
         self._compute_gradients = compute_gradients
@@ -72,17 +82,21 @@ class ActorLearner:
         self._total_frames = total_frames
         self._report = report
         self._timestep = timestep
+        self._enter_place = enter_place
+        self._learning_slot = learning_slot or contextlib.nullcontext()
         self._clock = clock
 
     def run(self, stop_event: threading.Event) -> None:
         """Updates until the frame budget is used up or `stop_event` is set."""
-        while not stop_event.is_set():
-            snapshot = self._store.pull()
-            if snapshot.num_frames >= self._total_frames:
-                return
-            self._update(snapshot, stop_event)
+        with self._enter_place():
+            while not stop_event.is_set():
+                began = self._clock()
+                snapshot = self._store.pull()
+                if snapshot.num_frames >= self._total_frames:
+                    return
+                self._update(snapshot, self._clock() - began, stop_event)
 
-    def _update(self, snapshot: Snapshot, stop_event: threading.Event) -> None:
+    def _update(self, snapshot: Snapshot, pull_seconds: float, stop_event: threading.Event) -> None:
         timesteps, actions, core_state, act_seconds, env_seconds = self._unroll(
             snapshot, stop_event
         )
@@ -90,11 +104,12 @@ class ActorLearner:
             return
         began = self._clock()
         trajectory = stack(timesteps, actions, core_state)
-        grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
-        learned = self._clock()
         num_steps = int(np.count_nonzero(~trajectory.is_first[1:]))
         num_frames = num_steps * self._environments.spec.frames_per_step
-        receipt = self._store.push(grads, num_frames, snapshot.version)
+        with self._learning_slot:
+            grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
+            learned = self._clock()
+            receipt = self._store.push(grads, num_frames, snapshot.version)
         pushed = self._clock()
         self._report(
             UpdateReport(
@@ -108,7 +123,7 @@ class ActorLearner:
                 env_seconds=env_seconds,
                 act_seconds=act_seconds,
                 learn_seconds=learned - began,
-                push_seconds=pushed - learned,
+                push_seconds=pull_seconds + pushed - learned,
                 wait_seconds=receipt.wait_seconds,
                 hold_seconds=receipt.hold_seconds,
             )

@@ -1,5 +1,6 @@
 """From a configuration to the parts of a run: environments, agent, optimizer, templates."""
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,6 @@ from a3cjax.actor_learner import ActorLearner, UpdateReport
 from a3cjax.agents import Agent, make_a3c
 from a3cjax.checkpoints import Checkpoint
 from a3cjax.config import AUTO, Config, ConfigError
-from a3cjax.devices import actor_devices
 from a3cjax.envs import (
     EVALUATION_SEED_OFFSET,
     SEEDS_PER_RUN,
@@ -24,6 +24,7 @@ from a3cjax.envs import (
 from a3cjax.networks import make_network
 from a3cjax.optimizers import fill_constants, linear_annealing, make_optimizer
 from a3cjax.parameters import ParametersOnDevice, ParameterStore, SharedParameters
+from a3cjax.placement import place_actors
 from a3cjax.provenance import available_cores
 from a3cjax.types import LearnerState, ObservationStatistics, Params, TimeStep
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
@@ -41,16 +42,16 @@ def build_batches(config: Config) -> list[Environments]:
     assert config.num_actors is not None
     batches: list[Environments] = []
     try:
-        for index in range(config.num_actors):
-            batches.append(
-                make_environments(
+        for index, place in enumerate(place_actors(config.num_actors)):
+            with place.entered():
+                batch = make_environments(
                     config.env,
                     num_envs=config.envs_per_actor,
                     seed=config.seed * SEEDS_PER_RUN + index * config.envs_per_actor,
                     discount=config.discount,
                     protocol=config.protocol,
                 )
-            )
+            batches.append(batch)
     except BaseException:
         for batch in batches:
             batch.close()
@@ -180,25 +181,28 @@ def build_actors(
 ) -> list[ActorLearner]:
     """An actor-learner for each batch, standing at its timestep; all run the same programs."""
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    devices = actor_devices(len(batches))
+    # Each actor's gradient keeps a core busy. With more at once than cores, the one that holds
+    # the lock waits for a core, and all others for the lock: docs/decisions.md.
+    learning_slot = threading.BoundedSemaphore(available_cores())
+    places = place_actors(len(batches))
     actors: list[ActorLearner] = []
-    for index, (batch, timestep, device) in enumerate(
-        zip(batches, timesteps, devices, strict=True)
-    ):
+    for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
         key = jax.random.fold_in(make_keys(config.seed).actors, index)
         actors.append(
             ActorLearner(
                 index,
                 act=act,
                 compute_gradients=compute_gradients,
-                core_state=jax.device_put(agent.initial_state(batch.num_envs), device),
+                core_state=jax.device_put(agent.initial_state(batch.num_envs), place.device),
                 environments=batch,
-                store=ParametersOnDevice(store, device),
-                key=jax.device_put(key, device),
+                store=ParametersOnDevice(store, place.device),
+                key=jax.device_put(key, place.device),
                 unroll_length=config.unroll_length,
                 total_frames=config.total_frames,
                 report=report,
                 timestep=timestep,
+                enter_place=place.entered,
+                learning_slot=learning_slot,
             )
         )
     return actors

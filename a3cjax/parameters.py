@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from a3cjax.devices import Device
+from a3cjax.placement import Device
 from a3cjax.types import LearnerState, ObservationStatistics, Params, Snapshot
 from a3cjax.updates import ApplyGradients
 

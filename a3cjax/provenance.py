@@ -12,9 +12,22 @@ from pathlib import Path
 PACKAGES = ("a3cjax", "jax", "jaxlib", "flax", "optax", "envpool", "numpy")
 
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores_of_thread() -> set[int]:
+    """Cores that the calling thread may run on; empty where the system does not tell."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that the calling thread may use, a container's share of them counted, at least 1."""
+    cores = len(cores_of_thread()) or os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container's limit: no such file, or "max 100000"
+        return cores
 
 
 def describe_versions() -> dict[str, str]:

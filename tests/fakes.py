@@ -176,15 +176,18 @@ class FakeStore:
         *,
         num_frames: int = 0,
         others: int = 0,
+        on_pull: Callable[[], object] = lambda: None,
         on_push: Callable[[], object] = lambda: None,
     ):
         self._tape = tape if tape is not None else []
         self._others = others
+        self._on_pull = on_pull
         self._on_push = on_push
         self._snapshot = Snapshot(0, num_frames, "params 0")
 
     def pull(self) -> Snapshot:
         self._tape.append(("pull", self._snapshot.version))
+        self._on_pull()
         return self._snapshot
 
     def push(self, grads: Any, num_frames: int, version: int) -> Receipt:

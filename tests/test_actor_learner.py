@@ -1,3 +1,4 @@
+import contextlib
 import threading
 
 import numpy as np
@@ -91,6 +92,44 @@ def test_update_pulls_acts_differentiates_and_pushes_in_this_order():
         ("push", "grads 1", frames, 1),
         ("report",),
     ]
+
+
+def test_only_gradient_and_push_take_a_learning_slot():
+    tape = []
+
+    @contextlib.contextmanager
+    def noted(name):
+        tape.append((name, "entered"))
+        yield
+        tape.append((name, "left"))
+
+    class Slot:
+        def __enter__(self):
+            tape.append(("slot", "taken"))
+
+        def __exit__(self, *_):
+            tape.append(("slot", "free"))
+
+    Bench(tape=tape, enter_place=lambda: noted("place"), learning_slot=Slot()).run(num_updates=2)
+    assert [entry[0] for entry in tape if entry[0] not in ("act", "step")] == [
+        *("place", "pull", "slot", "gradients", "push", "slot", "report"),
+        *("pull", "slot", "gradients", "push", "slot", "report", "place"),
+    ]
+    assert [entry for entry in tape if entry[0] == "slot"] == [
+        ("slot", "taken"),
+        ("slot", "free"),
+    ] * 2
+
+
+def test_failed_gradient_frees_its_slot():
+    slot = threading.BoundedSemaphore(1)
+
+    def fail(snapshot, trajectory):
+        raise FloatingPointError("no gradient")
+
+    with pytest.raises(FloatingPointError):
+        Bench(learning_slot=slot, compute_gradients=fail).run()
+    assert slot.acquire(timeout=0)
 
 
 def test_environments_are_reset_once_if_no_timestep_is_given():
@@ -193,7 +232,7 @@ def test_report_seconds_add_up_to_the_whole_time():
     clock = FakeClock()
     bench = Bench(
         environments=FakeEnvironments(on_step=lambda _: clock.take(10.0)),
-        store=FakeStore(on_push=lambda: clock.take(1000.0)),
+        store=FakeStore(on_pull=lambda: clock.take(10_000.0), on_push=lambda: clock.take(1000.0)),
         clock=clock,
     )
     bench.clock = clock
@@ -202,8 +241,8 @@ def test_report_seconds_add_up_to_the_whole_time():
     assert report.act_seconds == T * 1.0
     assert report.env_seconds == T * 10.0
     assert report.learn_seconds == 100.0
-    assert report.push_seconds == 1000.0
-    assert clock() - began == T * 11.0 + 1100.0
+    assert report.push_seconds == 11_000.0
+    assert clock() - began == T * 11.0 + 11_100.0
     assert (report.wait_seconds, report.hold_seconds) == (0.25, 0.5)
 
 

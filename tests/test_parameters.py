@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.devices import actor_devices
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters import ParametersOnDevice, SharedParameters
+from a3cjax.placement import place_actors
 from a3cjax.types import LearnerState, ObservationStatistics
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import run_in_threads
@@ -238,7 +238,7 @@ def test_failed_push_changes_nothing_and_frees_the_lock():
 def test_another_device_sees_the_same_parameters_and_pushes_to_them():
     statistics = ObservationStatistics(jnp.zeros(2), jnp.ones(()))
     store = sgd_store(statistics=statistics, num_updates=4, num_frames=16)
-    (device,) = actor_devices(1)
+    device = place_actors(1)[0].device
     remote = ParametersOnDevice(store, device)
     snapshot = remote.pull()
     assert snapshot[:2] == store.pull()[:2] == (4, 16)

@@ -1,12 +1,25 @@
 import subprocess
 
 import jax
+import pytest
 
 from a3cjax import provenance
 
 
 def test_this_process_may_use_a_core():
     assert provenance.available_cores() >= 1
+
+
+@pytest.mark.parametrize(
+    ("content", "cores"),
+    [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8)],
+)
+def test_a_containers_share_of_the_cores_counts(monkeypatch, tmp_path, content, cores):
+    monkeypatch.setattr(provenance, "cores_of_thread", lambda: set(range(8)))
+    monkeypatch.setattr(provenance, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert provenance.available_cores() == 8
+    (tmp_path / "cpu.max").write_text(content + "\n")
+    assert provenance.available_cores() == cores
 
 
 def test_versions_name_what_is_installed():
