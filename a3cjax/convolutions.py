@@ -87,7 +87,7 @@ def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
     # (tap_y, y, tap_x, x, channel, out) -> (tap_y, tap_x, (channel, y, x), out)
     kernel = kernel.reshape(taps, BLOCK_SIZE, taps, BLOCK_SIZE, *kernel.shape[2:])
     kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, blocks.shape[3], -1)
-    return _conv_stride_1(blocks, kernel)
+    return jax.lax.platform_dependent(blocks, kernel, cpu=_conv_by_matmul, default=_conv_native)
 
 
 def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
@@ -108,18 +108,15 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     chex.assert_equal(kernel.shape[0], kernel.shape[1])
     chex.assert_equal(inputs.shape[3], kernel.shape[2])
     chex.assert_is_divisible(kernel.shape[0], stride)
-    taps = kernel.shape[0] // stride
-    rows, columns = inputs.shape[1] // stride, inputs.shape[2] // stride
-    _assert_covers((rows, columns), taps)
-    # (row, y, column, x·channel) -> (row, column, y·x·channel)
-    inputs = inputs[:, : rows * stride, : columns * stride]
-    inputs = inputs.reshape(-1, rows, stride, columns, stride * inputs.shape[3])
-    inputs = inputs.transpose(0, 1, 3, 2, 4).reshape(inputs.shape[0], rows, columns, -1)
-    # (tap_y, y, tap_x, x·channel, out) -> (tap_y, tap_x, y·x·channel, out)
-    num_out = kernel.shape[3]
-    kernel = kernel.reshape(taps, stride, taps, -1, num_out)
-    kernel = kernel.transpose(0, 2, 1, 3, 4).reshape(taps, taps, -1, num_out)
-    return _conv_stride_1(inputs, kernel)
+    _assert_covers(
+        (inputs.shape[1] // stride, inputs.shape[2] // stride), kernel.shape[0] // stride
+    )
+    return jax.lax.platform_dependent(
+        inputs,
+        kernel,
+        cpu=partial(_conv_valid_on_cpu, stride=stride),
+        default=partial(_conv_native, stride=stride),
+    )
 
 
 def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Array:
@@ -179,20 +176,47 @@ def _assert_covers(size: tuple[int, ...], taps: int) -> None:
         raise AssertionError(f"image must cover the kernel, got {size} blocks for {taps}.")
 
 
-def _conv_stride_1(inputs: Array, kernel: Array) -> jax.Array:
-    """A stride-1 convolution, lowered for the platform it is compiled for."""
-    return jax.lax.platform_dependent(inputs, kernel, cpu=_conv_by_matmul, default=_conv_native)
-
-
-def _conv_native(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
+def _conv_native(inputs: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """XLA's own convolution, the best there is on a GPU or TPU."""
     return jax.lax.conv_general_dilated(
         inputs.astype(kernel.dtype),
         kernel,
-        window_strides=(1, 1),
+        window_strides=(stride, stride),
         padding="VALID",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _conv_valid_on_cpu(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """XLA's own convolution, which only its gradient makes slow; that goes by matrix products."""
+    return _conv_native(inputs, kernel, stride)
+
+
+def _conv_valid_on_cpu_forward(inputs, kernel, stride):
+    return _conv_native(inputs, kernel, stride), (inputs, kernel)
+
+
+def _conv_valid_on_cpu_backward(stride, arguments, cotangent):
+    return jax.vjp(partial(_conv_by_blocks, stride=stride), *arguments)[1](cotangent)
+
+
+_conv_valid_on_cpu.defvjp(_conv_valid_on_cpu_forward, _conv_valid_on_cpu_backward)
+
+
+def _conv_by_blocks(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Space-to-depth, then a convolution of stride 1 by one matrix product."""
+    taps = kernel.shape[0] // stride
+    rows, columns = inputs.shape[1] // stride, inputs.shape[2] // stride
+    # (row, y, column, x·channel) -> (row, column, y·x·channel)
+    inputs = inputs[:, : rows * stride, : columns * stride]
+    inputs = inputs.reshape(-1, rows, stride, columns, stride * inputs.shape[3])
+    inputs = inputs.transpose(0, 1, 3, 2, 4).reshape(inputs.shape[0], rows, columns, -1)
+    # (tap_y, y, tap_x, x·channel, out) -> (tap_y, tap_x, y·x·channel, out)
+    num_out = kernel.shape[3]
+    kernel = kernel.reshape(taps, stride, taps, -1, num_out)
+    kernel = kernel.transpose(0, 2, 1, 3, 4).reshape(taps, taps, -1, num_out)
+    return _conv_by_matmul(inputs, kernel)
 
 
 def _conv_by_matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
