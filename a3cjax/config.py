@@ -58,9 +58,14 @@ class Config:
     warmup_steps: int = 512
     # The program.
     run_dir: str | None = None
+    resume: str | None = None  # the folder of the run to go on with
+    deterministic: bool = False
     log_period_frames: int | None = None  # a 200th of the budget
     checkpoint_period_frames: int = 1_000_000
     eval_episodes: int = 30
+    eval_period_frames: int | None = None  # only at the end
+    stall_timeout_seconds: float = 600.0  # compiling for an accelerator takes minutes
+    max_bad_updates: int = 10
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -71,7 +76,8 @@ class Config:
         self._check("protocol", ("paper", "machado"))
         for name in ("total_frames", "unroll_length", "num_actors", "envs_per_actor"):
             self._check_range(name, 1, math.inf)
-        for name in ("log_period_frames", "checkpoint_period_frames"):
+        self._check_range("max_bad_updates", 1, math.inf)
+        for name in ("log_period_frames", "checkpoint_period_frames", "eval_period_frames"):
             self._check_range(name, 1, math.inf)
         for name in ("warmup_steps", "eval_episodes", "value_cost", "entropy_cost"):
             self._check_range(name, 0, math.inf)
@@ -83,10 +89,14 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise ConfigError(f"{name} must be >= 0 and < 1, got {value}.")
-        for name in ("learning_rate", "max_grad_norm", "epsilon"):
+        for name in ("learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name} must be > 0, got {value}.")
+        if self.resume is not None and self.run_dir not in (None, self.resume):
+            raise ConfigError(f"run_dir must be left alone with resume, got {self.run_dir}.")
+        if self.eval_period_frames is not None and self.eval_episodes == 0:
+            raise ConfigError("eval_episodes must be >= 1 to evaluate during training, got 0.")
         if self.centre_observations and self.warmup_steps == 0:
             raise ConfigError("warmup_steps must be >= 1 to centre observations, got 0.")
 
@@ -134,6 +144,36 @@ def load_config(run_dir: Path) -> Config:
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, got {type(settings).__name__}.")
     return make_config(settings)
+
+
+# What a checkpoint is made of, or what the numbers of one run must have in common.
+FIXED_BY_A_RUN = (
+    *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
+)
+
+
+def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
+    """The settings of a run folder, changed where that is possible.
+
+    Args:
+      run_dir: of the run to go on with.
+      changes: settings by name; the others stay as they were.
+
+    Raises:
+      ConfigError: if the folder is no run folder, or a change contradicts its checkpoints.
+    """
+    try:
+        config = load_config(Path(run_dir))
+    except (OSError, yaml.YAMLError, ConfigError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"resume must be a run folder, got {run_dir}: {reason}") from error
+    for name in FIXED_BY_A_RUN:
+        old = getattr(config, name)
+        if changes.get(name, old) != old:
+            raise ConfigError(
+                f"{name} must be {old}, as in the run to resume, got {changes[name]}."
+            )
+    return config.replace(**{**changes, "resume": run_dir, "run_dir": run_dir})
 
 
 def check_override(argument: str, presets: Collection[str]) -> None:
