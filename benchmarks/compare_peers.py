@@ -42,6 +42,9 @@ PEERS = {
     "PFRL A3C": Peer(
         ("pfrl>=0.4", "gymnasium", "ale-py>=0.11", OPENCV, "packaging"), "pfrl_a3c.py"
     ),
+    "Tianshou A2C": Peer(
+        ("tianshou>=2.0", "ale-py>=0.11", "envpool>=1.2", OPENCV), "tianshou_a2c.py"
+    ),
     "plain Flax": Peer((), "plain_flax.py"),
 }
 
