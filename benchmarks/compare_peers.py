@@ -45,6 +45,9 @@ PEERS = {
     "Tianshou A2C": Peer(
         ("tianshou>=2.0", "ale-py>=0.11", "envpool>=1.2", OPENCV), "tianshou_a2c.py"
     ),
+    "Sample Factory": Peer(
+        ("sample-factory>=2.1.1", "ale-py>=0.10", OPENCV), "sample_factory_appo.py"
+    ),
     "plain Flax": Peer((), "plain_flax.py"),
 }
 
