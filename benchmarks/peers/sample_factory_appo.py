@@ -75,7 +75,7 @@ def main():
             "num_epochs": 1,
         }
         options = [f"--{name}={value}" for name, value in settings.items()]
-        cfg, runner = make_runner(parse_atari_args([*options, "--encoder_conv_mlp_layers", "256"]))
+        _, runner = make_runner(parse_atari_args([*options, "--encoder_conv_mlp_layers", "256"]))
         clock = Clock(arguments.seconds)
         runner.register_observer(clock)
         runner.init()
