@@ -6,6 +6,7 @@ Nothing of a checkpoint is executed when it is read: arrays are Zarr files, the 
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,7 +116,12 @@ class Checkpointer:
         return None
 
     def discard_after(self, num_frames: int) -> None:
-        """Deletes what is newer than this: a resumed run comes to those frames again."""
+        """Deletes what is newer than this, and what was never finished.
+
+        For a run that is resumed there, and comes to those frames again.
+        """
+        for unfinished in self._folder.glob("*.orbax-checkpoint-tmp*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
         for step in self._manager.all_steps():
             if step > num_frames:
                 self._manager.delete(step)

@@ -42,7 +42,11 @@ def check_run_dir(config: Config) -> None:
     Raises:
       ConfigError: if it exists.
     """
-    if config.run_dir is not None and Path(config.run_dir).exists():
+    try:
+        is_there = config.run_dir is not None and Path(config.run_dir).exists()
+    except OSError as error:  # a name that is too long, for instance
+        raise ConfigError(f"run_dir must be a path, got {config.run_dir}: {error}") from error
+    if is_there:
         raise ConfigError(f"run_dir must not exist yet, got {config.run_dir}.")
 
 

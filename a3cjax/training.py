@@ -145,7 +145,7 @@ def _train(
         if config.eval_episodes and not signal_stop.is_set():
             evaluation = run.evaluate(run.store.pull(), signal_stop.is_set)
         if evaluation is not None:
-            run.take_evaluation(*run.store.read(), evaluation)
+            run.take_evaluation(*run.store.read(), evaluation, seconds)
     if evaluation is not None:
         print_evaluation(evaluation)
     snapshot = run.store.pull()
@@ -317,17 +317,17 @@ class Run:
         return snapshot.num_frames
 
     def take_evaluation(
-        self, state: LearnerState, snapshot: Snapshot, evaluation: Evaluation
+        self, state: LearnerState, snapshot: Snapshot, evaluation: Evaluation, seconds: float
     ) -> None:
-        """Notes an evaluation, and keeps the parameters if they are the best so far."""
-        append_evaluation(self._run_dir, snapshot, self.seconds(), evaluation)
+        """Notes an evaluation at these seconds of the run, and keeps the best parameters."""
+        append_evaluation(self._run_dir, snapshot, seconds, evaluation)
         if self.best_score is None or evaluation.mean > self.best_score:
             self.best_score = evaluation.mean
             self._best.save(self._make_checkpoint(state, snapshot))
 
     def _take_evaluations(self) -> None:
         while self._evaluator.results.qsize():
-            self.take_evaluation(*self._evaluator.results.get())
+            self.take_evaluation(*self._evaluator.results.get(), self.seconds())
 
     def _make_checkpoint(self, state: LearnerState, snapshot: Snapshot) -> Checkpoint:
         progress = Progress(

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from a3cjax.checkpoints import CheckpointError
 from a3cjax.evaluation import evaluate_run
 from a3cjax.loggers import print_evaluation
 from a3cjax.training import configure_jax
@@ -24,7 +25,7 @@ def main() -> None:
         evaluation = evaluate_run(
             arguments.run_dir, num_episodes=arguments.episodes, is_greedy=arguments.greedy
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print_evaluation(evaluation)

@@ -215,7 +215,11 @@ def test_what_a_resumed_run_has_not_reached_yet_is_discarded(open_checkpointer, 
     checkpointer = open_checkpointer()
     save_three(checkpointer)
     (tmp_path / "checkpoints" / "300" / checkpoints.DIGESTS).unlink()
+    unfinished = tmp_path / "checkpoints" / "400.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    (unfinished / "half").write_text("x")
     checkpointer.discard_after(200)
+    assert not unfinished.exists()
     again = Checkpoint(make_state(seed=7), STATISTICS, Progress(300))
     checkpointer.save(again)
     assert_same(open_checkpointer().restore(blank(again)), again)
