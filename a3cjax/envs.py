@@ -280,21 +280,28 @@ def make_environments(
     if env.startswith(GYMNASIUM_PREFIX):
         return _make_gymnasium(env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount)
     env_id = resolve_envpool_id(env)
-    envs = make_pool(
-        env_id,
-        num_envs=num_envs,
-        seed=seed,
-        protocol=protocol,
-        is_evaluation=is_evaluation,
-        num_threads=num_threads,
-    )
-    return VectorEnvironments(
+    try:
+        envs = make_pool(
+            env_id,
+            num_envs=num_envs,
+            seed=seed,
+            protocol=protocol,
+            is_evaluation=is_evaluation,
+            num_threads=num_threads,
+        )
+    except (ImportError, RuntimeError) as error:  # libraries or files that some games need
+        raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
+    environments = VectorEnvironments(
         env_id,
         envs,
         discount=discount,
         frames_per_step=_envpool_fields(env_id).get("frame_skip", 1),
         is_atari=_is_atari(env_id),
     )
+    if environments.num_envs != num_envs:  # an observation for each player
+        environments.close()
+        raise ConfigError(f"env must have a single player, got {env}.")
+    return environments
 
 
 def make_pool(

@@ -822,6 +822,21 @@ def test_environments_of_another_kind_are_errors(env, rule):
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
 
 
+def test_games_of_several_players_are_errors():
+    with pytest.raises(ConfigError, match=r"^env must have a single player, got Intersection"):
+        make_environments("IntersectionMultiAgent", num_envs=2, seed=0, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize("failure", [ImportError, RuntimeError])
+def test_what_envpool_cannot_make_is_an_error(monkeypatch, failure):
+    def fail(env_id, **_):
+        raise failure("Qt 5 is missing")
+
+    monkeypatch.setattr(envpool, "make", fail)
+    with pytest.raises(ConfigError, match=r"^env must be .* make, got Pong: Qt 5 is missing$"):
+        make_environments("Pong", num_envs=2, seed=0, discount=DISCOUNT)
+
+
 @pytest.mark.parametrize("env", ["Breakout", "CartPole", "gymnasium:CartPole-v1"])
 def test_restart_starts_the_named_games_only(env):
     environments = make_environments(env, num_envs=3, seed=0, discount=DISCOUNT)
