@@ -1,6 +1,5 @@
 """The border of compilation: pure functions become the compiled calls that threads make."""
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -39,8 +38,7 @@ def make_act(agent: Agent) -> Act:
 def make_compute_gradients(agent: Agent) -> ComputeGradients:
     """Compiles `compute_gradients(snapshot, trajectory) -> (grads, metrics)`.
 
-    Gradients have the structure of `snapshot.params`; nothing is clipped yet. It raises
-    FloatingPointError where they are not finite: applied, they would leave no number behind.
+    Gradients have the structure of `snapshot.params`; nothing is clipped yet.
     """
 
     @jax.jit
@@ -50,16 +48,9 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
         )
         return grads, GradientMetrics(parts, optax.tree.norm(grads))
 
-    def compute_finite_gradients(snapshot, trajectory):
-        grads, metrics = compute_gradients(snapshot.params, snapshot.statistics, trajectory)
-        if not math.isfinite(metrics.grad_norm):
-            raise FloatingPointError(
-                f"gradients must be finite, got a norm of {metrics.grad_norm} in update "
-                f"{snapshot.version + 1}: the learning rate or a cost may be too large."
-            )
-        return grads, metrics
-
-    return compute_finite_gradients
+    return lambda snapshot, trajectory: compute_gradients(
+        snapshot.params, snapshot.statistics, trajectory
+    )
 
 
 def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> ApplyGradients:
