@@ -20,6 +20,10 @@ from a3cjax.updates import Act, ComputeGradients
 class UpdateReport(NamedTuple):
     """What one update of one actor leaves for the log.
 
+    `num_frames` are those of this update, `run_frames` and `version` where the run stands
+    after it. `bad_trajectory` is None unless the update was refused because of numbers that
+    are not finite; then nothing was counted.
+
     `staleness` counts the updates that others applied between this one's snapshot and
     itself. Environment, act, learn and push seconds add up to the actor's time for this
     update; learn includes waiting for a slot, push the pull before it, wait and hold are parts
@@ -29,6 +33,7 @@ class UpdateReport(NamedTuple):
     actor_index: int
     num_frames: int
     num_steps: int
+    run_frames: int
     version: int
     staleness: int
     metrics: Any
@@ -39,6 +44,7 @@ class UpdateReport(NamedTuple):
     push_seconds: float
     wait_seconds: float
     hold_seconds: float
+    bad_trajectory: Trajectory | None = None
 
 
 class ActorLearner:
@@ -85,6 +91,13 @@ class ActorLearner:
         self._enter_place = enter_place
         self._learning_slot = learning_slot or contextlib.nullcontext()
         self._clock = clock
+        self.num_unrolled_steps = 0
+        """Steps taken so far: what a watcher looks at to see whether this one still works."""
+
+    @property
+    def key(self) -> chex.PRNGKey:
+        """The key that the next action is sampled with."""
+        return self._key
 
     def run(self, stop_event: threading.Event) -> None:
         """Updates until the frame budget is used up or `stop_event` is set."""
@@ -116,6 +129,7 @@ class ActorLearner:
                 actor_index=self._index,
                 num_frames=num_frames,
                 num_steps=num_steps,
+                run_frames=receipt.num_frames,
                 version=receipt.version,
                 staleness=receipt.staleness,
                 metrics=metrics,
@@ -126,6 +140,7 @@ class ActorLearner:
                 push_seconds=pull_seconds + pushed - learned,
                 wait_seconds=receipt.wait_seconds,
                 hold_seconds=receipt.hold_seconds,
+                bad_trajectory=trajectory if receipt.is_refused else None,
             )
         )
 
@@ -154,6 +169,7 @@ class ActorLearner:
             acted = self._clock()
             timesteps.append(self._environments.step(actions[-1]))
             env_seconds += self._clock() - acted
+            self.num_unrolled_steps += 1
             act_seconds += acted - began
         self._timestep = timesteps[-1]
         return timesteps, actions, core_state, act_seconds, env_seconds

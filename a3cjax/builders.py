@@ -14,7 +14,7 @@ import optax
 
 from a3cjax.actor_learner import ActorLearner, UpdateReport
 from a3cjax.agents import Agent, make_a3c
-from a3cjax.checkpoints import Checkpoint
+from a3cjax.checkpoints import Checkpoint, Progress
 from a3cjax.config import AUTO, Config, ConfigError
 from a3cjax.envs import (
     EVALUATION_SEED_OFFSET,
@@ -28,6 +28,7 @@ from a3cjax.optimizers import fill_constants, linear_annealing, make_optimizer
 from a3cjax.parameters import ParametersOnDevice, ParameterStore, SharedParameters
 from a3cjax.placement import place_actors
 from a3cjax.provenance import available_cores
+from a3cjax.turns import take_turns
 from a3cjax.types import LearnerState, ObservationStatistics, Params, TimeStep
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 
@@ -35,28 +36,32 @@ from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradient
 ATARI_MAX_ABS_REWARD = 1.0
 
 
-def build_batches(config: Config) -> list[Environments]:
+def build_batches(config: Config, num_resumes: int = 0) -> list[Environments]:
     """Every actor's training environments; no two environments share a seed.
+
+    A resumed run plays other games than it began with.
 
     Raises:
       ConfigError: if there is no such environment, its spaces are of another kind, or there
         are more environments than seeds.
     """
     assert config.num_actors is not None
-    most = EVALUATION_SEED_OFFSET // config.envs_per_actor
+    most = (EVALUATION_SEED_OFFSET - 1) // config.envs_per_actor
     if config.num_actors > most:
         raise ConfigError(
             f"num_actors must be <= {most} with envs_per_actor={config.envs_per_actor}, "
             f"got {config.num_actors}."
         )
     batches: list[Environments] = []
+    num_envs = config.num_actors * config.envs_per_actor
+    first_seed = num_resumes * num_envs % (EVALUATION_SEED_OFFSET - num_envs)
     try:
         for index, place in enumerate(place_actors(config.num_actors)):
             with place.entered():
                 batch = make_environments(
                     config.env,
                     num_envs=config.envs_per_actor,
-                    seed=config.seed * SEEDS_PER_RUN + index * config.envs_per_actor,
+                    seed=config.seed * SEEDS_PER_RUN + first_seed + index * config.envs_per_actor,
                     discount=config.discount,
                     protocol=config.protocol,
                 )
@@ -196,15 +201,23 @@ def build_store(
     *,
     statistics: ObservationStatistics | None,
     num_frames: int,
+    num_updates: int = 0,
+    state: LearnerState | None = None,
 ) -> SharedParameters:
-    """The shared parameters at the start of a run, `num_frames` of random play behind them."""
+    """The shared parameters at the start of a run, `num_frames` of random play behind them.
+
+    Where a run is resumed, `state` and `num_updates` are those of its checkpoint.
+    """
     optimizer = build_optimizer(config)
-    params = init_params(agent, spec, make_keys(config.seed).init)
+    if state is None:
+        params = init_params(agent, spec, make_keys(config.seed).init)
+        state = LearnerState(params, optimizer.init(params))
     return SharedParameters(
-        LearnerState(params, optimizer.init(params)),
+        state,
         make_apply_gradients(optimizer),
         statistics=statistics,
         num_frames=num_frames,
+        num_updates=num_updates,
     )
 
 
@@ -215,16 +228,36 @@ def build_actors(
     timesteps: Sequence[TimeStep],
     store: ParameterStore,
     report: Callable[[UpdateReport], None],
+    *,
+    stop_event: threading.Event | None = None,
+    keys: Sequence[Sequence[int]] = (),
 ) -> list[ActorLearner]:
-    """An actor-learner for each batch, standing at its timestep; all run the same programs."""
+    """An actor-learner for each batch, standing at its timestep; all run the same programs.
+
+    Args:
+      config: resolved.
+      agent: what they run.
+      batches: environments of each.
+      timesteps: where these stand.
+      store: the shared parameters.
+      report: takes what each update leaves for the log.
+      stop_event: ends the waiting for one's turn, where `config.deterministic`.
+      keys: words of the PRNG keys of the first actors, from a checkpoint.
+    """
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
     # Each actor's gradient keeps a core busy. With more at once than cores, the one that holds
     # the lock waits for a core, and all others for the lock: docs/decisions.md.
-    learning_slot = threading.BoundedSemaphore(available_cores())
+    # Actors that wait for their turn would keep the slots of those whose turn it is.
+    learning_slot = None if config.deterministic else threading.BoundedSemaphore(available_cores())
     places = place_actors(len(batches))
+    stores: Sequence[ParameterStore] = [store] * len(batches)
+    if config.deterministic:
+        stores = take_turns(store, len(batches), stop_event or threading.Event())
     actors: list[ActorLearner] = []
     for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
         key = jax.random.fold_in(make_keys(config.seed).actors, index)
+        if index < len(keys):
+            key = jax.random.wrap_key_data(jnp.asarray(keys[index], jnp.uint32))
         actors.append(
             ActorLearner(
                 index,
@@ -232,7 +265,7 @@ def build_actors(
                 compute_gradients=compute_gradients,
                 core_state=jax.device_put(agent.initial_state(batch.num_envs), place.device),
                 environments=batch,
-                store=ParametersOnDevice(store, place.device),
+                store=ParametersOnDevice(stores[index], place.device),
                 key=jax.device_put(key, place.device),
                 unroll_length=config.unroll_length,
                 total_frames=config.total_frames,
@@ -252,7 +285,8 @@ def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoi
     if config.centre_observations:
         mean = np.zeros(spec.observation_shape, np.float32)
         statistics = ObservationStatistics(jnp.asarray(mean), jnp.ones(()))
-    return Checkpoint(LearnerState(params, build_optimizer(config).init(params)), statistics, {})
+    state = LearnerState(params, build_optimizer(config).init(params))
+    return Checkpoint(state, statistics, Progress())
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:

@@ -67,9 +67,14 @@ class Config:
     warmup_steps: int = 512  # this number only: at most a tenth of the budget
     # The program.
     run_dir: str | None = None
+    resume: str | None = None  # the folder of the run to go on with
+    deterministic: bool = False
     log_period_frames: int | None = None  # a 200th of the budget
     checkpoint_period_frames: int = 1_000_000
     eval_episodes: int = 30
+    eval_period_frames: int | None = None  # only at the end
+    stall_timeout_seconds: float = 600.0  # compiling for an accelerator takes minutes
+    max_bad_updates: int = 10
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -78,9 +83,9 @@ class Config:
         self._check("network", (AUTO, *NETWORK_NAMES))
         self._check("optimizer", OPTIMIZER_NAMES)
         self._check("protocol", ("paper", "machado"))
-        for name in ("total_frames", "unroll_length"):
+        for name in ("total_frames", "unroll_length", "max_bad_updates"):
             self._check_range(name, 1, MAX_FRAMES)
-        for name in ("log_period_frames", "checkpoint_period_frames"):
+        for name in ("log_period_frames", "checkpoint_period_frames", "eval_period_frames"):
             self._check_range(name, 1, MAX_FRAMES)
         self._check_range("num_actors", 1, MAX_ACTORS)
         self._check_range("envs_per_actor", 1, MAX_BATCH)
@@ -97,11 +102,15 @@ class Config:
             if value is not None and not (value >= 0 and np.float32(value) < 1):
                 suffix = " as a 32-bit float" if value < 1 else ""
                 raise ConfigError(f"{name} must be >= 0 and < 1{suffix}, got {value}.")
-        for name in ("learning_rate", "max_grad_norm", "epsilon"):
+        for name in ("learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"):
             value = getattr(self, name)
             if value is not None and not np.float32(value) > 0:
                 suffix = " as a 32-bit float" if value > 0 else ""
                 raise ConfigError(f"{name} must be > 0{suffix}, got {value}.")
+        if self.resume is not None and self.run_dir not in (None, self.resume):
+            raise ConfigError(f"run_dir must be left alone with resume, got {self.run_dir}.")
+        if self.eval_period_frames is not None and self.eval_episodes == 0:
+            raise ConfigError("eval_episodes must be >= 1 to evaluate during training, got 0.")
         if self.centre_observations and self.warmup_steps == 0:
             raise ConfigError("warmup_steps must be >= 1 to centre observations, got 0.")
 
@@ -149,6 +158,36 @@ def load_config(run_dir: Path) -> Config:
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, got {type(settings).__name__}.")
     return make_config(settings)
+
+
+# What a checkpoint is made of, or what the numbers of one run must have in common.
+FIXED_BY_A_RUN = (
+    *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
+)
+
+
+def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
+    """The settings of a run folder, changed where that is possible.
+
+    Args:
+      run_dir: of the run to go on with.
+      changes: settings by name; the others stay as they were.
+
+    Raises:
+      ConfigError: if the folder is no run folder, or a change contradicts its checkpoints.
+    """
+    try:
+        config = load_config(Path(run_dir))
+    except (OSError, yaml.YAMLError, ConfigError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"resume must be a run folder, got {run_dir}: {reason}") from error
+    for name in FIXED_BY_A_RUN:
+        old = getattr(config, name)
+        if changes.get(name, old) != old:
+            raise ConfigError(
+                f"{name} must be {old}, as in the run to resume, got {changes[name]}."
+            )
+    return config.replace(**{**changes, "resume": run_dir, "run_dir": run_dir})
 
 
 def check_override(argument: str, presets: Collection[str]) -> None:

@@ -1,7 +1,10 @@
 """Evaluation: whole games with fixed parameters, every score kept."""
 
 import contextlib
+import queue
 import statistics
+import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,10 +20,11 @@ from a3cjax.builders import (
     build_evaluation_environments,
     make_keys,
 )
-from a3cjax.checkpoints import Checkpointer
+from a3cjax.checkpoints import Checkpoint, Checkpointer
 from a3cjax.config import Config, load_config
-from a3cjax.envs import Environments, Episode
-from a3cjax.types import Snapshot
+from a3cjax.envs import Environments, EnvironmentSpec, Episode
+from a3cjax.parameters import SharedParameters
+from a3cjax.types import LearnerState, Snapshot
 
 MAX_EPISODE_STEPS = 200_000
 """Agent steps after which a game counts as endless; Atari's end after 27,000."""
@@ -153,6 +157,41 @@ def evaluate_agent(
         environments.close()
 
 
+class Evaluator:
+    """Evaluates the newest parameters every `period_frames`, in a thread of its own.
+
+    Results lie in `results` as (state, snapshot, evaluation), for the main thread.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None],
+        store: SharedParameters,
+        *,
+        num_frames: int,
+        period_frames: int,
+    ):
+        """`evaluate(snapshot, should_stop)` plays the games; `num_frames` is where it starts."""
+        self._evaluate = evaluate
+        self._store = store
+        self._last_frames = num_frames
+        self._period_frames = period_frames
+        self.results: queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]] = (
+            queue.SimpleQueue()
+        )
+
+    def run(self, stop_event: threading.Event) -> None:
+        """Evaluates whenever it is due, until it is asked to stop."""
+        while not stop_event.wait(0.1):
+            state, snapshot = self._store.read()
+            if snapshot.num_frames - self._last_frames < self._period_frames:
+                continue
+            self._last_frames = snapshot.num_frames
+            evaluation = self._evaluate(snapshot, stop_event.is_set)
+            if evaluation is not None:
+                self.results.put((state, snapshot, evaluation))
+
+
 def evaluate_run(
     run_dir: Path, *, num_episodes: int | None = None, is_greedy: bool = False
 ) -> Evaluation:
@@ -171,6 +210,7 @@ def evaluate_run(
       FileNotFoundError: if the folder is no run folder or holds no checkpoint.
       ConfigError: if `num_episodes` is too large.
       ValueError: if the checkpoint is of another format.
+      CheckpointError: if all checkpoints are damaged.
     """
     config = load_config(run_dir)
     num_episodes = num_episodes or config.eval_episodes or Config.eval_episodes
@@ -184,10 +224,35 @@ def evaluate_run(
 
 
 def load_agent(config: Config, run_dir: Path) -> tuple[Agent, Snapshot]:
-    """The agent of a run folder with the parameters of its newest checkpoint.
+    """The agent of a run folder with the parameters of its newest sound checkpoint.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
+      ValueError: if it is of another format.
+      CheckpointError: if all are damaged.
+    """
+    spec, checkpoint = load_checkpoint(config, run_dir)
+    progress = checkpoint.progress
+    snapshot = Snapshot(
+        progress.num_updates, progress.num_frames, checkpoint.state.params, checkpoint.statistics
+    )
+    return build_agent(config, spec), snapshot
+
+
+def load_checkpoint(
+    config: Config, run_dir: Path, report: Callable[[str], None] | None = None
+) -> tuple[EnvironmentSpec, Checkpoint]:
+    """The newest sound checkpoint of a run folder, and what its environments are like.
+
+    Args:
+      config: of the run.
+      run_dir: its folder.
+      report: is given a line for each damaged checkpoint; None prints it as a warning.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint.
+      ValueError: if it is of another format.
+      CheckpointError: if all are damaged.
     """
     folder = run_dir / "checkpoints"
     if not folder.is_dir():
@@ -196,12 +261,11 @@ def load_agent(config: Config, run_dir: Path) -> tuple[Agent, Snapshot]:
     spec = environments.spec
     environments.close()
     with contextlib.closing(Checkpointer(folder)) as checkpointer:
-        checkpoint = checkpointer.restore(build_checkpoint_template(config, spec))
-    counters = checkpoint.counters
-    snapshot = Snapshot(
-        counters["num_updates"],
-        counters["num_frames"],
-        checkpoint.state.params,
-        checkpoint.statistics,
-    )
-    return build_agent(config, spec), snapshot
+        checkpoint = checkpointer.restore(
+            build_checkpoint_template(config, spec), report or _print_warning
+        )
+    return spec, checkpoint
+
+
+def _print_warning(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)

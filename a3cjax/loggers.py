@@ -3,10 +3,11 @@
 import contextlib
 import csv
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import rich.console
 import rich.live
@@ -38,11 +39,13 @@ class CsvLogger:
     """Writes metrics.csv and episodes.csv, flushed at every row."""
 
     def __init__(self, run_dir: Path):
-        self._metrics_file = (run_dir / "metrics.csv").open("w", newline="")
-        self._metrics: csv.DictWriter | None = None
-        self._episodes_file = (run_dir / "episodes.csv").open("w", newline="")
+        """Appends to the files of a resumed run."""
+        self._metrics_file, columns = _open_csv(run_dir / "metrics.csv")
+        self._metrics = csv.DictWriter(self._metrics_file, columns) if columns else None
+        self._episodes_file, columns = _open_csv(run_dir / "episodes.csv")
         self._episodes = csv.writer(self._episodes_file)
-        self._episodes.writerow(EpisodeRow._fields)
+        if not columns:
+            self._episodes.writerow(EpisodeRow._fields)
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
         """Appends a row; the first one also fixes the columns."""
@@ -63,11 +66,55 @@ class CsvLogger:
         self._episodes_file.close()
 
 
+def _open_csv(path: Path) -> tuple[IO[str], list[str]]:
+    """A file to append to, and its columns: none if it is new."""
+    columns: list[str] = []
+    if path.exists():
+        with path.open(newline="") as file:
+            columns = next(csv.reader(file), [])
+    return path.open("a", newline=""), columns
+
+
+def cut_csv(path: Path, num_frames: int) -> None:
+    """Drops what a CSV file says of later frames, and a line that was cut short.
+
+    What was written after the checkpoint that a run resumes from will be written again.
+    """
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *lines = file.read().split("\n")[:-1] or [""]
+    column = header.split(",").index("num_frames") if header else 0
+    kept = [
+        line
+        for line in lines
+        if line.count(",") == header.count(",") and int(line.split(",")[column]) <= num_frames
+    ]
+    unfinished = path.with_suffix(".part")
+    with unfinished.open("w", newline="") as file:
+        file.writelines(f"{line}\n" for line in (header, *kept) if line)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def read_returns(run_dir: Path) -> list[float]:
+    """The score of every episode in episodes.csv; none if there is no such file."""
+    path = run_dir / "episodes.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [float(row["episode_return"]) for row in csv.DictReader(file)]
+
+
 class TensorBoardLogger:
     """Writes TensorBoard events into the run folder; the step is the number of frames."""
 
-    def __init__(self, run_dir: Path):
-        self._writer = tensorboardX.SummaryWriter(str(run_dir))
+    def __init__(self, run_dir: Path, first_frame: int = 0):
+        """Earlier events of a resumed run count up to `first_frame`."""
+        self._writer = tensorboardX.SummaryWriter(
+            str(run_dir), purge_step=first_frame + 1 if first_frame else None
+        )
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
         """Writes every metric as a scalar `train/<name>`."""

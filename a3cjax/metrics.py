@@ -2,6 +2,7 @@
 
 import collections
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,19 +35,25 @@ class EpisodeRow(NamedTuple):
 class MetricsWindow:
     """Sums up reports between two rows, and the last episodes beyond them."""
 
-    def __init__(self):
-        self._returns: collections.deque[float] = collections.deque(maxlen=RETURN_WINDOW)
-        self._num_episodes = 0
+    def __init__(self, past_returns: Sequence[float] = ()):
+        """`past_returns` are the scores of all episodes before, where a run is resumed."""
+        self._returns = collections.deque(past_returns, maxlen=RETURN_WINDOW)
+        self._num_episodes = len(past_returns)
         self._start_period()
 
     def _start_period(self) -> None:
-        self.num_updates = 0
+        self.num_updates = self._num_refused = 0
         self._staleness_max = 0
         self._sums: dict[str, float] = collections.defaultdict(float)
         self._scalar_sums: dict[str, float] = collections.defaultdict(float)
 
     def add(self, report: UpdateReport) -> None:
         """Takes in one update; nothing of it is kept but sums."""
+        self._returns.extend(episode.episode_return for episode in report.episodes)
+        self._num_episodes += len(report.episodes)
+        if report.bad_trajectory is not None:
+            self._num_refused += 1
+            return
         self.num_updates += 1
         for name in _SUMMED:
             self._sums[name] += getattr(report, name)
@@ -54,8 +61,6 @@ class MetricsWindow:
             self._scalar_sums[name] += float(value)
         self._scalar_sums["grad_norm"] += float(report.metrics.grad_norm)
         self._staleness_max = max(self._staleness_max, report.staleness)
-        self._returns.extend(episode.episode_return for episode in report.episodes)
-        self._num_episodes += len(report.episodes)
 
     @property
     def mean_return(self) -> float:
@@ -79,6 +84,7 @@ class MetricsWindow:
             **{name: total / count for name, total in self._scalar_sums.items()},
             "staleness_mean": sums["staleness"] / count,
             "staleness_max": self._staleness_max,
+            "num_refused_updates": self._num_refused,
             "lock_wait_fraction": sums["wait_seconds"] / actor_seconds,
             "lock_hold_fraction": sums["hold_seconds"] / actor_seconds,
         }

@@ -14,16 +14,19 @@ from a3cjax.updates import ApplyGradients
 
 
 class Receipt(NamedTuple):
-    """What a push answers: the version it made, and seconds spent on the lock.
+    """What a push answers: where the run stands after it, and seconds spent on the lock.
 
     `staleness` counts the updates by others since the version that the gradient was
-    computed at.
+    computed at. A refused gradient would have made parameters that are not finite: it
+    changed nothing, and its frames are not counted.
     """
 
     version: int
+    num_frames: int
     staleness: int
     wait_seconds: float
     hold_seconds: float
+    is_refused: bool = False
 
 
 class ParameterStore(Protocol):
@@ -71,25 +74,40 @@ class SharedParameters:
     def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
         """Applies one gradient to the newest parameters, whatever it was computed from.
 
+        Refuses it if that would make any parameter NaN or infinite.
+
         Args:
           grads: a pytree like the parameters.
           num_frames: emulator frames that the gradient was computed from.
           version: of the snapshot that it was computed at.
 
         Returns:
-          The new version, the staleness, and the time spent waiting for and holding the lock.
+          The new version and number of frames, the staleness, and the time spent waiting for
+          and holding the lock.
         """
         asked = self._clock()
         with self._lock:
             entered = self._clock()
             state, old = self._published
-            state = self._apply_gradients(state, grads, np.float32(old.num_frames))
-            new = Snapshot(
-                old.version + 1, old.num_frames + num_frames, state.params, old.statistics
-            )
-            self._published = (state, new)
+            state, is_finite = self._apply_gradients(state, grads, np.float32(old.num_frames))
+            if is_finite:
+                self._published = (state, _successor(old, state, num_frames))
+            new = self._published[1]
         left = self._clock()
-        return Receipt(new.version, old.version - version, entered - asked, left - entered)
+        return Receipt(
+            new.version,
+            new.num_frames,
+            old.version - version,
+            entered - asked,
+            left - entered,
+            is_refused=new is old,
+        )
+
+
+def _successor(old: Snapshot, state: LearnerState, num_frames: int) -> Snapshot:
+    return old._replace(
+        version=old.version + 1, num_frames=old.num_frames + num_frames, params=state.params
+    )
 
 
 class ParametersOnDevice:

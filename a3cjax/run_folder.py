@@ -13,6 +13,7 @@ import yaml
 from a3cjax import provenance
 from a3cjax.config import Config, ConfigError
 from a3cjax.evaluation import Evaluation
+from a3cjax.types import Snapshot
 
 
 class Summary(NamedTuple):
@@ -20,7 +21,8 @@ class Summary(NamedTuple):
 
     `evaluation` is None where none was asked for or a signal ended the run;
     `signal_number` is None unless one did; `mean_return` is that of the last 100 training
-    episodes, NaN before the first.
+    episodes, NaN before the first; `wall_seconds` includes what came before resuming;
+    `best_score` is the mean of the best evaluation of the run.
     """
 
     run_dir: Path
@@ -30,6 +32,8 @@ class Summary(NamedTuple):
     mean_return: float
     evaluation: Evaluation | None
     signal_number: int | None
+    num_resumes: int = 0
+    best_score: float | None = None
 
 
 def check_run_dir(config: Config) -> None:
@@ -65,10 +69,50 @@ def make_run_dir(config: Config) -> Path:
             run_dir = parent / f"{name}-{number}"  # another run began within this second
         except OSError as error:
             raise ConfigError(f"run_dir must be writable, got {run_dir}: {error}") from error
-    with (run_dir / "config.yaml").open("w") as file:
-        settings = {**dataclasses.asdict(config), "run_dir": str(run_dir)}
-        yaml.safe_dump(settings, file, sort_keys=False)
+    write_config(config, run_dir)
     return run_dir
+
+
+def write_config(config: Config, run_dir: Path) -> None:
+    """Writes config.yaml, in one piece: a run that is killed leaves the old one or the new.
+
+    `resume` is left out of it: that is said anew each time.
+    """
+    settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
+    _replace_file(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+
+
+def _replace_file(path: Path, text: str) -> None:
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text)
+    unfinished.replace(path)
+
+
+EVALUATION_COLUMNS = (
+    *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
+    *("standard_deviation", "min", "max", "scores"),
+)
+
+
+def append_evaluation(
+    run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
+) -> None:
+    """Appends a row to evaluations.csv; `scores` are those of all games, blanks between.
+
+    The same parameters get no second row.
+    """
+    path = run_dir / "evaluations.csv"
+    lines = path.read_text().splitlines() if path.exists() else [",".join(EVALUATION_COLUMNS)]
+    if lines[-1].partition(",")[0] == str(snapshot.num_frames):
+        return
+    row = {
+        **evaluation.as_dict(),
+        "num_frames": snapshot.num_frames,
+        "wall_seconds": round(wall_seconds, 3),
+        "scores": " ".join(f"{score:g}" for score in evaluation.scores),
+    }
+    lines.append(",".join(str(row[name]) for name in EVALUATION_COLUMNS))
+    _replace_file(path, "\n".join(lines) + "\n")
 
 
 def write_summary(config: Config, summary: Summary, commit: str) -> None:
@@ -84,12 +128,14 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "commit": commit,
         "num_frames": summary.num_frames,
         "num_updates": summary.num_updates,
+        "num_resumes": summary.num_resumes,
         "training_seconds": round(seconds, 1),
         "frames_per_second": round(summary.num_frames / seconds, 1),
         "training_return_mean": None if math.isnan(mean_return) else mean_return,
         "evaluation": summary.evaluation.as_dict() if summary.evaluation else None,
+        "best_score": summary.best_score,
         "signal": summary.signal_number,
         "machine": provenance.describe_machine(),
         "versions": provenance.describe_versions(),
     }
-    (summary.run_dir / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+    _replace_file(summary.run_dir / "summary.json", json.dumps(content, indent=2) + "\n")

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 from a3cjax.agents.base import Agent
@@ -26,7 +27,9 @@ Act = Callable[
     [Snapshot, TimeStep, CoreState, chex.PRNGKey], tuple[jax.Array, CoreState, chex.PRNGKey]
 ]
 ComputeGradients = Callable[[Snapshot, Trajectory], tuple[Params, GradientMetrics]]
-ApplyGradients = Callable[[LearnerState, Params, chex.Numeric], LearnerState]
+ApplyGradients = Callable[
+    [LearnerState, Params, chex.Numeric], tuple[LearnerState, jax.Array | bool]
+]
 
 
 def make_act(agent: Agent) -> Act:
@@ -43,9 +46,11 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
     @jax.jit
     def compute_gradients(params, statistics, trajectory):
-        (_, parts), grads = jax.value_and_grad(agent.loss, has_aux=True)(
+        (loss, parts), grads = jax.value_and_grad(agent.loss, has_aux=True)(
             params, statistics, trajectory
         )
+        # A loss that is not finite has no gradient, whatever autodiff made of it.
+        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(loss), grad, jnp.nan), grads)
         return grads, GradientMetrics(parts, optax.tree.norm(grads))
 
     return lambda snapshot, trajectory: compute_gradients(
@@ -54,10 +59,11 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
 
 def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> ApplyGradients:
-    """Compiles `apply_gradients(state, grads, num_frames) -> state`.
+    """Compiles `apply_gradients(state, grads, num_frames) -> (state, is_finite)`.
 
     `num_frames` are the emulator frames of all updates before this one: the learning rate
-    follows them. Nothing is donated: other threads hold the old parameters.
+    follows them. Nothing is donated: other threads hold the old parameters. `is_finite` is
+    whether all new parameters are; a gradient that is not makes parameters that are not.
     """
 
     @jax.jit
@@ -65,6 +71,7 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.params, num_frames=num_frames
         )
-        return LearnerState(optax.apply_updates(state.params, updates), opt_state)
+        params = optax.apply_updates(state.params, updates)
+        return LearnerState(params, opt_state), jnp.isfinite(optax.tree.norm(params))
 
     return apply_gradients

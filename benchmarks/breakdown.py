@@ -2,7 +2,7 @@
 
 `python benchmarks/breakdown.py` pins itself to one core and times each part of an actor-learner's
 loop by CPU time, beside what the core's arithmetic and memory allow. One row a figure goes to
-benchmarks/results/breakdown.csv.
+benchmarks/results/breakdown.csv, a picture to benchmarks/results/breakdown-<network>.png.
 """
 
 import argparse
@@ -14,6 +14,8 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from results_table import Results
 
 from a3cjax.actor_learner import stack
@@ -32,6 +34,8 @@ from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradient
 from a3cjax.warmup import warm_up
 
 RESULTS = Path(__file__).parent / "results" / "breakdown.csv"
+# What a step of training is made of. "environment step" is the emulator and the blocks.
+SUMMANDS = ("environment step", "act", "stack the trajectory", "learn", "apply")
 
 
 def core_seconds(call: Callable[[], object], repetitions: int) -> list[float]:
@@ -48,6 +52,26 @@ def core_seconds(call: Callable[[], object], repetitions: int) -> list[float]:
 def flops(function: Callable, *arguments: object) -> float:
     """Floating-point operations of a compiled call, as XLA counts them."""
     return jax.jit(function).lower(*arguments).compile().cost_analysis()["flops"]
+
+
+def plot(costs: dict[str, float], title: str, path: Path) -> None:
+    """A bar for each part of a step, and what arithmetic alone would take."""
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    heights = [costs[name] for name in SUMMANDS]
+    axis.barh(SUMMANDS, heights, color="tab:blue", label="measured")
+    limited = [name for name in SUMMANDS if f"{name}, as one matrix product" in costs]
+    limits = [costs[f"{name}, as one matrix product"] for name in limited]
+    axis.barh(limited, limits, height=0.35, color="tab:orange", label="as one matrix product")
+    for name, height in zip(SUMMANDS, heights, strict=True):
+        axis.text(height, name, f" {height:.3f}", va="center", fontsize="small")
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.15 * max(heights))
+    axis.set_xlabel("core-milliseconds for one agent step")
+    axis.set_title(f"{title}: {sum(heights):.2f} core-ms a step", fontsize="medium")
+    axis.legend()
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -88,11 +112,13 @@ def main() -> None:
         "learn": (lambda: compute_gradients(snapshot, trajectory)[0], per_update),
         "apply": (lambda: apply_gradients(state, grads, np.float32(0)), per_update),
     }
-    results = Results(RESULTS)
+    results, costs = Results(RESULTS), {}
     for name, (call, num_steps) in parts.items():
         repetitions = arguments.repetitions * (1 if num_steps == per_update else 20)
         times = core_seconds(call, repetitions)
-        results.add(name, [1000 * seconds / num_steps for seconds in times], "core-ms a step")
+        costs[name] = results.add(
+            name, [1000 * seconds / num_steps for seconds in times], "core-ms a step"
+        )
 
     emulator = Emulator("Pong", 1, num_envs)
     rates = [emulator.steps_per_second(2.0) for _ in range(5)]
@@ -117,8 +143,11 @@ def main() -> None:
     learn_flops = flops(jax.grad(agent.loss, has_aux=True), *snapshot[2:], short) / length
     for name, count in (("act", act_flops), ("learn", learn_flops)):
         limit = 1000 * count / flops_per_second
-        results.add(f"{name}, as one matrix product", [limit], "core-ms a step")
-    results.write(f"Pong, {config.network}: {num_envs} environments × {unroll_length} steps")
+        name = f"{name}, as one matrix product"
+        costs[name] = results.add(name, [limit], "core-ms a step")
+    title = f"Pong, {config.network}: {num_envs} environments × {unroll_length} steps"
+    results.write(title)
+    plot(costs, title, RESULTS.with_name(f"breakdown-{config.network}.png"))
     batch.close()
 
 

@@ -3,12 +3,15 @@
 `python benchmarks/compare_peers.py` makes a virtual environment for each peer (some gigabytes),
 then times ours and theirs in turn, several rounds: Pong, conv 16 – conv 32 – dense 256, the same
 number of environments and steps in an update. One row a figure goes to
-benchmarks/results/peers.csv.
+benchmarks/results/peers.csv. A peer that does not install or run is listed with the reason.
 """
 
 import argparse
+import math
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +23,14 @@ from a3cjax.measuring import Training
 
 FOLDER = Path(__file__).parent / "peers"
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
+OPENCV = "opencv-python-headless"
 
 
 class Peer(NamedTuple):
-    """What to install, and the script in peers/ that prints `steps_per_second <rate>`."""
+    """What to install, and the script in peers/ that prints `steps_per_second <rate>`.
+
+    Without requirements the script runs in our own environment.
+    """
 
     requirements: tuple[str, ...]
     script: str
@@ -31,17 +38,53 @@ class Peer(NamedTuple):
 
 PEERS = {
     "SB3 A2C": Peer(("stable-baselines3[extra]>=2.9", "ale-py>=0.11"), "sb3_a2c.py"),
+    # PFRL imports packaging without asking for it.
+    "PFRL A3C": Peer(
+        ("pfrl>=0.4", "gymnasium", "ale-py>=0.11", OPENCV, "packaging"), "pfrl_a3c.py"
+    ),
+    "Tianshou A2C": Peer(
+        ("tianshou>=2.0", "ale-py>=0.11", "envpool>=1.2", OPENCV), "tianshou_a2c.py"
+    ),
+    "plain Flax": Peer((), "plain_flax.py"),
 }
 
 
+class PeerError(Exception):
+    """Why a peer cannot be timed, in one line."""
+
+
+def run_command(command: Sequence[str | Path], timeout: float | None = None) -> str:
+    """What a command prints.
+
+    Raises:
+      PeerError: if it fails or is stopped after `timeout` seconds; with its last line of errors.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise PeerError(f"stopped after {timeout:.0f} s") from None
+    if done.returncode != 0:
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
+        # Folders of this machine have no place in a file of results.
+        raise PeerError(re.sub(r"(/[^\s/'\"]+)+/", "", reason))
+    return done.stdout
+
+
 def prepare(name: str, peer: Peer) -> Path:
-    """The Python of this peer's virtual environment, made at the first call."""
+    """The Python of this peer's virtual environment, made at the first call, or our own.
+
+    Raises:
+      PeerError: if the requirements do not install.
+    """
+    if not peer.requirements:
+        return Path(sys.executable)
     venv = FOLDER / ".venvs" / name.lower().replace(" ", "-")
     python, mark = venv / "bin" / "python", venv / ".installed"
     if not mark.exists():
         print(f"Installing {name} ...", flush=True)
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-qq", *peer.requirements], check=True)
+        run_command([sys.executable, "-m", "venv", venv])
+        run_command([python, "-m", "pip", "install", "-qq", *peer.requirements])
         mark.touch()
     return python
 
@@ -49,42 +92,66 @@ def prepare(name: str, peer: Peer) -> Path:
 def time_peer(
     python: Path, script: str, num_envs: int, unroll_length: int, seconds: float
 ) -> float:
-    """Steps a second of one run of a peer's script."""
+    """Steps a second of one run of a peer's script.
+
+    Raises:
+      PeerError: if it crashes, prints no rate, or takes far longer than it should.
+    """
     command = [
         *(python, FOLDER / script, "--seconds", str(seconds)),
         *("--num-envs", str(num_envs), "--unroll-length", str(unroll_length)),
     ]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return float(output.rpartition("steps_per_second ")[2])
+    output = run_command(command, timeout=10 * seconds + 300)
+    found = re.search(r"^steps_per_second (\S+)$", output, re.MULTILINE)
+    if found is None:
+        raise PeerError(f"{script} printed no rate")
+    return float(found[1])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
+    parser.add_argument("--peers", nargs="+", metavar="NAME", choices=PEERS, default=list(PEERS))
     arguments = parser.parse_args()
 
-    pythons = {name: prepare(name, peer) for name, peer in PEERS.items()}
+    pythons: dict[str, Path] = {}
+    reasons: dict[str, str] = {}
+    for name in arguments.peers:
+        try:
+            pythons[name] = prepare(name, PEERS[name])
+        except PeerError as error:
+            reasons[name] = str(error)
     num_actors = provenance.available_cores()
     config = Config(num_actors=num_actors, network="atari_ff", warmup_steps=64)
     num_envs = num_actors * config.envs_per_actor
     ours: list[float] = []
-    theirs: dict[str, list[float]] = {name: [] for name in PEERS}
+    theirs: dict[str, list[float]] = {name: [] for name in pythons}
     training = Training(config)
     for _ in range(arguments.rounds):
         ours.append(training.run(arguments.seconds)["steps_per_second"])
-        for name, peer in PEERS.items():
-            rate = time_peer(
-                pythons[name], peer.script, num_envs, config.unroll_length, arguments.seconds
-            )
-            theirs[name].append(rate)
+        for name, python in pythons.items():
+            if name in reasons:
+                continue
+            try:
+                rate = time_peer(
+                    *(python, PEERS[name].script, num_envs),
+                    *(config.unroll_length, arguments.seconds),
+                )
+            except PeerError as error:
+                reasons[name] = str(error)
+            else:
+                theirs[name].append(rate)
     training.close()
 
     results = Results(RESULTS)
     results.add("a3cjax", ours, "steps/s")
-    for name, rates in theirs.items():
-        results.add(name, rates, "steps/s")
-        ratios = [a / b for a, b in zip(ours, rates, strict=True)]
+    for name in arguments.peers:
+        if name in reasons:
+            results.add(f"{name}: not available: {reasons[name]}", [math.nan], "")
+            continue
+        results.add(name, theirs[name], "steps/s")
+        ratios = [a / b for a, b in zip(ours, theirs[name], strict=True)]
         results.add(f"a3cjax / {name}", ratios, "")
     results.write(f"Pong, {num_envs} environments × {config.unroll_length} steps")
 

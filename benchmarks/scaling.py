@@ -1,7 +1,8 @@
 """How training speed grows with actors, environments and the length of the unroll.
 
 `python benchmarks/scaling.py` times the default run with one setting changed at a time, all in
-turn, several rounds. One row a figure goes to benchmarks/results/scaling.csv.
+turn, several rounds. One actor is also timed with a single core to itself: what more actors on
+more cores are measured by. One row a figure goes to benchmarks/results/scaling.csv.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from results_table import Results
 from a3cjax import provenance
 from a3cjax.config import Config
 from a3cjax.measuring import Training
+from a3cjax.placement import Place
 
 RESULTS = Path(__file__).parent / "results" / "scaling.csv"
 
@@ -41,17 +43,30 @@ def main() -> None:
     variants["16 actors × 1 environment × 5 steps"] = config.replace(
         num_actors=16, envs_per_actor=1, unroll_length=5
     )
-    runs = {name: Training(variant) for name, variant in variants.items()}
+    places = dict.fromkeys(variants, Place(None))
+    if cores := provenance.cores_of_thread():
+        variants["1 actor, 1 core"] = config.replace(num_actors=1)
+        places["1 actor, 1 core"] = Place(None, frozenset({min(cores)}))
+    runs: dict[str, Training] = {}
+    for name, variant in variants.items():
+        with places[name].entered():
+            runs[name] = Training(variant)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for _ in range(arguments.rounds):
         for name, run in runs.items():
-            rows[name].append(run.run(arguments.seconds))
+            with places[name].entered():
+                rows[name].append(run.run(arguments.seconds))
 
     results = Results(RESULTS)
     for name in runs:
         results.add(name, [row["steps_per_second"] for row in rows[name]], "steps/s")
         lock = [100 * (row["wait"] + row["hold"]) for row in rows[name]]
         results.add(f"{name}: lock", lock, "% of time")
+    if "1 actor, 1 core" in rows:
+        ones = [row["steps_per_second"] for row in rows["1 actor, 1 core"]]
+        several = [row["steps_per_second"] for row in rows["default"]]
+        gains = [a / b for a, b in zip(several, ones, strict=True)]
+        results.add(f"{config.num_actors} actors / 1 actor with 1 core", gains, "")
     results.write(
         f"{arguments.game}: default is {config.num_actors} actors × {config.envs_per_actor} "
         f"environments × {config.unroll_length} steps"

@@ -11,12 +11,14 @@ from typing import Any, NoReturn, cast
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from a3cjax.config import ConfigError, check_override, make_config
+from a3cjax.checkpoints import CheckpointError
+from a3cjax.config import Config, ConfigError, check_override, make_config, resume_config
 from a3cjax.training import train
 
 PRESETS = [path.stem for path in (Path(__file__).parent / "conf" / "preset").glob("*.yaml")]
@@ -26,12 +28,27 @@ PRESETS = [path.stem for path in (Path(__file__).parent / "conf" / "preset").glo
 def main(settings: DictConfig) -> None:
     """Runs one training job; Hydra calls it once, or once for each point of a sweep."""
     try:
-        config = make_config(cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True)))
-        summary = train(config)
+        values = cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+        summary = train(make_config(values) if values["resume"] is None else resumed(values))
     except ConfigError as error:
         refuse(error)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     if summary.signal_number is not None:
         sys.exit(128 + summary.signal_number)
+
+
+def resumed(values: dict[str, Any]) -> Config:
+    """The settings of the run to resume, with those that the command line names changed."""
+    named = {
+        override.lstrip("+~").partition("=")[0] for override in HydraConfig.get().overrides.task
+    }
+    if "preset" in named:
+        raise ConfigError("preset cannot be given with resume: the run has its settings.")
+    changes = {name: values[name] for name in named - {"resume"}}
+    make_config({**values, **changes})  # each for itself must be right, too
+    return resume_config(str(values["resume"]), changes)
 
 
 def refuse(error: Exception) -> NoReturn:

@@ -176,11 +176,13 @@ class FakeStore:
         *,
         num_frames: int = 0,
         others: int = 0,
+        refuses: bool = False,
         on_pull: Callable[[], object] = lambda: None,
         on_push: Callable[[], object] = lambda: None,
     ):
         self._tape = tape if tape is not None else []
         self._others = others
+        self._refuses = refuses
         self._on_pull = on_pull
         self._on_push = on_push
         self._snapshot = Snapshot(0, num_frames, "params 0")
@@ -197,7 +199,14 @@ class FakeStore:
         frames = self._snapshot.num_frames + num_frames
         self._snapshot = Snapshot(new_version, frames, f"params {new_version}")
         staleness = new_version - 1 - version
-        return Receipt(new_version, staleness, wait_seconds=0.25, hold_seconds=0.5)
+        return Receipt(
+            new_version,
+            frames,
+            staleness,
+            wait_seconds=0.25,
+            hold_seconds=0.5,
+            is_refused=self._refuses,
+        )
 
 
 def run_in_threads(targets: Sequence[Callable[[], object]], seconds: float = 60.0) -> None:
@@ -242,6 +251,7 @@ def make_report(**changes: Any) -> UpdateReport:
         actor_index=0,
         num_frames=80,
         num_steps=20,
+        run_frames=80,
         version=1,
         staleness=0,
         metrics=GradientMetrics(FakeLoss(-0.5, 2.0, 1.5), grad_norm=jnp.float32(3.0)),

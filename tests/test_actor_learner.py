@@ -282,3 +282,22 @@ def test_failures_of_collaborators_come_through():
     with pytest.raises(OSError, match="the environment broke"):
         bench.run()
     assert bench.reports == []
+
+
+def test_refused_update_leaves_its_trajectory():
+    bench = Bench(store=FakeStore(refuses=True)).run()
+    assert bench.reports[0].bad_trajectory is bench.trajectories[0]
+    assert Bench().run().reports[0].bad_trajectory is None
+
+
+def test_progress_counts_steps_and_the_key_is_the_next_one():
+    bench = Bench()
+    assert (bench.actor_learner.num_unrolled_steps, bench.actor_learner.key) == (0, 0)
+    bench.run(num_updates=2)
+    assert bench.actor_learner.num_unrolled_steps == 2 * T
+    assert bench.actor_learner.key == f"key after {2 * T - 1}"
+
+
+def test_report_tells_where_the_run_stands():
+    reports = Bench(store=FakeStore(num_frames=100)).run(num_updates=2).reports
+    assert [(r.version, r.run_frames) for r in reports] == [(1, 124), (2, 148)]

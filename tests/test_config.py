@@ -90,11 +90,13 @@ AT_LEAST_ONE = [
     "envs_per_actor",
     "log_period_frames",
     "checkpoint_period_frames",
+    "eval_period_frames",
+    "max_bad_updates",
 ]
 AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
 FRACTIONS = ["discount", "lambda_"]
 BELOW_ONE = ["decay", "momentum"]
-POSITIVE = ["learning_rate", "max_grad_norm", "epsilon"]
+POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"]
 
 
 @pytest.mark.parametrize("name", AT_LEAST_ONE)
@@ -181,7 +183,7 @@ def test_centring_needs_a_warmup():
 
 def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
-    named = {"env", "run_dir", "seed", "algorithm", "network", "optimizer", "protocol"}
+    named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "optimizer", "protocol"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 
@@ -451,3 +453,15 @@ def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
 
 def test_given_log_period_is_kept():
     assert resolve(ONE_ACTOR.replace(log_period_frames=7), VECTORS).log_period_frames == 7
+
+
+def test_a_resumed_run_has_its_own_folder():
+    assert Config(resume="runs/1").run_dir is None
+    assert Config(resume="runs/1", run_dir="runs/1").resume == "runs/1"
+    with pytest.raises(ConfigError, match=r"^run_dir must be left alone with resume, got runs/2\."):
+        Config(resume="runs/1", run_dir="runs/2")
+
+
+def test_evaluating_during_training_takes_games():
+    with pytest.raises(ConfigError, match=r"^eval_episodes must be >= 1 .*, got 0\."):
+        Config(eval_period_frames=100, eval_episodes=0)

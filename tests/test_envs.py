@@ -693,10 +693,10 @@ def test_no_two_environments_share_a_seed(monkeypatch):
 
 
 def test_more_environments_than_seeds_are_refused(monkeypatch):
-    config = Config(env="CartPole", num_actors=500, envs_per_actor=100)
-    assert len(seeds_of(monkeypatch, lambda: builders.build_batches(config))) == 50_000
-    with pytest.raises(ConfigError, match=r"^num_actors must be <= 500 with .*=100, got 501\.$"):
-        builders.build_batches(config.replace(num_actors=501))
+    config = Config(env="CartPole", num_actors=499, envs_per_actor=100)
+    assert len(seeds_of(monkeypatch, lambda: builders.build_batches(config))) == 49_900
+    with pytest.raises(ConfigError, match=r"^num_actors must be <= 499 with .*=100, got 500\.$"):
+        builders.build_batches(config.replace(num_actors=500))
 
 
 def test_the_largest_seed_fits():

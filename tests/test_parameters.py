@@ -36,7 +36,7 @@ def plain_store(apply_gradients, params=0, **kwargs):
 
 
 def add(state, grads, num_frames):
-    return LearnerState(state.params + grads, state.opt_state)
+    return LearnerState(state.params + grads, state.opt_state), True
 
 
 @pytest.fixture
@@ -71,6 +71,25 @@ def test_push_counts_versions_and_frames():
     assert store.pull()[:3] == (5, 114, 2)
 
 
+def test_push_tells_the_frames_of_the_run():
+    store = plain_store(add, num_frames=100)
+    assert [store.push(1, frames, 0).num_frames for frames in (8, 6)] == [108, 114]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_gradient_that_is_not_finite_is_refused_and_changes_nothing(bad):
+    store = sgd_store()
+    store.push(gradients(1.0), 8, 0)
+    before = store.read()
+    receipt = store.push({"w": jnp.full(3, 1.0), "b": jnp.full((), bad)}, 8, 1)
+    assert receipt.is_refused
+    assert receipt[:2] == (1, 8)
+    assert store.read() is before
+    receipt = store.push(gradients(1.0), 8, 1)
+    assert not receipt.is_refused
+    assert receipt[:2] == (2, 16)
+
+
 def test_old_snapshots_stay_valid():
     store = sgd_store()
     before = store.pull()
@@ -91,7 +110,7 @@ def test_schedule_sees_the_frames_before_the_update():
 
     def spy(state, grads, num_frames):
         seen.append(float(num_frames))
-        return state
+        return state, True
 
     store = plain_store(spy, num_frames=64)
     store.push(None, 80, 0)
@@ -121,7 +140,7 @@ def test_read_gives_the_state_of_the_snapshot():
     read, snapshot = store.read()
     assert read.params is snapshot.params
     assert snapshot is store.pull()
-    expected = apply_gradients(state, gradients(2.0), np.float32(0))
+    expected, _ = apply_gradients(state, gradients(2.0), np.float32(0))
     jax.tree.map(np.testing.assert_array_equal, read, expected)
 
 
@@ -133,9 +152,9 @@ def test_receipt_tells_the_time_at_the_lock():
 
 def test_receipt_tells_how_stale_the_gradient_was():
     store = plain_store(add)
-    assert store.push(1, 8, version=0)[:2] == (1, 0)
-    assert store.push(1, 8, version=0)[:2] == (2, 1)
-    assert store.push(1, 8, version=2)[:2] == (3, 0)
+    assert store.push(1, 8, version=0).staleness == 0
+    assert store.push(1, 8, version=0).staleness == 1
+    assert store.push(1, 8, version=2).staleness == 0
 
 
 def test_n_threads_of_k_pushes_make_n_times_k_versions():
@@ -176,7 +195,8 @@ def test_readers_see_versions_with_their_parameters():
     num_pushes = 3000
     # Parameters and optimizer state of version v are v.
     store = SharedParameters(
-        LearnerState(0, 0), lambda state, grads, _: LearnerState(state.params + 1, state[1] + 1)
+        LearnerState(0, 0),
+        lambda state, grads, _: (LearnerState(state.params + 1, state.opt_state + 1), True),
     )
 
     def write():

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import threading
 import time
@@ -14,12 +15,15 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from a3cjax import training
-from a3cjax.config import Config, ConfigError, load_config
-from a3cjax.envs import VectorEnvironments
-from a3cjax.evaluation import evaluate_run, load_agent
+from a3cjax.builders import build_checkpoint_template
+from a3cjax.checkpoints import CheckpointError
+from a3cjax.config import Config, ConfigError, load_config, resume_config
+from a3cjax.envs import Episode, VectorEnvironments
+from a3cjax.evaluation import Evaluation, evaluate_run, load_agent, load_checkpoint
+from a3cjax.journal import BadUpdatesError
 from a3cjax.metrics import EpisodeRow
 from a3cjax.run_folder import make_run_dir
-from a3cjax.supervisor import Supervisor
+from a3cjax.supervisor import StallError, Supervisor
 from a3cjax.training import train
 from tests.fakes import compilation_cache_options
 
@@ -87,8 +91,10 @@ def test_run_folder_is_complete(finished):
         "config.yaml",
         "metrics.csv",
         "episodes.csv",
+        "evaluations.csv",
         "summary.json",
         "checkpoints",
+        "best",
         "curves.png",
     }
     assert (finished.run_dir / events).stat().st_size > 1000
@@ -252,16 +258,16 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
             moments["failed"] = time.monotonic()
             raise OSError("the emulator broke")
 
-    save = training.save
+    save = training.Run.save
 
-    def save_and_look(*arguments):
+    def save_and_look(run):
         if "failed" in moments:
             moments.setdefault("stopped", time.monotonic())
             moments["threads"] = actor_threads()
-        save(*arguments)
+        return save(run)
 
     watch_steps(monkeypatch, break_down)
-    monkeypatch.setattr(training, "save", save_and_look)
+    monkeypatch.setattr(training.Run, "save", save_and_look)
     run_dir = tmp_path / "run"
     with pytest.raises(OSError, match="the emulator broke") as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2, eval_episodes=3))
@@ -380,9 +386,10 @@ def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch
 
     watch_steps(monkeypatch, break_down)
     monkeypatch.setattr(training.CsvLogger, "write_metrics", write_metrics)
-    with pytest.raises(OSError, match="the emulator broke") as caught:
+    with pytest.raises(BaseExceptionGroup) as caught:
         train(ENDLESS.replace(run_dir=str(tmp_path / "run"), log_period_frames=1))
-    assert "the disk is full" in str(caught.value.__context__)
+    messages = {str(failure) for failure in caught.value.exceptions}
+    assert messages == {"the emulator broke", "the disk is full"}
     assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
 
 
@@ -436,3 +443,236 @@ def test_config_file_lists_every_setting(finished):
     text = (finished.run_dir / "config.yaml").read_text()
     for field in dataclasses.fields(Config):
         assert re.search(rf"^{field.name}: ", text, re.MULTILINE)
+
+
+# Going on with a run.
+
+
+def resume(run_dir, **changes):
+    return train(resume_config(str(run_dir), changes))
+
+
+@pytest.fixture(scope="module")
+def resumed(finished, tmp_path_factory):
+    """A copy of the finished run, its log lines of before, and the summary of going on."""
+    run_dir = tmp_path_factory.mktemp("runs") / "resumed"
+    shutil.copytree(finished.run_dir, run_dir)
+    before = {name: (run_dir / name).read_text() for name in LOGS}
+    return before, resume(run_dir, total_frames=3000)
+
+
+LOGS = ("metrics.csv", "episodes.csv", "evaluations.csv")
+
+
+def test_resumed_run_counts_on_to_the_new_budget(finished, resumed):
+    _, summary = resumed
+    assert 3000 <= summary.num_frames < 3000 + FRAMES_PER_UPDATE
+    assert summary.num_updates > finished.num_updates
+    assert summary.wall_seconds > finished.wall_seconds
+    assert summary.num_resumes == 1
+    written = json.loads((summary.run_dir / "summary.json").read_text())
+    assert written["num_resumes"] == 1
+    assert written["num_frames"] == summary.num_frames
+    assert load_config(summary.run_dir).total_frames == 3000
+    assert load_config(summary.run_dir).resume is None
+    _, snapshot = load_agent(load_config(summary.run_dir), summary.run_dir)
+    assert (snapshot.num_frames, snapshot.version) == (summary.num_frames, summary.num_updates)
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_resumed_run_appends_to_its_logs(resumed, name):
+    before, summary = resumed
+    text = (summary.run_dir / name).read_text()
+    assert text.startswith(before[name])
+    assert len(text) > len(before[name])
+    rows = read_rows(summary.run_dir / name)
+    for column in ("num_frames", "wall_seconds"):
+        values = [float(row[column]) for row in rows]
+        assert values == sorted(values)
+    if name == "metrics.csv":
+        assert int(rows[-1]["num_episodes"]) == len(read_rows(summary.run_dir / "episodes.csv"))
+        assert int(rows[-1]["num_updates"]) == summary.num_updates
+
+
+def test_resumed_run_keeps_what_was_learned(resumed, finished):
+    # More updates move the parameters; a fresh start would be much further away.
+    config = load_config(finished.run_dir)
+    spec, _ = load_checkpoint(config, finished.run_dir)
+    fresh = jax.tree.leaves(build_checkpoint_template(config, spec).state.params)
+    later = read_params(resumed[1].run_dir)
+    distances = [
+        sum(float(np.square(a - b).sum()) for a, b in zip(later, other, strict=True))
+        for other in (read_params(finished.run_dir), fresh)
+    ]
+    assert 0 < distances[0] < distances[1]
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint_without_a_gap(finished, tmp_path):
+    run_dir = tmp_path / "killed"
+    shutil.copytree(finished.run_dir, run_dir)
+    checkpoint = json.loads((run_dir / "summary.json").read_text())["num_frames"]
+    with (run_dir / "episodes.csv").open("a") as file:  # written after the checkpoint
+        file.write(f"{checkpoint + 40},99.5,0,17,17\r\n{checkpoint + 80},99.")
+    summary = resume(run_dir, total_frames=2500)
+    rows = read_rows(run_dir / "episodes.csv")
+    before = read_rows(finished.run_dir / "episodes.csv")
+    assert rows[: len(before)] == before
+    assert all(int(row["num_frames"]) > checkpoint for row in rows[len(before) :])
+    assert "99.5" not in {row["wall_seconds"] for row in rows}
+    assert summary.num_frames >= 2500
+
+
+def test_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, capfd):
+    config = CONFIG.replace(
+        run_dir=str(tmp_path / "run"), checkpoint_period_frames=300, eval_episodes=0
+    )
+    train(config)
+    saved = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+    (tmp_path / "run" / "checkpoints" / str(saved[-1]) / "digests.json").unlink()
+    summary = resume(tmp_path / "run", total_frames=1700)
+    assert f"checkpoints/{saved[-1]} is damaged" in capfd.readouterr().err
+    assert summary.num_frames >= 1700
+    frames = [int(row["num_frames"]) for row in read_rows(tmp_path / "run" / "episodes.csv")]
+    assert frames == sorted(frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("network", "mlp_gru"), ("env", "Catch"), ("optimizer", "sgd"), ("seed", 9)]
+)
+def test_setting_that_contradicts_the_run_is_refused_by_name(finished, name, value):
+    with pytest.raises(ConfigError, match=rf"^{name} must be .*, as in the run .* got {value}"):
+        resume(finished.run_dir, **{name: value})
+
+
+def test_folder_without_a_run_cannot_be_resumed(tmp_path, finished):
+    with pytest.raises(ConfigError, match=r"^resume must be a run folder, got .*nothing"):
+        resume(tmp_path / "nothing")
+    shutil.copy(finished.run_dir / "config.yaml", tmp_path)
+    with pytest.raises(ConfigError, match=r"^resume must be a folder with a sound checkpoint"):
+        resume(tmp_path)
+
+
+# Faults of the parts around the actors.
+
+
+def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
+    release = threading.Event()
+
+    def get_stuck(actor, num_steps):
+        if actor == 1 and num_steps == 25:
+            release.wait(60)
+
+    watch_steps(monkeypatch, get_stuck)
+    monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.2)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2, stall_timeout_seconds=2.0)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        train(config)
+    release.set()
+    stall = caught.value.exceptions[0]
+    assert isinstance(stall, StallError)
+    assert "no progress for 2 s: actor-learner-1\n" in str(stall)
+    assert "in get_stuck" in str(stall)
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 2
+
+
+def test_bad_updates_are_refused_and_end_the_run_with_their_trajectory(tmp_path, monkeypatch):
+    step = VectorEnvironments.step
+
+    def poisoned_step(self, actions):
+        timestep = step(self, actions)
+        if threading.current_thread().name.startswith("actor-learner-"):
+            counts.append(1)
+            if len(counts) > 50:
+                return timestep._replace(reward=np.full_like(timestep.reward, np.nan))
+        return timestep
+
+    counts = []
+    monkeypatch.setattr(VectorEnvironments, "step", poisoned_step)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), max_bad_updates=4)
+    with pytest.raises(BadUpdatesError, match="4 updates in a row"):
+        train(config)
+    _, snapshot = load_agent(load_config(tmp_path / "run"), tmp_path / "run")
+    assert snapshot.version == 5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(snapshot.params))
+    with np.load(tmp_path / "run" / "bad-trajectory.npz", allow_pickle=False) as trajectory:
+        assert np.isnan(trajectory["rewards"]).any()
+        assert trajectory["observations"].shape == (11, 4, 4)
+
+
+@pytest.mark.parametrize("method", ["write_metrics", "write_episodes"])
+def test_failing_logger_ends_the_run_and_loses_nothing(tmp_path, monkeypatch, method):
+    def fail(*_):
+        raise RuntimeError("the logger broke")
+
+    monkeypatch.setattr(training.TensorBoardLogger, method, fail)
+    with pytest.raises((RuntimeError, BaseExceptionGroup)) as caught:
+        train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
+    assert "the logger broke" in "".join(traceback.format_exception(caught.value))
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert actor_threads() == []
+
+
+def test_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    saved = []
+
+    def save(self, checkpoint):
+        if saved:
+            raise CheckpointError("no space left")
+        saved.append(checkpoint)
+
+    monkeypatch.setattr(training.Checkpointer, "save", save)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), checkpoint_period_frames=100)
+    with pytest.raises(CheckpointError, match="no space left"):
+        train(config)
+    assert actor_threads() == []
+
+
+def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
+    scores = iter([3.0, 7.0, 5.0])
+
+    def evaluate_agent(*_, **__):
+        score = next(scores, 1.0)
+        return Evaluation([Episode(0, score, 10)], is_greedy=False)
+
+    monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
+    watch_steps(monkeypatch, lambda *_: time.sleep(0.005))
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), eval_period_frames=300)
+    summary = train(config)
+    rows = read_rows(summary.run_dir / "evaluations.csv")
+    assert [float(row["mean"]) for row in rows][:3] == [3.0, 7.0, 5.0]
+    frames = [int(row["num_frames"]) for row in rows]
+    assert frames == sorted(set(frames))
+    assert frames[-1] == summary.num_frames
+    assert summary.best_score == 7.0
+    (best,) = (path.name for path in (summary.run_dir / "best").glob("[0-9]*"))
+    assert best == rows[1]["num_frames"]
+
+
+def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
+    def evaluate_agent(*_, **__):
+        raise RuntimeError("the evaluator broke")
+
+    monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), eval_episodes=1, eval_period_frames=100)
+    with pytest.raises(RuntimeError, match="the evaluator broke") as caught:
+        train(config)
+    assert "in thread evaluator" in caught.value.__notes__
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+
+
+def test_deterministic_runs_of_several_actors_are_equal_bit_by_bit(tmp_path, monkeypatch):
+    generator = np.random.default_rng()
+    watch_steps(monkeypatch, lambda *_: time.sleep(generator.uniform(0, 0.002)))
+    runs = [
+        train(
+            CONFIG.replace(
+                run_dir=str(tmp_path / name), num_actors=3, deterministic=True, eval_episodes=0
+            )
+        )
+        for name in "ab"
+    ]
+    one, other = (read_params(run.run_dir) for run in runs)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert runs[0].num_frames == runs[1].num_frames
+    assert read_episodes(runs[0].run_dir) == read_episodes(runs[1].run_dir)

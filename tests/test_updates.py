@@ -4,6 +4,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from a3cjax.agents import make_a3c
 from a3cjax.optimizers import linear_annealing, make_optimizer
@@ -106,7 +107,7 @@ def test_apply_gradients_moves_parameters_by_the_optimizers_update():
     # SGD without momentum at a tenth of the budget: θ − 0.5 · 0.9 · Δ
     optimizer, state = make_learner()
     grads = jax.tree.map(lambda x: jnp.asarray(np.ones(x.shape, x.dtype)), state.params)
-    new_state = make_apply_gradients(optimizer)(state, grads, 10)
+    new_state, _ = make_apply_gradients(optimizer)(state, grads, 10)
     assert isinstance(new_state, LearnerState)
     expected = jax.tree.map(lambda x: np.asarray(x) - 0.45, state.params)
     chex.assert_trees_all_close(new_state.params, expected, rtol=1e-6)
@@ -120,7 +121,7 @@ def test_apply_gradients_carries_the_optimizers_statistics():
     apply_gradients = make_apply_gradients(optimizer)
     state = LearnerState(params, optimizer.init(params))
     for _ in range(2):
-        state = apply_gradients(state, {"w": jnp.array(3.0)}, 0)
+        state, _ = apply_gradients(state, {"w": jnp.array(3.0)}, 0)
     np.testing.assert_allclose(state.params["w"], -3.0 - 3.0 / np.sqrt(1.81), rtol=1e-6)
 
 
@@ -128,7 +129,7 @@ def test_apply_gradients_leaves_the_old_state_to_those_who_hold_it():
     optimizer, state = make_learner()
     before = jax.tree.map(np.array, state)
     grads = jax.tree.map(lambda x: jnp.asarray(np.ones(x.shape, x.dtype)), state.params)
-    new_state = make_apply_gradients(optimizer)(state, grads, 0)
+    new_state, _ = make_apply_gradients(optimizer)(state, grads, 0)
     assert not any(leaf.is_deleted() for leaf in jax.tree.leaves((state, grads)))
     chex.assert_trees_all_equal(state, before)
     assert np.all(new_state.params["values"] != state.params["values"])
@@ -139,7 +140,7 @@ def test_apply_gradients_compiles_once_for_all_numbers_of_frames():
     update, traces = counting(optimizer.update)
     apply_gradients = make_apply_gradients(optimizer._replace(update=update))
     for num_frames in (0, 80, 160):
-        state = apply_gradients(state, state.params, num_frames)
+        state, _ = apply_gradients(state, state.params, num_frames)
     assert len(traces) == 1
 
 
@@ -148,6 +149,28 @@ def test_following_the_gradient_lowers_the_value_loss():
     compute_gradients = make_compute_gradients(agent)
     optimizer, state = make_learner()
     grads, before = compute_gradients(snapshot, trajectory)
-    state = make_apply_gradients(optimizer)(state, grads, 50)
+    state, _ = make_apply_gradients(optimizer)(state, grads, 50)
     _, after = compute_gradients(snapshot._replace(params=state.params), trajectory)
     assert after.parts.value_loss < before.parts.value_loss
+
+
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_apply_gradients_tells_whether_the_new_parameters_are_finite(bad):
+    optimizer, state = make_learner()
+    apply_gradients = make_apply_gradients(optimizer)
+    grads = jax.tree.map(jnp.ones_like, state.params)
+    assert apply_gradients(state, grads, 0)[1]
+    leaves, structure = jax.tree.flatten(grads)
+    leaves[-1] = leaves[-1].at[(0,) * leaves[-1].ndim].set(bad)
+    assert not apply_gradients(state, jax.tree.unflatten(structure, leaves), 0)[1]
+
+
+def test_a_loss_that_is_not_finite_has_no_finite_gradient():
+    agent, trajectory = make_agent(), random_trajectory(0, T, B, A)
+
+    def loss(*arguments):
+        value, metrics = agent.loss(*arguments)
+        return value + jax.lax.stop_gradient(jnp.inf), metrics
+
+    grads, _ = make_compute_gradients(agent._replace(loss=loss))(make_snapshot(), trajectory)
+    assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(grads))

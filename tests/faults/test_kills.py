@@ -1,0 +1,215 @@
+"""The real program, killed again and again, goes on every time and loses little."""
+
+import contextlib
+import csv
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from a3cjax.checkpoints import DIGESTS, Checkpointer, Progress
+from a3cjax.config import load_config
+from tests.fakes import compilation_cache_options
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+
+ROOT = Path(__file__).parents[2]
+NUM_KILLS = 25
+NUM_KILLS_IN_A_CHECKPOINT = 10
+CHECKPOINT_PERIOD = 4_000
+# The program looks every tenth of a second whether a checkpoint is due; on a busy machine
+# the look and the saving take longer.
+SLACK_SECONDS = 1.5
+SETTINGS = (
+    *("env=CartPole", "total_frames=100000000", "num_actors=2", "envs_per_actor=2"),
+    *("unroll_length=5", "warmup_steps=16", "eval_episodes=0", "log_period_frames=500"),
+    *(f"checkpoint_period_frames={CHECKPOINT_PERIOD}", "run_dir=run"),
+)
+
+
+class Program:
+    """`experiments/run.py` in a folder, started as often as wanted."""
+
+    def __init__(self, folder, options):
+        self.folder = folder
+        self.run_dir = folder / "run"
+        self._environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            **{name.upper(): str(value) for name, value in options.items()},
+        }
+        self._processes = []
+
+    def start(self, *arguments):
+        log = (self.folder / f"output-{len(self._processes)}.txt").open("w")
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "experiments" / "run.py"), *arguments],
+            cwd=self.folder,
+            env=self._environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        log.close()
+        self._processes.append(process)
+        return process
+
+    def output(self):
+        return (self.folder / f"output-{len(self._processes) - 1}.txt").read_text()
+
+    def close(self):
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def program(tmp_path, tmp_path_factory):
+    with contextlib.closing(Program(tmp_path, compilation_cache_options(tmp_path_factory))) as it:
+        yield it
+
+
+def read_rows(path):
+    """All rows of a CSV file but one that a kill cut short."""
+    if not path.exists():
+        return []
+    header, *lines = path.read_text().split("\n")[:-1] or [""]
+    rows = list(csv.DictReader([header, *lines]))
+    assert all(None not in row and None not in row.values() for row in rows), path
+    return rows
+
+
+def last_frames(run_dir):
+    """The number of frames that the log has come to."""
+    rows = read_rows(run_dir / "metrics.csv")
+    return int(rows[-1]["num_frames"]) if rows else 0
+
+
+def read_progress(run_dir):
+    if not (run_dir / "checkpoints").is_dir():
+        return Progress()
+    with contextlib.closing(Checkpointer(run_dir / "checkpoints")) as checkpointer:
+        return checkpointer.read_progress() or Progress()
+
+
+def wait_until(process, program, condition, seconds=120.0, period=0.02):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, f"it ended by itself:\n{program.output()}"
+        assert time.monotonic() < deadline, f"nothing happened:\n{program.output()}"
+        time.sleep(period)
+
+
+def is_saving(run_dir):
+    """Whether a checkpoint is just being written."""
+    folder = run_dir / "checkpoints"
+    if not folder.is_dir():
+        return False
+    return any(not (path / DIGESTS).exists() for path in folder.iterdir() if path.is_dir())
+
+
+def check_that_all_files_parse(run_dir):
+    read_rows(run_dir / "metrics.csv")
+    read_rows(run_dir / "episodes.csv")
+    load_config(run_dir)
+
+
+def test_killed_at_random_moments_it_goes_on_every_time(program):
+    generator = random.Random(0)
+    moments = ["saving"] * NUM_KILLS_IN_A_CHECKPOINT
+    moments += ["any"] * (NUM_KILLS - NUM_KILLS_IN_A_CHECKPOINT)
+    generator.shuffle(moments)
+    run_dir, saved, killed_in_a_checkpoint = program.run_dir, Progress(), 0
+    first = True
+    for moment in moments:
+        process = program.start(*(SETTINGS if first else ("resume=run",)))
+        begun_at = saved.num_frames
+        # Every life gets further than the one before it.
+        wait_until(process, program, lambda: last_frames(run_dir) > begun_at + 1000)  # noqa: B023
+        if moment == "saving":
+            wait_until(process, program, lambda: is_saving(run_dir), period=0.0005)
+        else:
+            time.sleep(generator.uniform(0.0, 2.0))
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(60) == -signal.SIGKILL
+        first = False
+        killed_in_a_checkpoint += is_saving(run_dir)
+
+        reached, before = last_frames(run_dir), saved
+        rate = float(read_rows(run_dir / "metrics.csv")[-1]["frames_per_second"])
+        saved = read_progress(run_dir)
+        check_that_all_files_parse(run_dir)
+        assert saved.num_frames >= before.num_frames
+        assert saved.num_updates >= before.num_updates
+        assert saved.wall_seconds >= before.wall_seconds
+        assert reached - saved.num_frames <= CHECKPOINT_PERIOD + SLACK_SECONDS * rate
+        if saved == Progress():  # killed before its first checkpoint: nothing to go on from
+            assert reached <= CHECKPOINT_PERIOD + SLACK_SECONDS * rate
+            first = True
+            run_dir.rename(program.folder / f"begun-{len(list(program.folder.iterdir()))}")
+    print(f"{NUM_KILLS} kills, {killed_in_a_checkpoint} in the middle of a checkpoint")
+    assert killed_in_a_checkpoint >= NUM_KILLS_IN_A_CHECKPOINT // 2
+
+    process = program.start("resume=run", f"total_frames={saved.num_frames + 20_000}")
+    assert process.wait(300) == 0, program.output()
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["num_frames"] >= saved.num_frames + 20_000
+    metrics, episodes = (read_rows(run_dir / f"{name}.csv") for name in ("metrics", "episodes"))
+    assert int(metrics[-1]["num_frames"]) == summary["num_frames"]
+    assert int(metrics[-1]["num_updates"]) == summary["num_updates"]
+    for name in ("num_frames", "num_updates", "wall_seconds"):
+        values = [float(row[name]) for row in metrics]
+        assert all(a < b for a, b in itertools.pairwise(values)), name
+    frames = [int(row["num_frames"]) for row in episodes]
+    assert frames == sorted(frames)
+    assert len(episodes) == int(metrics[-1]["num_episodes"])
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+)
+def test_signals_save_and_exit_within_ten_seconds(program, number, code):
+    process = program.start(*SETTINGS)
+    wait_until(process, program, lambda: last_frames(program.run_dir) > 1000)
+    began = time.monotonic()
+    process.send_signal(number)
+    assert process.wait(60) == code
+    assert time.monotonic() - began < 10.0
+    assert read_progress(program.run_dir).num_frames == last_frames(program.run_dir) > 1000
+
+
+def test_second_signal_ends_it_at_once(program):
+    process = program.start(*SETTINGS)
+    wait_until(process, program, lambda: last_frames(program.run_dir) > 1000)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    process.wait(60)
+    assert time.monotonic() - began < 3.0
+
+
+def test_full_disk_ends_it_with_a_line_and_leaves_the_last_checkpoint(program):
+    process = program.start(*SETTINGS)
+    wait_until(process, program, lambda: read_progress_files(program.run_dir) >= 1)
+    # No file of this process may grow beyond 100 bytes from now on.
+    limit = ["prlimit", f"--pid={process.pid}", "--fsize=100"]
+    if subprocess.run(limit, check=False).returncode != 0:
+        pytest.skip("this machine has no prlimit")
+    assert process.wait(60) == 1
+    assert re.search("File too large|cannot be written", program.output())
+    saved = read_progress(program.run_dir)
+    assert saved.num_frames > 0
+    process = program.start("resume=run", f"total_frames={saved.num_frames + 5000}")
+    assert process.wait(120) == 0, program.output()
+
+
+def read_progress_files(run_dir):
+    """How many checkpoints are complete."""
+    return len(list((run_dir / "checkpoints").glob(f"[0-9]*/{DIGESTS}")))
