@@ -1,5 +1,7 @@
 """From a configuration to the parts of a run: environments, agent, optimizer, templates."""
 
+import math
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -40,9 +42,16 @@ def build_batches(config: Config, num_resumes: int = 0) -> list[Environments]:
     A resumed run plays other games than it began with.
 
     Raises:
-      ConfigError: if there is no such environment, or its spaces are of another kind.
+      ConfigError: if there is no such environment, its spaces are of another kind, or there
+        are more environments than seeds.
     """
     assert config.num_actors is not None
+    most = (EVALUATION_SEED_OFFSET - 1) // config.envs_per_actor
+    if config.num_actors > most:
+        raise ConfigError(
+            f"num_actors must be <= {most} with envs_per_actor={config.envs_per_actor}, "
+            f"got {config.num_actors}."
+        )
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
     first_seed = num_resumes * num_envs % (EVALUATION_SEED_OFFSET - num_envs)
@@ -92,16 +101,23 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
       A config in which only what means something as None is None.
 
     Raises:
-      ConfigError: if the network cannot read the observations, or random play would use
-        up the budget.
+      ConfigError: if the network cannot read the observations, one update would not fit the
+        budget or the memory, or random play would use up the budget.
     """
     assert config.num_actors is not None
     num_envs = config.num_actors * config.envs_per_actor
-    warmup_frames = config.warmup_steps * num_envs * spec.frames_per_step
+    _check_update_size(config, spec)
+    warmup_steps = config.warmup_steps
+    if warmup_steps == Config.warmup_steps:
+        # With the default, the share of random play would grow with the number of cores, up to
+        # all of a small budget. A number that was chosen is kept, or refused.
+        tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
+        warmup_steps = min(warmup_steps, max(1, tenth))
+    warmup_frames = warmup_steps * num_envs * spec.frames_per_step
     if warmup_frames >= config.total_frames:
         raise ConfigError(
             f"total_frames must be more than the {warmup_frames} of random play "
-            f"(warmup_steps={config.warmup_steps} in {num_envs} environments), "
+            f"(warmup_steps={warmup_steps} in {num_envs} environments), "
             f"got {config.total_frames}."
         )
     network = config.network
@@ -122,9 +138,30 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     constants = fill_constants(config.optimizer, config.decay, config.epsilon, config.momentum)
     return config.replace(
         network=network,
+        warmup_steps=warmup_steps,
         log_period_frames=config.log_period_frames or max(1, config.total_frames // 200),
         **constants._asdict(),
     )
+
+
+def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
+    num_steps = config.unroll_length * config.envs_per_actor
+    if num_steps * spec.frames_per_step > config.total_frames:
+        raise ConfigError(
+            f"total_frames must be at least the {num_steps * spec.frames_per_step} of one update "
+            f"(unroll_length={config.unroll_length} in {config.envs_per_actor} environments), "
+            f"got {config.total_frames}."
+        )
+    assert config.num_actors is not None
+    bytes_per_step = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
+    # Each actor holds what it saw in this unroll, and stacked; the gradient needs far more.
+    num_bytes = 2 * config.num_actors * num_steps * bytes_per_step
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if num_bytes > memory:
+        raise ConfigError(
+            f"unroll_length must leave the observations of one update ({num_bytes / 2**30:.0f} "
+            f"GiB) in the memory of {memory / 2**30:.0f} GiB, got {config.unroll_length}."
+        )
 
 
 def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:

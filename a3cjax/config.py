@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
 from a3cjax.networks import NETWORK_NAMES
@@ -17,6 +18,14 @@ from a3cjax.optimizers import OPTIMIZER_NAMES
 
 ALGORITHM_NAMES = ("a3c",)
 AUTO = "auto"
+
+# Centuries of play: what is beyond is a slip, and would not fit the integers of the programs below.
+MAX_FRAMES = 10**15
+# Every actor is a thread of Python; a batch or an evaluation holds all its environments at once.
+MAX_ACTORS = 1_000
+MAX_BATCH = 10_000
+# Computation is in 32-bit floats: what is larger than their largest would become infinite.
+MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 class ConfigError(ValueError):
@@ -55,7 +64,7 @@ class Config:
     num_actors: int | None = None  # one for each core
     envs_per_actor: int = 8
     protocol: str = "paper"
-    warmup_steps: int = 512
+    warmup_steps: int = 512  # this number only: at most a tenth of the budget
     # The program.
     run_dir: str | None = None
     resume: str | None = None  # the folder of the run to go on with
@@ -74,12 +83,15 @@ class Config:
         self._check("network", (AUTO, *NETWORK_NAMES))
         self._check("optimizer", OPTIMIZER_NAMES)
         self._check("protocol", ("paper", "machado"))
-        for name in ("total_frames", "unroll_length", "num_actors", "envs_per_actor"):
-            self._check_range(name, 1, math.inf)
-        self._check_range("max_bad_updates", 1, math.inf)
+        for name in ("total_frames", "unroll_length", "max_bad_updates"):
+            self._check_range(name, 1, MAX_FRAMES)
         for name in ("log_period_frames", "checkpoint_period_frames", "eval_period_frames"):
-            self._check_range(name, 1, math.inf)
-        for name in ("warmup_steps", "eval_episodes", "value_cost", "entropy_cost"):
+            self._check_range(name, 1, MAX_FRAMES)
+        self._check_range("num_actors", 1, MAX_ACTORS)
+        self._check_range("envs_per_actor", 1, MAX_BATCH)
+        self._check_range("eval_episodes", 0, MAX_BATCH)
+        self._check_range("warmup_steps", 0, MAX_FRAMES)
+        for name in ("value_cost", "entropy_cost"):
             self._check_range(name, 0, math.inf)
         # Environment seeds are 32-bit integers, 100,000 of them for a run.
         self._check_range("seed", 0, 20_000)
@@ -87,12 +99,14 @@ class Config:
             self._check_range(name, 0, 1)
         for name in ("decay", "momentum"):
             value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                raise ConfigError(f"{name} must be >= 0 and < 1, got {value}.")
+            if value is not None and not (value >= 0 and np.float32(value) < 1):
+                suffix = " as a 32-bit float" if value < 1 else ""
+                raise ConfigError(f"{name} must be >= 0 and < 1{suffix}, got {value}.")
         for name in ("learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ConfigError(f"{name} must be > 0, got {value}.")
+            if value is not None and not np.float32(value) > 0:
+                suffix = " as a 32-bit float" if value > 0 else ""
+                raise ConfigError(f"{name} must be > 0{suffix}, got {value}.")
         if self.resume is not None and self.run_dir not in (None, self.resume):
             raise ConfigError(f"run_dir must be left alone with resume, got {self.run_dir}.")
         if self.eval_period_frames is not None and self.eval_episodes == 0:
@@ -108,7 +122,7 @@ class Config:
     def _check_range(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
         if value is not None and not low <= value <= high:
-            bound = f">= {low}" if high == math.inf else f"between {low} and {high}"
+            bound = f"between {low} and {high}" if value > high else f">= {low}"
             raise ConfigError(f"{name} must be {bound}, got {value}.")
 
     def replace(self, **changes: Any) -> "Config":
@@ -186,7 +200,7 @@ def check_override(argument: str, presets: Collection[str]) -> None:
     if not equals:
         raise ConfigError(f"Settings are given as name=value, got {argument}.")
     names = [field.name for field in dataclasses.fields(Config)]
-    if name not in (*names, "preset") and not name.startswith("hydra"):
+    if name not in (*names, "preset") and not name.startswith(("hydra.", "hydra/")):
         raise ConfigError(unknown_setting(name))
     if name == "preset" and not set(value.split(",")) <= set(presets):
         raise ConfigError(f"preset must be one of {', '.join(sorted(presets))}, got {value}.")
@@ -212,5 +226,5 @@ def _check_type(name: str, annotation: Any, value: Any) -> None:
         # NaN is "not a number", and said to be of the wrong type.
         wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)
         raise ConfigError(f"{name} must be of type {wanted}, got {value!r}.")
-    if isinstance(value, float) and math.isinf(value):
-        raise ConfigError(f"{name} must be finite, got {value}.")
+    if float in allowed and value is not None and abs(value) > MAX_FLOAT:
+        raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")

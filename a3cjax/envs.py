@@ -4,9 +4,12 @@ The traps of automatic resets, life losses and time limits end in this file; pas
 there are only `discount` and `is_first`.
 """
 
+import contextlib
 import difflib
 import functools
+import importlib
 import warnings
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import envpool
@@ -22,6 +25,9 @@ GYMNASIUM_PREFIX = "gymnasium:"
 # Seeds of training environments start at seed · SEEDS_PER_RUN; evaluation uses the upper half.
 SEEDS_PER_RUN = 100_000
 EVALUATION_SEED_OFFSET = SEEDS_PER_RUN // 2
+
+# What is larger becomes infinite as a 32-bit float.
+MAX_FLOAT = np.finfo(np.float32).max
 
 _PROTOCOLS: dict[str, dict[str, Any]] = {
     # Mnih et al. 2016, section 8, and 2015, methods: up to 30 no-ops, minimal actions; a lost
@@ -62,6 +68,10 @@ class EnvironmentSpec(NamedTuple):
     is_atari: bool
 
 
+class AnswerError(RuntimeError):
+    """An environment returned what nothing can be learned from; the message is one line."""
+
+
 class Environments(Protocol):
     """A batch of environments as an actor-learner drives it."""
 
@@ -77,7 +87,13 @@ class Environments(Protocol):
         ...
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions; raises whatever an environment raises."""
+        """Takes int `[B]` actions.
+
+        Raises:
+          AnswerError: if an environment returns something else than finite numbers in the
+            shape that it announced.
+          Exception: whatever an environment raises.
+        """
         ...
 
     def pop_episodes(self) -> list[Episode]:
@@ -95,12 +111,19 @@ class VectorEnvironments:
     Both reset automatically one step late: the step that ends an episode returns its
     true last observation; the next one ignores the action and returns the first
     observation of the new episode. That next one is what `is_first` marks.
+
+    What environments return is checked before it can reach the parameters, and what they
+    raise is passed on with a note; both name `env` and the call.
     """
 
-    def __init__(self, envs: Any, *, discount: float, frames_per_step: int, is_atari: bool):
+    def __init__(
+        self, env: str, envs: Any, *, discount: float, frames_per_step: int, is_atari: bool
+    ):
+        self._env = env
         self._envs = envs
         self._discount = discount
         space = envs.single_observation_space
+        self._observation_shape: tuple[int, ...] = space.shape
         self._num_observations = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
         self._was_done: np.ndarray = np.zeros(0, bool)
         self._returns: np.ndarray = np.zeros(0)
@@ -119,8 +142,10 @@ class VectorEnvironments:
 
     def reset(self) -> TimeStep:
         """Starts every environment anew; running games are dropped."""
-        observations, _ = self._envs.reset()
+        with noting(self._env, "reset()"):
+            observations, _ = self._envs.reset()
         num_envs = len(observations)
+        self._check_observations(observations, (num_envs,), "reset()")
         self._was_done = np.zeros(num_envs, bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, int)
@@ -137,14 +162,18 @@ class VectorEnvironments:
             return
         mask = np.zeros(self.num_envs, bool)
         mask[indices] = True
-        self._envs.reset(options={"reset_mask": mask})
+        with noting(self._env, "reset()"):
+            self._envs.reset(options={"reset_mask": mask})
         self._was_done[indices] = False
         self._returns[indices] = 0
         self._lengths[indices] = 0
 
     def step(self, actions: np.ndarray) -> TimeStep:
         """Takes int `[B]` actions; where an episode just ended they are ignored."""
-        observations, rewards, terminated, truncated, info = self._envs.step(actions)
+        with noting(self._env, "step()"):
+            observations, rewards, terminated, truncated, info = self._envs.step(actions)
+        self._check_observations(observations, self._was_done.shape, "step()")
+        self._check("rewards", rewards, self._was_done.shape, "step()")
         is_first = self._was_done
         terminated = terminated & ~is_first
         truncated = truncated & ~is_first
@@ -172,7 +201,38 @@ class VectorEnvironments:
 
     def close(self) -> None:
         """Frees the environments."""
-        self._envs.close()
+        with noting(self._env, "close()"):
+            self._envs.close()
+
+    def _check_observations(
+        self, observations: np.ndarray, batch_shape: tuple[int, ...], call: str
+    ) -> None:
+        shape = (*batch_shape, *self._observation_shape)
+        self._check("observations", observations, shape, call)
+        if self._num_observations:
+            largest = self._num_observations - 1
+            is_right = (observations >= 0) & (observations <= largest)
+            self._check_all("observations", observations, is_right, f"in [0, {largest}]", call)
+
+    def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...], call: str) -> None:
+        if values.shape != shape:
+            raise AnswerError(
+                f"{name} must be of shape {shape}, got {values.shape} in {call} of {self._env}."
+            )
+        if values.dtype.kind not in "biu":  # bytes and whole numbers are always finite
+            # False for NaN, too.
+            self._check_all(name, values, np.abs(values) <= MAX_FLOAT, "finite", call)
+
+    def _check_all(
+        self, name: str, values: np.ndarray, is_right: np.ndarray, rule: str, call: str
+    ) -> None:
+        if is_right.all():
+            return
+        where = tuple(np.argwhere(~is_right)[0])
+        raise AnswerError(
+            f"{name} must be {rule}, got {values[where]} in {call} of {self._env} "
+            f"(environment {where[0]} of the batch)."
+        )
 
     @staticmethod
     def _counts_lives(info: dict[str, Any]) -> bool:
@@ -220,20 +280,28 @@ def make_environments(
     if env.startswith(GYMNASIUM_PREFIX):
         return _make_gymnasium(env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount)
     env_id = resolve_envpool_id(env)
-    envs = make_pool(
+    try:
+        envs = make_pool(
+            env_id,
+            num_envs=num_envs,
+            seed=seed,
+            protocol=protocol,
+            is_evaluation=is_evaluation,
+            num_threads=num_threads,
+        )
+    except (ImportError, RuntimeError) as error:  # libraries or files that some games need
+        raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
+    environments = VectorEnvironments(
         env_id,
-        num_envs=num_envs,
-        seed=seed,
-        protocol=protocol,
-        is_evaluation=is_evaluation,
-        num_threads=num_threads,
-    )
-    return VectorEnvironments(
         envs,
         discount=discount,
         frames_per_step=_envpool_fields(env_id).get("frame_skip", 1),
         is_atari=_is_atari(env_id),
     )
+    if environments.num_envs != num_envs:  # an observation for each player
+        environments.close()
+        raise ConfigError(f"env must have a single player, got {env}.")
+    return environments
 
 
 def make_pool(
@@ -270,31 +338,57 @@ def make_pool(
 
 
 def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> VectorEnvironments:
+    env = GYMNASIUM_PREFIX + env_id
+    module, colon, _ = env_id.rpartition(":")
+    if colon:
+        # Gymnasium would import it, too, but not tell its errors from the constructor's.
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"env must be in a module to import, got {env}: {reason}") from error
     try:
-        envs = gymnasium.make_vec(
-            env_id,
-            num_envs=num_envs,
-            vectorization_mode="sync",
-            vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
-        )
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        with noting(env, "the constructor"):
+            envs = gymnasium.make_vec(
+                env_id,
+                num_envs=num_envs,
+                vectorization_mode="sync",
+                vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
+            )
+    except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
     try:
         _check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
-    except ConfigError:
-        envs.close()
+        with noting(env, "reset()"):
+            envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
+        return VectorEnvironments(env, envs, discount=discount, frames_per_step=1, is_atari=False)
+    except BaseException:
+        with contextlib.suppress(Exception):  # what went wrong before tells more
+            envs.close()
         raise
-    envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
-    return VectorEnvironments(envs, discount=discount, frames_per_step=1, is_atari=False)
+
+
+@contextlib.contextmanager
+def noting(env: str, call: str) -> Iterator[None]:
+    """Adds to what is raised inside which environment raised it, and in which call."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {call} of {env}")
+        raise
 
 
 def _check_spaces(env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space):
-    if not isinstance(action_space, gymnasium.spaces.Discrete):
+    discrete = gymnasium.spaces.Discrete
+    if not isinstance(action_space, discrete):
         raise ConfigError(f"env must have discrete actions, got {env} with {action_space}.")
-    if not isinstance(observation_space, gymnasium.spaces.Box | gymnasium.spaces.Discrete):
+    if not isinstance(observation_space, gymnasium.spaces.Box | discrete):
         raise ConfigError(
             f"env must have Box or Discrete observations, got {env} with {observation_space}."
         )
+    for space in (action_space, observation_space):
+        if isinstance(space, discrete) and space.start != 0:
+            raise ConfigError(f"env must have spaces that start at 0, got {env} with {space}.")
 
 
 def resolve_envpool_id(env: str) -> str:

@@ -208,11 +208,13 @@ def evaluate_run(
 
     Raises:
       FileNotFoundError: if the folder is no run folder or holds no checkpoint.
+      ConfigError: if `num_episodes` is too large.
       ValueError: if the checkpoint is of another format.
       CheckpointError: if all checkpoints are damaged.
     """
     config = load_config(run_dir)
     num_episodes = num_episodes or config.eval_episodes or Config.eval_episodes
+    config = config.replace(eval_episodes=num_episodes)  # checks the number
     agent, snapshot = load_agent(config, run_dir)
     evaluation = evaluate_agent(
         config, agent, snapshot, num_episodes=num_episodes, is_greedy=is_greedy

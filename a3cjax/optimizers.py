@@ -40,7 +40,8 @@ def fill_constants(
 
 def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
     """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8)."""
-    return optax.linear_schedule(learning_rate, 0.0, total_frames)
+    # As a whole number, JAX would take no more than 2³¹.
+    return optax.linear_schedule(learning_rate, 0.0, float(total_frames))  # pyright: ignore
 
 
 def scale_by_frames(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:

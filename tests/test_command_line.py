@@ -51,7 +51,10 @@ class Breaking(gymnasium.Env):
         self.num_steps_ever += 1
         if self.num_steps_ever > int(os.environ.get("BREAK_AFTER", 10**9)):
             raise OSError("the emulator broke")
-        return self.observation(), float(action), self.num_steps == 5, False, {}
+        reward = float(action)
+        if self.num_steps_ever > int(os.environ.get("NAN_AFTER", 10**9)):
+            reward = float("nan")
+        return self.observation(), reward, self.num_steps == 5, False, {}
 
 
 gymnasium.register("Breaking-v0", Breaking)
@@ -148,6 +151,14 @@ def assert_refused(answer, *words):
         ("discount=1.5", ["discount must be between 0 and 1, got 1.5."]),
         ("seed=x", ["seed must be of type int, got 'x'."]),
         ("total_frames=", ["total_frames must be of type int"]),
+        ("total_frames=1e30", ["total_frames must be of type int, got 1e+30."]),
+        ("num_actors=100000", ["num_actors must be between 1 and 1000, got 100000."]),
+        ("envs_per_actor=1000000000", ["envs_per_actor must be between 1 and 10000"]),
+        ("eval_episodes=100000", ["eval_episodes must be between 0 and 10000, got 100000."]),
+        ("unroll_length=100", ["total_frames must be at least the 800 of one update", "got 100."]),
+        ("env=gymnasium:a:b:X-v0", ["env must be in a module to import", "got gymnasium:a:b:X-v0"]),
+        ("preset=", ["preset must be one of laptop, paper, got ."]),
+        ("seed=1,2", ["seed"]),
         ("unroll_length=[1", ["unroll_length"]),
         ("Pong", ["name=value, got Pong"]),
     ],
@@ -267,3 +278,14 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     result = json.loads((tmp_path / "run" / "evaluation-sampled-2.json").read_text())
     assert result["lengths"] == [5, 5]  # whole games
     assert result["num_episodes"] == 2
+
+
+def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
+    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, NAN_AFTER="60")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    where = "in step() of gymnasium:breaking:Breaking-v0 (environment 0 of the batch)"
+    assert f"AnswerError: rewards must be finite, got nan {where}." in err
+    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
+    assert int(checkpoint.name) > 0

@@ -106,6 +106,15 @@ def test_counts_are_at_least_one(name):
     assert getattr(Config(**{name: 1}), name) == 1
 
 
+@pytest.mark.parametrize("name", [*AT_LEAST_ONE, "warmup_steps", "eval_episodes"])
+def test_counts_are_bounded(name):
+    high = {"num_actors": 1000, "envs_per_actor": 10**4, "eval_episodes": 10**4}.get(name, 10**15)
+    assert getattr(Config(**{name: high}), name) == high
+    low = 0 if name in AT_LEAST_ZERO else 1
+    for value in (high + 1, 10**30):
+        assert refused(name, value) == f"{name} must be between {low} and {high}, got {value}."
+
+
 @pytest.mark.parametrize("name", AT_LEAST_ZERO)
 def test_costs_are_not_negative(name):
     assert refused(name, -1) == f"{name} must be >= 0, got -1."
@@ -124,22 +133,25 @@ def test_averages_forget(name):
     assert refused(name, 1) == f"{name} must be >= 0 and < 1, got 1."
     refused(name, -0.01)
     assert [getattr(Config(**{name: value}), name) for value in (0, 0.9999)] == [0, 0.9999]
+    assert "32-bit" in refused(name, 1 - 1e-12)  # Adam would divide zero by zero
 
 
 @pytest.mark.parametrize("name", POSITIVE)
 def test_step_sizes_are_positive(name):
     assert refused(name, 0) == f"{name} must be > 0, got 0."
     refused(name, -1e-3)
+    assert "32-bit" in refused(name, 1e-300)
 
 
 @pytest.mark.parametrize("name", [*AT_LEAST_ZERO[2:], *FRACTIONS, *BELOW_ONE, *POSITIVE])
-def test_no_fraction_is_infinite(name):
-    refused(name, math.inf)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 10**400])
+def test_no_fraction_is_infinite(name, value):
+    refused(name, value)
 
 
 def test_seed_is_bounded():
-    assert refused("seed", -1) == "seed must be between 0 and 20000, got -1."
-    refused("seed", 20_001)
+    assert refused("seed", -1) == "seed must be >= 0, got -1."
+    assert refused("seed", 20_001) == "seed must be between 0 and 20000, got 20001."
     assert Config(seed=20_000).seed == 20_000
 
 
@@ -249,6 +261,9 @@ def test_unknown_preset_is_answered_with_the_known():
 
 def test_overrides_of_hydra_pass():
     check_override("hydra.sweep.dir=x", PRESETS)
+    check_override("hydra/launcher=basic", PRESETS)
+    with pytest.raises(ConfigError, match=r"^There is no setting named hydrax"):
+        check_override("hydrax=3", PRESETS)
 
 
 @pytest.mark.parametrize("argument", ["Pong", "seed", "seed:1"])
@@ -389,10 +404,45 @@ def test_optimizers_bring_their_own_constants(optimizer, expected):
 
 
 def test_random_play_must_leave_something_of_the_budget():
-    config = Config(num_actors=2, envs_per_actor=3, warmup_steps=5, total_frames=121)
-    resolve(config, IMAGES)  # 2 · 3 · 5 steps of 4 frames
+    config = Config(
+        num_actors=2, envs_per_actor=3, unroll_length=1, warmup_steps=5, total_frames=121
+    )
+    assert resolve(config, IMAGES).warmup_steps == 5  # 2 · 3 · 5 steps of 4 frames
     with pytest.raises(ConfigError, match=r"^total_frames must be more than the 120 .*, got 120"):
         resolve(config.replace(total_frames=120), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("num_actors", "total_frames", "expected"),
+    [
+        (2, 400_000, 512),
+        (25, 400_000, 50),  # 25 · 8 · 512 steps of 4 frames would be more than the budget
+        (100, 6_000_000, 187),
+        (100, 40_000, 1),
+    ],
+)
+def test_default_random_play_takes_at_most_a_tenth_of_the_budget(
+    num_actors, total_frames, expected
+):
+    config = Config(num_actors=num_actors, total_frames=total_frames)
+    assert resolve(config, IMAGES).warmup_steps == expected
+    # A number of one's own is taken as it is, or refused.
+    if num_actors > 2:
+        with pytest.raises(ConfigError, match=rf"^total_frames .*\(warmup_steps={10**5} in"):
+            resolve(config.replace(warmup_steps=10**5), IMAGES)
+
+
+def test_budget_holds_one_update():
+    config = Config(num_actors=2, envs_per_actor=3, unroll_length=10, warmup_steps=1)
+    assert resolve(config.replace(total_frames=120), IMAGES).total_frames == 120
+    with pytest.raises(ConfigError, match=r"^total_frames must be at least the 120 .*, got 119\.$"):
+        resolve(config.replace(total_frames=119), IMAGES)
+
+
+def test_memory_holds_one_update():
+    config = ONE_ACTOR.replace(total_frames=10**15, unroll_length=10**11)
+    with pytest.raises(ConfigError, match=r"^unroll_length must .* GiB, got 100000000000\.$"):
+        resolve(config, IMAGES)
 
 
 @pytest.mark.parametrize(("total_frames", "expected"), [(4_000_000, 20_000), (100, 1)])

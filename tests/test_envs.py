@@ -1,4 +1,5 @@
 import itertools
+import re
 import warnings
 
 import envpool
@@ -11,7 +12,13 @@ from hypothesis import strategies as st
 from a3cjax import builders
 from a3cjax.config import Config, ConfigError
 from a3cjax.convolutions import frames_to_blocks
-from a3cjax.envs import Episode, VectorEnvironments, make_environments, resolve_envpool_id
+from a3cjax.envs import (
+    AnswerError,
+    Episode,
+    VectorEnvironments,
+    make_environments,
+    resolve_envpool_id,
+)
 from tests.fakes import DISCOUNT, PoolStep, ScriptedPool
 
 NO, YES = [False], [True]
@@ -19,7 +26,7 @@ NO, YES = [False], [True]
 
 def behind(pool, **kwargs) -> VectorEnvironments:
     arguments = {"discount": DISCOUNT, "frames_per_step": 1, "is_atari": False, **kwargs}
-    return VectorEnvironments(pool, **arguments)
+    return VectorEnvironments("Scripted", pool, **arguments)
 
 
 def play(environments, num_steps, actions=None):
@@ -270,6 +277,130 @@ def test_actions_reach_the_pool_and_close_closes_it():
     np.testing.assert_array_equal(pool.actions, [[2, 1]])
     environments.close()
     assert pool.is_closed
+
+
+# Environments that misbehave.
+
+
+class Wrong(gymnasium.Env):
+    """Right, until a test sets what it returns or where it raises."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    first = then = np.zeros(2, np.float32)
+    reward: object = 0.0
+    raises_in = ""
+
+    def __init__(self):
+        self._may_raise("constructor")
+
+    def _may_raise(self, call):
+        if call == self.raises_in:
+            raise OSError("the emulator broke")
+
+    def reset(self, *, seed=None, options=None):
+        self._may_raise("reset")
+        return self.first, {}
+
+    def step(self, action):
+        self._may_raise("step")
+        return self.then, self.reward, False, False, {}
+
+    def close(self):
+        self._may_raise("close")
+
+
+gymnasium.register("Wrong-v0", Wrong, disable_env_checker=True)
+
+
+def play_wrong():
+    environments = make_environments("gymnasium:Wrong-v0", num_envs=2, seed=0, discount=DISCOUNT)
+    play(environments, 1)
+    environments.close()
+
+
+@pytest.mark.parametrize("call", ["constructor", "reset", "step", "close"])
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_environments_raise_tells_where(monkeypatch, call):
+    play_wrong()
+    monkeypatch.setattr(Wrong, "raises_in", call)
+    with pytest.raises(OSError, match="the emulator broke") as caught:
+        play_wrong()
+    (note,) = caught.value.__notes__
+    assert re.fullmatch(rf"in (the )?{call}(\(\))? of gymnasium:Wrong-v0", note)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("reward", np.nan, r"rewards must be finite, got nan in step\(\)"),
+        ("reward", -np.inf, r"rewards must be finite, got -inf in step\(\)"),
+        ("reward", 1e300, r"rewards must be finite, got 1e\+300 in step\(\)"),
+        ("first", np.array([0, np.nan]), r"observations must be finite, got nan in reset\(\)"),
+        ("then", np.array([np.inf, 0]), r"observations must be finite, got inf in step\(\)"),
+    ],
+)
+def test_numbers_that_would_poison_the_parameters_are_refused(monkeypatch, field, value, message):
+    if isinstance(value, np.ndarray):
+        value = value.astype(np.float32)
+    monkeypatch.setattr(Wrong, field, value)
+    with pytest.raises(AnswerError, match=rf"^{message} of gymnasium:Wrong-v0 \(environment 0 of"):
+        play_wrong()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("reward", np.zeros(2)),
+        ("reward", None),
+        ("reward", "much"),
+        ("first", np.zeros(3, np.float32)),
+        ("then", np.zeros((2, 1), np.float32)),
+        ("then", np.array(["a", "b"])),
+        ("then", None),
+    ],
+    ids=str,
+)
+def test_wrong_shapes_and_types_are_refused(monkeypatch, field, value):
+    # Gymnasium, which writes them into arrays, refuses most; None in them becomes NaN.
+    monkeypatch.setattr(Wrong, field, value)
+    with pytest.raises((AnswerError, ValueError, TypeError)) as caught:
+        play_wrong()
+    told = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert f"in {'reset' if field == 'first' else 'step'}() of gymnasium:Wrong-v0" in told
+
+
+@pytest.mark.parametrize(
+    ("position", "answer", "message"),
+    [
+        (0, np.zeros((2, 2), np.float32), r"observations must be of shape \(2, 1\), got \(2, 2\)"),
+        (1, np.zeros((2, 1), np.float32), r"rewards must be of shape \(2,\), got \(2, 1\)"),
+    ],
+)
+def test_wrong_shapes_of_a_pool_are_refused(monkeypatch, position, answer, message):
+    pool = ScriptedPool([PoolStep([0.0, 0.0])], num_envs=2)
+    environments = behind(pool)
+    answers = list(pool.step(np.zeros(2, int)))
+    answers[position] = answer
+    monkeypatch.setattr(pool, "step", lambda _: answers)
+    with pytest.raises(AnswerError, match=rf"^{message} in step\(\) of Scripted\.$"):
+        play(environments, 1)
+
+
+@pytest.mark.parametrize("state", [-1, 5])
+def test_states_that_do_not_exist_are_refused(state):
+    pool = ScriptedPool([], observation_space=STATES, make_observation=lambda _: state)
+    with pytest.raises(
+        AnswerError, match=rf"^observations must be in \[0, 4\], got {state} in reset"
+    ):
+        behind(pool)
+
+
+@pytest.mark.parametrize("name", ["action_space", "observation_space"])
+def test_spaces_start_at_0(monkeypatch, name):
+    monkeypatch.setattr(Wrong, name, gymnasium.spaces.Discrete(2, start=1))
+    with pytest.raises(ConfigError, match=r"^env must have spaces that start at 0, got Wrong-v0"):
+        play_wrong()
 
 
 # Breakout as it is, with lives, against the same pool without a3cjax.
@@ -561,6 +692,13 @@ def test_no_two_environments_share_a_seed(monkeypatch):
     assert len(set(seeds)) == len(seeds)
 
 
+def test_more_environments_than_seeds_are_refused(monkeypatch):
+    config = Config(env="CartPole", num_actors=499, envs_per_actor=100)
+    assert len(seeds_of(monkeypatch, lambda: builders.build_batches(config))) == 49_900
+    with pytest.raises(ConfigError, match=r"^num_actors must be <= 499 with .*=100, got 500\.$"):
+        builders.build_batches(config.replace(num_actors=500))
+
+
 def test_the_largest_seed_fits():
     config = Config(env="CartPole", seed=20_000, num_actors=1, envs_per_actor=2)
     builders.build_batches(config)[0].close()
@@ -654,6 +792,22 @@ def test_missing_gymnasium_modules_are_errors_of_one_line():
         make_environments("gymnasium:no_such_module:Some-v0", num_envs=1, seed=0, discount=DISCOUNT)
 
 
+@pytest.mark.parametrize("code", ["import no_such_module", "1 / 0", "def", "raise OSError"])
+def test_modules_that_cannot_be_imported_are_errors_of_one_line(tmp_path, monkeypatch, code):
+    (tmp_path / "module_of_a_user.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    env = "gymnasium:module_of_a_user:Some-v0"
+    with pytest.raises(ConfigError, match=rf"^env must be .*, got {env}: \w+Error: ") as caught:
+        make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("env_id", [":X-v0", "a:b:X-v0", ".a:X-v0", "../a:X-v0", "/a:X-v0", "a b:"])
+def test_malformed_modules_are_errors_of_one_line(env_id):
+    with pytest.raises(ConfigError, match=r"^env must be .*, got gymnasium:.*Error: "):
+        make_environments(f"gymnasium:{env_id}", num_envs=1, seed=0, discount=DISCOUNT)
+
+
 @pytest.mark.parametrize(
     ("env", "rule"),
     [
@@ -666,6 +820,21 @@ def test_environments_of_another_kind_are_errors(env, rule):
     name = env.removeprefix("gymnasium:")
     with pytest.raises(ConfigError, match=rf"^env must have .*{rule}, got .*{name}"):
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
+
+
+def test_games_of_several_players_are_errors():
+    with pytest.raises(ConfigError, match=r"^env must have a single player, got Intersection"):
+        make_environments("IntersectionMultiAgent", num_envs=2, seed=0, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize("failure", [ImportError, RuntimeError])
+def test_what_envpool_cannot_make_is_an_error(monkeypatch, failure):
+    def fail(env_id, **_):
+        raise failure("Qt 5 is missing")
+
+    monkeypatch.setattr(envpool, "make", fail)
+    with pytest.raises(ConfigError, match=r"^env must be .* make, got Pong: Qt 5 is missing$"):
+        make_environments("Pong", num_envs=2, seed=0, discount=DISCOUNT)
 
 
 @pytest.mark.parametrize("env", ["Breakout", "CartPole", "gymnasium:CartPole-v1"])

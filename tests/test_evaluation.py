@@ -5,7 +5,7 @@ import pytest
 
 from a3cjax import evaluation
 from a3cjax.agents import Agent
-from a3cjax.config import Config
+from a3cjax.config import Config, ConfigError
 from a3cjax.envs import Episode
 from a3cjax.evaluation import Evaluation, evaluate, evaluate_agent, evaluate_run, load_agent
 from a3cjax.types import Snapshot
@@ -181,3 +181,9 @@ def test_endless_games_are_given_up(monkeypatch):
     monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 50)
     with pytest.raises(RuntimeError, match="must end within 50 steps"):
         evaluate(make_agent(), SNAPSHOT, FakeEnvironments(), KEY)
+
+
+def test_too_many_games_are_refused(tmp_path):
+    (tmp_path / "config.yaml").write_text("env: CartPole")
+    with pytest.raises(ConfigError, match=r"^eval_episodes must be between .*, got 1000000\.$"):
+        evaluate_run(tmp_path, num_episodes=10**6)

@@ -107,13 +107,13 @@ def test_sgd_averages_with_momentum():
 
 @given(
     learning_rate=st.floats(1e-6, 1.0),
-    total_frames=st.integers(1, 10**9),
+    total_frames=st.integers(1, 10**15),  # more than 32 bits
     fraction=st.floats(0.0, 1.0),
 )
 def test_annealing_is_linear_in_frames(learning_rate, total_frames, fraction):
     num_frames = int(fraction * total_frames)
     expected = learning_rate * (1 - num_frames / total_frames)
-    actual = linear_annealing(learning_rate, total_frames)(num_frames)
+    actual = linear_annealing(learning_rate, total_frames)(np.float32(num_frames))
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6 * learning_rate)
 
 
