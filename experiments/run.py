@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 something failed (the traceback says what), 2 a wrong sett
 line says which), 130 or 143 stopped by SIGINT or SIGTERM after saving.
 """
 
+import errno
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ from a3cjax.checkpoints import CheckpointError
 from a3cjax.config import Config, ConfigError, check_override, make_config, resume_config
 from a3cjax.training import train
 
+WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 PRESETS = [path.stem for path in (Path(__file__).parent / "conf" / "preset").glob("*.yaml")]
 
 
@@ -32,8 +34,11 @@ def main(settings: DictConfig) -> None:
         summary = train(make_config(values) if values["resume"] is None else resumed(values))
     except ConfigError as error:
         refuse(error)
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except Exception as failure:
+        reason = find_write_failure(failure)
+        if reason is None:
+            raise
+        print(f"error: {reason}", file=sys.stderr)
         sys.exit(1)
     if summary.signal_number is not None:
         sys.exit(128 + summary.signal_number)
@@ -49,6 +54,18 @@ def resumed(values: dict[str, Any]) -> Config:
     changes = {name: values[name] for name in named - {"resume"}}
     make_config({**values, **changes})  # each for itself must be right, too
     return resume_config(str(values["resume"]), changes)
+
+
+def find_write_failure(failure: BaseException) -> str | None:
+    """Says which file could not be written, if that is what ended the run."""
+    if isinstance(failure, CheckpointError):
+        return str(failure)
+    if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS:
+        return f"the run folder cannot be written to: {failure}"
+    if isinstance(failure, BaseExceptionGroup):
+        reasons = [find_write_failure(part) for part in failure.exceptions]
+        return reasons[0] if None not in reasons else None
+    return None
 
 
 def refuse(error: Exception) -> NoReturn:
