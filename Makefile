@@ -28,7 +28,7 @@ help:
 	@echo "make train env=Pong     train an agent; every name=value is passed to experiments/run.py,"
 	@echo "                        for example total_frames=400000 seed=3"
 	@echo "make test               run the tests"
-	@echo "make test-slow          run the learning tests (long)"
+	@echo "make test-slow          run the long tests: learning, kills"
 	@echo "make lint               check style, format and types"
 	@echo "make format             rewrite the code in the common format"
 

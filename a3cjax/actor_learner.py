@@ -120,6 +120,8 @@ class ActorLearner:
         num_steps = int(np.count_nonzero(~trajectory.is_first[1:]))
         num_frames = num_steps * self._environments.spec.frames_per_step
         with self._learning_slot:
+            if stop_event.is_set():  # after waiting for others
+                return
             grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
             learned = self._clock()
             receipt = self._store.push(grads, num_frames, snapshot.version)

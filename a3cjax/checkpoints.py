@@ -53,14 +53,16 @@ class Checkpointer:
 
     def __init__(self, folder: Path, max_to_keep: int = 3):
         # Orbax wants an absolute path. Saving is synchronous: it takes a fraction of a second.
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep, create=True, enable_async_checkpointing=False
-        )
+        # What is old is deleted here, not by Orbax, once the new one has its digests.
+        options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
+        self._max_to_keep = max_to_keep
         self._folder = folder.resolve()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Saves under the number of frames; saving the same frame again does nothing.
+
+        Numbers of frames only grow: what is newer must be discarded first.
 
         Raises:
           CheckpointError: if it cannot be written; those before it are left as they are.
@@ -71,13 +73,17 @@ class Checkpointer:
         arrays = {"state": checkpoint.state, "statistics": checkpoint.statistics}
         progress = {"format_version": FORMAT_VERSION, **checkpoint.progress._asdict()}
         try:
-            self._manager.save(
+            is_saved = self._manager.save(
                 num_frames,
                 args=ocp.args.Composite(
                     arrays=ocp.args.StandardSave(arrays), progress=ocp.args.JsonSave(progress)
                 ),
             )
+            if not is_saved:
+                raise ValueError(f"there is one of frame {self._manager.latest_step()}")
             _write_digests(self._folder / str(num_frames))
+            for step in sorted(self._manager.all_steps())[: -self._max_to_keep]:
+                self._manager.delete(step)
         except Exception as error:  # OSError, or what Orbax and TensorStore make of it
             reason = " ".join(str(error).split())
             raise CheckpointError(
@@ -143,8 +149,11 @@ class Checkpointer:
                 f"checkpoint must have format version {FORMAT_VERSION}, "
                 f"got {version} in {self._folder}."
             )
-        progress["actor_keys"] = tuple(tuple(words) for words in progress["actor_keys"])
-        return Progress(**progress)
+        try:
+            progress["actor_keys"] = tuple(tuple(words) for words in progress["actor_keys"])
+            return Progress(**progress)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"checkpoint must hold {Progress._fields}: {error}") from error
 
     def close(self) -> None:
         """Frees what Orbax holds."""
@@ -156,7 +165,7 @@ def find_damage(folder: Path) -> str | None:
     try:
         expected: Any = json.loads((folder / DIGESTS).read_text())
     except FileNotFoundError:
-        return "saving it was cut short"
+        return "saving it was cut short, or it is of format version 1"
     except (OSError, ValueError) as error:
         return f"{DIGESTS} cannot be read ({error})"
     try:

@@ -64,6 +64,7 @@ class Journal:
         self._period_frames = period_frames
         self._max_bad_updates = max_bad_updates
         self._num_bad_in_a_row = 0
+        self._bad_updates: BadUpdatesError | None = None
         self._began = began
         self._num_frames = self._row_frames = num_frames
         self._num_updates = num_updates
@@ -86,6 +87,7 @@ class Journal:
         if self._num_frames - self._row_frames >= self._period_frames:
             self._write_file_row()
         self._write_terminal_row(is_due=False)
+        self._raise_bad_updates()
 
     def write_up_to(self, num_updates: int) -> None:
         """Writes all updates up to this one and none beyond, with a row at its end.
@@ -108,6 +110,13 @@ class Journal:
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
         self._write_file_row()
         self._write_terminal_row(is_due=True)
+        self._raise_bad_updates()
+
+    def _raise_bad_updates(self) -> None:
+        """Raises once, when all else is written."""
+        failure, self._bad_updates = self._bad_updates, None
+        if failure is not None:
+            raise failure
 
     def _receive(self) -> None:
         # As many as there are now: fast actors must not keep the caller here.
@@ -123,8 +132,8 @@ class Journal:
                 self._terminal.print(
                     f"Actor {report.actor_index}: an update that is not finite was refused."
                 )
-            if self._num_bad_in_a_row == self._max_bad_updates:  # told once
-                raise BadUpdatesError(report, self._num_bad_in_a_row)
+            if self._num_bad_in_a_row == self._max_bad_updates:
+                self._bad_updates = BadUpdatesError(report, self._num_bad_in_a_row)
 
     def _next_reports(self, last: int | None = None) -> list[UpdateReport]:
         """Reports that follow on what was taken in, in order, up to version `last`."""

@@ -5,6 +5,7 @@ import csv
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -13,7 +14,12 @@ import rich.console
 import rich.live
 import rich.table
 import rich.text
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
 
 from a3cjax.evaluation import Evaluation
 from a3cjax.metrics import EpisodeRow
@@ -112,22 +118,31 @@ class TensorBoardLogger:
 
     def __init__(self, run_dir: Path, first_frame: int = 0):
         """Earlier events of a resumed run count up to `first_frame`."""
-        self._writer = tensorboardX.SummaryWriter(
-            str(run_dir), purge_step=first_frame + 1 if first_frame else None
-        )
+        # Not SummaryWriter: its thread dies of a full disk and lets its callers wait for ever.
+        suffix = f".{first_frame}" if first_frame else ""
+        self._writer = EventsWriter(str(run_dir / "events"), suffix)
+        if first_frame:  # what the run had written of later frames is not to be shown
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(step=first_frame + 1, session_log=start))
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
         """Writes every metric as a scalar `train/<name>`."""
         for name, value in row.items():
             if name != "num_frames" and not math.isnan(value):
-                self._writer.add_scalar(f"train/{name}", value, int(row["num_frames"]))
+                self._write(f"train/{name}", value, int(row["num_frames"]))
+        self._writer.flush()
 
     def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
         """Writes each game's return and length."""
         for episode in episodes:
             for name in ("episode_return", "episode_length"):
                 value = getattr(episode, name)
-                self._writer.add_scalar(f"episodes/{name}", value, episode.num_frames)
+                self._write(f"episodes/{name}", value, episode.num_frames)
+        self._writer.flush()
+
+    def _write(self, tag: str, value: float, num_frames: int) -> None:
+        event = Event(wall_time=time.time(), step=num_frames, summary=scalar(tag, value))
+        self._writer.write_event(event)
 
     def close(self) -> None:
         """Flushes the events."""

@@ -98,6 +98,13 @@ EVALUATION_COLUMNS = (
 )
 
 
+def last_evaluated_frames(run_dir: Path) -> int:
+    """Where the run stood at its last evaluation; 0 before the first."""
+    path = run_dir / "evaluations.csv"
+    lines = path.read_text().splitlines()[1:] if path.exists() else []
+    return int(lines[-1].partition(",")[0]) if lines else 0
+
+
 def append_evaluation(
     run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
 ) -> None:

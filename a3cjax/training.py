@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -33,6 +34,7 @@ from a3cjax.run_folder import (
     Summary,
     append_evaluation,
     check_run_dir,
+    last_evaluated_frames,
     make_run_dir,
     write_config,
     write_summary,
@@ -193,6 +195,7 @@ class Run:
         self._checkpointer = Checkpointer(run_dir / "checkpoints")
         self._best = Checkpointer(run_dir / "best", max_to_keep=1)
         self._checkpointer.discard_after(past.num_frames)
+        self._best.discard_after(past.num_frames)
         self.best_score = best.best_score if (best := self._best.read_progress()) else None
         self._terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
         loggers = [CsvLogger(run_dir), TensorBoardLogger(run_dir, past.num_frames)]
@@ -243,7 +246,7 @@ class Run:
         self._evaluator = Evaluator(
             self.evaluate,
             self.store,
-            num_frames=past.num_frames,
+            num_frames=last_evaluated_frames(run_dir),
             period_frames=config.eval_period_frames or config.total_frames,
         )
 
@@ -258,6 +261,7 @@ class Run:
     def learn(self) -> None:
         """Learns until the budget is used up, something fails or a signal comes; then saves."""
         supervisor = self._supervisor
+        self.save()  # from now on there is something to resume
         supervisor.start(
             [actor.run for actor in self._actors],
             "actor-learner",
@@ -267,6 +271,9 @@ class Run:
             supervisor.start_helper(self._evaluator.run, "evaluator")
         try:
             self._watch()
+        except KeyboardInterrupt:  # the second signal: at once
+            supervisor.stop_event.set()
+            raise
         except BaseException as failure:
             supervisor.add_failure(failure)
         self._end()
@@ -292,14 +299,16 @@ class Run:
         steps: list[Callable[[], object]] = [self.journal.finish, self._take_evaluations]
         if not any(isinstance(failure, CheckpointError) for failure in supervisor.failures):
             steps.append(self.save)
+        steps += [
+            functools.partial(save_trajectory, failure, self._run_dir / "bad-trajectory.npz")
+            for failure in supervisor.failures
+            if isinstance(failure, BadUpdatesError)
+        ]
         for step in steps:
             try:
                 step()
             except Exception as failure:
                 supervisor.add_failure(failure)
-        for failure in supervisor.failures:
-            if isinstance(failure, BadUpdatesError):
-                save_trajectory(failure, self._run_dir / "bad-trajectory.npz")
         supervisor.raise_failures()
 
     def save(self) -> int:
@@ -319,10 +328,14 @@ class Run:
     def take_evaluation(
         self, state: LearnerState, snapshot: Snapshot, evaluation: Evaluation, seconds: float
     ) -> None:
-        """Notes an evaluation at these seconds of the run, and keeps the best parameters."""
+        """Notes an evaluation at these seconds of the run, and keeps the best parameters.
+
+        The newest are saved before: the best must not lie ahead of where a run can go on.
+        """
         append_evaluation(self._run_dir, snapshot, seconds, evaluation)
         if self.best_score is None or evaluation.mean > self.best_score:
             self.best_score = evaluation.mean
+            self.save()
             self._best.save(self._make_checkpoint(state, snapshot))
 
     def _take_evaluations(self) -> None:
@@ -353,5 +366,5 @@ def save_trajectory(failure: BadUpdatesError, path: Path) -> None:
     arrays = trajectory._asdict()
     leaves = jax.tree.leaves(arrays.pop("core_state"))
     arrays |= {f"core_state_{index}": leaf for index, leaf in enumerate(leaves)}
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    np.savez_compressed(path, **cast(dict[str, Any], arrays))
     failure.add_note(f"its trajectory is saved in {path}")

@@ -51,8 +51,7 @@ def resumed(values: dict[str, Any]) -> Config:
     }
     if "preset" in named:
         raise ConfigError("preset cannot be given with resume: the run has its settings.")
-    changes = {name: values[name] for name in named - {"resume"}}
-    make_config({**values, **changes})  # each for itself must be right, too
+    changes = {name: values[name] for name in named - {"resume"} if name in values}
     return resume_config(str(values["resume"]), changes)
 
 
@@ -60,7 +59,9 @@ def find_write_failure(failure: BaseException) -> str | None:
     """Says which file could not be written, if that is what ended the run."""
     if isinstance(failure, CheckpointError):
         return str(failure)
-    if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS:
+    notes = getattr(failure, "__notes__", ())
+    is_of_a_thread = any(note.startswith("in thread") for note in notes)
+    if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS and not is_of_a_thread:
         return f"the run folder cannot be written to: {failure}"
     if isinstance(failure, BaseExceptionGroup):
         reasons = [find_write_failure(part) for part in failure.exceptions]

@@ -240,3 +240,25 @@ def test_failed_save_is_one_line_and_leaves_the_others(open_checkpointer, monkey
     messages = []
     assert_same(open_checkpointer().restore(blank(first), messages.append), first)
     assert "cut short" in messages[0]
+
+
+def test_frames_only_grow(open_checkpointer):
+    checkpointer = open_checkpointer()
+    saved = save_three(checkpointer)
+    with pytest.raises(CheckpointError, match=r"frame 250 cannot .* there is one of frame 300"):
+        checkpointer.save(Checkpoint(make_state(), STATISTICS, Progress(250)))
+    assert_same(checkpointer.restore(blank(saved[0])), saved[2])
+
+
+def test_the_old_is_kept_until_the_new_is_complete(open_checkpointer, monkeypatch):
+    checkpointer = open_checkpointer(max_to_keep=1)
+    old = Checkpoint(make_state(seed=1), STATISTICS, Progress(100))
+    checkpointer.save(old)
+
+    def be_killed(folder):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "_write_digests", be_killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpointer.save(Checkpoint(make_state(seed=2), STATISTICS, Progress(200)))
+    assert_same(open_checkpointer().restore(blank(old)), old)
