@@ -99,6 +99,13 @@ def last_frames(run_dir):
     return int(rows[-1]["num_frames"]) if rows else 0
 
 
+def new_frames(run_dir, began):
+    """As `last_frames`, 0 as long as nothing was written after this moment."""
+    path = run_dir / "metrics.csv"
+    is_new = path.exists() and path.stat().st_mtime > began
+    return last_frames(run_dir) if is_new else 0
+
+
 def read_progress(run_dir):
     with contextlib.closing(Checkpointer(run_dir / "checkpoints")) as checkpointer:
         return checkpointer.read_progress() or Progress()
@@ -137,10 +144,14 @@ def test_killed_at_random_moments_it_goes_on_every_time(program):
     run_dir, saved, killed_in_a_checkpoint = program.run_dir, Progress(), 0
     first = True
     for moment in moments:
+        began = time.time()
         process = program.start(*(SETTINGS if first else ("resume=run",)))
-        begun_at = saved.num_frames
-        # Every life gets further than the one before it.
-        wait_until(process, program, lambda: last_frames(run_dir) > begun_at + 1000)  # noqa: B023
+        # Every life gets further than the checkpoint it began with.
+        wait_until(
+            process,
+            program,
+            lambda: new_frames(run_dir, began) > saved.num_frames + 1000,  # noqa: B023
+        )
         left_over = unfinished(run_dir)
         if moment == "saving":
             wait_until(
