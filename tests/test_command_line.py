@@ -287,5 +287,5 @@ def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start,
     assert process.returncode == 1
     where = "in step() of gymnasium:breaking:Breaking-v0 (environment 0 of the batch)"
     assert f"AnswerError: rewards must be finite, got nan {where}." in err
-    (checkpoint,) = (tmp_path / "run" / "checkpoints").iterdir()
-    assert int(checkpoint.name) > 0
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert max(saved) > min(saved)  # the first one is written before the first update
