@@ -11,10 +11,10 @@ import chex
 import jax
 import numpy as np
 
-from a3cjax.envs import Environments, Episode
 from a3cjax.parameters import ParameterStore
 from a3cjax.types import CoreState, Snapshot, TimeStep, Trajectory
 from a3cjax.updates import Act, ComputeGradients
+from a3cjax.vector_envs import Environments, Episode
 
 
 class UpdateReport(NamedTuple):

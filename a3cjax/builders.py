@@ -19,8 +19,6 @@ from a3cjax.config import AUTO, Config, ConfigError
 from a3cjax.envs import (
     EVALUATION_SEED_OFFSET,
     SEEDS_PER_RUN,
-    Environments,
-    EnvironmentSpec,
     make_environments,
 )
 from a3cjax.networks import make_network
@@ -31,9 +29,13 @@ from a3cjax.provenance import available_cores
 from a3cjax.turns import take_turns
 from a3cjax.types import LearnerState, ObservationStatistics, Params, TimeStep
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from a3cjax.vector_envs import Environments, EnvironmentSpec
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
+
+# Steps of random play in each environment; our choice.
+WARMUP_STEPS = 512
 
 
 def build_batches(config: Config, num_resumes: int = 0) -> list[Environments]:
@@ -108,11 +110,11 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     num_envs = config.num_actors * config.envs_per_actor
     _check_update_size(config, spec)
     warmup_steps = config.warmup_steps
-    if warmup_steps == Config.warmup_steps:
-        # With the default, the share of random play would grow with the number of cores, up to
-        # all of a small budget. A number that was chosen is kept, or refused.
+    if warmup_steps is None:
+        # As a fixed number, the share of random play would grow with the number of cores, up to
+        # all of a small budget.
         tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
-        warmup_steps = min(warmup_steps, max(1, tenth))
+        warmup_steps = min(WARMUP_STEPS, max(1, tenth))
     warmup_frames = warmup_steps * num_envs * spec.frames_per_step
     if warmup_frames >= config.total_frames:
         raise ConfigError(

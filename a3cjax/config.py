@@ -64,7 +64,7 @@ class Config:
     num_actors: int | None = None  # one for each core
     envs_per_actor: int = 8
     protocol: str = "paper"
-    warmup_steps: int = 512  # this number only: at most a tenth of the budget
+    warmup_steps: int | None = None  # 512, or less where that is more than a tenth of the budget
     # The program.
     run_dir: str | None = None
     resume: str | None = None  # the folder of the run to go on with

@@ -22,9 +22,9 @@ from a3cjax.builders import (
 )
 from a3cjax.checkpoints import Checkpoint, Checkpointer
 from a3cjax.config import Config, load_config
-from a3cjax.envs import Environments, EnvironmentSpec, Episode
 from a3cjax.parameters import SharedParameters
 from a3cjax.types import LearnerState, Snapshot
+from a3cjax.vector_envs import Environments, EnvironmentSpec, Episode
 
 MAX_EPISODE_STEPS = 200_000
 """Agent steps after which a game counts as endless; Atari's end after 27,000."""

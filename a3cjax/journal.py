@@ -42,7 +42,7 @@ class Journal:
         num_updates: int = 0,
         past_returns: Sequence[float] = (),
         period_frames: int,
-        max_bad_updates: int = 10,
+        max_bad_updates: int,
         began: float,
     ):
         """Starts where the run stands.

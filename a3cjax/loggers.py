@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
 from tensorboardX.summary import scalar
 
 from a3cjax.evaluation import Evaluation
+from a3cjax.files import replace_file
 from a3cjax.metrics import EpisodeRow
 
 
@@ -96,21 +96,7 @@ def cut_csv(path: Path, num_frames: int) -> None:
         for line in lines
         if line.count(",") == header.count(",") and int(line.split(",")[column]) <= num_frames
     ]
-    unfinished = path.with_suffix(".part")
-    with unfinished.open("w", newline="") as file:
-        file.writelines(f"{line}\n" for line in (header, *kept) if line)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-
-
-def read_returns(run_dir: Path) -> list[float]:
-    """The score of every episode in episodes.csv; none if there is no such file."""
-    path = run_dir / "episodes.csv"
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [float(row["episode_return"]) for row in csv.DictReader(file)]
+    replace_file(path, "".join(f"{line}\n" for line in (header, *kept) if line))
 
 
 class TensorBoardLogger:

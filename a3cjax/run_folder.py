@@ -1,5 +1,6 @@
 """The run folder: its name, config.yaml and summary.json."""
 
+import csv
 import dataclasses
 import datetime
 import itertools
@@ -13,6 +14,7 @@ import yaml
 from a3cjax import provenance
 from a3cjax.config import Config, ConfigError
 from a3cjax.evaluation import Evaluation
+from a3cjax.files import replace_file
 from a3cjax.types import Snapshot
 
 
@@ -83,13 +85,7 @@ def write_config(config: Config, run_dir: Path) -> None:
     `resume` is left out of it: that is said anew each time.
     """
     settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
-    _replace_file(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
-
-
-def _replace_file(path: Path, text: str) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    replace_file(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 EVALUATION_COLUMNS = (
@@ -98,11 +94,12 @@ EVALUATION_COLUMNS = (
 )
 
 
-def last_evaluated_frames(run_dir: Path) -> int:
-    """Where the run stood at its last evaluation; 0 before the first."""
-    path = run_dir / "evaluations.csv"
-    lines = path.read_text().splitlines()[1:] if path.exists() else []
-    return int(lines[-1].partition(",")[0]) if lines else 0
+def read_column(path: Path, name: str) -> list[float]:
+    """The numbers of one column of a CSV file; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file)]
 
 
 def append_evaluation(
@@ -123,7 +120,7 @@ def append_evaluation(
         "scores": " ".join(f"{score:g}" for score in evaluation.scores),
     }
     lines.append(",".join(str(row[name]) for name in EVALUATION_COLUMNS))
-    _replace_file(path, "\n".join(lines) + "\n")
+    replace_file(path, "\n".join(lines) + "\n")
 
 
 def write_summary(config: Config, summary: Summary, commit: str) -> None:
@@ -149,4 +146,4 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "machine": provenance.describe_machine(),
         "versions": provenance.describe_versions(),
     }
-    _replace_file(summary.run_dir / "summary.json", json.dumps(content, indent=2) + "\n")
+    replace_file(summary.run_dir / "summary.json", json.dumps(content, indent=2) + "\n")

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.envs import Environments
 from a3cjax.types import ObservationStatistics, TimeStep
+from a3cjax.vector_envs import Environments
 
 
 class ObservationMoments:

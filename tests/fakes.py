@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from a3cjax.actor_learner import UpdateReport
-from a3cjax.envs import EnvironmentSpec, Episode
 from a3cjax.parameters import Receipt
 from a3cjax.types import Snapshot, TimeStep
 from a3cjax.updates import GradientMetrics
+from a3cjax.vector_envs import EnvironmentSpec, Episode
 
 DISCOUNT = 0.9
 

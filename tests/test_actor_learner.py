@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from a3cjax.actor_learner import ActorLearner
-from a3cjax.envs import Episode
+from a3cjax.vector_envs import Episode
 from tests.fakes import DISCOUNT, FakeClock, FakeEnvironments, FakeStore, counting
 
 T, B = 3, 2

@@ -20,7 +20,8 @@ from a3cjax.config import (
     load_config,
     make_config,
 )
-from a3cjax.envs import PROTOCOL_NAMES, EnvironmentSpec
+from a3cjax.envs import PROTOCOL_NAMES
+from a3cjax.vector_envs import EnvironmentSpec
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 CONF = Path(__file__).parents[1] / "experiments" / "conf"

@@ -13,12 +13,10 @@ from a3cjax import builders
 from a3cjax.config import Config, ConfigError
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.envs import (
-    AnswerError,
-    Episode,
-    VectorEnvironments,
     make_environments,
     resolve_envpool_id,
 )
+from a3cjax.vector_envs import AnswerError, Episode, VectorEnvironments
 from tests.fakes import DISCOUNT, PoolStep, ScriptedPool
 
 NO, YES = [False], [True]

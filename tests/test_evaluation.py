@@ -6,9 +6,9 @@ import pytest
 from a3cjax import evaluation
 from a3cjax.agents import Agent
 from a3cjax.config import Config, ConfigError
-from a3cjax.envs import Episode
 from a3cjax.evaluation import Evaluation, evaluate, evaluate_agent, evaluate_run, load_agent
 from a3cjax.types import Snapshot
+from a3cjax.vector_envs import Episode
 from tests.fakes import FakeEnvironments
 
 KEY = jax.random.key(0)

@@ -3,9 +3,9 @@ import io
 import pytest
 
 from a3cjax import journal as journal_module
-from a3cjax.envs import Episode
 from a3cjax.journal import BadUpdatesError, Journal
 from a3cjax.loggers import TerminalLogger
+from a3cjax.vector_envs import Episode
 from tests.fakes import make_report
 
 
@@ -33,7 +33,8 @@ class Bench:
         monkeypatch.setattr(journal_module.time, "sleep", self.wait)
         self.logger, self.stream = FakeLogger(), io.StringIO()
         terminal = TerminalLogger("Pong", 10_000, self.stream)
-        settings = {"num_frames": 0, "period_frames": 400, "began": 90.0, **changes}
+        settings = {"num_frames": 0, "period_frames": 400, "began": 90.0, "max_bad_updates": 10}
+        settings |= changes
         self.version, self.frames = settings.get("num_updates", 0), settings["num_frames"]
         self.journal = Journal([self.logger], terminal, **settings)
 

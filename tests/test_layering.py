@@ -29,7 +29,7 @@ HOST_PACKAGES = {
 }
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {
-    *("training", "builders", "evaluation", "run_folder", "measuring", "doctor"),
+    *("training", "run", "builders", "evaluation", "run_folder", "measuring", "doctor"),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -7,7 +7,6 @@ import sys
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from a3cjax.envs import Episode
 from a3cjax.evaluation import Evaluation
 from a3cjax.loggers import (
     CsvLogger,
@@ -18,6 +17,7 @@ from a3cjax.loggers import (
 )
 from a3cjax.metrics import EpisodeRow, MetricsWindow
 from a3cjax.plotting import plot_curves, read_columns
+from a3cjax.vector_envs import Episode
 from tests.fakes import make_report
 
 EPISODES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]

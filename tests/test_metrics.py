@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.envs import Episode
 from a3cjax.metrics import RETURN_WINDOW, MetricsWindow
 from a3cjax.updates import GradientMetrics
+from a3cjax.vector_envs import Episode
 from tests.fakes import FakeLoss, make_report
 
 

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from a3cjax import training
+from a3cjax import run
 from a3cjax.builders import build_checkpoint_template
 from a3cjax.checkpoints import CheckpointError
 from a3cjax.config import Config, ConfigError, load_config, resume_config
-from a3cjax.envs import Episode, VectorEnvironments
 from a3cjax.evaluation import Evaluation, evaluate_run, load_agent, load_checkpoint
 from a3cjax.journal import BadUpdatesError
 from a3cjax.metrics import EpisodeRow
 from a3cjax.run_folder import make_run_dir
 from a3cjax.supervisor import StallError, Supervisor
 from a3cjax.training import train
+from a3cjax.vector_envs import Episode, VectorEnvironments
 from tests.fakes import compilation_cache_options
 
 CONFIG = Config(
@@ -258,7 +258,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
             moments["failed"] = time.monotonic()
             raise OSError("the emulator broke")
 
-    save = training.Run.save
+    save = run.Run.save
 
     def save_and_look(run):
         if "failed" in moments:
@@ -267,7 +267,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
         return save(run)
 
     watch_steps(monkeypatch, break_down)
-    monkeypatch.setattr(training.Run, "save", save_and_look)
+    monkeypatch.setattr(run.Run, "save", save_and_look)
     run_dir = tmp_path / "run"
     with pytest.raises(OSError, match="the emulator broke") as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2, eval_episodes=3))
@@ -296,7 +296,7 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
             raise OSError("the emulator broke")
 
     watch_steps(monkeypatch, get_stuck)
-    monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.2)
+    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
     run_dir = tmp_path / "run"
     with pytest.raises(BaseExceptionGroup) as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2))
@@ -325,7 +325,7 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
 
     watch_steps(monkeypatch, interrupt_after_two_checkpoints)
     monkeypatch.setattr(Supervisor, "join", tell_and_join)
-    monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.01)
+    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.01)
     handler = signal.getsignal(signal.SIGINT)
     config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
     summary = train(config)
@@ -346,7 +346,7 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         assert should_stop()
 
-    monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
     summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
     assert (summary.signal_number, summary.evaluation) == (signal.SIGTERM, None)
     written = json.loads((summary.run_dir / "summary.json").read_text())
@@ -385,7 +385,7 @@ def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch
         raise ValueError("the disk is full")
 
     watch_steps(monkeypatch, break_down)
-    monkeypatch.setattr(training.CsvLogger, "write_metrics", write_metrics)
+    monkeypatch.setattr(run.CsvLogger, "write_metrics", write_metrics)
     with pytest.raises(BaseExceptionGroup) as caught:
         train(ENDLESS.replace(run_dir=str(tmp_path / "run"), log_period_frames=1))
     messages = {str(failure) for failure in caught.value.exceptions}
@@ -563,7 +563,7 @@ def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
             release.wait(60)
 
     watch_steps(monkeypatch, get_stuck)
-    monkeypatch.setattr(training, "FAILURE_JOIN_SECONDS", 0.2)
+    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2, stall_timeout_seconds=2.0)
     with pytest.raises(BaseExceptionGroup) as caught:
         train(config)
@@ -604,7 +604,7 @@ def test_failing_logger_ends_the_run_and_loses_nothing(tmp_path, monkeypatch, me
     def fail(*_):
         raise RuntimeError("the logger broke")
 
-    monkeypatch.setattr(training.TensorBoardLogger, method, fail)
+    monkeypatch.setattr(run.TensorBoardLogger, method, fail)
     with pytest.raises((RuntimeError, BaseExceptionGroup)) as caught:
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert "the logger broke" in "".join(traceback.format_exception(caught.value))
@@ -620,7 +620,7 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
             raise CheckpointError("no space left")
         saved.append(checkpoint)
 
-    monkeypatch.setattr(training.Checkpointer, "save", save)
+    monkeypatch.setattr(run.Checkpointer, "save", save)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), checkpoint_period_frames=100)
     with pytest.raises(CheckpointError, match="no space left"):
         train(config)
@@ -634,7 +634,7 @@ def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
         score = next(scores, 1.0)
         return Evaluation([Episode(0, score, 10)], is_greedy=False)
 
-    monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
     watch_steps(monkeypatch, lambda *_: time.sleep(0.005))
     config = CONFIG.replace(run_dir=str(tmp_path / "run"), eval_period_frames=300)
     summary = train(config)
@@ -652,7 +652,7 @@ def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
     def evaluate_agent(*_, **__):
         raise RuntimeError("the evaluator broke")
 
-    monkeypatch.setattr(training, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), eval_episodes=1, eval_period_frames=100)
     with pytest.raises(RuntimeError, match="the evaluator broke") as caught:
         train(config)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from a3cjax.envs import Episode
+from a3cjax.vector_envs import Episode
 from a3cjax.warmup import ObservationMoments, play_randomly, warm_up
 from tests.fakes import FakeEnvironments
 
