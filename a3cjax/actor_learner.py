@@ -99,6 +99,27 @@ class ActorLearner:
         """The key that the next action is sampled with."""
         return self._key
 
+    def get_standing(self) -> dict[str, Any] | None:
+        """Where it stands between two updates, in plain values for JSON.
+
+        None if its environments cannot tell. The key is not part of it.
+        """
+        state = self._environments.get_state()
+        if state is None:
+            return None
+        sees = jax.tree.leaves((self._timestep, self._core_state))
+        return {"sees": [np.asarray(leaf).tolist() for leaf in sees], "environments": state}
+
+    def set_standing(self, standing: dict[str, Any]) -> None:
+        """Goes on from what `get_standing` returned, with the same number of environments."""
+        own, structure = jax.tree.flatten((self._timestep, self._core_state))
+        leaves = [
+            np.array(values, leaf.dtype).reshape(leaf.shape)
+            for values, leaf in zip(standing["sees"], own, strict=True)
+        ]
+        self._timestep, self._core_state = jax.tree.unflatten(structure, leaves)
+        self._environments.set_state(standing["environments"])
+
     def run(self, stop_event: threading.Event) -> None:
         """Updates until the frame budget is used up or `stop_event` is set."""
         with self._enter_place():

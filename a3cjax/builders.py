@@ -38,10 +38,12 @@ ATARI_MAX_ABS_REWARD = 1.0
 WARMUP_STEPS = 512
 
 
-def build_batches(config: Config, num_resumes: int = 0) -> list[Environments]:
+def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
     """Every actor's training environments; no two environments share a seed.
 
-    A resumed run plays other games than it began with.
+    Args:
+      config: settings, `num_actors` among them.
+      num_seeds: used by the run before: a resumed run plays other games than it began with.
 
     Raises:
       ConfigError: if there is no such environment, its spaces are of another kind, or there
@@ -56,7 +58,7 @@ def build_batches(config: Config, num_resumes: int = 0) -> list[Environments]:
         )
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
-    first_seed = num_resumes * num_envs % (EVALUATION_SEED_OFFSET - num_envs)
+    first_seed = num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
     try:
         for index, place in enumerate(place_actors(config.num_actors)):
             with place.entered():
@@ -232,6 +234,7 @@ def build_actors(
     report: Callable[[UpdateReport], None],
     *,
     stop_event: threading.Event | None = None,
+    at_round_end: Callable[[], None] = lambda: None,
     keys: Sequence[Sequence[int]] = (),
 ) -> list[ActorLearner]:
     """An actor-learner for each batch, standing at its timestep; all run the same programs.
@@ -244,6 +247,7 @@ def build_actors(
       store: the shared parameters.
       report: takes what each update leaves for the log.
       stop_event: ends the waiting for one's turn, where `config.deterministic`.
+      at_round_end: is called between rounds, where `config.deterministic`.
       keys: words of the PRNG keys of the first actors, from a checkpoint.
     """
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
@@ -254,7 +258,9 @@ def build_actors(
     places = place_actors(len(batches))
     stores: Sequence[ParameterStore] = [store] * len(batches)
     if config.deterministic:
-        stores = take_turns(store, len(batches), stop_event or threading.Event())
+        stores = take_turns(
+            store, len(batches), stop_event or threading.Event(), at_round_end=at_round_end
+        )
     actors: list[ActorLearner] = []
     for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
         key = jax.random.fold_in(make_keys(config.seed).actors, index)

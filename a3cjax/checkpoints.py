@@ -1,12 +1,15 @@
 """Checkpoints in Orbax's format, each with the digests of its files.
 
 Nothing of a checkpoint is executed when it is read: arrays are Zarr files, the rest is JSON.
+Digests tell damage, not intent: whoever writes a checkpoint can write digests that fit. So what
+is read is not believed, either.
 """
 
 import hashlib
 import json
-import os
+import reprlib
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,11 +17,14 @@ from typing import Any, NamedTuple
 import jax
 import orbax.checkpoint as ocp
 
+from a3cjax.files import replace_file
 from a3cjax.types import LearnerState, ObservationStatistics
 
 FORMAT_VERSION = 2
 DIGESTS = "digests.json"
 """Written last into the folder of a checkpoint: where it is missing, saving was cut short."""
+MAX_COUNT = 2**53
+"""Of what a checkpoint counts: floating-point numbers count no further."""
 
 
 class CheckpointError(RuntimeError):
@@ -29,7 +35,9 @@ class Progress(NamedTuple):
     """Where a run stands.
 
     `actor_keys` holds the words of each actor's PRNG key; `best_score` the mean score of the
-    best evaluation, None before the first.
+    best evaluation, None before the first; `num_seeds` counts the environment seeds used by
+    now; `standings` are the actors' own (`ActorLearner.get_standing`), empty where
+    environments start afresh.
     """
 
     num_frames: int = 0
@@ -38,6 +46,8 @@ class Progress(NamedTuple):
     num_resumes: int = 0
     actor_keys: tuple[tuple[int, ...], ...] = ()
     best_score: float | None = None
+    num_seeds: int = 0
+    standings: tuple[Any, ...] = ()
 
 
 class Checkpoint(NamedTuple):
@@ -52,12 +62,24 @@ class Checkpointer:
     """Saves to and restores from one folder, a subfolder for each number of frames."""
 
     def __init__(self, folder: Path, max_to_keep: int = 3):
+        """Makes the folder if it is not there.
+
+        Raises:
+          CheckpointError: if there are checkpoints in it that Orbax cannot list.
+        """
         # Orbax wants an absolute path. Saving is synchronous: it takes a fraction of a second.
         # What is old is deleted here, not by Orbax, once the new one has its digests.
         options = ocp.CheckpointManagerOptions(create=True, enable_async_checkpointing=False)
         self._max_to_keep = max_to_keep
         self._folder = folder.resolve()
-        self._manager = ocp.CheckpointManager(self._folder, options=options)
+        try:
+            self._manager = ocp.CheckpointManager(self._folder, options=options)
+        except OSError:
+            raise
+        except Exception as error:  # it reads a file of every checkpoint: see `_read`
+            raise CheckpointError(
+                f"checkpoints in {self._folder} cannot be read: {_describe(error)}"
+            ) from error
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Saves under the number of frames; saving the same frame again does nothing.
@@ -84,10 +106,10 @@ class Checkpointer:
             _write_digests(self._folder / str(num_frames))
             for step in sorted(self._manager.all_steps())[: -self._max_to_keep]:
                 self._manager.delete(step)
-        except Exception as error:  # OSError, or what Orbax and TensorStore make of it
-            reason = " ".join(str(error).split())
+        except (OSError, ValueError, RuntimeError) as error:  # the last two: of TensorStore
             raise CheckpointError(
-                f"checkpoint of frame {num_frames} cannot be written to {self._folder}: {reason}"
+                f"checkpoint of frame {num_frames} cannot be written to {self._folder}: "
+                f"{_describe(error)}"
             ) from error
 
     def restore(
@@ -101,8 +123,9 @@ class Checkpointer:
 
         Raises:
           FileNotFoundError: if the folder holds none.
-          CheckpointError: if all are damaged.
-          ValueError: if it is of another format version, or of another agent.
+          CheckpointError: if all are damaged, or it holds what Orbax cannot read.
+          ValueError: if it is of another format version or of another agent, or its progress
+            is none.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
@@ -115,7 +138,11 @@ class Checkpointer:
         raise CheckpointError(f"every checkpoint in {self._folder} is damaged.")
 
     def read_progress(self) -> Progress | None:
-        """Where the run stood at the newest sound checkpoint; None if there is none."""
+        """Where the run stood at the newest sound checkpoint; None if there is none.
+
+        Raises:
+          CheckpointError, ValueError: as `restore`.
+        """
         for num_frames in sorted(self._manager.all_steps(), reverse=True):
             if find_damage(self._folder / str(num_frames)) is None:
                 return self._read_progress(num_frames)
@@ -137,41 +164,121 @@ class Checkpointer:
         arrays = {"state": template.state, "statistics": template.statistics}
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
         read_arrays = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
-        restored = self._manager.restore(num_frames, args=read_arrays)["arrays"]
+        restored = self._read(num_frames, read_arrays)["arrays"]
         return Checkpoint(restored["state"], restored["statistics"], progress)
 
     def _read_progress(self, num_frames: int) -> Progress:
         read_progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        progress = self._manager.restore(num_frames, args=read_progress)["progress"]
-        version = progress.pop("format_version")
-        if version != FORMAT_VERSION:
+        content = self._read(num_frames, read_progress)["progress"]
+        progress = _parse_progress(content, self._folder)
+        if progress.num_frames != num_frames:
             raise ValueError(
-                f"checkpoint must have format version {FORMAT_VERSION}, "
-                f"got {version} in {self._folder}."
+                f"checkpoint {self._folder / str(num_frames)} must hold num_frames {num_frames}, "
+                f"got {progress.num_frames}."
             )
+        return progress
+
+    def _read(self, num_frames: int, args: ocp.args.Composite) -> Any:
+        where = f"checkpoint {self._folder / str(num_frames)} cannot be read"
         try:
-            progress["actor_keys"] = tuple(tuple(words) for words in progress["actor_keys"])
-            return Progress(**progress)
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"checkpoint must hold {Progress._fields}: {error}") from error
+            return self._manager.restore(num_frames, args=args)
+        except ValueError as error:
+            raise ValueError(f"{where}: {_describe(error)}") from error
+        # Orbax takes its files for what it wrote itself. If they are not, there is no end to
+        # what it may raise: KeyError, AttributeError, RecursionError and more were seen.
+        except Exception as error:
+            raise CheckpointError(f"{where}: {_describe(error)}") from error
 
     def close(self) -> None:
         """Frees what Orbax holds."""
         self._manager.close()
 
 
+def _parse_progress(content: Any, folder: Path) -> Progress:
+    """Makes Progress of the JSON in a checkpoint, which may be anything.
+
+    Raises:
+      ValueError: if it is not as `save` writes it; names what is wrong.
+    """
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if type(version) is not int or version != FORMAT_VERSION:  # a bool is no version
+        raise ValueError(
+            f"checkpoint must have format version {FORMAT_VERSION}, "
+            f"got {reprlib.repr(version)} in {folder}."
+        )
+    parts = {name: value for name, value in content.items() if name != "format_version"}
+    fields = set(Progress._fields)
+    if not fields - _ADDED_LATER <= parts.keys() <= fields:
+        raise ValueError(
+            f"checkpoint must hold {', '.join(Progress._fields)}, "
+            f"got {reprlib.repr(sorted(parts))} in {folder}."
+        )
+    for name, value in parts.items():
+        rule, holds = _PROGRESS_RULES[name]
+        if not holds(value):
+            raise ValueError(
+                f"{name} of a checkpoint must be {rule}, got {reprlib.repr(value)} in {folder}."
+            )
+    parts["actor_keys"] = tuple(tuple(words) for words in parts["actor_keys"])
+    parts["standings"] = tuple(parts.get("standings", ()))
+    return Progress(**parts)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= MAX_COUNT
+
+
+def _are_keys(value: Any) -> bool:
+    num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
+    return isinstance(value, list) and all(
+        isinstance(words, list)
+        and len(words) == num_words
+        and all(type(word) is int and 0 <= word < 2**32 for word in words)
+        for words in value
+    )
+
+
+_PROGRESS_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("num_frames", "num_updates", "num_resumes", "num_seeds"),
+        (f"a whole number between 0 and {MAX_COUNT}", _is_count),
+    ),
+    "wall_seconds": (
+        f"between 0 and {MAX_COUNT}",
+        lambda value: _is_number(value) and 0 <= value <= MAX_COUNT,
+    ),
+    "actor_keys": ("lists of the words of PRNG keys", _are_keys),
+    # NaN and infinity, too: games may have such scores.
+    "best_score": ("a number or null", lambda value: value is None or _is_number(value)),
+    # What is in them, only the actors and their environments can judge.
+    "standings": (
+        "a list of objects",
+        lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
+    ),
+}
+# There are checkpoints of this format version without them.
+_ADDED_LATER = {"num_seeds", "standings"}
+
+
+def _describe(error: Exception | str) -> str:
+    """What an error says, as one printable line: it may quote what a checkpoint holds."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(character if character.isprintable() else "?" for character in text)[:1000]
+
+
 def find_damage(folder: Path) -> str | None:
     """What is wrong with the files of a checkpoint; None if they are as they were written."""
     try:
+        found = _digest_files(folder)
         expected: Any = json.loads((folder / DIGESTS).read_text())
     except FileNotFoundError:
         return "saving it was cut short, or it is of format version 1"
-    except (OSError, ValueError) as error:
-        return f"{DIGESTS} cannot be read ({error})"
-    try:
-        found = _digest_files(folder)
-    except OSError as error:
-        return f"it cannot be read ({error})"
+    except (OSError, ValueError, RecursionError) as error:  # the last: nested without end
+        return f"it cannot be read ({_describe(error)})"
     if expected == found:
         return None
     if not isinstance(expected, dict):
@@ -179,22 +286,29 @@ def find_damage(folder: Path) -> str | None:
     differing = sorted(
         name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
     )
-    return f"{', '.join(differing[:3])} {'is' if len(differing) == 1 else 'are'} not as written"
+    names = _describe(", ".join(differing[:3]))
+    return f"{names} {'is' if len(differing) == 1 else 'are'} not as written"
 
 
 def _digest_files(folder: Path) -> dict[str, str]:
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name != DIGESTS)
-    return {
-        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(files)
-    }
+    """The digest of each file but `DIGESTS`, by its path in the folder.
+
+    Raises:
+      OSError: if there is anything else than files and folders. What a link leads to is not
+        part of the checkpoint, and reading a pipe or a device may never end.
+    """
+    digests = {}
+    for path in sorted(folder.rglob("*")):
+        name, mode = str(path.relative_to(folder)), path.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            continue
+        if not stat.S_ISREG(mode):
+            raise OSError(f"{name} is no file")
+        if name != DIGESTS:
+            with path.open("rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
 
 
 def _write_digests(folder: Path) -> None:
-    unfinished = folder / (DIGESTS + ".part")
-    digests = _digest_files(folder)
-    with unfinished.open("w") as file:
-        json.dump(digests, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / DIGESTS)
+    replace_file(folder / DIGESTS, json.dumps(_digest_files(folder), indent=1))

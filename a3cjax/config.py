@@ -164,6 +164,7 @@ def load_config(run_dir: Path) -> Config:
 FIXED_BY_A_RUN = (
     *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
 )
+FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 
 
 def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
@@ -181,7 +182,8 @@ def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
     except (OSError, yaml.YAMLError, ConfigError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"resume must be a run folder, got {run_dir}: {reason}") from error
-    for name in FIXED_BY_A_RUN:
+    fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())
+    for name in fixed:
         old = getattr(config, name)
         if changes.get(name, old) != old:
             raise ConfigError(

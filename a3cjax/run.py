@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
@@ -33,6 +33,15 @@ FAILURE_JOIN_SECONDS = 3.0
 STOP_JOIN_SECONDS = 8.0
 
 
+class _Standstill(NamedTuple):
+    """What belongs together at one moment: parameters, and where the actors stand."""
+
+    state: LearnerState
+    snapshot: Snapshot
+    actor_keys: tuple[tuple[int, ...], ...] = ()
+    standings: tuple[dict[str, Any], ...] = ()
+
+
 class Run:
     """The learning itself: from random play, or a checkpoint, to the last checkpoint."""
 
@@ -56,6 +65,8 @@ class Run:
         self._supervisor = supervisor
         self._signal_stop = signal_stop
         self.num_resumes = past.num_resumes + (checkpoint is not None)
+        self._num_seeds = past.num_seeds + sum(batch.num_envs for batch in batches)
+        self._standstill: _Standstill | None = None
         self._checkpointer = Checkpointer(run_dir / "checkpoints")
         self._best = Checkpointer(run_dir / "best", max_to_keep=1)
         self._checkpointer.discard_after(past.num_frames)
@@ -72,10 +83,12 @@ class Run:
         is_over = past.num_frames >= config.total_frames
         timesteps, statistics, num_steps = warm_up(
             batches,
-            0 if is_over else config.warmup_steps or 0,
+            0 if is_over or past.standings else config.warmup_steps or 0,
             config.seed + SEEDS_PER_RUN * self.num_resumes,
             gather=config.centre_observations and checkpoint is None,
             should_stop=signal_stop.is_set,
+            supervisor=supervisor,
+            stall_seconds=config.stall_timeout_seconds,
         )
         self.store = build_store(
             config,
@@ -106,8 +119,14 @@ class Run:
             self.store,
             self.journal.reports.put,
             stop_event=supervisor.stop_event,
+            at_round_end=self._note_standstill,
             keys=past.actor_keys,
         )
+        if past.standings:  # of a deterministic run, which goes on with as many actors
+            for actor, standing in zip(self._actors, past.standings, strict=True):
+                actor.set_standing(standing)
+        if config.deterministic:
+            self._note_standstill()
         self._evaluator = Evaluator(
             self.evaluate,
             self.store,
@@ -191,11 +210,21 @@ class Run:
         Returns:
           The number of frames they were learned from.
         """
-        state, snapshot = self.store.read()
+        standstill = self._standstill or self._look()
         if not self._supervisor.has_failed:
-            self.journal.write_up_to(snapshot.version)
-        self._checkpointer.save(self._make_checkpoint(state, snapshot))
-        return snapshot.num_frames
+            self.journal.write_up_to(standstill.snapshot.version)
+        self._checkpointer.save(self._make_checkpoint(standstill))
+        return standstill.snapshot.num_frames
+
+    def _look(self, standings: tuple[dict[str, Any], ...] = ()) -> _Standstill:
+        keys = tuple(key_words(actor) for actor in self._actors)
+        return _Standstill(*self.store.read(), keys, standings)
+
+    def _note_standstill(self) -> None:
+        """Remembers all that a checkpoint needs, when no actor works, to go on just there."""
+        standings = [actor.get_standing() for actor in self._actors]
+        if None not in standings:
+            self._standstill = self._look(tuple(filter(None, standings)))
 
     def take_evaluation(
         self, state: LearnerState, snapshot: Snapshot, evaluation: Evaluation, seconds: float
@@ -208,22 +237,25 @@ class Run:
         if self.best_score is None or evaluation.mean > self.best_score:
             self.best_score = evaluation.mean
             self.save()
-            self._best.save(self._make_checkpoint(state, snapshot))
+            self._best.save(self._make_checkpoint(_Standstill(state, snapshot)))
 
     def _take_evaluations(self) -> None:
         while self._evaluator.results.qsize():
             self.take_evaluation(*self._evaluator.results.get(), self.seconds())
 
-    def _make_checkpoint(self, state: LearnerState, snapshot: Snapshot) -> Checkpoint:
+    def _make_checkpoint(self, standstill: _Standstill) -> Checkpoint:
+        snapshot = standstill.snapshot
         progress = Progress(
             num_frames=snapshot.num_frames,
             num_updates=snapshot.version,
             wall_seconds=self.seconds(),
             num_resumes=self.num_resumes,
-            actor_keys=tuple(key_words(actor) for actor in self._actors),
+            actor_keys=standstill.actor_keys,
             best_score=self.best_score,
+            num_seeds=self._num_seeds,
+            standings=standstill.standings,
         )
-        return Checkpoint(state, snapshot.statistics, progress)
+        return Checkpoint(standstill.state, snapshot.statistics, progress)
 
 
 def key_words(actor: ActorLearner) -> tuple[int, ...]:

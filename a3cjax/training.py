@@ -47,7 +47,7 @@ def train(config: Config) -> Summary:
     config = config.replace(num_actors=config.num_actors or provenance.available_cores())
     signal_stop = SignalStop()
     with contextlib.ExitStack() as stack:
-        batches = build_batches(config, checkpoint.progress.num_resumes + 1 if checkpoint else 0)
+        batches = build_batches(config, checkpoint.progress.num_seeds if checkpoint else 0)
         supervisor = Supervisor(threading.Event())
         stack.callback(close_batches, batches, supervisor)
         config = resolve(config, batches[0].spec)

@@ -21,6 +21,7 @@ def take_turns(
     num_actors: int,
     stop_event: threading.Event,
     *,
+    at_round_end: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[ParameterStore]:
     """A view of the store for each actor, by which all together train in rounds.
@@ -42,13 +43,14 @@ def take_turns(
       store: what all of them share; nobody else may push to it.
       num_actors: N, the number of actors; all must keep pulling and pushing.
       stop_event: ends all waiting within `PATIENCE_SECONDS`.
+      at_round_end: is called between rounds, when no actor works; it must not wait for one.
       clock: tells the seconds that an actor waited for its turn to push. They are part of the
         receipt's `wait_seconds`; waiting for the next round, part of the pull, is not.
 
     Returns:
       N stores, each to be used by one thread: number k is for the actor with index k.
     """
-    rounds = _Rounds(store, num_actors, stop_event)
+    rounds = _Rounds(store, num_actors, stop_event, at_round_end)
     return [_StoreInTurns(store, rounds, index, num_actors, clock) for index in range(num_actors)]
 
 
@@ -58,10 +60,17 @@ class _Rounds:
     Push number p, counted from 0, belongs to actor p mod N in round p div N.
     """
 
-    def __init__(self, store: ParameterStore, num_actors: int, stop_event: threading.Event):
+    def __init__(
+        self,
+        store: ParameterStore,
+        num_actors: int,
+        stop_event: threading.Event,
+        at_round_end: Callable[[], None],
+    ):
         self._store = store
         self._num_actors = num_actors
         self._stop_event = stop_event
+        self._at_round_end = at_round_end
         self._changed = threading.Condition()
         self._num_pushes = 0
         self.snapshot = store.pull()
@@ -79,6 +88,7 @@ class _Rounds:
             self._num_pushes += 1
             if self._num_pushes % self._num_actors == 0:
                 self.snapshot = self._store.pull()
+                self._at_round_end()
             self._changed.notify_all()
 
 

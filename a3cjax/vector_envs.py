@@ -69,6 +69,14 @@ class Environments(Protocol):
         """The games finished since the last call."""
         ...
 
+    def get_state(self) -> Any | None:
+        """Where all environments stand, in plain values for JSON; None if they cannot tell."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Goes on from what `get_state` returned, in this process or another."""
+        ...
+
     def close(self) -> None:
         """Frees the environments."""
         ...
@@ -168,6 +176,35 @@ class VectorEnvironments:
         episodes, self._episodes = self._episodes, []
         return episodes
 
+    def get_state(self) -> Any | None:
+        """Where all stand, if each is Gymnasium's and has `get_state` and `set_state` itself."""
+        envs = getattr(self._envs, "envs", ())
+        if not envs or not all(hasattr(env.unwrapped, "get_state") for env in envs):
+            return None
+        with noting(self._env, "get_state()"):
+            states = [env.unwrapped.get_state() for env in envs]
+        return {
+            "states": states,
+            "elapsed_steps": [[limit._elapsed_steps for limit in _time_limits(e)] for e in envs],
+            "was_done": self._was_done.tolist(),
+            "returns": self._returns.tolist(),
+            "lengths": self._lengths.tolist(),
+        }
+
+    def set_state(self, state: Any) -> None:
+        """Goes on from what `get_state` returned, in this process or another."""
+        for env, own, elapsed_steps in zip(
+            self._envs.envs, state["states"], state["elapsed_steps"], strict=True
+        ):
+            with noting(self._env, "set_state()"):
+                env.unwrapped.set_state(own)
+            for limit, num_steps in zip(_time_limits(env), elapsed_steps, strict=True):
+                limit._elapsed_steps = num_steps
+        self._was_done = np.array(state["was_done"], bool)
+        self._returns = np.array(state["returns"], float)
+        self._lengths = np.array(state["lengths"], int)
+        self._envs._autoreset_envs = self._was_done.copy()
+
     def close(self) -> None:
         """Frees the environments."""
         with noting(self._env, "close()"):
@@ -216,6 +253,13 @@ class VectorEnvironments:
                 observations = np.moveaxis(observations, -1, 1)
             return frames_to_blocks(observations)
         return np.array(observations, np.float32)
+
+
+def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            yield env
+        env = env.env
 
 
 @contextlib.contextmanager

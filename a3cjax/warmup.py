@@ -1,14 +1,20 @@
 """Random play before learning: decorrelates the environments and shows what they look like."""
 
+import functools
+import math
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import jax.numpy as jnp
 import numpy as np
 
+from a3cjax.supervisor import StallError, Supervisor
 from a3cjax.types import ObservationStatistics, TimeStep
 from a3cjax.vector_envs import Environments
+
+POLL_SECONDS = 0.01
+# After one has failed, stalls or a stop is asked for, a batch may finish its step.
+JOIN_SECONDS = 3.0
 
 
 class ObservationMoments:
@@ -92,6 +98,8 @@ def warm_up(
     *,
     gather: bool,
     should_stop: Callable[[], bool] = lambda: False,
+    supervisor: Supervisor | None = None,
+    stall_seconds: float = math.inf,
 ) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
     """Warms up every actor's environments, all batches at the same time.
 
@@ -101,35 +109,48 @@ def warm_up(
       seed: of the run.
       gather: whether statistics are wanted.
       should_stop: asked at every step; True ends the play.
+      supervisor: runs the threads; None for one of its own.
+      stall_seconds: after which a batch that does not come any further is given up.
 
     Returns:
       Each batch's timestep, the statistics over all batches (None unless `gather`), and
       the number of steps in all environments together.
 
     Raises:
+      StallError: names the thread and shows where it is.
       Exception: what an environment raised; the other batches stop, too.
     """
-    has_failed = threading.Event()
+    supervisor = supervisor or Supervisor(threading.Event())
+    num_looks = [0] * len(batches)  # one a step: shows that a batch comes any further
+    results: dict[int, tuple[TimeStep, ObservationMoments, int]] = {}
 
-    def play(index: int) -> tuple[TimeStep, ObservationMoments, int]:
-        try:
-            return play_randomly(
-                batches[index],
-                num_steps,
-                np.random.default_rng([seed, index]),
-                should_stop=lambda: has_failed.is_set() or should_stop(),
-            )
-        except BaseException:
-            has_failed.set()
-            raise
+    def play(index: int, stop_event: threading.Event) -> None:
+        def is_stopped() -> bool:
+            num_looks[index] += 1
+            return stop_event.is_set() or should_stop()
 
-    with ThreadPoolExecutor(len(batches), thread_name_prefix="warm-up") as executor:
-        results = list(executor.map(play, range(len(batches))))
-    timesteps = [timestep for timestep, _, _ in results]
-    num_taken = sum(num_taken for _, _, num_taken in results)
+        generator = np.random.default_rng([seed, index])
+        results[index] = play_randomly(batches[index], num_steps, generator, is_stopped)
+
+    supervisor.start(
+        [functools.partial(play, index) for index in range(len(batches))],
+        "warm-up",
+        [functools.partial(num_looks.__getitem__, index) for index in range(len(batches))],
+    )
+    try:
+        while supervisor.is_running and not should_stop():
+            supervisor.check_progress(stall_seconds)
+            supervisor.stop_event.wait(POLL_SECONDS)
+    except StallError as stall:
+        supervisor.add_failure(stall)
+    supervisor.join(JOIN_SECONDS)
+    supervisor.raise_failures()
+    in_order = [results[index] for index in range(len(batches))]
+    timesteps = [timestep for timestep, _, _ in in_order]
+    num_taken = sum(num_taken for _, _, num_taken in in_order)
     if not gather:
         return timesteps, None, num_taken
     total = ObservationMoments(batches[0].spec.observation_shape)
-    for _, moments, _ in results:
+    for _, moments, _ in in_order:
         total.merge(moments)
     return timesteps, total.statistics(), num_taken

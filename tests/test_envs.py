@@ -1,3 +1,4 @@
+import functools
 import itertools
 import re
 import warnings
@@ -688,6 +689,16 @@ def test_no_two_environments_share_a_seed(monkeypatch):
         assert len(evaluation) == 100
         seeds += training + evaluation
     assert len(set(seeds)) == len(seeds)
+
+
+def test_resumed_run_shares_no_seed_with_its_earlier_lives(monkeypatch):
+    config = Config(env="CartPole", num_actors=2, envs_per_actor=3)
+    seeds = []
+    for envs_per_actor in (3, 7, 2):  # changed from life to life
+        life = config.replace(envs_per_actor=envs_per_actor)
+        build = functools.partial(builders.build_batches, life, len(seeds))
+        seeds += seeds_of(monkeypatch, build)
+    assert len(set(seeds)) == len(seeds) == 24
 
 
 def test_more_environments_than_seeds_are_refused(monkeypatch):

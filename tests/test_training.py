@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 
+import gymnasium
 import jax
 import numpy as np
 import pytest
@@ -676,3 +677,67 @@ def test_deterministic_runs_of_several_actors_are_equal_bit_by_bit(tmp_path, mon
         np.testing.assert_array_equal(a, b)
     assert runs[0].num_frames == runs[1].num_frames
     assert read_episodes(runs[0].run_dir) == read_episodes(runs[1].run_dir)
+
+
+class Drifting(gymnasium.Env):
+    """A random walk with a time limit around it, whose state can be saved and restored."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._position = self.np_random.normal(size=2)
+        return self._position.astype(np.float32), {}
+
+    def step(self, action):
+        self._position += self.np_random.normal(size=2) + (0.3 if action else -0.3)
+        is_over = bool(np.abs(self._position[0]) > 4)
+        reward = float(self._position[1])
+        return self._position.astype(np.float32), reward, is_over, False, {}
+
+    def get_state(self):
+        return {
+            "position": self._position.tolist(),
+            "generator": self.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state):
+        self._position = np.array(state["position"])
+        self.np_random.bit_generator.state = state["generator"]
+
+
+gymnasium.register("Drifting-v0", Drifting, max_episode_steps=17)
+
+
+@pytest.mark.parametrize("network", ["mlp_ff", "mlp_gru"])
+def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, network):
+    config = CONFIG.replace(
+        env="gymnasium:Drifting-v0",
+        network=network,
+        num_actors=2,
+        deterministic=True,
+        anneal_learning_rate=False,
+        total_frames=2000,
+        eval_episodes=0,
+    )
+    whole = train(config.replace(run_dir=str(tmp_path / "whole")))
+    half = train(config.replace(run_dir=str(tmp_path / "half"), total_frames=1000))
+    assert half.num_frames < whole.num_frames
+    halves = resume(half.run_dir, total_frames=2000)
+    assert halves.num_resumes == 1
+    assert (halves.num_frames, halves.num_updates) == (whole.num_frames, whole.num_updates)
+    for a, b in zip(read_params(whole.run_dir), read_params(half.run_dir), strict=True):
+        np.testing.assert_array_equal(a, b)
+    episodes = read_episodes(whole.run_dir)
+    assert read_episodes(half.run_dir) == episodes
+    lengths = {row["episode_length"] for row in episodes}
+    assert "17" in lengths  # the time limit, and ends before it
+    assert len(lengths) > 5
+
+
+def test_deterministic_run_goes_on_with_as_many_actors(tmp_path):
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), num_actors=2, deterministic=True)
+    train(config.replace(eval_episodes=0))
+    with pytest.raises(ConfigError, match=r"^num_actors must be 2, as in the run to resume, got 3"):
+        resume(tmp_path / "run", num_actors=3)

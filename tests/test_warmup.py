@@ -9,6 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from a3cjax import warmup
+from a3cjax.supervisor import StallError, Supervisor
 from a3cjax.vector_envs import Episode
 from a3cjax.warmup import ObservationMoments, play_randomly, warm_up
 from tests.fakes import FakeEnvironments
@@ -193,3 +195,24 @@ def test_stopped_before_the_first_step_leaves_finite_statistics():
     )
     assert num_taken == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))
+
+
+def test_stalled_random_play_is_named_with_its_stack(monkeypatch):
+    monkeypatch.setattr(warmup, "JOIN_SECONDS", 0.1)
+    release = threading.Event()
+
+    def get_stuck(_):
+        release.wait(60)
+
+    batches = [FakeEnvironments(), FakeEnvironments(on_step=get_stuck)]
+    supervisor = Supervisor(threading.Event())
+    with pytest.raises(ExceptionGroup) as caught:
+        warm_up(batches, 4, seed=0, gather=False, supervisor=supervisor, stall_seconds=0.3)
+    stall = caught.value.exceptions[0]
+    assert isinstance(stall, StallError)
+    assert "warm-up-1" in str(stall)
+    assert "warm-up-0" not in str(stall)
+    assert "in get_stuck" in str(stall)
+    assert supervisor.has_stuck_threads
+    release.set()
+    supervisor.join(10.0)
