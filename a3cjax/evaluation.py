@@ -26,6 +26,9 @@ from a3cjax.parameters import SharedParameters
 from a3cjax.types import LearnerState, Snapshot
 from a3cjax.vector_envs import Environments, EnvironmentSpec, Episode
 
+# The folders of checkpoints in a run folder.
+NEWEST, BEST = "checkpoints", "best"
+
 MAX_EPISODE_STEPS = 200_000
 """Agent steps after which a game counts as endless; Atari's end after 27,000."""
 
@@ -193,15 +196,20 @@ class Evaluator:
 
 
 def evaluate_run(
-    run_dir: Path, *, num_episodes: int | None = None, is_greedy: bool = False
+    run_dir: Path,
+    *,
+    num_episodes: int | None = None,
+    is_greedy: bool = False,
+    folder: str = NEWEST,
 ) -> Evaluation:
-    """Evaluates the newest checkpoint of a run folder.
+    """Evaluates a checkpoint of a run folder.
 
     Args:
       run_dir: the folder.
       num_episodes: how many games, >= 1; None for as many as the run was configured for, or
         30 if that is 0.
       is_greedy: takes the most probable action instead of sampling.
+      folder: `NEWEST` or `BEST`.
 
     Returns:
       The games.
@@ -215,7 +223,7 @@ def evaluate_run(
     config = load_config(run_dir)
     num_episodes = num_episodes or config.eval_episodes or Config.eval_episodes
     config = config.replace(eval_episodes=num_episodes)  # checks the number
-    agent, snapshot = load_agent(config, run_dir)
+    agent, snapshot = load_agent(config, run_dir, folder)
     evaluation = evaluate_agent(
         config, agent, snapshot, num_episodes=num_episodes, is_greedy=is_greedy
     )
@@ -223,15 +231,15 @@ def evaluate_run(
     return evaluation
 
 
-def load_agent(config: Config, run_dir: Path) -> tuple[Agent, Snapshot]:
-    """The agent of a run folder with the parameters of its newest sound checkpoint.
+def load_agent(config: Config, run_dir: Path, folder: str = NEWEST) -> tuple[Agent, Snapshot]:
+    """The agent of a run folder with the parameters of its newest sound, or best, checkpoint.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
       ValueError: if it is of another format.
       CheckpointError: if all are damaged.
     """
-    spec, checkpoint = load_checkpoint(config, run_dir)
+    spec, checkpoint = load_checkpoint(config, run_dir, folder)
     progress = checkpoint.progress
     snapshot = Snapshot(
         progress.num_updates, progress.num_frames, checkpoint.state.params, checkpoint.statistics
@@ -240,30 +248,27 @@ def load_agent(config: Config, run_dir: Path) -> tuple[Agent, Snapshot]:
 
 
 def load_checkpoint(
-    config: Config, run_dir: Path, report: Callable[[str], None] | None = None
+    config: Config, run_dir: Path, folder: str = NEWEST
 ) -> tuple[EnvironmentSpec, Checkpoint]:
     """The newest sound checkpoint of a run folder, and what its environments are like.
 
     Args:
       config: of the run.
       run_dir: its folder.
-      report: is given a line for each damaged checkpoint; None prints it as a warning.
+      folder: `NEWEST` or `BEST`; a damaged checkpoint in it is reported as a warning.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
       ValueError: if it is of another format.
       CheckpointError: if all are damaged.
     """
-    folder = run_dir / "checkpoints"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"run folder must hold checkpoints/, got {run_dir}.")
+    if not (run_dir / folder).is_dir():
+        raise FileNotFoundError(f"run folder must hold {folder}/, got {run_dir}.")
     environments = build_evaluation_environments(config, 1)
     spec = environments.spec
     environments.close()
-    with contextlib.closing(Checkpointer(folder)) as checkpointer:
-        checkpoint = checkpointer.restore(
-            build_checkpoint_template(config, spec), report or _print_warning
-        )
+    with contextlib.closing(Checkpointer(run_dir / folder)) as checkpointer:
+        checkpoint = checkpointer.restore(build_checkpoint_template(config, spec), _print_warning)
     return spec, checkpoint
 
 

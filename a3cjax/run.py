@@ -17,7 +17,7 @@ from a3cjax.builders import build_actors, build_store
 from a3cjax.checkpoints import Checkpoint, Checkpointer, CheckpointError, Progress
 from a3cjax.config import Config
 from a3cjax.envs import SEEDS_PER_RUN
-from a3cjax.evaluation import Evaluation, Evaluator, evaluate_agent
+from a3cjax.evaluation import BEST, NEWEST, Evaluation, Evaluator, evaluate_agent
 from a3cjax.journal import BadUpdatesError, Journal
 from a3cjax.loggers import CsvLogger, TensorBoardLogger, TerminalLogger
 from a3cjax.run_folder import append_evaluation, read_column
@@ -67,8 +67,8 @@ class Run:
         self.num_resumes = past.num_resumes + (checkpoint is not None)
         self._num_seeds = past.num_seeds + sum(batch.num_envs for batch in batches)
         self._standstill: _Standstill | None = None
-        self._checkpointer = Checkpointer(run_dir / "checkpoints")
-        self._best = Checkpointer(run_dir / "best", max_to_keep=1)
+        self._checkpointer = Checkpointer(run_dir / NEWEST)
+        self._best = Checkpointer(run_dir / BEST, max_to_keep=1)
         self._checkpointer.discard_after(past.num_frames)
         self._best.discard_after(past.num_frames)
         self.best_score = best.best_score if (best := self._best.read_progress()) else None

@@ -7,30 +7,36 @@ import sys
 from pathlib import Path
 
 from a3cjax.checkpoints import CheckpointError
-from a3cjax.evaluation import evaluate_run
+from a3cjax.evaluation import BEST, NEWEST, evaluate_run
 from a3cjax.loggers import print_evaluation
 from a3cjax.training import configure_jax
 
 
 def main() -> None:
-    """Evaluates the newest checkpoint, prints the table and writes evaluation-*.json."""
+    """Evaluates a checkpoint, prints the table and writes evaluation-*.json."""
     parser = argparse.ArgumentParser(description="Plays full games with a trained agent.")
     parser.add_argument("run_dir", type=Path, help="a run folder with checkpoints/ in it")
     parser.add_argument("--episodes", type=positive_int, help="how many; default: as in the run")
     parser.add_argument("--greedy", action="store_true", help="most probable actions, not sampled")
+    parser.add_argument("--best", action="store_true", help="the best parameters, not the last")
     arguments = parser.parse_args()
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
     try:
         evaluation = evaluate_run(
-            arguments.run_dir, num_episodes=arguments.episodes, is_greedy=arguments.greedy
+            arguments.run_dir,
+            num_episodes=arguments.episodes,
+            is_greedy=arguments.greedy,
+            folder=BEST if arguments.best else NEWEST,
         )
     except (ValueError, FileNotFoundError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print_evaluation(evaluation)
     result = evaluation.as_dict()
-    path = arguments.run_dir / f"evaluation-{result['actions']}-{result['num_episodes']}.json"
+    kind = "best-" if arguments.best else ""
+    name = f"evaluation-{kind}{result['actions']}-{result['num_episodes']}.json"
+    path = arguments.run_dir / name
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")
 

@@ -19,7 +19,7 @@ from a3cjax import run
 from a3cjax.builders import build_checkpoint_template
 from a3cjax.checkpoints import CheckpointError
 from a3cjax.config import Config, ConfigError, load_config, resume_config
-from a3cjax.evaluation import Evaluation, evaluate_run, load_agent, load_checkpoint
+from a3cjax.evaluation import BEST, Evaluation, evaluate_run, load_agent, load_checkpoint
 from a3cjax.journal import BadUpdatesError
 from a3cjax.metrics import EpisodeRow
 from a3cjax.run_folder import make_run_dir
@@ -647,6 +647,8 @@ def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
     assert summary.best_score == 7.0
     (best,) = (path.name for path in (summary.run_dir / "best").glob("[0-9]*"))
     assert best == rows[1]["num_frames"]
+    _, snapshot = load_agent(load_config(summary.run_dir), summary.run_dir, BEST)
+    assert snapshot.num_frames == int(best) < summary.num_frames
 
 
 def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
