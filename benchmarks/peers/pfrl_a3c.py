@@ -5,7 +5,6 @@ recommends, one process with one environment for each core, each with one thread
 taken and not used. PFRL speaks Gym's old interface; `OldInterface` translates.
 """
 
-import argparse
 import os
 import tempfile
 import time
@@ -16,6 +15,7 @@ import ale_py
 import gymnasium
 import numpy as np
 import torch
+from arguments import make_paper_layers, make_parser
 from pfrl import experiments
 from pfrl.agents import a3c
 from pfrl.nn import Branched
@@ -81,22 +81,12 @@ class Clock:
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--num-envs", type=int, help="not used: one for each core")
-    parser.add_argument("--unroll-length", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=20)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__).parse_args()
     env = make_env(0, test=False)
     num_actions = int(env.action_space.n)
     env.close()
     model = torch.nn.Sequential(
-        torch.nn.Conv2d(4, 16, 8, stride=4),
-        torch.nn.ReLU(),
-        torch.nn.Conv2d(16, 32, 4, stride=2),
-        torch.nn.ReLU(),
-        torch.nn.Flatten(),
-        torch.nn.Linear(2592, 256),
-        torch.nn.ReLU(),
+        *make_paper_layers(torch.nn),
         Branched(
             torch.nn.Sequential(torch.nn.Linear(256, num_actions), SoftmaxCategoricalHead()),
             torch.nn.Linear(256, 1),
@@ -118,9 +108,8 @@ def main():
             eval_interval=None,
             agent=agent,
             global_step_hooks=[clock],
-            random_seeds=list(
-                range(num_processes)
-            ),  # its default are NumPy's, which random refuses
+            # PFRL's default is the same range in NumPy's integers, which `random.seed` refuses.
+            random_seeds=list(range(num_processes)),
             stop_event=stop_event,
         )
     if clock.rate.value == 0.0:

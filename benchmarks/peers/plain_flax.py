@@ -7,14 +7,13 @@ actors compute on XLA's default client with a thread for each core: this was the
 two, for on a client of one thread the gradient of these convolutions takes several seconds.
 """
 
-import argparse
-
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import make_parser
 from flax import linen as nn
 
-from a3cjax import builders, envs, networks, provenance
+from a3cjax import builders, networks, provenance, vector_envs
 from a3cjax.config import Config
 from a3cjax.measuring import Training
 from a3cjax.placement import Place
@@ -25,8 +24,7 @@ class PlainTorso(nn.Module):
 
     @nn.compact
     def __call__(self, observations, statistics) -> jax.Array:
-        if statistics is not None:
-            raise NotImplementedError("centre_observations must be false for plain Flax.")
+        assert statistics is None  # main sets centre_observations=False
         x = jnp.asarray(observations, jnp.float32) / 255.0
         for channels, size, stride in networks.PAPER_LAYERS:
             x = nn.relu(nn.Conv(channels, (size, size), stride, padding="VALID")(x))
@@ -45,14 +43,10 @@ def share_default_device(num_actors: int) -> list[Place]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--unroll-length", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=20)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__).parse_args()
     num_actors = provenance.available_cores()
     networks._TORSOS["atari"] = PlainTorso
-    envs.frames_to_blocks = frames_to_nhwc
+    vector_envs.frames_to_blocks = frames_to_nhwc
     builders.place_actors = share_default_device
     config = Config(
         num_actors=num_actors,

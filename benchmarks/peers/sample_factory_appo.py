@@ -7,12 +7,12 @@ for each core and double-buffered sampling, as its documents recommend: on two c
 quicker than --serial.
 """
 
-import argparse
 import os
 import tempfile
 import time
 
 from ale_py.registration import register_v0_v4_envs
+from arguments import make_parser
 from sample_factory.algo.runners.runner import AlgoObserver
 from sample_factory.train import make_runner
 from sf_examples.atari.train_atari import parse_atari_args, register_atari_components
@@ -47,11 +47,8 @@ class Clock(AlgoObserver):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--unroll-length", type=int, default=40)
+    parser = make_parser(__doc__)
     parser.add_argument("--serial", action="store_true", help="everything in one process")
-    parser.add_argument("--seconds", type=float, default=20)
     arguments = parser.parse_args()
     num_workers = 1 if arguments.serial else len(os.sched_getaffinity(0))
     num_steps = arguments.num_envs * arguments.unroll_length

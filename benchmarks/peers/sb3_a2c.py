@@ -3,12 +3,12 @@
 Started by compare_peers.py in a virtual environment that holds stable-baselines3 and ale-py.
 """
 
-import argparse
 import time
 
 import ale_py
 import gymnasium
 import torch
+from arguments import make_paper_layers, make_parser
 from stable_baselines3 import A2C
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_atari_env
@@ -19,19 +19,9 @@ gymnasium.register_envs(ale_py)
 
 
 class PaperNetwork(BaseFeaturesExtractor):
-    """conv 16 8×8/4, conv 32 4×4/2, dense 256 (Mnih et al. 2016)."""
-
     def __init__(self, observation_space):
         super().__init__(observation_space, features_dim=256)
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(4, 16, 8, stride=4),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 32, 4, stride=2),
-            torch.nn.ReLU(),
-            torch.nn.Flatten(),
-            torch.nn.Linear(2592, 256),
-            torch.nn.ReLU(),
-        )
+        self.layers = torch.nn.Sequential(*make_paper_layers(torch.nn))
 
     def forward(self, observations):
         return self.layers(observations)
@@ -59,11 +49,8 @@ class Clock(BaseCallback):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--unroll-length", type=int, default=40)
+    parser = make_parser(__doc__)
     parser.add_argument("--processes", action="store_true", help="SubprocVecEnv")
-    parser.add_argument("--seconds", type=float, default=20)
     arguments = parser.parse_args()
     envs = make_atari_env(
         "PongNoFrameskip-v4",

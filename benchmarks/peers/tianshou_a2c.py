@@ -5,11 +5,11 @@ are envpool's with the settings of Tianshou's own Atari factory. Its trainer doe
 about `Collector.collect` and `A2C.update`; the loop here does the same and keeps the time.
 """
 
-import argparse
 import time
 
 import envpool
 import torch
+from arguments import make_paper_layers, make_parser
 from tianshou.algorithm import A2C
 from tianshou.algorithm.algorithm_base import policy_within_training_step
 from tianshou.algorithm.modelfree.reinforce import DiscreteActorPolicy
@@ -22,19 +22,9 @@ WARMUP_SECONDS = 5.0
 
 
 class PaperNetwork(ModuleWithVectorOutput):
-    """conv 16 8×8/4, conv 32 4×4/2, dense 256 (Mnih et al. 2016)."""
-
     def __init__(self):
         super().__init__(output_dim=256)
-        self.layers = torch.nn.Sequential(
-            torch.nn.Conv2d(4, 16, 8, stride=4),
-            torch.nn.ReLU(),
-            torch.nn.Conv2d(16, 32, 4, stride=2),
-            torch.nn.ReLU(),
-            torch.nn.Flatten(),
-            torch.nn.Linear(2592, 256),
-            torch.nn.ReLU(),
-        )
+        self.layers = torch.nn.Sequential(*make_paper_layers(torch.nn))
 
     def forward(self, obs, state=None, info=None):
         frames = torch.as_tensor(obs).to(torch.float32)
@@ -42,11 +32,7 @@ class PaperNetwork(ModuleWithVectorOutput):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--num-envs", type=int, default=16)
-    parser.add_argument("--unroll-length", type=int, default=40)
-    parser.add_argument("--seconds", type=float, default=20)
-    arguments = parser.parse_args()
+    arguments = make_parser(__doc__).parse_args()
     envs = envpool.make_gymnasium(
         "Pong-v5",
         num_envs=arguments.num_envs,

@@ -136,45 +136,50 @@ def check_that_all_files_parse(run_dir):
     load_config(run_dir)
 
 
+def live_and_be_killed(program, arguments, before, delay_seconds):
+    """One life of the program: it gets further than `before`, is killed and loses little.
+
+    It is killed after `delay_seconds`, or, where that is None, while it saves.
+
+    Returns:
+      Its last checkpoint's progress, and whether it was killed in the middle of a checkpoint.
+    """
+    run_dir, began = program.run_dir, time.time()
+    process = program.start(*arguments)
+    # Every life gets further than the checkpoint it began with.
+    wait_until(process, program, lambda: new_frames(run_dir, began) > before.num_frames + 1000)
+    left_over = unfinished(run_dir)
+    if delay_seconds is None:
+        wait_until(process, program, lambda: unfinished(run_dir) - left_over, period=0.0005)
+    else:
+        time.sleep(delay_seconds)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    is_in_a_checkpoint = bool(unfinished(run_dir) - left_over)
+
+    reached = last_frames(run_dir)
+    rate = float(read_rows(run_dir / "metrics.csv")[-1]["frames_per_second"])
+    saved = read_progress(run_dir)
+    check_that_all_files_parse(run_dir)
+    assert saved.num_frames >= before.num_frames
+    assert saved.num_updates >= before.num_updates
+    assert saved.wall_seconds >= before.wall_seconds
+    assert reached - saved.num_frames <= CHECKPOINT_PERIOD + SLACK_SECONDS * rate
+    return saved, is_in_a_checkpoint
+
+
 def test_killed_at_random_moments_it_goes_on_every_time(program):
     generator = random.Random(0)
     moments = ["saving"] * NUM_KILLS_IN_A_CHECKPOINT
     moments += ["any"] * (NUM_KILLS - NUM_KILLS_IN_A_CHECKPOINT)
     generator.shuffle(moments)
     run_dir, saved, killed_in_a_checkpoint = program.run_dir, Progress(), 0
-    first = True
+    arguments = SETTINGS
     for moment in moments:
-        began = time.time()
-        process = program.start(*(SETTINGS if first else ("resume=run",)))
-        # Every life gets further than the checkpoint it began with.
-        wait_until(
-            process,
-            program,
-            lambda: new_frames(run_dir, began) > saved.num_frames + 1000,  # noqa: B023
-        )
-        left_over = unfinished(run_dir)
-        if moment == "saving":
-            wait_until(
-                process,
-                program,
-                lambda: unfinished(run_dir) - left_over,  # noqa: B023
-                period=0.0005,
-            )
-        else:
-            time.sleep(generator.uniform(0.0, 2.0))
-        process.send_signal(signal.SIGKILL)
-        assert process.wait(60) == -signal.SIGKILL
-        first = False
-        killed_in_a_checkpoint += bool(unfinished(run_dir) - left_over)
-
-        reached, before = last_frames(run_dir), saved
-        rate = float(read_rows(run_dir / "metrics.csv")[-1]["frames_per_second"])
-        saved = read_progress(run_dir)
-        check_that_all_files_parse(run_dir)
-        assert saved.num_frames >= before.num_frames
-        assert saved.num_updates >= before.num_updates
-        assert saved.wall_seconds >= before.wall_seconds
-        assert reached - saved.num_frames <= CHECKPOINT_PERIOD + SLACK_SECONDS * rate
+        delay_seconds = None if moment == "saving" else generator.uniform(0.0, 2.0)
+        saved, is_in_a_checkpoint = live_and_be_killed(program, arguments, saved, delay_seconds)
+        killed_in_a_checkpoint += is_in_a_checkpoint
+        arguments = ("resume=run",)
     print(f"{NUM_KILLS} kills, {killed_in_a_checkpoint} in the middle of a checkpoint")
     assert killed_in_a_checkpoint >= NUM_KILLS_IN_A_CHECKPOINT // 2
 
