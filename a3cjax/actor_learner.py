@@ -11,8 +11,10 @@ import chex
 import jax
 import numpy as np
 
+from a3cjax.exploration import Explore
 from a3cjax.parameters import ParameterStore
-from a3cjax.types import CoreState, Snapshot, TimeStep, Trajectory
+from a3cjax.trajectories import keep_first_episodes, stack
+from a3cjax.types import CoreState, Exploration, Snapshot, TimeStep, Trajectory
 from a3cjax.updates import Act, ComputeGradients
 from a3cjax.vector_envs import Environments, Episode
 
@@ -47,6 +49,13 @@ class UpdateReport(NamedTuple):
     bad_trajectory: Trajectory | None = None
 
 
+class _Decision(NamedTuple):
+    """An action, and the core state before the observation that it was chosen at."""
+
+    action: np.ndarray
+    core_state: CoreState
+
+
 class ActorLearner:
     """Acts T steps with a snapshot, differentiates it, pushes the gradient, and again.
 
@@ -63,9 +72,11 @@ class ActorLearner:
         environments: Environments,
         store: ParameterStore,
         key: chex.PRNGKey,
-        unroll_length: int,
+        explore: Explore,
+        unroll_length: int | None,
         total_frames: int,
         report: Callable[[UpdateReport], None],
+        acts_ahead: bool = False,
         timestep: TimeStep | None = None,
         enter_place: Callable[[], AbstractContextManager] = contextlib.nullcontext,
         learning_slot: AbstractContextManager | None = None,
@@ -73,9 +84,11 @@ class ActorLearner:
     ):
         """Takes what it works with.
 
-        `timestep` is where the environments stand; None resets them at the first step. `run`
-        goes on inside `enter_place()`, and every gradient is computed and applied inside
-        `learning_slot`, a semaphore that actors share; None lets all learn at once.
+        With `unroll_length` None an update is made of one whole episode in every environment.
+        `acts_ahead` is the agent's. `timestep` is where the environments stand; None resets
+        them at the first step. `run` goes on inside `enter_place()`, and every gradient is
+        computed and applied inside `learning_slot`, a semaphore that actors share; None lets
+        all learn at once.
         """
         self._index = index
         self._act = act
@@ -84,6 +97,9 @@ class ActorLearner:
         self._environments = environments
         self._store = store
         self._key = key
+        self._explore = explore
+        self._acts_ahead = acts_ahead
+        self._ahead: _Decision | None = None
         self._unroll_length = unroll_length
         self._total_frames = total_frames
         self._report = report
@@ -107,17 +123,24 @@ class ActorLearner:
         state = self._environments.get_state()
         if state is None:
             return None
-        sees = jax.tree.leaves((self._timestep, self._core_state))
-        return {"sees": [np.asarray(leaf).tolist() for leaf in sees], "environments": state}
+        leaves = jax.tree.leaves((self._timestep, self._core_state, self._ahead))
+        return {
+            "leaves": [np.asarray(leaf).tolist() for leaf in leaves],
+            "is_ahead": self._ahead is not None,
+            "environments": state,
+        }
 
     def set_standing(self, standing: dict[str, Any]) -> None:
         """Goes on from what `get_standing` returned, with the same number of environments."""
-        own, structure = jax.tree.flatten((self._timestep, self._core_state))
+        ahead = None
+        if standing["is_ahead"]:
+            ahead = _Decision(np.zeros(self._environments.num_envs, np.int32), self._core_state)
+        own, structure = jax.tree.flatten((self._timestep, self._core_state, ahead))
         leaves = [
             np.array(values, leaf.dtype).reshape(leaf.shape)
-            for values, leaf in zip(standing["sees"], own, strict=True)
+            for values, leaf in zip(standing["leaves"], own, strict=True)
         ]
-        self._timestep, self._core_state = jax.tree.unflatten(structure, leaves)
+        self._timestep, self._core_state, self._ahead = jax.tree.unflatten(structure, leaves)
         self._environments.set_state(standing["environments"])
 
     def run(self, stop_event: threading.Event) -> None:
@@ -131,21 +154,23 @@ class ActorLearner:
                 self._update(snapshot, self._clock() - began, stop_event)
 
     def _update(self, snapshot: Snapshot, pull_seconds: float, stop_event: threading.Event) -> None:
-        timesteps, actions, core_state, act_seconds, env_seconds = self._unroll(
-            snapshot, stop_event
-        )
-        if stop_event.is_set():
+        exploration = self._explore(snapshot.num_frames)
+        trajectory, act_seconds, env_seconds = self._unroll(snapshot, exploration, stop_event)
+        if trajectory is None:
             return
         began = self._clock()
-        trajectory = stack(timesteps, actions, core_state)
-        num_steps = int(np.count_nonzero(~trajectory.is_first[1:]))
+        num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
+        if self._unroll_length is None:
+            trajectory = keep_first_episodes(trajectory)
         num_frames = num_steps * self._environments.spec.frames_per_step
         with self._learning_slot:
             if stop_event.is_set():  # after waiting for others
                 return
-            grads, metrics = jax.block_until_ready(self._compute_gradients(snapshot, trajectory))
+            grads, metrics = jax.block_until_ready(
+                self._compute_gradients(snapshot, exploration, trajectory)
+            )
             learned = self._clock()
-            receipt = self._store.push(grads, num_frames, snapshot.version)
+            receipt = self._store.push(grads, num_frames, snapshot.version, self._index)
         pushed = self._clock()
         self._report(
             UpdateReport(
@@ -168,45 +193,45 @@ class ActorLearner:
         )
 
     def _unroll(
-        self, snapshot: Snapshot, stop_event: threading.Event
-    ) -> tuple[list[TimeStep], list[np.ndarray], CoreState, float, float]:
-        """Acts for T steps; the last timestep is kept and starts the next unroll.
+        self, snapshot: Snapshot, exploration: Exploration, stop_event: threading.Event
+    ) -> tuple[Trajectory | None, float, float]:
+        """Acts for T steps, or whole episodes; the last timestep is kept and starts the next.
 
         Returns:
-          T + 1 timesteps, T actions, the core state before them, seconds spent acting and
-          in the environments. Fewer steps if it was asked to stop.
+          The trajectory, and seconds spent acting and in the environments. None if it was
+          asked to stop.
         """
         act_seconds = env_seconds = 0.0
-        if self._timestep is None:
-            self._timestep = self._environments.reset()
+        plays_episodes = self._unroll_length is None
+        if self._timestep is None or plays_episodes:
+            self._timestep, self._ahead = self._environments.reset(), None
         timesteps, actions = [self._timestep], []
-        core_state = self._core_state
-        for _ in range(self._unroll_length):
+        core_state = self._core_state if self._ahead is None else self._ahead.core_state
+        has_ended = np.zeros(self._environments.num_envs, bool)
+        while not (has_ended.all() if plays_episodes else len(actions) == self._unroll_length):
             if stop_event.is_set():
-                break
+                return None, act_seconds, env_seconds
             began = self._clock()
-            action, self._core_state, self._key = self._act(
-                snapshot, timesteps[-1], self._core_state, self._key
-            )
-            actions.append(np.asarray(action))
+            decision = self._ahead or self._decide(snapshot, exploration, timesteps[-1])
+            self._ahead = None
+            actions.append(decision.action)
             acted = self._clock()
             timesteps.append(self._environments.step(actions[-1]))
+            has_ended |= np.asarray(timesteps[-1].is_first)
             env_seconds += self._clock() - acted
             self.num_unrolled_steps += 1
             act_seconds += acted - began
         self._timestep = timesteps[-1]
-        return timesteps, actions, core_state, act_seconds, env_seconds
+        if self._acts_ahead:
+            self._ahead = self._decide(snapshot, exploration, self._timestep)
+            actions.append(self._ahead.action)
+        return stack(timesteps, actions, core_state), act_seconds, env_seconds
 
-
-def stack(
-    timesteps: list[TimeStep], actions: list[np.ndarray], core_state: CoreState
-) -> Trajectory:
-    """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""
-    return Trajectory(
-        observations=np.stack([timestep.observation for timestep in timesteps]),
-        actions=np.stack(actions),
-        rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
-        discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
-        is_first=np.stack([timestep.is_first for timestep in timesteps]),
-        core_state=core_state,
-    )
+    def _decide(
+        self, snapshot: Snapshot, exploration: Exploration, timestep: TimeStep
+    ) -> _Decision:
+        core_state = self._core_state
+        action, self._core_state, self._key = self._act(
+            snapshot, exploration, timestep, core_state, self._key
+        )
+        return _Decision(np.asarray(action), core_state)

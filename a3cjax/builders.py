@@ -1,5 +1,7 @@
 """From a configuration to the parts of a run: environments, agent, optimizer, templates."""
 
+import dataclasses
+import inspect
 import math
 import os
 import threading
@@ -13,16 +15,18 @@ import numpy as np
 import optax
 
 from a3cjax.actor_learner import ActorLearner, UpdateReport
-from a3cjax.agents import Agent, make_a3c
+from a3cjax.agents import ALGORITHMS, Agent
 from a3cjax.checkpoints import Checkpoint, Progress
-from a3cjax.config import AUTO, Config, ConfigError
+from a3cjax.config import EPISODE, Config, ConfigError
+from a3cjax.defaults import fill_defaults
 from a3cjax.envs import (
     EVALUATION_SEED_OFFSET,
     SEEDS_PER_RUN,
     make_environments,
 )
-from a3cjax.networks import make_network
-from a3cjax.optimizers import fill_constants, linear_annealing, make_optimizer
+from a3cjax.exploration import make_explore, spread_factors
+from a3cjax.networks import IMAGE_TORSOS, TABULAR, Network, make_network
+from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.parameters import ParametersOnDevice, ParameterStore, SharedParameters
 from a3cjax.placement import place_actors
 from a3cjax.provenance import available_cores
@@ -33,9 +37,6 @@ from a3cjax.vector_envs import Environments, EnvironmentSpec
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
-
-# Steps of random play in each environment; our choice.
-WARMUP_STEPS = 512
 
 
 def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
@@ -108,15 +109,12 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
       ConfigError: if the network cannot read the observations, one update would not fit the
         budget or the memory, or random play would use up the budget.
     """
+    config = fill_defaults(config, spec)
     assert config.num_actors is not None
+    assert config.warmup_steps is not None
     num_envs = config.num_actors * config.envs_per_actor
     _check_update_size(config, spec)
     warmup_steps = config.warmup_steps
-    if warmup_steps is None:
-        # As a fixed number, the share of random play would grow with the number of cores, up to
-        # all of a small budget.
-        tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
-        warmup_steps = min(WARMUP_STEPS, max(1, tenth))
     warmup_frames = warmup_steps * num_envs * spec.frames_per_step
     if warmup_frames >= config.total_frames:
         raise ConfigError(
@@ -124,31 +122,33 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"(warmup_steps={warmup_steps} in {num_envs} environments), "
             f"got {config.total_frames}."
         )
-    network = config.network
-    if network == AUTO:
-        network = "atari_ff" if spec.is_image else "mlp_ff"
-    if not network.startswith("mlp") and not spec.is_image:
+    if spec.is_continuous and ALGORITHMS[config.algorithm].head == "action_values":
         raise ConfigError(
-            f"network must be mlp_ff, mlp_gru or mlp_lstm for {config.env}, got {network}."
+            f"algorithm must have a policy for the continuous actions of {config.env}, "
+            f"got {config.algorithm}."
+        )
+    if config.network == TABULAR and not spec.is_one_hot:
+        raise ConfigError(f"network must not be {TABULAR} for {config.env}: its states are many.")
+    if config.network.startswith(IMAGE_TORSOS) and not spec.is_image:
+        raise ConfigError(
+            f"network must be mlp_* or mujoco_* for {config.env}, got {config.network}."
         )
     try:
         jax.eval_shape(
-            make_network(network, spec.num_actions).init,
+            build_network(config, spec).init,
             jax.random.key(0),
             np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype),
         )
     except AssertionError as error:
-        raise ConfigError(f"network must fit {config.env}, got {network}: {error}") from error
-    constants = fill_constants(config.optimizer, config.decay, config.epsilon, config.momentum)
-    return config.replace(
-        network=network,
-        warmup_steps=warmup_steps,
-        log_period_frames=config.log_period_frames or max(1, config.total_frames // 200),
-        **constants._asdict(),
-    )
+        reason = f"got {config.network}: {error}"
+        raise ConfigError(f"network must fit {config.env}, {reason}") from error
+    return config
 
 
 def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
+    if config.unroll_length == EPISODE:
+        return
+    assert isinstance(config.unroll_length, int)
     num_steps = config.unroll_length * config.envs_per_actor
     if num_steps * spec.frames_per_step > config.total_frames:
         raise ConfigError(
@@ -170,12 +170,25 @@ def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
 
 def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
     """The configured algorithm around the configured network."""
-    return make_a3c(
-        make_network(config.network, spec.num_actions),
-        lambda_=config.lambda_,
-        value_cost=config.value_cost,
-        entropy_cost=config.entropy_cost,
-        max_abs_reward=ATARI_MAX_ABS_REWARD if spec.is_atari else None,
+    make = ALGORITHMS[config.algorithm].make
+    offered = {
+        **dataclasses.asdict(config),
+        "max_abs_reward": ATARI_MAX_ABS_REWARD if spec.is_atari else None,
+        "bootstraps": config.unroll_length != EPISODE,
+    }
+    parameters = inspect.signature(make).parameters.values()
+    wanted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in offered]
+    return make(build_network(config, spec), **{name: offered[name] for name in wanted})
+
+
+def build_network(config: Config, spec: EnvironmentSpec) -> Network:
+    """The configured network with the heads that the algorithm needs."""
+    head = ALGORITHMS[config.algorithm].head
+    return make_network(
+        config.network,
+        spec.num_actions,
+        "gaussian_actor_critic" if spec.is_continuous else head,
+        per_dimension_variance=config.per_dimension_variance,
     )
 
 
@@ -212,17 +225,25 @@ def build_store(
 
     Where a run is resumed, `state` and `num_updates` are those of its checkpoint.
     """
-    optimizer = build_optimizer(config)
-    if state is None:
-        params = init_params(agent, spec, make_keys(config.seed).init)
-        state = LearnerState(params, optimizer.init(params))
     return SharedParameters(
-        state,
-        make_apply_gradients(optimizer),
+        state or _init_state(config, agent, spec),
+        make_apply_gradients(build_optimizer(config)),
         statistics=statistics,
         num_frames=num_frames,
         num_updates=num_updates,
+        target_period_frames=config.target_period_frames,
+        shares_statistics=config.shared_statistics,
     )
+
+
+def _init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:
+    params = init_params(agent, spec, make_keys(config.seed).init)
+    opt_state = build_optimizer(config).init(params)
+    if not config.shared_statistics:
+        assert config.num_actors is not None
+        opt_state = (opt_state,) * config.num_actors
+    has_target_params = ALGORITHMS[config.algorithm].has_target_params
+    return LearnerState(params, opt_state, params if has_target_params else None)
 
 
 def build_actors(
@@ -261,6 +282,9 @@ def build_actors(
         stores = take_turns(
             store, len(batches), stop_event or threading.Event(), at_round_end=at_round_end
         )
+    unroll_length = config.unroll_length
+    factors = spread_factors(len(batches), config.entropy_spread)
+    assert config.exploration_frames is not None
     actors: list[ActorLearner] = []
     for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
         key = jax.random.fold_in(make_keys(config.seed).actors, index)
@@ -275,9 +299,17 @@ def build_actors(
                 environments=batch,
                 store=ParametersOnDevice(stores[index], place.device),
                 key=jax.device_put(key, place.device),
-                unroll_length=config.unroll_length,
+                explore=make_explore(
+                    config.seed,
+                    index,
+                    batch.num_envs,
+                    num_frames=config.exploration_frames,
+                    entropy_factor=factors[index],
+                ),
+                unroll_length=None if isinstance(unroll_length, str) else unroll_length,
                 total_frames=config.total_frames,
                 report=report,
+                acts_ahead=agent.acts_ahead,
                 timestep=timestep,
                 enter_place=place.entered,
                 learning_slot=learning_slot,
@@ -288,23 +320,25 @@ def build_actors(
 
 def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:
     """A checkpoint with the structure and shapes of this configuration's."""
-    params = init_params(build_agent(config, spec), spec, make_keys(config.seed).init)
+    state = _init_state(config, build_agent(config, spec), spec)
     statistics = None
     if config.centre_observations:
         mean = np.zeros(spec.observation_shape, np.float32)
         statistics = ObservationStatistics(jnp.asarray(mean), jnp.ones(()))
-    state = LearnerState(params, build_optimizer(config).init(params))
     return Checkpoint(state, statistics, Progress())
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """The configured optimizer, annealed over the frames of this run if so configured."""
-    schedule = linear_annealing(config.learning_rate, config.total_frames)
+    learning_rate, max_grad_norm = config.learning_rate, config.max_grad_norm
+    assert learning_rate is not None
+    assert not isinstance(max_grad_norm, str)
+    schedule = linear_annealing(learning_rate, config.total_frames)
     return make_optimizer(
         config.optimizer,
-        schedule=schedule if config.anneal_learning_rate else lambda _: config.learning_rate,
+        schedule=schedule if config.anneal_learning_rate else lambda _: learning_rate,
         decay=config.decay,
         epsilon=config.epsilon,
         momentum=config.momentum,
-        max_grad_norm=config.max_grad_norm,
+        max_grad_norm=max_grad_norm,
     )

@@ -78,7 +78,7 @@ class Checkpointer:
             raise
         except Exception as error:  # it reads a file of every checkpoint: see `_read`
             raise CheckpointError(
-                f"checkpoints in {self._folder} cannot be read: {_describe(error)}"
+                f"checkpoints in {self._folder} cannot be read: {_one_line(error)}"
             ) from error
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -109,7 +109,7 @@ class Checkpointer:
         except (OSError, ValueError, RuntimeError) as error:  # the last two: of TensorStore
             raise CheckpointError(
                 f"checkpoint of frame {num_frames} cannot be written to {self._folder}: "
-                f"{_describe(error)}"
+                f"{_one_line(error)}"
             ) from error
 
     def restore(
@@ -163,31 +163,29 @@ class Checkpointer:
         progress = self._read_progress(num_frames)
         arrays = {"state": template.state, "statistics": template.statistics}
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, arrays)
-        read_arrays = ocp.args.Composite(arrays=ocp.args.StandardRestore(abstract))
-        restored = self._read(num_frames, read_arrays)["arrays"]
+        restored = self._read(num_frames, "arrays", ocp.args.StandardRestore(abstract))
         return Checkpoint(restored["state"], restored["statistics"], progress)
 
     def _read_progress(self, num_frames: int) -> Progress:
-        read_progress = ocp.args.Composite(progress=ocp.args.JsonRestore())
-        content = self._read(num_frames, read_progress)["progress"]
+        content = self._read(num_frames, "progress", ocp.args.JsonRestore())
         progress = _parse_progress(content, self._folder)
         if progress.num_frames != num_frames:
             raise ValueError(
-                f"checkpoint {self._folder / str(num_frames)} must hold num_frames {num_frames}, "
-                f"got {progress.num_frames}."
+                f"num_frames of a checkpoint must be that of its folder, "
+                f"got {progress.num_frames} in {self._folder / str(num_frames)}."
             )
         return progress
 
-    def _read(self, num_frames: int, args: ocp.args.Composite) -> Any:
+    def _read(self, num_frames: int, item: str, args: ocp.args.CheckpointArgs) -> Any:
         where = f"checkpoint {self._folder / str(num_frames)} cannot be read"
         try:
-            return self._manager.restore(num_frames, args=args)
+            return self._manager.restore(num_frames, args=ocp.args.Composite(**{item: args}))[item]
         except ValueError as error:
-            raise ValueError(f"{where}: {_describe(error)}") from error
+            raise ValueError(f"{where}: {_one_line(error)}") from error
         # Orbax takes its files for what it wrote itself. If they are not, there is no end to
         # what it may raise: KeyError, AttributeError, RecursionError and more were seen.
         except Exception as error:
-            raise CheckpointError(f"{where}: {_describe(error)}") from error
+            raise CheckpointError(f"{where}: {_one_line(error)}") from error
 
     def close(self) -> None:
         """Frees what Orbax holds."""
@@ -224,12 +222,12 @@ def _parse_progress(content: Any, folder: Path) -> Progress:
     return Progress(**parts)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
-
-
 def _is_count(value: Any) -> bool:
     return type(value) is int and 0 <= value <= MAX_COUNT
+
+
+def _are_seconds(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= MAX_COUNT
 
 
 def _are_keys(value: Any) -> bool:
@@ -242,32 +240,35 @@ def _are_keys(value: Any) -> bool:
     )
 
 
-_PROGRESS_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(
-        ("num_frames", "num_updates", "num_resumes", "num_seeds"),
-        (f"a whole number between 0 and {MAX_COUNT}", _is_count),
-    ),
-    "wall_seconds": (
-        f"between 0 and {MAX_COUNT}",
-        lambda value: _is_number(value) and 0 <= value <= MAX_COUNT,
-    ),
-    "actor_keys": ("lists of the words of PRNG keys", _are_keys),
-    # NaN and infinity, too: games may have such scores.
-    "best_score": ("a number or null", lambda value: value is None or _is_number(value)),
+def _is_score(value: Any) -> bool:
+    # NaN and infinity, too: a game may have such a score.
+    return value is None or type(value) in (int, float)
+
+
+def _are_standings(value: Any) -> bool:
     # What is in them, only the actors and their environments can judge.
-    "standings": (
-        "a list of objects",
-        lambda value: isinstance(value, list) and all(isinstance(one, dict) for one in value),
-    ),
+    return isinstance(value, list) and all(isinstance(standing, dict) for standing in value)
+
+
+_COUNT = (f"a whole number between 0 and {MAX_COUNT}", _is_count)
+_PROGRESS_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "num_frames": _COUNT,
+    "num_updates": _COUNT,
+    "wall_seconds": (f"a number between 0 and {MAX_COUNT}", _are_seconds),
+    "num_resumes": _COUNT,
+    "actor_keys": ("a list of the words of each PRNG key", _are_keys),
+    "best_score": ("a number or null", _is_score),
+    "num_seeds": _COUNT,
+    "standings": ("a list of objects", _are_standings),
 }
-# There are checkpoints of this format version without them.
+# Checkpoints of this format version have been written without them.
 _ADDED_LATER = {"num_seeds", "standings"}
 
 
-def _describe(error: Exception | str) -> str:
-    """What an error says, as one printable line: it may quote what a checkpoint holds."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return "".join(character if character.isprintable() else "?" for character in text)[:1000]
+def _one_line(text: object) -> str:
+    """Printable and not long: it may quote a file that holds anything."""
+    line = " ".join(str(text).split()) or type(text).__name__
+    return "".join(character if character.isprintable() else "?" for character in line)[:1000]
 
 
 def find_damage(folder: Path) -> str | None:
@@ -278,7 +279,7 @@ def find_damage(folder: Path) -> str | None:
     except FileNotFoundError:
         return "saving it was cut short, or it is of format version 1"
     except (OSError, ValueError, RecursionError) as error:  # the last: nested without end
-        return f"it cannot be read ({_describe(error)})"
+        return f"it cannot be read ({_one_line(error)})"
     if expected == found:
         return None
     if not isinstance(expected, dict):
@@ -286,7 +287,7 @@ def find_damage(folder: Path) -> str | None:
     differing = sorted(
         name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
     )
-    names = _describe(", ".join(differing[:3]))
+    names = _one_line(", ".join(differing[:3]))
     return f"{names} {'is' if len(differing) == 1 else 'are'} not as written"
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import yaml
 
+from a3cjax.agents import ALGORITHMS
 from a3cjax.networks import NETWORK_NAMES
 from a3cjax.optimizers import OPTIMIZER_NAMES
 
-ALGORITHM_NAMES = ("a3c",)
 AUTO = "auto"
+EPISODE = "episode"
 
 # Centuries of play: what is beyond is a slip, and would not fit the integers of the programs below.
 MAX_FRAMES = 10**15
@@ -46,20 +47,25 @@ class Config:
     # The agent.
     algorithm: str = "a3c"
     network: str = AUTO  # atari_ff for images, mlp_ff for anything else
-    unroll_length: int = 40
+    unroll_length: int | str = AUTO  # 40, 1 for a table; `episode`: whole episodes
     discount: float = 0.99
     lambda_: float = 0.95
     value_cost: float = 0.5
-    entropy_cost: float = 0.01
-    centre_observations: bool = True
+    entropy_cost: float | None = None  # 0.01, 1e-4 for continuous actions
+    entropy_spread: float = 1.0  # actors' entropy costs go from cost / spread to cost · spread
+    per_dimension_variance: bool = False  # of a Gaussian policy; the paper has one for all
+    centre_observations: bool | None = None  # yes, but not for a table
+    exploration_frames: int | None = None  # until ε is final: 4 million, at most a fifth of all
+    target_period_frames: int = 40_000
     # The optimizer.
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    optimizer: str = AUTO  # adam, sgd for a table
+    shared_statistics: bool = True
+    learning_rate: float | None = None  # 1e-3, more for a table
     anneal_learning_rate: bool = True
     decay: float | None = None  # these three: the optimizer's own
     epsilon: float | None = None
     momentum: float | None = None
-    max_grad_norm: float | None = 40.0
+    max_grad_norm: float | str | None = AUTO  # 40, none for a table
     # Actors and environments.
     num_actors: int | None = None  # one for each core
     envs_per_actor: int = 8
@@ -79,14 +85,22 @@ class Config:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             _check_type(field.name, field.type, getattr(self, field.name))
-        self._check("algorithm", ALGORITHM_NAMES)
+        self._check("algorithm", tuple(ALGORITHMS))
         self._check("network", (AUTO, *NETWORK_NAMES))
-        self._check("optimizer", OPTIMIZER_NAMES)
+        self._check("optimizer", (AUTO, *OPTIMIZER_NAMES))
+        if self.unroll_length not in (AUTO, EPISODE):
+            self._check_number("unroll_length", int)
+            self._check_range("unroll_length", 1, MAX_FRAMES)
+        if self.max_grad_norm not in (AUTO, None):
+            self._check_number("max_grad_norm", float)
         self._check("protocol", ("paper", "machado"))
-        for name in ("total_frames", "unroll_length", "max_bad_updates"):
+        for name in ("total_frames", "max_bad_updates", "target_period_frames"):
             self._check_range(name, 1, MAX_FRAMES)
         for name in ("log_period_frames", "checkpoint_period_frames", "eval_period_frames"):
             self._check_range(name, 1, MAX_FRAMES)
+        if self.exploration_frames is not None:
+            self._check_range("exploration_frames", 1, self.total_frames)
+        self._check_range("entropy_spread", 1, math.inf)
         self._check_range("num_actors", 1, MAX_ACTORS)
         self._check_range("envs_per_actor", 1, MAX_BATCH)
         self._check_range("eval_episodes", 0, MAX_BATCH)
@@ -104,7 +118,7 @@ class Config:
                 raise ConfigError(f"{name} must be >= 0 and < 1{suffix}, got {value}.")
         for name in ("learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"):
             value = getattr(self, name)
-            if value is not None and not np.float32(value) > 0:
+            if value not in (None, AUTO) and not np.float32(value) > 0:
                 suffix = " as a 32-bit float" if value > 0 else ""
                 raise ConfigError(f"{name} must be > 0{suffix}, got {value}.")
         if self.resume is not None and self.run_dir not in (None, self.resume):
@@ -118,6 +132,10 @@ class Config:
         value = getattr(self, name)
         if value not in allowed:
             raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value}.")
+
+    def _check_number(self, name: str, kind: type) -> None:
+        """For a setting that is a number or a word, when it is none of the words."""
+        _check_type(name, kind, getattr(self, name))
 
     def _check_range(self, name: str, low: float, high: float) -> None:
         value = getattr(self, name)
@@ -220,13 +238,13 @@ def _check_type(name: str, annotation: Any, value: Any) -> None:
     allowed = (
         typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     )
-    is_bool = isinstance(value, bool)
-    matches = is_bool if bool in allowed else isinstance(value, allowed) and not is_bool
-    if float in allowed and isinstance(value, int) and not is_bool:
-        matches = True
+    if isinstance(value, bool):  # which Python takes for an int
+        matches = bool in allowed
+    else:
+        matches = isinstance(value, allowed) or (float in allowed and isinstance(value, int))
     if not matches or (isinstance(value, float) and math.isnan(value)):
         # NaN is "not a number", and said to be of the wrong type.
         wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)
         raise ConfigError(f"{name} must be of type {wanted}, got {value!r}.")
-    if float in allowed and value is not None and abs(value) > MAX_FLOAT:
+    if float in allowed and isinstance(value, int | float) and abs(value) > MAX_FLOAT:
         raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")

@@ -49,6 +49,31 @@ class Categorical(NamedTuple):
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
 
+class EpsilonGreedy(NamedTuple):
+    """With probability ε any action, each as likely as the other, otherwise the best one.
+
+    `q_values`: float `[..., A]`. `epsilons`: float `[...]` in [0, 1] (Mnih et al. 2016,
+    algorithm 1).
+    """
+
+    q_values: jax.Array
+    epsilons: Array
+
+    def sample(self, key: chex.PRNGKey) -> jax.Array:
+        """Draws actions, int32 `[...]`."""
+        chex.assert_shape(self.epsilons, self.q_values.shape[:-1])
+        which_key, action_key = jax.random.split(key)
+        best = self.mode()
+        is_random = jax.random.uniform(which_key, best.shape) < self.epsilons
+        num_actions = self.q_values.shape[-1]
+        random = jax.random.randint(action_key, best.shape, 0, num_actions, jnp.int32)
+        return jnp.where(is_random, random, best)
+
+    def mode(self) -> jax.Array:
+        """The actions with the largest value, int32 `[...]`; of equal ones the first."""
+        return jnp.argmax(self.q_values, axis=-1).astype(jnp.int32)
+
+
 class DiagonalGaussian(NamedTuple):
     """A Gaussian policy over D independent action dimensions (Mnih et al. 2016, section 9).
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import envpool
 import gymnasium
+import numpy as np
 
 from a3cjax.config import ConfigError
+from a3cjax.spaces import leaves_of
 from a3cjax.vector_envs import VectorEnvironments, noting
 
 GYMNASIUM_PREFIX = "gymnasium:"
@@ -81,11 +83,14 @@ def make_environments(
         )
     except (ImportError, RuntimeError) as error:  # libraries or files that some games need
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
+    # Frames are what games show. Elsewhere frame_skip counts steps of a physics integrator, and
+    # results on MuJoCo and dm_control are told in steps of the agent.
+    shows_frames = envs.single_observation_space.dtype == np.uint8
     environments = VectorEnvironments(
         env_id,
         envs,
         discount=discount,
-        frames_per_step=_envpool_fields(env_id).get("frame_skip", 1),
+        frames_per_step=_envpool_fields(env_id).get("frame_skip", 1) if shows_frames else 1,
         is_atari=_is_atari(env_id),
     )
     if environments.num_envs != num_envs:  # an observation for each player
@@ -113,6 +118,8 @@ def make_pool(
         options = dict(_PROTOCOLS[protocol])
         if is_evaluation:
             options["episodic_life"] = False
+    if "use_combined_action" in _envpool_fields(env_id):  # ViZDoom: buttons are not continuous
+        options["use_combined_action"] = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Gymnasium on float64 space bounds
         spec = envpool.make_spec(env_id, **options)
@@ -159,12 +166,22 @@ def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> V
 
 
 def _check_spaces(env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space):
-    discrete = gymnasium.spaces.Discrete
-    if not isinstance(action_space, discrete):
-        raise ConfigError(f"env must have discrete actions, got {env} with {action_space}.")
-    if not isinstance(observation_space, gymnasium.spaces.Box | discrete):
+    box, discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
+    if isinstance(action_space, box):
+        is_supported = len(action_space.shape) == 1 and action_space.dtype.kind == "f"
+    else:
+        is_supported = isinstance(action_space, discrete)
+    if not is_supported:
         raise ConfigError(
-            f"env must have Box or Discrete observations, got {env} with {observation_space}."
+            f"env must have discrete actions or vectors of floats, got {env} with {action_space}."
+        )
+    leaves = [leaf.space for leaf in leaves_of(observation_space)]
+    is_dict = isinstance(observation_space, gymnasium.spaces.Dict)
+    supported = box if is_dict else box | discrete
+    if not leaves or not all(isinstance(leaf, supported) for leaf in leaves):
+        raise ConfigError(
+            "env must have Box or Discrete observations or a Dict of Boxes, "
+            f"got {env} with {observation_space}."
         )
     for space in (action_space, observation_space):
         if isinstance(space, discrete) and space.start != 0:

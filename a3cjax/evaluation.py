@@ -22,8 +22,9 @@ from a3cjax.builders import (
 )
 from a3cjax.checkpoints import Checkpoint, Checkpointer
 from a3cjax.config import Config, load_config
+from a3cjax.exploration import evaluation_exploration
 from a3cjax.parameters import SharedParameters
-from a3cjax.types import LearnerState, Snapshot
+from a3cjax.types import Constants, LearnerState, Snapshot
 from a3cjax.vector_envs import Environments, EnvironmentSpec, Episode
 
 # The folders of checkpoints in a run folder.
@@ -92,6 +93,7 @@ def evaluate(
     Raises:
       RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
     """
+    constants = Constants(snapshot.statistics, None, evaluation_exploration(environments.num_envs))
     if is_greedy:
         act_greedily = jax.jit(agent.act_greedily)
 
@@ -107,9 +109,7 @@ def evaluate(
     for _ in range(MAX_EPISODE_STEPS):
         if should_stop():
             return None
-        actions, core_state, key = act(
-            snapshot.params, snapshot.statistics, timestep, core_state, key
-        )
+        actions, core_state, key = act(snapshot.params, constants, timestep, core_state, key)
         timestep = environments.step(np.asarray(actions))
         for episode in environments.pop_episodes():
             if episodes[episode.environment_index] is None:

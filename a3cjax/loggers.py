@@ -135,6 +135,10 @@ class TensorBoardLogger:
         self._writer.close()
 
 
+# Of the algorithms' own metrics, in the order in which the terminal shows them.
+LEARNING_METRICS = ("policy_loss", "value_loss", "entropy", "q_value", "epsilon", "grad_norm")
+
+
 class TerminalLogger:
     """A table that redraws itself on a terminal, plain lines elsewhere.
 
@@ -180,10 +184,7 @@ class TerminalLogger:
             ("frames/s", f"{rate:,.0f}"),
             ("left", format_seconds(seconds_left)),
             ("return", f"{row['episode_return_mean']:.2f}"),
-            ("policy_loss", f"{row.get('policy_loss', math.nan):.4f}"),
-            ("value_loss", f"{row.get('value_loss', math.nan):.4f}"),
-            ("entropy", f"{row.get('entropy', math.nan):.3f}"),
-            ("grad_norm", f"{row.get('grad_norm', math.nan):.3f}"),
+            *((name, f"{row[name]:.4g}") for name in LEARNING_METRICS if name in row),
             ("staleness", f"{row['staleness_mean']:.2f}"),
         ]
 

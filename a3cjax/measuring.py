@@ -83,7 +83,10 @@ class Training:
         self.config = config = resolve(config, spec)
         agent = build_agent(config, spec)
         timesteps, observation_statistics, _ = warm_up(
-            self._batches, config.warmup_steps or 0, config.seed, gather=config.centre_observations
+            self._batches,
+            config.warmup_steps or 0,
+            config.seed,
+            gather=bool(config.centre_observations),
         )
         store = build_store(config, agent, spec, statistics=observation_statistics, num_frames=0)
         self._reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()

@@ -1,7 +1,7 @@
 """Networks: torso, core and heads in flax.linen, and the pure functions around them.
 
 torso: one observation -> features; core: feed-forward, GRU or LSTM over time; heads:
-policy logits and state value. The same `apply` acts (T = 1) and learns (T steps).
+policy and state value, or action values. The same `apply` acts (T = 1) and learns (T steps).
 """
 
 from collections.abc import Callable
@@ -13,11 +13,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid, map_chunks, stored_relu
+from a3cjax.distributions import Categorical, DiagonalGaussian
 from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
 # Flax's default for Dense, used for the convolutions, too.
 # docs/decisions.md compares it with orthogonal matrices.
 KERNEL_INIT = nn.initializers.lecun_normal()
+# Means near zero at first: an action far beyond its bounds teaches nothing about its size.
+MEAN_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+MIN_VARIANCE = 1e-6  # the density of an action stays finite
 
 
 class Network(NamedTuple):
@@ -25,14 +29,14 @@ class Network(NamedTuple):
 
     `init(key, observations) -> params`, observations `[1, 1, ...]`.
     `apply(params, statistics, observations, is_first, core_state)` with `[T, B, ...]`
-    observations and `[T, B]` is_first -> `(NetworkOutput, core_state)`.
+    observations and `[T, B]` is_first -> `(output, core_state)`. The output is a
+    NetworkOutput, or Q(s, ·) as float32 `[T, B, A]`.
     `initial_state(batch_size) -> core_state` with `[B, H]` arrays.
     """
 
     init: Callable[[chex.PRNGKey, Array], Params]
     apply: Callable[
-        [Params, ObservationStatistics | None, Array, Array, CoreState],
-        tuple[NetworkOutput, CoreState],
+        [Params, ObservationStatistics | None, Array, Array, CoreState], tuple[Any, CoreState]
     ]
     initial_state: Callable[[int], CoreState]
 
@@ -78,9 +82,10 @@ class ImageTorso(nn.Module):
 
 
 class VectorTorso(nn.Module):
-    """Dense layers over a flattened observation."""
+    """Dense layers over a flattened observation; without any, the observation itself."""
 
     hidden_sizes: tuple[int, ...]
+    activation: Callable[[jax.Array], jax.Array] = nn.tanh
 
     @nn.compact
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
@@ -90,16 +95,15 @@ class VectorTorso(nn.Module):
             x = (x - statistics.mean[None]) / statistics.scale
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
-            x = nn.tanh(nn.Dense(size)(x))
+            x = self.activation(nn.Dense(size)(x))
         return x
 
 
-class ActorCritic(nn.Module):
-    """Torso, optional recurrent cell, policy head and value head."""
+class Body(nn.Module):
+    """Torso and optional recurrent cell: all of a network but its heads."""
 
     torso: nn.Module
     cell: nn.RNNCellBase | None
-    num_actions: int
 
     @nn.compact
     def __call__(
@@ -108,8 +112,8 @@ class ActorCritic(nn.Module):
         is_first: Array,
         core_state: CoreState,
         statistics: ObservationStatistics | None,
-    ) -> tuple[NetworkOutput, CoreState]:
-        """Maps `[T, B, ...]` observations to `[T, B]` outputs and the core state after them."""
+    ) -> tuple[jax.Array, CoreState]:
+        """Maps `[T, B, ...]` observations to `[T, B, H]` features and the core state after them."""
         chex.assert_equal_shape_prefix([observations, is_first], 2)
         num_steps, batch_size = is_first.shape
         # The torso sees all steps at once; only the core goes through time.
@@ -117,9 +121,62 @@ class ActorCritic(nn.Module):
         features = features.reshape(num_steps, batch_size, -1)
         if self.cell is not None:
             core_state, features = _unroll_core(self.cell, core_state, features, is_first)
-        logits = nn.Dense(self.num_actions, name="policy")(features)
+        return features, core_state
+
+
+class ActorCritic(nn.Module):
+    """A policy over discrete actions and a value function that share all but their heads."""
+
+    body: Body
+    num_actions: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, observations, is_first, core_state, statistics):
+        """Maps what a body does to a NetworkOutput and the core state."""
+        features, core_state = self.body(observations, is_first, core_state, statistics)
+        logits = nn.Dense(self.num_actions, self.use_bias, name="policy")(features)
+        values = nn.Dense(1, self.use_bias, name="value")(features)[..., 0]
+        return NetworkOutput(Categorical(logits), values), core_state
+
+
+class GaussianActorCritic(nn.Module):
+    """A Gaussian policy and a value function that share nothing (Mnih et al. 2016, section 9).
+
+    The mean is linear in the features; the variance is the softplus of a linear output, one
+    for all dimensions or one for each.
+    """
+
+    policy_body: Body
+    value_body: Body
+    num_actions: int
+    num_variances: int
+
+    @nn.compact
+    def __call__(self, observations, is_first, core_states, statistics):
+        """Maps what a body does to a NetworkOutput and both core states."""
+        policy_state, value_state = core_states
+        features, policy_state = self.policy_body(observations, is_first, policy_state, statistics)
+        mean = nn.Dense(self.num_actions, kernel_init=MEAN_INIT, name="mean")(features)
+        variance = nn.softplus(nn.Dense(self.num_variances, name="variance")(features))
+        features, value_state = self.value_body(observations, is_first, value_state, statistics)
         values = nn.Dense(1, name="value")(features)[..., 0]
-        return NetworkOutput(logits, values), core_state
+        policy = DiagonalGaussian(mean, variance + MIN_VARIANCE)
+        return NetworkOutput(policy, values), (policy_state, value_state)
+
+
+class ActionValues(nn.Module):
+    """Q(s, ·): one value for each discrete action."""
+
+    body: Body
+    num_actions: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, observations, is_first, core_state, statistics):
+        """Maps what a body does to float32 `[T, B, A]` and the core state."""
+        features, core_state = self.body(observations, is_first, core_state, statistics)
+        return nn.Dense(self.num_actions, self.use_bias, name="q")(features), core_state
 
 
 def _unroll_core(
@@ -141,45 +198,70 @@ def _unroll_core(
 PAPER_LAYERS = ((16, 8, 4), (32, 4, 2))  # Mnih et al. 2016, section 8; Mnih et al. 2013
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, methods
 
-_TORSOS: dict[str, Callable[[], Any]] = {
-    "atari": lambda: ImageTorso(layers=PAPER_LAYERS, hidden_size=256),
-    "nature": lambda: ImageTorso(layers=NATURE_LAYERS, hidden_size=512),
-    "mlp": lambda: VectorTorso(hidden_sizes=(64, 64)),  # our choice
+# How many features a recurrent core has: 256 in Atari games (Mnih et al. 2016, section 8), 128
+# in MuJoCo (section 9); for small problems our choice.
+_TORSOS: dict[str, tuple[Callable[[], nn.Module], int]] = {
+    "atari": (lambda: ImageTorso(layers=PAPER_LAYERS, hidden_size=256), 256),
+    "nature": (lambda: ImageTorso(layers=NATURE_LAYERS, hidden_size=512), 256),
+    "mujoco": (lambda: VectorTorso(hidden_sizes=(200,), activation=nn.relu), 128),
+    "mlp": (lambda: VectorTorso(hidden_sizes=(64, 64)), 256),  # our choice
 }
-_CELLS: dict[str, Callable[[], nn.RNNCellBase | None]] = {
-    "ff": lambda: None,
-    "gru": lambda: nn.GRUCell(features=256),  # 256: Mnih et al. 2016, section 8 (its LSTM)
-    "lstm": lambda: nn.OptimizedLSTMCell(features=256),
+_CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
+    "ff": lambda _: None,
+    "gru": lambda size: nn.GRUCell(features=size),
+    "lstm": lambda size: nn.OptimizedLSTMCell(features=size),
 }
-NETWORK_NAMES = tuple(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS)
+TABULAR = "tabular"
+NETWORK_NAMES = (*(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS), TABULAR)
+IMAGE_TORSOS = ("atari", "nature")
+HEADS = ("actor_critic", "gaussian_actor_critic", "action_values")
 
 
-def make_network(name: str, num_actions: int) -> Network:
+def make_network(
+    name: str,
+    num_actions: int,
+    head: str = "actor_critic",
+    *,
+    per_dimension_variance: bool = False,
+) -> Network:
     """Builds a network of the zoo.
 
     Args:
       name: `<torso>_<core>`, torso one of atari, nature (images as 4×4 blocks, see
-        `convolutions.frames_to_blocks`) and mlp (anything, flattened), core one of ff,
-        gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …
-      num_actions: A, the number of discrete actions.
+        `convolutions.frames_to_blocks`), mujoco and mlp (anything, flattened), core one of ff,
+        gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …; or `tabular`, a matrix with a row for
+        each state, which are to be given as one-hot vectors.
+      num_actions: A, the number of discrete actions, or D of continuous dimensions.
+      head: `actor_critic`, `gaussian_actor_critic` (continuous actions; policy and values
+        then share nothing) or `action_values`.
+      per_dimension_variance: of the Gaussian; the paper has one for all dimensions.
 
     Returns:
       The network as pure functions.
 
     Raises:
-      ValueError: if there is no network of that name.
+      ValueError: if there is no network or head of that name.
     """
     if name not in NETWORK_NAMES:
         raise ValueError(f"network must be one of {', '.join(NETWORK_NAMES)}, got {name}.")
-    torso, core = name.split("_")
-    cell = _CELLS[core]()
-    module = ActorCritic(torso=_TORSOS[torso](), cell=cell, num_actions=num_actions)
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head}.")
+    use_bias = name != TABULAR
+    body = _make_body(name)
+    if head == "gaussian_actor_critic":
+        num_variances = num_actions if per_dimension_variance else 1
+        module = GaussianActorCritic(body, _make_body(name), num_actions, num_variances)
+    elif head == "actor_critic":
+        module = ActorCritic(body, num_actions, use_bias)
+    else:
+        module = ActionValues(body, num_actions, use_bias)
 
     def initial_state(batch_size: int) -> CoreState:
-        if cell is None:
-            return ()
         # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
-        return cell.initialize_carry(jax.random.key(0), (batch_size, 1))
+        key = jax.random.key(0)
+        cell = body.cell
+        state = () if cell is None else cell.initialize_carry(key, (batch_size, 1))
+        return (state, state) if head == "gaussian_actor_critic" else state
 
     def init(key: chex.PRNGKey, observations: Array) -> Params:
         is_first = jnp.ones(observations.shape[:2], bool)
@@ -190,3 +272,11 @@ def make_network(name: str, num_actions: int) -> Network:
         return module.apply({"params": params}, observations, is_first, core_state, statistics)
 
     return Network(init=init, apply=apply, initial_state=initial_state)
+
+
+def _make_body(name: str) -> Body:
+    if name == TABULAR:
+        return Body(VectorTorso(hidden_sizes=()), None)
+    torso, core = name.split("_")
+    make_torso, core_size = _TORSOS[torso]
+    return Body(make_torso(), _CELLS[core](core_size))

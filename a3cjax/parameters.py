@@ -36,7 +36,7 @@ class ParameterStore(Protocol):
         """The newest parameters."""
         ...
 
-    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """Applies one gradient: of `num_frames` new emulator frames, at parameters `version`."""
         ...
 
@@ -56,12 +56,29 @@ class SharedParameters:
         statistics: ObservationStatistics | None = None,
         num_frames: int = 0,
         num_updates: int = 0,
+        target_period_frames: int = 1,
+        shares_statistics: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ):
+        """Begins with this state.
+
+        Args:
+          state: parameters, optimizer state, and target parameters if there are any.
+          apply_gradients: see `updates.make_apply_gradients`.
+          statistics: of observations; None where they are not centred.
+          num_frames: emulator frames so far.
+          num_updates: updates so far.
+          target_period_frames: target parameters become the newest ones this often.
+          shares_statistics: False if `state.opt_state` is a tuple with one for each actor.
+          clock: tells the seconds of a receipt.
+        """
         self._apply_gradients = apply_gradients
+        self._target_period_frames = target_period_frames
+        self._shares_statistics = shares_statistics
         self._clock = clock
         self._lock = threading.Lock()
-        self._published = (state, Snapshot(num_updates, num_frames, state.params, statistics))
+        snapshot = Snapshot(num_updates, num_frames, state.params, statistics, state.target_params)
+        self._published = (state, snapshot)
 
     def pull(self) -> Snapshot:
         """The newest parameters; never blocks."""
@@ -71,7 +88,7 @@ class SharedParameters:
         """The newest parameters and the optimizer state that belongs to them; never blocks."""
         return self._published
 
-    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """Applies one gradient to the newest parameters, whatever it was computed from.
 
         Refuses it if that would make any parameter NaN or infinite.
@@ -80,6 +97,7 @@ class SharedParameters:
           grads: a pytree like the parameters.
           num_frames: emulator frames that the gradient was computed from.
           version: of the snapshot that it was computed at.
+          actor_index: whose it is.
 
         Returns:
           The new version and number of frames, the staleness, and the time spent waiting for
@@ -89,9 +107,9 @@ class SharedParameters:
         with self._lock:
             entered = self._clock()
             state, old = self._published
-            state, is_finite = self._apply_gradients(state, grads, np.float32(old.num_frames))
+            state, is_finite = self._apply(state, grads, old.num_frames, actor_index)
             if is_finite:
-                self._published = (state, _successor(old, state, num_frames))
+                self._published = self._successors(old, state, num_frames)
             new = self._published[1]
         left = self._clock()
         return Receipt(
@@ -103,11 +121,33 @@ class SharedParameters:
             is_refused=new is old,
         )
 
+    def _apply(
+        self, state: LearnerState, grads: Params, num_frames: int, actor_index: int
+    ) -> tuple[LearnerState, jax.Array | bool]:
+        frames = np.float32(num_frames)
+        if self._shares_statistics:
+            return self._apply_gradients(state, grads, frames)
+        opt_states = state.opt_state
+        own = state._replace(opt_state=opt_states[actor_index])
+        own, is_finite = self._apply_gradients(own, grads, frames)
+        opt_states = (
+            *opt_states[:actor_index],
+            own.opt_state,
+            *opt_states[actor_index + 1 :],
+        )
+        return own._replace(opt_state=opt_states), is_finite
 
-def _successor(old: Snapshot, state: LearnerState, num_frames: int) -> Snapshot:
-    return old._replace(
-        version=old.version + 1, num_frames=old.num_frames + num_frames, params=state.params
-    )
+    def _successors(
+        self, old: Snapshot, state: LearnerState, num_frames: int
+    ) -> tuple[LearnerState, Snapshot]:
+        new_frames = old.num_frames + num_frames
+        period = self._target_period_frames
+        if state.target_params is not None and new_frames // period > old.num_frames // period:
+            state = state._replace(target_params=state.params)
+        snapshot = Snapshot(
+            old.version + 1, new_frames, state.params, old.statistics, state.target_params
+        )
+        return state, snapshot
 
 
 class ParametersOnDevice:
@@ -117,13 +157,20 @@ class ParametersOnDevice:
         self._store = store
         self._device = device
         self._home = jax.devices()[0]
+        self._target_params: tuple[Params, Params] = (None, None)  # there, and here
 
     def pull(self) -> Snapshot:
         """The newest parameters, on this device."""
         snapshot = self._store.pull()
         params, statistics = jax.device_put((snapshot.params, snapshot.statistics), self._device)
-        return snapshot._replace(params=params, statistics=statistics)
+        if snapshot.target_params is not self._target_params[0]:  # they change rarely
+            here = jax.device_put(snapshot.target_params, self._device)
+            self._target_params = (snapshot.target_params, here)
+        return Snapshot(
+            snapshot.version, snapshot.num_frames, params, statistics, self._target_params[1]
+        )
 
-    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """As `SharedParameters.push`, with gradients from this device."""
-        return self._store.push(jax.device_put(grads, self._home), num_frames, version)
+        grads = jax.device_put(grads, self._home)
+        return self._store.push(grads, num_frames, version, actor_index)

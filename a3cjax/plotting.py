@@ -7,11 +7,19 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+# What tells of the choice of actions, in a policy or among action values.
+CHOICE_LABELS = {"entropy": "entropy (nats)", "q_value": "Q of the actions taken"}
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
 
 def read_columns(path: Path) -> dict[str, list[float]]:
     """A CSV file of numbers as name -> column; empty cells are NaN."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_table(path)
     names = rows[0].keys() if rows else []
     return {name: [float(row[name] or math.nan) for row in rows] for name in names}
 
@@ -25,9 +33,7 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     frames = [frame / 1e6 for frame in metrics["num_frames"]]
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic(
-        [["return", "return", "return"], ["value_loss", "entropy", "rate"]]
-    )
+    axes = figure.subplot_mosaic([["return", "return", "return"], ["value_loss", "choice", "rate"]])
     returns = axes["return"]
     if episodes:
         returns.plot(
@@ -46,8 +52,9 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     axes["value_loss"].plot(frames, metrics["value_loss"])
     axes["value_loss"].set_ylabel("value loss")
     axes["value_loss"].set_yscale("log")
-    axes["entropy"].plot(frames, metrics["entropy"])
-    axes["entropy"].set_ylabel("entropy (nats)")
+    name, label = next(pair for pair in CHOICE_LABELS.items() if pair[0] in metrics)
+    axes["choice"].plot(frames, metrics[name])
+    axes["choice"].set_ylabel(label)
     axes["rate"].plot(frames, metrics["frames_per_second"])
     axes["rate"].set_ylabel("frames / s")
     axes["rate"].set_ylim(bottom=0)

@@ -85,7 +85,7 @@ class Run:
             batches,
             0 if is_over or past.standings else config.warmup_steps or 0,
             config.seed + SEEDS_PER_RUN * self.num_resumes,
-            gather=config.centre_observations and checkpoint is None,
+            gather=bool(config.centre_observations) and checkpoint is None,
             should_stop=signal_stop.is_set,
             supervisor=supervisor,
             stall_seconds=config.stall_timeout_seconds,

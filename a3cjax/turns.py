@@ -116,13 +116,13 @@ class _StoreInTurns:
         in_turn = self._rounds.wait(self._round_start)
         return self._rounds.snapshot if in_turn else self._store.pull()
 
-    def push(self, grads: Params, num_frames: int, version: int) -> Receipt:
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """As `SharedParameters.push`, after the actors before this one and before the others."""
         asked = self._clock()
         in_turn = self._rounds.wait(self._round_start + self._index)
         turn_seconds = self._clock() - asked
         # Outside the lock, which those who wait need to look at the stop event.
-        receipt = self._store.push(grads, num_frames, version)
+        receipt = self._store.push(grads, num_frames, version, actor_index)
         self._round_start += self._num_actors
         if in_turn:
             self._rounds.count_push()

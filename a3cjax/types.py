@@ -40,9 +40,10 @@ class Trajectory(NamedTuple):
     """One unroll of T transitions between T + 1 timesteps.
 
     `observations` `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
-    the last action led to; it starts the next trajectory. int32 `actions`, float32 `rewards`
-    and `discounts` are `[T, B]`. `core_state` is the network's state before the first
-    observation.
+    the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]` or
+    float32 `[T, B, D]`; of an agent that acts ahead there are T + 1, the last one chosen at
+    the last observation. float32 `rewards` and `discounts` are `[T, B]`. `core_state` is the
+    network's state before the first observation.
     """
 
     observations: Array
@@ -65,9 +66,13 @@ class ObservationStatistics(NamedTuple):
 
 
 class NetworkOutput(NamedTuple):
-    """Policy logits `[..., A]` and state values `[...]`, for leading axes `[T, B]` or `[B]`."""
+    """What an actor-critic network answers, for leading axes `[T, B]`.
 
-    logits: jax.Array
+    `policy` is a distribution over actions (distributions.py), `values` are those of the
+    states, float `[T, B]`.
+    """
+
+    policy: Any
     values: jax.Array
 
 
@@ -76,20 +81,58 @@ class Snapshot(NamedTuple):
 
     `version` counts the updates applied before it, `num_frames` the emulator frames
     that they and the warm-up were learned from. `statistics` is None where
-    observations are not centred.
+    observations are not centred, `target_params` (θ⁻) where the algorithm has none.
     """
 
     version: int
     num_frames: int
     params: Params
     statistics: ObservationStatistics | None = None
+    target_params: Params | None = None
+
+
+class Exploration(NamedTuple):
+    """How one actor-learner explores during one update.
+
+    `epsilons`: float32 `[B]`, in each environment the probability of a random action; used
+    by the Q methods. `entropy_factor`: float32 scalar, multiplies the entropy cost of an
+    actor-critic.
+    """
+
+    epsilons: Array
+    entropy_factor: Array | np.floating
+
+
+class Constants(NamedTuple):
+    """What an agent computes with beside the parameters that are differentiated."""
+
+    statistics: ObservationStatistics | None
+    target_params: Params | None
+    exploration: Exploration
 
 
 class LearnerState(NamedTuple):
-    """What the optimizer changes: parameters and its own statistics, optax's `OptState`."""
+    """What learning changes.
+
+    `opt_state` is optax's `OptState`, or a tuple with one for each actor-learner where they
+    do not share statistics. `target_params` is None where the algorithm has none.
+    """
 
     params: Params
     opt_state: Any
+    target_params: Params | None = None
+
+
+class QMetrics(NamedTuple):
+    """Of the Q methods, each a scalar averaged over kept steps.
+
+    `value_loss` is ½(y − Q(s, a))², `q_value` the value of the action taken, `epsilon` the
+    probability of a random action.
+    """
+
+    value_loss: jax.Array
+    q_value: jax.Array
+    epsilon: jax.Array
 
 
 class ActorCriticMetrics(NamedTuple):

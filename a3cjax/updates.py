@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from a3cjax.agents.base import Agent
-from a3cjax.types import CoreState, LearnerState, Params, Snapshot, TimeStep, Trajectory
+from a3cjax.types import (
+    Constants,
+    CoreState,
+    Exploration,
+    LearnerState,
+    Params,
+    Snapshot,
+    TimeStep,
+    Trajectory,
+)
 
 
 class GradientMetrics(NamedTuple):
@@ -24,37 +33,45 @@ class GradientMetrics(NamedTuple):
 
 
 Act = Callable[
-    [Snapshot, TimeStep, CoreState, chex.PRNGKey], tuple[jax.Array, CoreState, chex.PRNGKey]
+    [Snapshot, Exploration, TimeStep, CoreState, chex.PRNGKey],
+    tuple[jax.Array, CoreState, chex.PRNGKey],
 ]
-ComputeGradients = Callable[[Snapshot, Trajectory], tuple[Params, GradientMetrics]]
+ComputeGradients = Callable[[Snapshot, Exploration, Trajectory], tuple[Params, GradientMetrics]]
 ApplyGradients = Callable[
     [LearnerState, Params, chex.Numeric], tuple[LearnerState, jax.Array | bool]
 ]
 
 
 def make_act(agent: Agent) -> Act:
-    """Compiles `act(snapshot, timestep, core_state, key) -> (actions, core_state, key)`."""
+    """Compiles `act(snapshot, exploration, timestep, core_state, key)`.
+
+    It returns `(actions, core_state, key)`.
+    """
     act = jax.jit(agent.act)
-    return lambda snapshot, *args: act(snapshot.params, snapshot.statistics, *args)
+    return lambda snapshot, exploration, *args: act(
+        snapshot.params, Constants(snapshot.statistics, None, exploration), *args
+    )
 
 
 def make_compute_gradients(agent: Agent) -> ComputeGradients:
-    """Compiles `compute_gradients(snapshot, trajectory) -> (grads, metrics)`.
+    """Compiles `compute_gradients(snapshot, exploration, trajectory) -> (grads, metrics)`.
 
     Gradients have the structure of `snapshot.params`; nothing is clipped yet.
     """
 
     @jax.jit
-    def compute_gradients(params, statistics, trajectory):
+    def compute_gradients(params, constants, trajectory):
         (loss, parts), grads = jax.value_and_grad(agent.loss, has_aux=True)(
-            params, statistics, trajectory
+            params, constants, trajectory
         )
         # A loss that is not finite has no gradient, whatever autodiff made of it.
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(loss), grad, jnp.nan), grads)
         return grads, GradientMetrics(parts, optax.tree.norm(grads))
 
-    return lambda snapshot, trajectory: compute_gradients(
-        snapshot.params, snapshot.statistics, trajectory
+    return lambda snapshot, exploration, trajectory: compute_gradients(
+        snapshot.params,
+        Constants(snapshot.statistics, snapshot.target_params, exploration),
+        trajectory,
     )
 
 
@@ -67,11 +84,16 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
     """
 
     @jax.jit
-    def apply_gradients(state, grads, num_frames):
-        updates, opt_state = optimizer.update(
-            grads, state.opt_state, state.params, num_frames=num_frames
-        )
-        params = optax.apply_updates(state.params, updates)
-        return LearnerState(params, opt_state), jnp.isfinite(optax.tree.norm(params))
+    def apply_gradients(params, opt_state, grads, num_frames):
+        updates, opt_state = optimizer.update(grads, opt_state, params, num_frames=num_frames)
+        params = optax.apply_updates(params, updates)
+        return params, opt_state, jnp.isfinite(optax.tree.norm(params))
 
-    return apply_gradients
+    def apply_to_state(state, grads, num_frames):
+        params, opt_state, is_finite = apply_gradients(
+            state.params, state.opt_state, grads, num_frames
+        )
+        # Target parameters go around the compiled program, which would copy them.
+        return LearnerState(params, opt_state, state.target_params), is_finite
+
+    return apply_to_state

@@ -11,11 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import gymnasium
 import numpy as np
 
-from a3cjax.convolutions import frames_to_blocks
+from a3cjax.spaces import AnswerError as AnswerError  # what `step` raises
+from a3cjax.spaces import ObservationLayout, check_numbers, clip_actions, sample_actions
 from a3cjax.types import TimeStep
-
-# What is larger becomes infinite as a 32-bit float.
-MAX_FLOAT = np.finfo(np.float32).max
 
 
 class Episode(NamedTuple):
@@ -27,7 +25,11 @@ class Episode(NamedTuple):
 
 
 class EnvironmentSpec(NamedTuple):
-    """What an agent must know of an environment to be built."""
+    """What an agent must know of an environment to be built.
+
+    `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
+    are so few that each has a number, shown as a one-hot vector.
+    """
 
     observation_shape: tuple[int, ...]
     observation_dtype: np.dtype
@@ -35,10 +37,8 @@ class EnvironmentSpec(NamedTuple):
     frames_per_step: int
     is_image: bool
     is_atari: bool
-
-
-class AnswerError(RuntimeError):
-    """An environment returned what nothing can be learned from; the message is one line."""
+    is_continuous: bool = False
+    is_one_hot: bool = False
 
 
 class Environments(Protocol):
@@ -56,13 +56,17 @@ class Environments(Protocol):
         ...
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions.
+        """Takes int `[B]` actions, or float `[B, D]`, which are clipped to their bounds.
 
         Raises:
           AnswerError: if an environment returns something else than finite numbers in the
             shape that it announced.
           Exception: whatever an environment raises.
         """
+        ...
+
+    def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
+        """A uniformly random action for each environment: int32 `[B]` or float32 `[B, D]`."""
         ...
 
     def pop_episodes(self) -> list[Episode]:
@@ -99,35 +103,37 @@ class VectorEnvironments:
         self._env = env
         self._envs = envs
         self._discount = discount
-        space = envs.single_observation_space
-        self._observation_shape: tuple[int, ...] = space.shape
-        self._num_observations = int(space.n) if isinstance(space, gymnasium.spaces.Discrete) else 0
+        self._layout = ObservationLayout(envs.single_observation_space)
+        self._action_space = envs.single_action_space
         self._was_done: np.ndarray = np.zeros(0, bool)
         self._returns: np.ndarray = np.zeros(0)
         self._lengths: np.ndarray = np.zeros(0, int)
         self._episodes: list[Episode] = []
         timestep = self.reset()
         self.num_envs = len(timestep.is_first)
+        is_continuous = isinstance(self._action_space, gymnasium.spaces.Box)
         self.spec = EnvironmentSpec(
             observation_shape=timestep.observation.shape[1:],
             observation_dtype=timestep.observation.dtype,
-            num_actions=int(envs.single_action_space.n),
+            num_actions=self._action_space.shape[0] if is_continuous else int(self._action_space.n),
             frames_per_step=frames_per_step,
             is_image=timestep.observation.dtype == np.uint8 and timestep.observation.ndim == 4,
             is_atari=is_atari,
+            is_continuous=is_continuous,
+            is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
         )
 
     def reset(self) -> TimeStep:
         """Starts every environment anew; running games are dropped."""
         with noting(self._env, "reset()"):
             observations, _ = self._envs.reset()
-        num_envs = len(observations)
-        self._check_observations(observations, (num_envs,), "reset()")
+        num_envs = self._layout.num_envs(observations)
+        self._layout.check(observations, num_envs, f"reset() of {self._env}")
         self._was_done = np.zeros(num_envs, bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, int)
         return TimeStep(
-            observation=self._convert(observations),
+            observation=self._layout.convert(observations),
             reward=np.zeros(num_envs, np.float32),
             discount=np.full(num_envs, self._discount, np.float32),
             is_first=np.ones(num_envs, bool),
@@ -146,11 +152,12 @@ class VectorEnvironments:
         self._lengths[indices] = 0
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions; where an episode just ended they are ignored."""
+        """Takes int `[B]` or float `[B, D]` actions; ignores them where an episode just ended."""
+        actions = clip_actions(self._action_space, actions)
         with noting(self._env, "step()"):
             observations, rewards, terminated, truncated, info = self._envs.step(actions)
-        self._check_observations(observations, self._was_done.shape, "step()")
-        self._check("rewards", rewards, self._was_done.shape, "step()")
+        self._layout.check(observations, self.num_envs, f"step() of {self._env}")
+        check_numbers("rewards", rewards, (self.num_envs,), f"step() of {self._env}")
         is_first = self._was_done
         terminated = terminated & ~is_first
         truncated = truncated & ~is_first
@@ -165,11 +172,15 @@ class VectorEnvironments:
             self._returns[i] = self._lengths[i] = 0
 
         return TimeStep(
-            observation=self._convert(observations),
+            observation=self._layout.convert(observations),
             reward=rewards.astype(np.float32),
             discount=np.where(terminated, 0.0, self._discount).astype(np.float32),
             is_first=is_first,
         )
+
+    def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
+        """A uniformly random action for each environment: int32 `[B]` or float32 `[B, D]`."""
+        return sample_actions(self._action_space, self.num_envs, generator)
 
     def pop_episodes(self) -> list[Episode]:
         """The games finished since the last call: raw rewards, closed at the real game over."""
@@ -210,49 +221,9 @@ class VectorEnvironments:
         with noting(self._env, "close()"):
             self._envs.close()
 
-    def _check_observations(
-        self, observations: np.ndarray, batch_shape: tuple[int, ...], call: str
-    ) -> None:
-        shape = (*batch_shape, *self._observation_shape)
-        self._check("observations", observations, shape, call)
-        if self._num_observations:
-            largest = self._num_observations - 1
-            is_right = (observations >= 0) & (observations <= largest)
-            self._check_all("observations", observations, is_right, f"in [0, {largest}]", call)
-
-    def _check(self, name: str, values: np.ndarray, shape: tuple[int, ...], call: str) -> None:
-        if values.shape != shape:
-            raise AnswerError(
-                f"{name} must be of shape {shape}, got {values.shape} in {call} of {self._env}."
-            )
-        if values.dtype.kind not in "biu":  # bytes and whole numbers are always finite
-            # False for NaN, too.
-            self._check_all(name, values, np.abs(values) <= MAX_FLOAT, "finite", call)
-
-    def _check_all(
-        self, name: str, values: np.ndarray, is_right: np.ndarray, rule: str, call: str
-    ) -> None:
-        if is_right.all():
-            return
-        where = tuple(np.argwhere(~is_right)[0])
-        raise AnswerError(
-            f"{name} must be {rule}, got {values[where]} in {call} of {self._env} "
-            f"(environment {where[0]} of the batch)."
-        )
-
     @staticmethod
     def _counts_lives(info: dict[str, Any]) -> bool:
         return "lives" in info and "terminated" in info
-
-    def _convert(self, observations: np.ndarray) -> np.ndarray:
-        """A fresh array in the layout that the networks read; the pool may reuse its own."""
-        if self._num_observations:
-            return np.eye(self._num_observations, dtype=np.float32)[observations.astype(int)]
-        if observations.dtype == np.uint8 and observations.ndim == 4:
-            if observations.shape[-1] in (1, 3, 4):  # channels last, as Gymnasium has them
-                observations = np.moveaxis(observations, -1, 1)
-            return frames_to_blocks(observations)
-        return np.array(observations, np.float32)
 
 
 def _time_limits(env: gymnasium.Env) -> Iterator[Any]:

@@ -75,16 +75,15 @@ def play_randomly(
       The timestep at which the environments stand, the moments of what was seen, and the
       number of steps in all environments together, automatic resets not counted.
     """
-    num_envs, num_actions = environments.num_envs, environments.spec.num_actions
     moments = ObservationMoments(environments.spec.observation_shape)
+    num_envs = environments.num_envs
     restarts = generator.integers(num_steps, size=num_envs) if num_steps else np.zeros(0)
     timestep, num_taken = environments.reset(), 0
     for step in range(num_steps):
         if should_stop():
             break
         environments.restart(np.flatnonzero(restarts == step))
-        actions = generator.integers(num_actions, size=num_envs, dtype=np.int32)
-        timestep = environments.step(actions)
+        timestep = environments.step(environments.sample_actions(generator))
         moments.add(np.asarray(timestep.observation))
         num_taken += int(np.count_nonzero(~timestep.is_first))
     environments.pop_episodes()

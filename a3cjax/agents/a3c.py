@@ -1,22 +1,18 @@
 """Asynchronous advantage actor-critic: algorithm S3 of Mnih et al. 2016.
 
-The box in the paper, and where its lines are here:
-
-  get state s_t; reset gradients; θ′ ← θ          ActorLearner.run (snapshot)
-  perform a_t according to policy π(a_t|s_t; θ′)  act
-  R ← 0 or V(s_t; θ′)                             loss: discounts and the last value
-  R ← r_i + γR                                    loss: lambda_returns
-  dθ ← dθ + ∇ log π(a_i|s_i; θ′)(R − V)           loss: actor_critic_loss
-  dθ_v ← dθ_v + ∂(R − V(s_i))²/∂θ_v               loss: actor_critic_loss
-  asynchronous update of θ and θ_v                SharedParameters.push
+The paper's lines                                  here
+  perform aₜ according to policy π(aₜ|sₜ; θ′)        `act`
+  R ← 0 for terminal s_t, V(s_t, θ′_v) otherwise    discounts, the last value in `loss`
+  R ← rᵢ + γR                                       `lambda_returns` with λ = 1
+  dθ ← dθ + ∇ log π(aᵢ|sᵢ; θ′)(R − V(sᵢ; θ′_v))     `actor_critic_loss`, whose gradient is
+  dθ_v ← dθ_v + ∂(R − V(sᵢ; θ′_v))²/∂θ′_v           minus the first and plus the second
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 
 from a3cjax.agents.base import Agent
-from a3cjax.distributions import Categorical
+from a3cjax.agents.experience import clip_rewards, find_experience
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
 from a3cjax.returns import lambda_returns
@@ -29,6 +25,7 @@ def make_a3c(
     value_cost: float = 0.5,
     entropy_cost: float = 0.01,
     max_abs_reward: float | None = None,
+    bootstraps: bool = True,
 ) -> Agent:
     """Builds A3C around a network.
 
@@ -39,56 +36,55 @@ def make_a3c(
       value_cost: weight of ½(R − V)².
       entropy_cost: β, weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
+      bootstraps: False for REINFORCE with a baseline (Williams 1992), as the paper trains in
+        MuJoCo: returns are sums of rewards to the episode's end, whatever `lambda_` says.
 
     Returns:
       The algorithm as pure functions.
     """
 
-    def apply_to_batch(params, statistics, timestep, core_state):
-        observations, is_first = timestep.observation[None], timestep.is_first[None]
-        output, core_state = network.apply(params, statistics, observations, is_first, core_state)
-        return Categorical(output.logits[0]), core_state
+    def apply_to_batch(params, constants, timestep, core_state):
+        output, core_state = network.apply(
+            params,
+            constants.statistics,
+            timestep.observation[None],
+            timestep.is_first[None],
+            core_state,
+        )
+        return jax.tree.map(lambda x: x[0], output.policy), core_state
 
-    def act(params, statistics, timestep, core_state, key):
-        policy, core_state = apply_to_batch(params, statistics, timestep, core_state)
+    def act(params, constants, timestep, core_state, key):
+        policy, core_state = apply_to_batch(params, constants, timestep, core_state)
         key, subkey = jax.random.split(key)
         return policy.sample(subkey), core_state, key
 
-    def act_greedily(params, statistics, timestep, core_state):
-        policy, core_state = apply_to_batch(params, statistics, timestep, core_state)
+    def act_greedily(params, constants, timestep, core_state):
+        policy, core_state = apply_to_batch(params, constants, timestep, core_state)
         return policy.mode(), core_state
 
-    def loss(params, statistics, trajectory):
+    def loss(params, constants, trajectory):
         output, _ = network.apply(
             params,
-            statistics,
+            constants.statistics,
             trajectory.observations,
             trajectory.is_first,
             trajectory.core_state,
         )
-        chex.assert_type(trajectory.is_first, bool)
-        # A transition into a first observation is the environment's automatic reset.
-        is_experience = ~trajectory.is_first[1:]
-        # Where the transition after this one is a reset, the episode ended here. If it
-        # terminated, the discount is 0; if a time limit truncated it, the value of the true
-        # last observation ends the return: λ = 0.
-        continues = jnp.concatenate([is_experience[1:], jnp.ones_like(is_experience[:1])])
-        rewards = trajectory.rewards
-        if max_abs_reward is not None:
-            rewards = jnp.clip(rewards, -max_abs_reward, max_abs_reward)
+        is_experience, continues = find_experience(trajectory)
+        next_values = jax.lax.stop_gradient(output.values[1:])
         returns = lambda_returns(
-            rewards,
+            clip_rewards(trajectory.rewards, max_abs_reward),
             trajectory.discounts,
-            jax.lax.stop_gradient(output.values[1:]),
-            jnp.where(continues, lambda_, 0.0),
+            next_values if bootstraps else jnp.zeros_like(next_values),
+            jnp.where(continues, lambda_ if bootstraps else 1.0, 0.0),
         )
         return actor_critic_loss(
-            Categorical(output.logits[:-1]),
+            jax.tree.map(lambda x: x[:-1], output.policy),
             output.values[:-1],
             trajectory.actions,
             returns,
             value_cost=value_cost,
-            entropy_cost=entropy_cost,
+            entropy_cost=entropy_cost * constants.exploration.entropy_factor,
             mask=is_experience,
         )
 

@@ -45,7 +45,7 @@ def share_default_device(num_actors: int) -> list[Place]:
 def main() -> None:
     arguments = make_parser(__doc__).parse_args()
     num_actors = provenance.available_cores()
-    networks._TORSOS["atari"] = PlainTorso
+    networks._TORSOS["atari"] = (PlainTorso, 256)
     vector_envs.frames_to_blocks = frames_to_nhwc
     builders.place_actors = share_default_device
     config = Config(

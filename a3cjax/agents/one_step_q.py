@@ -1,0 +1,34 @@
+"""Asynchronous one-step Q-learning: algorithm 1 of Mnih et al. 2016.
+
+The paper's lines                                             here
+  take action a according to the ε-greedy policy                `act` of q_learning.py
+  y ← r for terminal s′, r + γ maxₐ′ Q(s′, a′; θ⁻) otherwise    `one_step_q_targets`
+  dθ ← dθ + ∂(y − Q(s, a; θ))²/∂θ                              `q_loss` in q_learning.py
+  every I_AsyncUpdate steps update θ with dθ                   `unroll_length`
+  every I_target steps θ⁻ ← θ                                  parameters.py
+
+With `network=tabular` θ is the matrix of Q-learning (Watkins 1989).
+"""
+
+from a3cjax.agents.base import Agent
+from a3cjax.agents.q_learning import make_q_agent
+from a3cjax.networks import Network
+from a3cjax.returns import one_step_q_targets
+
+
+def make_one_step_q(network: Network, *, max_abs_reward: float | None = None) -> Agent:
+    """Builds one-step Q-learning around a network of action values.
+
+    Args:
+      network: Q(s, ·).
+      max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
+
+    Returns:
+      The algorithm as pure functions.
+    """
+
+    def targets(trajectory, next_q_values, continues):
+        del continues  # the next step does not matter
+        return one_step_q_targets(trajectory.rewards, trajectory.discounts, next_q_values)
+
+    return make_q_agent(network, targets, max_abs_reward=max_abs_reward)

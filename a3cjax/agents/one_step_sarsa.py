@@ -1,0 +1,31 @@
+"""Asynchronous one-step Sarsa: section 4 of Mnih et al. 2016.
+
+As one_step_q.py, but for y ← r + γ Q(s′, a′; θ⁻), where a′ is the action really taken in s′.
+An actor-learner therefore chooses it before it learns, and begins its next unroll with it.
+Where the episode was truncated nothing is done in s′; a′ is then what would have been.
+"""
+
+from a3cjax.agents.base import Agent
+from a3cjax.agents.q_learning import make_q_agent
+from a3cjax.networks import Network
+from a3cjax.returns import one_step_sarsa_targets
+
+
+def make_one_step_sarsa(network: Network, *, max_abs_reward: float | None = None) -> Agent:
+    """Builds one-step Sarsa around a network of action values.
+
+    Args:
+      network: Q(s, ·).
+      max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
+
+    Returns:
+      The algorithm as pure functions; it acts ahead.
+    """
+
+    def targets(trajectory, next_q_values, continues):
+        del continues  # the next step does not matter
+        return one_step_sarsa_targets(
+            trajectory.rewards, trajectory.discounts, next_q_values, trajectory.actions[1:]
+        )
+
+    return make_q_agent(network, targets, max_abs_reward=max_abs_reward, acts_ahead=True)

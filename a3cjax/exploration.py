@@ -1,0 +1,60 @@
+"""How actor-learners explore: an ε for every environment, an entropy cost for every actor."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from a3cjax.types import Exploration
+
+# Mnih et al. 2016, section 5.1: the final ε of a thread, and how probable it is.
+FINAL_EPSILONS = (0.1, 0.01, 0.5)
+FINAL_PROBABILITIES = (0.4, 0.3, 0.3)
+
+# Mnih et al. 2015, methods: ε when a Q method is evaluated.
+EVALUATION_EPSILON = 0.05
+
+Explore = Callable[[int], Exploration]
+"""The exploration of one actor-learner after a number of emulator frames."""
+
+
+def make_explore(
+    seed: int,
+    actor_index: int,
+    num_envs: int,
+    *,
+    num_frames: int,
+    entropy_factor: float = 1.0,
+) -> Explore:
+    """The exploration of one actor-learner.
+
+    Every environment has an ε of its own: the paper's threads have one environment each. It
+    goes in a line from 1 to a final value that is drawn once.
+
+    Args:
+      seed: of the run.
+      actor_index: draws differ from actor to actor.
+      num_envs: B.
+      num_frames: emulator frames after which ε has its final value.
+      entropy_factor: multiplies the entropy cost of this actor.
+    """
+    generator = np.random.default_rng([seed, actor_index])
+    finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
+
+    def explore(frames_now: int) -> Exploration:
+        progress = min(1.0, frames_now / num_frames)
+        epsilons = 1.0 + progress * (finals - 1.0)
+        return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor))
+
+    return explore
+
+
+def evaluation_exploration(num_envs: int) -> Exploration:
+    """With which sampled actions are taken in an evaluation of B environments."""
+    return Exploration(np.full(num_envs, EVALUATION_EPSILON, np.float32), np.float32(1.0))
+
+
+def spread_factors(num_actors: int, spread: float) -> list[float]:
+    """Factors from 1/`spread` to `spread`, evenly on a logarithmic scale; one actor has 1."""
+    if num_actors == 1:
+        return [1.0]
+    return [float(spread ** (2 * k / (num_actors - 1) - 1)) for k in range(num_actors)]

@@ -1,0 +1,139 @@
+"""Spaces of environments: observations as arrays for networks, actions within their bounds."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+
+from a3cjax.convolutions import BLOCK_SIZE, frames_to_blocks
+
+# What is larger becomes infinite as a 32-bit float.
+MAX_FLOAT = np.finfo(np.float32).max
+# Nobody means larger bounds: dm_control's LQR, for one, writes 1e10 for "none".
+MAX_BOUND = 1e6
+
+
+class AnswerError(RuntimeError):
+    """An environment returned what nothing can be learned from; the message is one line."""
+
+
+class Leaf(NamedTuple):
+    """One array of an observation: its name in messages, the keys that lead to it, its space."""
+
+    name: str
+    keys: tuple[Any, ...]
+    space: gymnasium.Space
+
+    def of(self, observations: Any) -> np.ndarray:
+        """This leaf of a batch, `[B, ...]`."""
+        for key in self.keys:
+            observations = observations[key]
+        return observations
+
+
+def leaves_of(space: gymnasium.Space, keys: tuple[Any, ...] = ()) -> Iterator[Leaf]:
+    """The leaves of a space, a nested Dict's in the order of sorted keys."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        for key in sorted(space.spaces):
+            yield from leaves_of(space[key], (*keys, key))
+    else:
+        yield Leaf("observations" + "".join(f"[{key!r}]" for key in keys), keys, space)
+
+
+class ObservationLayout:
+    """Turns batches of a space's observations into one array, and checks them first.
+
+    Images (uint8, rank 3) become blocks of 4×4 pixels, states of a Discrete space one-hot
+    vectors, and all leaves of a Dict one vector in the order of sorted keys.
+    """
+
+    def __init__(self, space: gymnasium.Space):
+        self._is_dict = isinstance(space, gymnasium.spaces.Dict)
+        self._leaves = tuple(leaves_of(space))
+
+    def num_envs(self, observations: Any) -> int:
+        """B."""
+        return len(self._leaves[0].of(observations))
+
+    def check(self, observations: Any, num_envs: int, where: str) -> None:
+        """Raises AnswerError, which names `where`, unless all leaves are as announced."""
+        for leaf in self._leaves:
+            values = leaf.of(observations)
+            check_numbers(leaf.name, values, (num_envs, *(leaf.space.shape or ())), where)
+            if isinstance(leaf.space, gymnasium.spaces.Discrete):
+                largest = int(leaf.space.n) - 1
+                is_right = (values >= 0) & (values <= largest)
+                _check_all(leaf.name, values, is_right, f"in [0, {largest}]", where)
+
+    def convert(self, observations: Any) -> np.ndarray:
+        """A fresh array in the layout that the networks read; a pool may reuse its own."""
+        if self._is_dict:
+            vectors = [leaf.of(observations) for leaf in self._leaves]
+            vectors = [vector.reshape(len(vector), -1) for vector in vectors]
+            return np.concatenate(vectors, axis=1, dtype=np.float32)
+        space = self._leaves[0].space
+        if isinstance(space, gymnasium.spaces.Discrete):
+            return np.eye(int(space.n), dtype=np.float32)[observations.astype(int)]
+        if observations.dtype == np.uint8 and observations.ndim == 4:
+            return _images_to_blocks(observations)
+        return np.array(observations, np.float32)
+
+
+def _images_to_blocks(images: np.ndarray) -> np.ndarray:
+    if images.shape[-1] < images.shape[1]:  # channels last, as Gymnasium has them
+        images = np.moveaxis(images, -1, 1)
+    padding = [(0, -size % BLOCK_SIZE) for size in images.shape[2:]]
+    if padding != [(0, 0), (0, 0)]:  # with black, to whole blocks: no pixel is lost
+        images = np.pad(images, [(0, 0), (0, 0), *padding])
+    return frames_to_blocks(images)
+
+
+def check_numbers(name: str, values: np.ndarray, shape: tuple[int, ...], where: str) -> None:
+    """Raises AnswerError unless values are finite, as 32-bit floats too, and of this shape."""
+    if values.shape != shape:
+        raise AnswerError(f"{name} must be of shape {shape}, got {values.shape} in {where}.")
+    if values.dtype.kind not in "biu":  # bytes and whole numbers are always finite
+        _check_all(name, values, np.abs(values) <= MAX_FLOAT, "finite", where)  # NaN is not
+
+
+def _check_all(name: str, values: np.ndarray, is_right: np.ndarray, rule: str, where: str) -> None:
+    if is_right.all():
+        return
+    index = tuple(np.argwhere(~is_right)[0])
+    raise AnswerError(
+        f"{name} must be {rule}, got {values[index]} in {where} (environment {index[0]} of the "
+        "batch)."
+    )
+
+
+def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
+    """Actions as the environment takes them: those of a Box within its bounds, in its dtype."""
+    if not isinstance(space, gymnasium.spaces.Box):
+        return actions
+    return np.clip(actions, space.low, space.high).astype(space.dtype)
+
+
+def sample_actions(
+    space: gymnasium.Space, num_envs: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Uniformly random actions.
+
+    Args:
+      space: Discrete, or a Box of shape `(D,)`.
+      num_envs: B.
+      generator: of random numbers.
+
+    Returns:
+      int32 `[B]`, or float32 `[B, D]`. Where a bound is missing nothing is uniform: a
+      standard normal number, clipped to the other bound.
+    """
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return generator.integers(int(space.n), size=num_envs, dtype=np.int32)
+    assert isinstance(space, gymnasium.spaces.Box)
+    low, high = space.low.astype(float), space.high.astype(float)
+    is_bounded = np.maximum(np.abs(low), np.abs(high)) <= MAX_BOUND
+    size = (num_envs, *space.shape)
+    uniform = generator.uniform(np.where(is_bounded, low, 0), np.where(is_bounded, high, 1), size)
+    normal = np.clip(generator.standard_normal(size), low, high)
+    return np.where(is_bounded, uniform, normal).astype(np.float32)
