@@ -216,15 +216,17 @@ class ActorLearner:
             self._ahead = None
             actions.append(decision.action)
             acted = self._clock()
-            timesteps.append(self._environments.step(actions[-1]))
-            has_ended |= np.asarray(timesteps[-1].is_first)
+            self._timestep = self._environments.step(actions[-1])
+            timesteps.append(self._timestep)
+            has_ended |= np.asarray(self._timestep.is_first)
             env_seconds += self._clock() - acted
             self.num_unrolled_steps += 1
             act_seconds += acted - began
-        self._timestep = timesteps[-1]
         if self._acts_ahead:
-            self._ahead = self._decide(snapshot, exploration, self._timestep)
+            began = self._clock()
+            self._ahead = self._decide(snapshot, exploration, timesteps[-1])
             actions.append(self._ahead.action)
+            act_seconds += self._clock() - began
         return stack(timesteps, actions, core_state), act_seconds, env_seconds
 
     def _decide(

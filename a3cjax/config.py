@@ -32,6 +32,10 @@ MAX_FLOAT = float(np.finfo(np.float32).max)
 class ConfigError(ValueError):
     """A setting that cannot be used; the message is one line for the user."""
 
+    def __init__(self, message: str):
+        # It may quote a value or a name of several lines.
+        super().__init__(" ".join(message.split()))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -158,7 +162,7 @@ def make_config(settings: dict[str, Any]) -> Config:
     names = [field.name for field in dataclasses.fields(Config)]
     for name in settings:
         if name not in names:
-            raise ConfigError(unknown_setting(name))
+            raise ConfigError(unknown_setting(str(name)))  # YAML has other keys, too
     return Config(**settings)
 
 
@@ -172,7 +176,11 @@ def load_config(run_dir: Path) -> Config:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise FileNotFoundError(f"run folder must hold config.yaml, got {run_dir}.")
-    settings = yaml.safe_load(path.read_text())
+    try:
+        settings = yaml.safe_load(path.read_text())
+    # PyYAML raises what it happens to stumble over: `!!bool x` is a KeyError, for instance.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise ConfigError(f"{path} must hold settings by name: {error}") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, got {type(settings).__name__}.")
     return make_config(settings)
@@ -181,6 +189,7 @@ def load_config(run_dir: Path) -> Config:
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
     *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
+    *("per_dimension_variance", "shared_statistics"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 
@@ -197,17 +206,19 @@ def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
     """
     try:
         config = load_config(Path(run_dir))
-    except (OSError, yaml.YAMLError, ConfigError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"resume must be a run folder, got {run_dir}: {reason}") from error
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"resume must be a run folder, got {run_dir}: {error}") from error
     fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())
+    if not config.shared_statistics:  # a checkpoint holds those of each actor
+        fixed = (*fixed, "num_actors")
     for name in fixed:
         old = getattr(config, name)
         if changes.get(name, old) != old:
             raise ConfigError(
                 f"{name} must be {old}, as in the run to resume, got {changes[name]}."
             )
-    return config.replace(**{**changes, "resume": run_dir, "run_dir": run_dir})
+    own = {"resume": run_dir, "run_dir": run_dir}
+    return make_config({**dataclasses.asdict(config), **changes, **own})
 
 
 def check_override(argument: str, presets: Collection[str]) -> None:
@@ -238,10 +249,11 @@ def _check_type(name: str, annotation: Any, value: Any) -> None:
     allowed = (
         typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
     )
-    if isinstance(value, bool):  # which Python takes for an int
-        matches = bool in allowed
-    else:
-        matches = isinstance(value, allowed) or (float in allowed and isinstance(value, int))
+    # Not isinstance(): a bool is an int, and NumPy's float64 is a float, but not YAML's.
+    matches = type(value) in allowed or (float in allowed and type(value) is int)
+    if type(value) is int and value.bit_length() > 2000:
+        # Python refuses to print it if it is much longer.
+        raise ConfigError(f"{name} must be a number that can be printed, got one of 2000 bits.")
     if not matches or (isinstance(value, float) and math.isnan(value)):
         # NaN is "not a number", and said to be of the wrong type.
         wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)

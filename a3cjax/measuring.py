@@ -13,6 +13,7 @@ from a3cjax.actor_learner import UpdateReport
 from a3cjax.builders import build_actors, build_agent, build_batches, build_store, resolve
 from a3cjax.config import Config
 from a3cjax.envs import make_pool, resolve_envpool_id
+from a3cjax.spaces import sample_actions
 from a3cjax.training import configure_jax
 from a3cjax.warmup import warm_up
 
@@ -58,7 +59,7 @@ class Emulator:
         def play(pool, stop_event: threading.Event) -> None:
             rng, num_steps, began = np.random.default_rng(0), 0, time.perf_counter()
             while not stop_event.is_set():
-                pool.step(rng.integers(pool.action_space.n, size=self._num_envs, dtype=np.int32))
+                pool.step(sample_actions(pool.action_space, self._num_envs, rng))
                 num_steps += self._num_envs
             rates.append(num_steps / (time.perf_counter() - began))
 

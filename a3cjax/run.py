@@ -123,8 +123,7 @@ class Run:
             keys=past.actor_keys,
         )
         if past.standings:  # of a deterministic run, which goes on with as many actors
-            for actor, standing in zip(self._actors, past.standings, strict=True):
-                actor.set_standing(standing)
+            self._restore_standings(past.standings)
         if config.deterministic:
             self._note_standstill()
         self._evaluator = Evaluator(
@@ -133,6 +132,15 @@ class Run:
             num_frames=int(max(read_column(run_dir / "evaluations.csv", "num_frames"), default=0)),
             period_frames=config.eval_period_frames or config.total_frames,
         )
+
+    def _restore_standings(self, standings: Sequence[dict[str, Any]]) -> None:
+        try:
+            for actor, standing in zip(self._actors, standings, strict=True):
+                actor.set_standing(standing)
+        # What an environment makes of a state that it did not write, only itself knows.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"environments cannot be restored: {reason}") from error
 
     def seconds(self) -> float:
         """Wall-clock seconds of the run until now, those before it was resumed included."""

@@ -12,14 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from a3cjax.agents import ALGORITHMS
 from a3cjax.builders import resolve
 from a3cjax.config import (
+    AUTO,
     Config,
     ConfigError,
     check_override,
     load_config,
     make_config,
+    resume_config,
 )
+from a3cjax.defaults import LEFT_OPEN
 from a3cjax.envs import PROTOCOL_NAMES
 from a3cjax.vector_envs import EnvironmentSpec
 
@@ -54,6 +58,10 @@ NAMES_BY_KIND = {
 }
 
 
+# Settings that are a number or one of these.
+WORDS = {"unroll_length": ("auto", "episode"), "max_grad_norm": ("auto",)}
+
+
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_setting_refuses_values_of_another_type(name):
     wrong = [[1], {"a": 1}, b"x"]
@@ -63,9 +71,11 @@ def test_every_setting_refuses_values_of_another_type(name):
         wrong += [True, False]
     if str not in kinds(name):
         wrong += ["x", "", "1", "none"]
-    if str in kinds(name):
-        wrong += [1, 1.5]
-    if int in kinds(name):
+    if name in WORDS:  # or a number
+        wrong += ["x", "", "1", "none", "Auto"]
+    elif str in kinds(name):
+        wrong += [1]
+    if float not in kinds(name):
         wrong += [1.5]
     if type(None) not in kinds(name):
         wrong += [None]
@@ -76,6 +86,13 @@ def test_every_setting_refuses_values_of_another_type(name):
 @pytest.mark.parametrize("name", NAMES_BY_KIND[type(None)])
 def test_none_is_taken_where_it_means_something(name):
     assert getattr(Config(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_some_numbers_may_be_words(name):
+    for word in WORDS[name]:
+        assert getattr(Config(**{name: word}), name) == word
+    assert getattr(Config(**{name: 3}), name) == 3
 
 
 @pytest.mark.parametrize("name", NAMES_BY_KIND[float])
@@ -93,8 +110,11 @@ AT_LEAST_ONE = [
     "checkpoint_period_frames",
     "eval_period_frames",
     "max_bad_updates",
+    "target_period_frames",
+    "exploration_frames",
 ]
 AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
+FACTORS = ["entropy_spread"]
 FRACTIONS = ["discount", "lambda_"]
 BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"]
@@ -109,7 +129,12 @@ def test_counts_are_at_least_one(name):
 
 @pytest.mark.parametrize("name", [*AT_LEAST_ONE, "warmup_steps", "eval_episodes"])
 def test_counts_are_bounded(name):
-    high = {"num_actors": 1000, "envs_per_actor": 10**4, "eval_episodes": 10**4}.get(name, 10**15)
+    high = {
+        "num_actors": 1000,
+        "envs_per_actor": 10**4,
+        "eval_episodes": 10**4,
+        "exploration_frames": Config.total_frames,
+    }.get(name, 10**15)
     assert getattr(Config(**{name: high}), name) == high
     low = 0 if name in AT_LEAST_ZERO else 1
     for value in (high + 1, 10**30):
@@ -120,6 +145,20 @@ def test_counts_are_bounded(name):
 def test_costs_are_not_negative(name):
     assert refused(name, -1) == f"{name} must be >= 0, got -1."
     assert getattr(Config(centre_observations=False, **{name: 0}), name) == 0
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_are_at_least_one(name):
+    for value in (0, 0.999, -5):
+        assert refused(name, value) == f"{name} must be >= 1, got {value}."
+    assert [getattr(Config(**{name: value}), name) for value in (1, 2.5)] == [1, 2.5]
+
+
+def test_exploration_ends_within_the_budget():
+    assert Config(exploration_frames=5, total_frames=5).exploration_frames == 5
+    with pytest.raises(ConfigError) as caught:
+        Config(exploration_frames=6, total_frames=5)
+    assert str(caught.value) == "exploration_frames must be between 1 and 5, got 6."
 
 
 @pytest.mark.parametrize("name", FRACTIONS)
@@ -144,7 +183,7 @@ def test_step_sizes_are_positive(name):
     assert "32-bit" in refused(name, 1e-300)
 
 
-@pytest.mark.parametrize("name", [*AT_LEAST_ZERO[2:], *FRACTIONS, *BELOW_ONE, *POSITIVE])
+@pytest.mark.parametrize("name", [*AT_LEAST_ZERO[2:], *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE])
 @pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 10**400])
 def test_no_fraction_is_infinite(name, value):
     refused(name, value)
@@ -159,8 +198,11 @@ def test_seed_is_bounded():
 @pytest.mark.parametrize(
     ("name", "known"),
     [
-        ("algorithm", "a3c"),
+        *(("algorithm", algorithm) for algorithm in ALGORITHMS),
         ("network", "nature_lstm"),
+        ("network", "tabular"),
+        ("network", "auto"),
+        ("optimizer", "auto"),
         ("optimizer", "rmsprop"),
         ("protocol", "machado"),
     ],
@@ -179,13 +221,18 @@ def test_every_protocol_of_the_environments_can_be_chosen():
 
 def test_centring_needs_a_warmup():
     with pytest.raises(ConfigError, match=r"^warmup_steps must be >= 1 .*, got 0\.$"):
-        Config(warmup_steps=0)
+        Config(warmup_steps=0, centre_observations=True)
+    # Whether they are centred may depend on the environment.
+    config = Config(warmup_steps=0, num_actors=1)
+    with pytest.raises(ConfigError, match=r"^warmup_steps must be >= 1 .*, got 0\.$"):
+        resolve(config, VECTORS)
+    assert resolve(config.replace(network="tabular"), STATES).warmup_steps == 0
 
 
 def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
     named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "optimizer", "protocol"}
-    numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS, *BELOW_ONE, *POSITIVE}
+    numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 
 
@@ -336,9 +383,14 @@ def test_paper_preset_has_the_values_of_the_paper():
         lambda_=1.0,
         value_cost=0.5,
         entropy_cost=0.01,
+        entropy_spread=1.0,
+        per_dimension_variance=False,
         centre_observations=False,
+        exploration_frames=4_000_000,
+        target_period_frames=40_000,
         warmup_steps=0,
         optimizer="rmsprop",
+        shared_statistics=True,
         learning_rate=7e-4,
         anneal_learning_rate=True,
         max_grad_norm=40.0,
@@ -363,9 +415,128 @@ def test_overrides_win_over_the_preset():
 
 # What is left open until the environment is known.
 
-IMAGES = EnvironmentSpec((21, 21, 64), np.dtype("uint8"), 6, 4, True, True)
+FLOAT = np.dtype("float32")
+IMAGES = EnvironmentSpec((21, 21, 64), np.dtype("uint8"), 6, 4, is_image=True, is_atari=True)
+VECTORS = EnvironmentSpec((4,), FLOAT, 2, 1, is_image=False, is_atari=False)
+CONTINUOUS = VECTORS._replace(observation_shape=(17,), num_actions=6, is_continuous=True)
+STATES = VECTORS._replace(observation_shape=(16,), num_actions=4, is_one_hot=True)
 ONE_ACTOR = Config(num_actors=1)
-VECTORS = EnvironmentSpec((4,), np.dtype("float32"), 2, 1, False, False)
+
+LAPTOP = {
+    "optimizer": "adam",
+    "unroll_length": 40,
+    "max_grad_norm": 40.0,
+    "learning_rate": 1e-3,
+    "entropy_cost": 0.01,
+    "centre_observations": True,
+    "momentum": 0.0,
+}
+TABLE = {
+    "optimizer": "sgd",
+    "unroll_length": 1,
+    "max_grad_norm": None,
+    "learning_rate": 0.5,
+    "entropy_cost": 0.01,
+    "centre_observations": False,
+    "momentum": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "spec", "expected"),
+    [
+        ("auto", IMAGES, {**LAPTOP, "network": "atari_ff"}),
+        ("auto", VECTORS, {**LAPTOP, "network": "mlp_ff"}),
+        ("auto", STATES, {**LAPTOP, "network": "mlp_ff"}),
+        ("auto", CONTINUOUS, {**LAPTOP, "network": "mlp_ff", "entropy_cost": 1e-4}),
+        ("mujoco_lstm", CONTINUOUS, {**LAPTOP, "entropy_cost": 1e-4}),
+        ("tabular", STATES, TABLE),
+    ],
+)
+def test_defaults_follow_actions_and_network(network, spec, expected):
+    config = resolve(ONE_ACTOR.replace(network=network), spec)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+OWN_VALUES = {
+    "optimizer": "rmsprop",
+    "unroll_length": 7,
+    "max_grad_norm": 3.0,
+    "learning_rate": 0.25,
+    "entropy_cost": 0.125,
+    "centre_observations": True,
+    "warmup_steps": 3,
+    "exploration_frames": 77,
+    "log_period_frames": 99,
+    "network": "mlp_gru",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OPEN)
+@pytest.mark.parametrize("spec", [STATES, CONTINUOUS])
+def test_settings_of_ones_own_are_kept(name, spec):
+    assert getattr(Config(), name) == LEFT_OPEN[name]
+    network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
+    config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
+    assert getattr(resolve(config, spec), name) == OWN_VALUES[name]
+
+
+def test_no_clipping_and_whole_episodes_are_settings_of_ones_own():
+    config = ONE_ACTOR.replace(max_grad_norm=None, unroll_length="episode")
+    config = resolve(config, VECTORS)
+    assert (config.max_grad_norm, config.unroll_length) == (None, "episode")
+
+
+@pytest.mark.parametrize(
+    ("network", "spec"), [("auto", IMAGES), ("auto", CONTINUOUS), ("tabular", STATES)]
+)
+def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec):
+    config = resolve(ONE_ACTOR.replace(network=network), spec)
+    settings = dataclasses.asdict(config)
+    assert AUTO not in settings.values()
+    none = {name for name, value in settings.items() if value is None}
+    meaningful = {"run_dir", "resume", "eval_period_frames"}
+    if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
+        meaningful |= {"max_grad_norm", "decay", "epsilon"}
+    assert none == meaningful
+    assert resolve(config, spec) == config
+
+
+@pytest.mark.parametrize(
+    ("total_frames", "expected"), [(6_000_000, 1_200_000), (10**9, 4_000_000), (100, 20), (4, 1)]
+)
+def test_exploration_takes_a_fifth_of_the_budget_up_to_the_papers(total_frames, expected):
+    config = Config(
+        num_actors=1, envs_per_actor=1, unroll_length=1, warmup_steps=1, total_frames=total_frames
+    )
+    assert resolve(config, VECTORS).exploration_frames == expected
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "a3c"])
+def test_q_methods_refuse_continuous_actions(algorithm):
+    config = ONE_ACTOR.replace(algorithm=algorithm, env="Pendulum")
+    with pytest.raises(ConfigError) as caught:
+        resolve(config, CONTINUOUS)
+    expected = "algorithm must have a policy for the continuous actions of Pendulum"
+    assert str(caught.value) == f"{expected}, got {algorithm}."
+    assert resolve(config, VECTORS).algorithm == algorithm
+
+
+def test_a3c_takes_continuous_actions():
+    assert resolve(ONE_ACTOR, CONTINUOUS).algorithm == "a3c"
+
+
+@pytest.mark.parametrize("spec", [VECTORS, IMAGES, CONTINUOUS])
+def test_table_refuses_observations_that_are_no_numbered_states(spec):
+    config = ONE_ACTOR.replace(network="tabular", env="CartPole")
+    with pytest.raises(ConfigError, match=r"^network must not be tabular for CartPole: "):
+        resolve(config, spec)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_takes_a_table(algorithm):
+    config = resolve(ONE_ACTOR.replace(network="tabular", algorithm=algorithm), STATES)
+    assert config.network == "tabular"
 
 
 @pytest.mark.parametrize(("spec", "network"), [(IMAGES, "atari_ff"), (VECTORS, "mlp_ff")])
@@ -373,14 +544,15 @@ def test_auto_network_fits_the_observations(spec, network):
     assert resolve(ONE_ACTOR, spec).network == network
 
 
-@pytest.mark.parametrize("network", ["nature_lstm", "mlp_gru"])
+@pytest.mark.parametrize("network", ["nature_lstm", "mlp_gru", "mujoco_ff"])
 def test_chosen_network_is_kept(network):
     assert resolve(ONE_ACTOR.replace(network=network), IMAGES).network == network
 
 
 @pytest.mark.parametrize("network", ["atari_ff", "nature_gru"])
 def test_image_networks_refuse_vectors(network):
-    with pytest.raises(ConfigError, match=f"^network must be mlp_.*, got {network}"):
+    message = rf"^network must be mlp_\* or mujoco_\* for CartPole, got {network}\.$"
+    with pytest.raises(ConfigError, match=message):
         resolve(ONE_ACTOR.replace(network=network, env="CartPole"), VECTORS)
 
 
@@ -395,7 +567,12 @@ def test_image_networks_refuse_images_smaller_than_their_kernels(network, least)
 
 @pytest.mark.parametrize(
     ("optimizer", "expected"),
-    [("adam", (0.999, 1e-5, 0.0)), ("rmsprop", (0.99, 0.1, None)), ("sgd", (None, None, 0.99))],
+    [
+        ("auto", (0.999, 1e-5, 0.0)),
+        ("adam", (0.999, 1e-5, 0.0)),
+        ("rmsprop", (0.99, 0.1, None)),
+        ("sgd", (None, None, 0.99)),
+    ],
 )
 def test_optimizers_bring_their_own_constants(optimizer, expected):
     config = resolve(ONE_ACTOR.replace(optimizer=optimizer), IMAGES)
@@ -446,6 +623,12 @@ def test_memory_holds_one_update():
         resolve(config, IMAGES)
 
 
+def test_whole_episodes_are_checked_against_no_budget():
+    # How long they are nobody knows.
+    config = ONE_ACTOR.replace(total_frames=40, warmup_steps=1, unroll_length="episode")
+    assert resolve(config, VECTORS).unroll_length == "episode"
+
+
 @pytest.mark.parametrize(("total_frames", "expected"), [(4_000_000, 20_000), (100, 1)])
 def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
     config = ONE_ACTOR.replace(total_frames=total_frames, envs_per_actor=1, warmup_steps=1)
@@ -461,6 +644,19 @@ def test_a_resumed_run_has_its_own_folder():
     assert Config(resume="runs/1", run_dir="runs/1").resume == "runs/1"
     with pytest.raises(ConfigError, match=r"^run_dir must be left alone with resume, got runs/2\."):
         Config(resume="runs/1", run_dir="runs/2")
+
+
+def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
+    settings = {"num_actors": 2, "shared_statistics": False}
+    run_dir = str(write_config(tmp_path, yaml.safe_dump(settings)))
+    for num_actors in (1, 3):
+        with pytest.raises(ConfigError) as caught:
+            resume_config(run_dir, {"num_actors": num_actors})
+        expected = f"num_actors must be 2, as in the run to resume, got {num_actors}."
+        assert str(caught.value) == expected
+    assert resume_config(run_dir, {"num_actors": 2}).num_actors == 2
+    write_config(tmp_path, yaml.safe_dump({"num_actors": 2}))
+    assert resume_config(run_dir, {"num_actors": 3}).num_actors == 3
 
 
 def test_evaluating_during_training_takes_games():

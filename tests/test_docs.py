@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from a3cjax.agents import ALGORITHMS, Algorithm
 from a3cjax.config import Config
 from a3cjax.training import train
@@ -34,3 +36,15 @@ def test_worked_example_of_an_algorithm_learns_catch(tmp_path, monkeypatch):
     assert summary.evaluation is not None
     # Random play has a mean of -0.6.
     assert summary.evaluation.mean > 0.3
+
+
+@pytest.mark.parametrize("document", ["fidelity.md", "reliability.md"])
+def test_every_test_that_is_named_exists(document):
+    named = re.findall(r"(test_\w+)\.py(?:::(test_\w+)(…?))?", (DOCS / document).read_text())
+    assert len(named) > 10
+    for file, function, rest in named:
+        (path,) = (DOCS.parent / "tests").rglob(f"{file}.py")
+        if function:
+            assert re.search(
+                rf"^def {function}{'' if rest else '[(]'}", path.read_text(), re.MULTILINE
+            )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from a3cjax.agents.base import Agent
-from a3cjax.agents.experience import clip_rewards, find_experience
+from a3cjax.agents.experience import blank_resets, clip_rewards, find_experience
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
 from a3cjax.returns import lambda_returns
@@ -71,10 +71,11 @@ def make_a3c(
             trajectory.core_state,
         )
         is_experience, continues = find_experience(trajectory)
+        blanked = blank_resets(trajectory, is_experience)
         next_values = jax.lax.stop_gradient(output.values[1:])
         returns = lambda_returns(
-            clip_rewards(trajectory.rewards, max_abs_reward),
-            trajectory.discounts,
+            clip_rewards(blanked.rewards, max_abs_reward),
+            blanked.discounts,
             next_values if bootstraps else jnp.zeros_like(next_values),
             jnp.where(continues, lambda_ if bootstraps else 1.0, 0.0),
         )

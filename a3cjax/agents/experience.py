@@ -25,6 +25,15 @@ def find_experience(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
     return is_experience, continues
 
 
+def blank_resets(trajectory: Trajectory, is_experience: Array) -> Trajectory:
+    """Zeros for what means nothing: rewards and discounts of steps that nobody experienced."""
+    # Not left to a mask after the returns: 0 · NaN and 0 · inf are NaN.
+    return trajectory._replace(
+        rewards=jnp.where(is_experience, trajectory.rewards, 0.0),
+        discounts=jnp.where(is_experience, trajectory.discounts, 0.0),
+    )
+
+
 def clip_rewards(rewards: Array, max_abs_reward: float | None) -> Array:
     """Rewards clipped to ± `max_abs_reward` (Mnih et al. 2015, methods); None leaves them alone."""
     if max_abs_reward is None:

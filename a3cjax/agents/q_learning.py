@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from a3cjax.agents.base import Agent
-from a3cjax.agents.experience import clip_rewards, find_experience
+from a3cjax.agents.experience import blank_resets, clip_rewards, find_experience
 from a3cjax.distributions import EpsilonGreedy
 from a3cjax.losses import q_loss
 from a3cjax.networks import Network
@@ -72,7 +72,8 @@ def make_q_agent(
             return q_values
 
         is_experience, continues = find_experience(trajectory)
-        clipped = trajectory._replace(rewards=clip_rewards(trajectory.rewards, max_abs_reward))
+        blanked = blank_resets(trajectory, is_experience)
+        clipped = blanked._replace(rewards=clip_rewards(blanked.rewards, max_abs_reward))
         q_values = unroll(params)[:-1]
         y = targets(clipped, unroll(constants.target_params)[1:], continues)
         actions = jnp.asarray(trajectory.actions)[: len(y)]
