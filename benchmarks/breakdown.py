@@ -18,7 +18,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from results_table import Results
 
-from a3cjax.actor_learner import stack
 from a3cjax.builders import (
     build_agent,
     build_batches,
@@ -28,8 +27,11 @@ from a3cjax.builders import (
 )
 from a3cjax.config import Config
 from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
+from a3cjax.exploration import evaluation_exploration
 from a3cjax.measuring import Emulator
 from a3cjax.training import configure_jax
+from a3cjax.trajectories import stack
+from a3cjax.types import Constants
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 from a3cjax.warmup import warm_up
 
@@ -84,32 +86,34 @@ def main() -> None:
 
     config = Config(num_actors=1, network=arguments.network)
     (batch,) = batches = build_batches(config)
-    spec, num_envs, unroll_length = batch.spec, batch.num_envs, config.unroll_length
+    spec, num_envs = batch.spec, batch.num_envs
     config = resolve(config, spec)
+    unroll_length = config.unroll_length
     agent = build_agent(config, spec)
     (timestep,), statistics, _ = warm_up(batches, 64, 0, gather=True)
     store = build_store(config, agent, spec, statistics=statistics, num_frames=0)
     state, snapshot = store.read()
     core_state, key = agent.initial_state(num_envs), jax.random.key(0)
+    exploration = evaluation_exploration(num_envs)
     actions = np.zeros(num_envs, np.int32)
     timesteps = [batch.step(actions) for _ in range(unroll_length + 1)]
     all_actions = [actions] * unroll_length
     trajectory = stack(timesteps, all_actions, core_state)
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
     apply_gradients = make_apply_gradients(build_optimizer(config))
-    grads, _ = compute_gradients(snapshot, trajectory)
+    grads, _ = compute_gradients(snapshot, exploration, trajectory)
     frames = np.zeros((num_envs, 4, 84, 84), np.uint8)
 
     per_step, per_update = num_envs, num_envs * unroll_length
     parts = {
-        "act": (lambda: act(snapshot, timestep, core_state, key)[0], per_step),
+        "act": (lambda: act(snapshot, exploration, timestep, core_state, key)[0], per_step),
         "blocks from frames": (lambda: frames_to_blocks(frames), per_step),
         "environment step": (lambda: batch.step(actions).observation, per_step),
         "stack the trajectory": (
             lambda: stack(timesteps, all_actions, core_state).observations,
             per_update,
         ),
-        "learn": (lambda: compute_gradients(snapshot, trajectory)[0], per_update),
+        "learn": (lambda: compute_gradients(snapshot, exploration, trajectory)[0], per_update),
         "apply": (lambda: apply_gradients(state, grads, np.float32(0)), per_update),
     }
     results, costs = Results(RESULTS), {}
@@ -132,7 +136,8 @@ def main() -> None:
     source, target = np.ones(2**26, np.float32), np.ones(2**26, np.float32)
     times = core_seconds(lambda: np.copyto(target, source), 5)
     results.add("copy, 256 MB", [2 * source.nbytes / t / 1e9 for t in times], "GB/s")
-    act_flops = flops(agent.act, *snapshot[2:], timestep, core_state, key) / per_step
+    constants = Constants(statistics, snapshot.target_params, exploration)
+    act_flops = flops(agent.act, snapshot.params, constants, timestep, core_state, key) / per_step
     # XLA counts the body of a loop once, so the loss is taken of fewer samples than two chunks.
     length = CHUNK_SIZE
     short = stack(
@@ -140,7 +145,8 @@ def main() -> None:
         [actions[:1]] * length,
         agent.initial_state(1),
     )
-    learn_flops = flops(jax.grad(agent.loss, has_aux=True), *snapshot[2:], short) / length
+    loss_gradient = jax.grad(agent.loss, has_aux=True)
+    learn_flops = flops(loss_gradient, snapshot.params, constants, short) / length
     for name, count in (("act", act_flops), ("learn", learn_flops)):
         limit = 1000 * count / flops_per_second
         name = f"{name}, as one matrix product"

@@ -131,6 +131,7 @@ def main() -> None:
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in pythons}
     training = Training(config)
+    unroll_length = training.config.unroll_length
     for _ in range(arguments.rounds):
         ours.append(training.run(arguments.seconds)["steps_per_second"])
         for name, python in pythons.items():
@@ -139,7 +140,7 @@ def main() -> None:
             try:
                 rate = time_peer(
                     *(python, PEERS[name].script, num_envs),
-                    *(config.unroll_length, arguments.seconds),
+                    *(unroll_length, arguments.seconds),
                 )
             except PeerError as error:
                 reasons[name] = str(error)
@@ -156,7 +157,7 @@ def main() -> None:
         results.add(name, theirs[name], "steps/s")
         ratios = [a / b for a, b in zip(ours, theirs[name], strict=True)]
         results.add(f"a3cjax / {name}", ratios, "")
-    results.write(f"Pong, {num_envs} environments × {config.unroll_length} steps")
+    results.write(f"Pong, {num_envs} environments × {unroll_length} steps")
 
 
 if __name__ == "__main__":

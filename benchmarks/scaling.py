@@ -67,9 +67,10 @@ def main() -> None:
         several = [row["steps_per_second"] for row in rows["default"]]
         gains = [a / b for a, b in zip(several, ones, strict=True)]
         results.add(f"{config.num_actors} actors / 1 actor with 1 core", gains, "")
+    settings = runs["default"].config
     results.write(
-        f"{arguments.game}: default is {config.num_actors} actors × {config.envs_per_actor} "
-        f"environments × {config.unroll_length} steps"
+        f"{arguments.game}: default is {settings.num_actors} actors × {settings.envs_per_actor} "
+        f"environments × {settings.unroll_length} steps"
     )
     for run in runs.values():
         run.close()

@@ -57,6 +57,7 @@ class ScriptedPool:
         observation_space: gymnasium.Space | None = None,
         make_observation: Callable[[int], Any] = lambda t: [float(t)],
         num_actions: int = 3,
+        action_space: gymnasium.Space | None = None,
     ):
         self._steps = steps
         self._num_envs = num_envs
@@ -64,7 +65,7 @@ class ScriptedPool:
         self._make_observation = make_observation
         box = gymnasium.spaces.Box(-np.inf, np.inf, (1,))
         self.single_observation_space = observation_space or box
-        self.single_action_space = gymnasium.spaces.Discrete(num_actions)
+        self.single_action_space = action_space or gymnasium.spaces.Discrete(num_actions)
         self._buffer = self._observe(0)
         self._t = 0
         self.actions: list[np.ndarray] = []
@@ -72,14 +73,14 @@ class ScriptedPool:
 
     def reset(self):
         self._t = 0
-        self._buffer[...] = self._observe(0)
+        fill(self._buffer, self._observe(0))
         return self._buffer, {}
 
     def step(self, actions: np.ndarray):
         self.actions.append(actions)
         step = self._steps[self._t]
         self._t += 1
-        self._buffer[...] = self._observe(self._t)
+        fill(self._buffer, self._observe(self._t))
         never = [False] * self._num_envs
         info = {}
         if self._counts_lives:
@@ -96,9 +97,24 @@ class ScriptedPool:
     def close(self) -> None:
         self.is_closed = True
 
-    def _observe(self, t: int) -> np.ndarray:
-        observation = np.asarray(self._make_observation(t), self.single_observation_space.dtype)
-        return np.stack([observation] * self._num_envs)
+    def _observe(self, t: int) -> Any:
+        return batched(self.single_observation_space, self._make_observation(t), self._num_envs)
+
+
+def batched(space: gymnasium.Space, observation: Any, num_envs: int) -> Any:
+    """The same observation for all environments, in the dtypes of its space."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        return {key: batched(space[key], leaf, num_envs) for key, leaf in observation.items()}
+    return np.stack([np.asarray(observation, space.dtype)] * num_envs)
+
+
+def fill(buffer: Any, observation: Any) -> None:
+    """Writes an observation over another one."""
+    if isinstance(buffer, dict):
+        for key, leaf in observation.items():
+            fill(buffer[key], leaf)
+    else:
+        buffer[...] = observation
 
 
 class FakeEnvironments:
@@ -114,6 +130,7 @@ class FakeEnvironments:
         num_envs: int = 2,
         frames_per_step: int = 4,
         num_actions: int = 3,
+        is_continuous: bool = False,
         first: Mapping[int, Sequence[int]] | None = None,
         episodes: Mapping[int, Sequence[Episode]] | None = None,
         tape: list | None = None,
@@ -121,7 +138,13 @@ class FakeEnvironments:
     ):
         self.num_envs = num_envs
         self.spec = EnvironmentSpec(
-            (1,), np.dtype(np.float32), num_actions, frames_per_step, False, False
+            (1,),
+            np.dtype(np.float32),
+            num_actions,
+            frames_per_step,
+            is_image=False,
+            is_atari=False,
+            is_continuous=is_continuous,
         )
         self._first = first or {}
         self._scripted = episodes or {}
@@ -147,6 +170,12 @@ class FakeEnvironments:
         self.actions.append(actions)
         self._episodes += self._scripted.get(self._t, ())
         return self.timestep(self._t)
+
+    def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
+        if self.spec.is_continuous:
+            size = (self.num_envs, self.spec.num_actions)
+            return generator.uniform(-1.0, 1.0, size).astype(np.float32)
+        return generator.integers(self.spec.num_actions, size=self.num_envs, dtype=np.int32)
 
     def timestep(self, t: int) -> TimeStep:
         """The timestep after t steps."""
@@ -186,13 +215,15 @@ class FakeStore:
         self._on_pull = on_pull
         self._on_push = on_push
         self._snapshot = Snapshot(0, num_frames, "params 0")
+        self.pushed_by: list[int] = []
 
     def pull(self) -> Snapshot:
         self._tape.append(("pull", self._snapshot.version))
         self._on_pull()
         return self._snapshot
 
-    def push(self, grads: Any, num_frames: int, version: int) -> Receipt:
+    def push(self, grads: Any, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+        self.pushed_by.append(actor_index)
         self._tape.append(("push", grads, num_frames, version))
         self._on_push()
         new_version = self._snapshot.version + self._others + 1

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from a3cjax.distributions import Categorical
 from a3cjax.networks import Network
 from a3cjax.types import NetworkOutput, Params, Trajectory
 
@@ -20,7 +21,7 @@ def make_tabular_network() -> Network:
         logits = params["logits"][observations]
         if statistics is not None:
             logits = logits * statistics.scale
-        return NetworkOutput(logits, params["values"][observations]), core_state
+        return NetworkOutput(Categorical(logits), params["values"][observations]), core_state
 
     return Network(init=init, apply=apply, initial_state=lambda batch_size: ())
 

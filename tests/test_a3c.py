@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a3cjax.agents import make_a3c
+from a3cjax.distributions import DiagonalGaussian
+from a3cjax.exploration import evaluation_exploration
 from a3cjax.networks import make_network
-from a3cjax.types import ObservationStatistics, TimeStep, Trajectory
+from a3cjax.types import Constants, NetworkOutput, ObservationStatistics, TimeStep, Trajectory
 from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
 T, B, A = 6, 4, 3
@@ -21,11 +23,16 @@ NUM_STATES = (T + 1) * B
 seeds = st.integers(0, 2**32 - 1)
 
 
+def constants(statistics=None, entropy_factor=1.0):
+    exploration = evaluation_exploration(B)._replace(entropy_factor=np.float32(entropy_factor))
+    return Constants(statistics, None, exploration)
+
+
 def tabular_loss(**hyperparameters):
     """((loss, metrics), gradients) of tables and a trajectory, compiled."""
     agent = make_a3c(make_tabular_network(), **hyperparameters)
     differentiated = jax.value_and_grad(agent.loss, has_aux=True)
-    return jax.jit(lambda params, trajectory: differentiated(params, None, trajectory))
+    return jax.jit(lambda params, trajectory: differentiated(params, constants(), trajectory))
 
 
 def one_environment(observations, rewards, discounts, is_first):
@@ -176,7 +183,9 @@ def test_automatic_resets_never_influence_a_recurrent_network():
         discounts=np.where(is_reset, np.float32(0.3), trajectory.discounts),
         actions=np.where(is_reset, (trajectory.actions + 1) % A, trajectory.actions),
     )
-    chex.assert_trees_all_equal(loss(params, None, trajectory), loss(params, None, moved))
+    chex.assert_trees_all_equal(
+        loss(params, constants(), trajectory), loss(params, constants(), moved)
+    )
 
 
 def test_rewards_are_clipped_in_the_loss_only_where_asked_for():
@@ -187,6 +196,59 @@ def test_rewards_are_clipped_in_the_loss_only_where_asked_for():
     plain, clipping = tabular_loss(), tabular_loss(max_abs_reward=1.0)
     chex.assert_trees_all_close(clipping(params, raw), plain(params, clipped), rtol=1e-6)
     assert plain(params, raw)[0][0] != plain(params, clipped)[0][0]
+
+
+def test_entropy_cost_is_multiplied_by_the_actors_factor():
+    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
+    usual = jax.jit(jax.grad(make_a3c(make_tabular_network()).loss, has_aux=True))
+    threefold = tabular_loss(entropy_cost=0.03)
+    gradients, _ = usual(params, constants(entropy_factor=3.0), trajectory)
+    _, expected = threefold(params, trajectory)
+    chex.assert_trees_all_close(gradients, expected, rtol=1e-5, atol=1e-7)
+    plain, _ = usual(params, constants(), trajectory)
+    assert np.any(np.abs(gradients["logits"] - plain["logits"]) > 1e-4)
+    np.testing.assert_array_equal(gradients["values"], plain["values"])
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
+def test_without_bootstrapping_returns_are_sums_of_rewards_whatever_lambda(lambda_):
+    # V = (1, 2, 3, 4), r = (1, 2, 3), γ = 0.5: R_2 = 3, R_1 = 2 + 1.5, R_0 = 1 + 1.75
+    trajectory = one_environment([0, 1, 2, 3], [1, 2, 3], [0.5] * 3, [True, False, False, False])
+    loss_and_gradients = tabular_loss(lambda_=lambda_, bootstraps=False, value_cost=1.0)
+    _, gradients = loss_and_gradients(uniform_tables([1, 2, 3, 4]), trajectory)
+    np.testing.assert_allclose(gradients["values"], [-1.75, -1.5, 0.0, 0.0], rtol=1e-6)
+
+
+def test_without_bootstrapping_returns_end_with_their_episode():
+    # The step 1 → 2 truncates, 2 → 3 is an automatic reset: R_0 = 1 + 0.5 · 2, R_1 = 2, R_3 = 3.
+    trajectory = one_environment(
+        [0, 1, 2, 3, 4], [1, 2, 77, 3], [0.5] * 4, [True, False, False, True, False]
+    )
+    _, gradients = tabular_loss(bootstraps=False, value_cost=1.0)(
+        uniform_tables([0, 0, 8, 100, 2]), trajectory
+    )
+    np.testing.assert_allclose(gradients["values"], [-2.0, -2.0, 0.0, 97.0, 0.0], rtol=1e-6)
+
+
+def test_gaussian_policy_is_learned_from_its_density():
+    # π(·|s) = N(0, 1) in two dimensions; a = (1, −2), R − V = 3: the gradient for the mean is
+    # −A (a − μ)/σ² = (−3, 6).
+    def apply(params, statistics, observations, is_first, core_state):
+        mean = jnp.broadcast_to(params["mean"], (*is_first.shape, 2))
+        policy = DiagonalGaussian(mean, jnp.ones((*is_first.shape, 1)))
+        return NetworkOutput(policy, jnp.zeros(is_first.shape)), core_state
+
+    agent = make_a3c(make_tabular_network()._replace(apply=apply))
+    trajectory = one_environment([0, 1], [3], [0.0], [True, False])
+    trajectory = trajectory._replace(actions=np.array([[[1.0, -2.0]]], np.float32))
+    params = {"mean": jnp.zeros((1, 1, 2))}
+    gradients, _ = jax.grad(agent.loss, has_aux=True)(params, constants(), trajectory)
+    np.testing.assert_allclose(gradients["mean"], [[[-3.0, 6.0]]], rtol=1e-6)
+    actions, _, _ = agent.act(params, constants(), timestep(np.zeros(B)), (), jax.random.key(0))
+    assert actions.shape == (B, 2)
+    assert actions.dtype == jnp.float32
+    best, _ = agent.act_greedily(params, constants(), timestep(np.zeros(B)), ())
+    np.testing.assert_array_equal(best, np.zeros((B, 2)))
 
 
 def test_hyperparameters_are_by_keyword_with_the_papers_defaults():
@@ -201,6 +263,7 @@ def test_hyperparameters_are_by_keyword_with_the_papers_defaults():
         "value_cost": 0.5,
         "entropy_cost": 0.01,
         "max_abs_reward": None,
+        "bootstraps": True,
     }
 
 
@@ -219,16 +282,16 @@ def test_act_samples_from_the_policy_of_each_observation_and_passes_on_a_new_key
     act = jax.jit(agent.act)
     key = jax.random.key(0)
     states = np.array([2, 0, 1, 1], np.int32)
-    actions, _, new_key = act(decisive_tables(), None, timestep(states), (), key)
+    actions, _, new_key = act(decisive_tables(), constants(), timestep(states), (), key)
     np.testing.assert_array_equal(actions, states)
     assert actions.dtype == jnp.int32
     assert not np.array_equal(jax.random.key_data(new_key), jax.random.key_data(key))
     # With a uniform policy, each key draws its own actions.
     uniform = {"logits": jnp.zeros((A, A)), "values": jnp.zeros(A)}
     many = timestep(np.zeros(64, np.int32))
-    first, _, second_key = act(uniform, None, many, (), key)
-    again, _, _ = act(uniform, None, many, (), key)
-    second, _, _ = act(uniform, None, many, (), second_key)
+    first, _, second_key = act(uniform, constants(), many, (), key)
+    again, _, _ = act(uniform, constants(), many, (), key)
+    second, _, _ = act(uniform, constants(), many, (), second_key)
     np.testing.assert_array_equal(first, again)
     assert np.any(first != second)
     assert set(np.unique(first)) == {0, 1, 2}
@@ -237,7 +300,7 @@ def test_act_samples_from_the_policy_of_each_observation_and_passes_on_a_new_key
 def test_act_greedily_takes_the_most_probable_action():
     agent = make_a3c(make_tabular_network())
     params = random_tables(0, A, A)
-    actions, _ = agent.act_greedily(params, None, timestep(np.arange(A)), ())
+    actions, _ = agent.act_greedily(params, constants(), timestep(np.arange(A)), ())
     np.testing.assert_array_equal(actions, np.argmax(params["logits"], axis=-1))
 
 
@@ -248,11 +311,14 @@ def test_statistics_reach_the_network_when_acting_and_learning():
     negated = {**params, "logits": -params["logits"]}
     now = timestep(np.arange(B))
     chex.assert_trees_all_equal(
-        agent.act_greedily(params, statistics, now, ()), agent.act_greedily(negated, None, now, ())
+        agent.act_greedily(params, constants(statistics), now, ()),
+        agent.act_greedily(negated, constants(), now, ()),
     )
     trajectory, loss = random_trajectory(0, T, B, A), jax.jit(agent.loss)
     chex.assert_trees_all_close(
-        loss(params, statistics, trajectory), loss(negated, None, trajectory), rtol=1e-6
+        loss(params, constants(statistics), trajectory),
+        loss(negated, constants(), trajectory),
+        rtol=1e-6,
     )
 
 
@@ -266,5 +332,5 @@ def test_acting_begins_an_episode_without_memory():
     act = jax.jit(agent.act_greedily)
     now = TimeStep(observation, zeros, zeros, is_first)
     states = [np.full((B, 256), x, np.float32) for x in (0.0, 0.7)]
-    after = [np.asarray(act(params, None, now, state)[1]) for state in states]
+    after = [np.asarray(act(params, constants(), now, state)[1]) for state in states]
     np.testing.assert_array_equal(np.all(after[0] == after[1], axis=-1), is_first)

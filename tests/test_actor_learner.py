@@ -1,4 +1,5 @@
 import contextlib
+import json
 import threading
 
 import numpy as np
@@ -17,7 +18,7 @@ class Bench:
     def __init__(self, *, tape=None, environments=None, store=None, **kwargs):
         self.tape = tape if tape is not None else []
         self.trajectories, self.snapshots, self.core_states, self.keys = [], [], [], []
-        self.reports = []
+        self.explorations, self.reports = [], []
         self.stop_event = threading.Event()
         self.clock = FakeClock()
         self.num_updates = 1  # then it stops
@@ -30,6 +31,7 @@ class Bench:
             "environments": self.environments,
             "store": store or FakeStore(self.tape),
             "key": 0,
+            "explore": lambda num_frames: f"exploration at {num_frames}",
             "unroll_length": T,
             "total_frames": 10**9,
             "report": self.report,
@@ -43,19 +45,21 @@ class Bench:
         self.actor_learner.run(self.stop_event)
         return self
 
-    def act(self, snapshot, timestep, core_state, key):
+    def act(self, snapshot, exploration, timestep, core_state, key):
         t = int(timestep.observation[0, 0])
         self.tape.append(("act", snapshot.version, t))
         self.snapshots.append(snapshot)
+        self.explorations.append(exploration)
         self.core_states.append(core_state)
         self.keys.append(key)
         self.clock.take(1.0)
         actions = np.arange(B, dtype=np.int32) + self._num_acts()
         return actions, f"core after {t}", f"key after {t}"
 
-    def compute_gradients(self, snapshot, trajectory):
+    def compute_gradients(self, snapshot, exploration, trajectory):
         self.tape.append(("gradients", snapshot.version))
         self.snapshots.append(snapshot)
+        self.explorations.append(exploration)
         self.trajectories.append(trajectory)
         self.clock.take(100.0)
         return f"grads {snapshot.version}", {"loss": snapshot.version}
@@ -124,7 +128,7 @@ def test_only_gradient_and_push_take_a_learning_slot():
 def test_failed_gradient_frees_its_slot():
     slot = threading.BoundedSemaphore(1)
 
-    def fail(snapshot, trajectory):
+    def fail(snapshot, exploration, trajectory):
         raise FloatingPointError("no gradient")
 
     with pytest.raises(FloatingPointError):
@@ -144,6 +148,19 @@ def test_one_snapshot_acts_and_is_differentiated():
     assert all(snapshot is first[0] for snapshot in first)
     assert all(snapshot is second[0] for snapshot in second)
     assert (first[0].version, second[0].version) == (0, 1)
+
+
+def test_one_exploration_of_the_snapshots_frames_acts_and_is_differentiated():
+    bench = Bench(store=FakeStore(num_frames=100)).run(num_updates=2)
+    frames = 4 * T * B
+    expected = ["exploration at 100"] * (T + 1) + [f"exploration at {100 + frames}"] * (T + 1)
+    assert bench.explorations == expected
+
+
+def test_pushes_carry_the_actors_index():
+    store = FakeStore()
+    Bench(store=store).run(num_updates=2)
+    assert store.pushed_by == [7, 7]
 
 
 def test_trajectory_holds_what_happened():
@@ -198,6 +215,121 @@ def test_every_key_is_used_once():
     assert Bench().run(num_updates=2).keys == [0, *(f"key after {t}" for t in range(2 * T - 1))]
 
 
+# An agent that acts ahead chooses the first action of an unroll at the end of the one before.
+
+
+def test_action_chosen_ahead_ends_one_trajectory_and_begins_the_next():
+    bench = Bench(acts_ahead=True).run(num_updates=2)
+    assert bench.tape[:12] == [
+        ("pull", 0),
+        ("act", 0, 0),
+        ("step", [0, 1]),
+        ("act", 0, 1),
+        ("step", [1, 2]),
+        ("act", 0, 2),
+        ("step", [2, 3]),
+        ("act", 0, 3),
+        ("gradients", 0),
+        ("push", "grads 0", 4 * T * B, 0),
+        ("report",),
+        ("pull", 1),
+    ]
+    assert bench.tape[12:14] == [("step", [3, 4]), ("act", 1, 4)]
+    first, second = bench.trajectories
+    np.testing.assert_array_equal(first.actions, [[0, 1], [1, 2], [2, 3], [3, 4]])
+    np.testing.assert_array_equal(second.actions, [[3, 4], [4, 5], [5, 6], [6, 7]])
+    assert len(first.rewards) == len(second.rewards) == T
+    assert bench.reports[0].num_steps == T * B
+
+
+def test_acting_ahead_uses_every_core_state_and_key_once():
+    bench = Bench(acts_ahead=True).run(num_updates=2)
+    after = [f"core after {t}" for t in range(2 * T)]
+    assert bench.core_states == [0, *after]
+    # The core state before the first observation, which the first action was chosen at.
+    assert [trajectory.core_state for trajectory in bench.trajectories] == [0, after[T - 1]]
+    assert bench.keys == [0, *(f"key after {t}" for t in range(2 * T))]
+
+
+# Without an unroll length, an update is a whole episode in every environment.
+
+
+def test_whole_episodes_begin_with_a_reset_and_end_with_the_longest():
+    # Environment 0 ends at step 1, and again with its second episode at step 3; environment 1
+    # ends at step 4: a reset at 2 for 0, at 4 for 0 again, at 5 for 1.
+    environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1], 7: [0, 1]}, tape=(tape := []))
+    bench = Bench(tape=tape, environments=environments, unroll_length=None).run(num_updates=2)
+    first, second = bench.trajectories
+    steps = [entry[0] for entry in tape if entry[0] in ("reset", "step")]
+    assert steps == ["reset", *["step"] * 5, "reset", *["step"] * 2]
+    # All but the first episodes is marked, and the length grows to a power of two.
+    assert first.rewards.shape == (8, B)
+    np.testing.assert_array_equal(first.is_first[0], [True, True])
+    np.testing.assert_array_equal(first.is_first[1:6, 0], [False, True, True, True, True])
+    np.testing.assert_array_equal(first.is_first[1:6, 1], [False, False, False, False, True])
+    assert first.is_first[6:].all()
+    np.testing.assert_array_equal(first.rewards[:5, 0], [1, 2, 3, 4, 5])
+    assert second.rewards.shape == (2, B)
+    np.testing.assert_array_equal(second.observations[:, 0, 0], [5, 6, 7])
+
+
+def test_whole_episodes_cost_every_frame_that_was_played():
+    # Steps 1 to 5 in two environments; three of ten are resets, two more are no part of the
+    # first episodes but were played.
+    environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1]})
+    bench = Bench(environments=environments, unroll_length=None).run()
+    assert (bench.reports[0].num_steps, bench.reports[0].num_frames) == (7, 28)
+
+
+def test_stop_event_ends_a_whole_episode_within_a_step():
+    bench = Bench(unroll_length=None)  # an episode without end
+    bench.environments._on_step = lambda t: bench.stop_event.set() if t == 50 else None
+    bench.run()
+    assert bench.reports == []
+    assert bench.tape[-1][0] == "step"
+
+
+# Going on from a standing.
+
+
+class Restorable(FakeEnvironments):
+    """With a state: the number of steps."""
+
+    def get_state(self):
+        return {"t": self._t}
+
+    def set_state(self, state):
+        self._t = state["t"]
+
+
+class Numeric(Bench):
+    """Its core state is an array, as in a checkpoint."""
+
+    def act(self, snapshot, exploration, timestep, core_state, key):
+        actions, _, key = super().act(snapshot, exploration, timestep, core_state, key)
+        return actions, core_state + 1.5, key
+
+
+@pytest.mark.parametrize("acts_ahead", [False, True])
+def test_actor_goes_on_from_its_standing(acts_ahead):
+    def make():
+        return Numeric(
+            environments=Restorable(first={2 * T: [0]}),
+            core_state=np.zeros((B, 1), np.float32),
+            acts_ahead=acts_ahead,
+        )
+
+    whole, half, other = make().run(num_updates=3), make().run(num_updates=2), make()
+    standing = json.loads(json.dumps(half.actor_learner.get_standing()))
+    other.actor_learner.set_standing(standing)
+    for _ in range(2 * T + acts_ahead):
+        other._num_acts()  # actions count the calls
+    other.run()
+    for field, expected in zip(other.trajectories[0], whole.trajectories[2], strict=True):
+        np.testing.assert_array_equal(field, expected)
+        assert np.asarray(field).dtype == np.asarray(expected).dtype
+
+
 def test_automatic_resets_cost_no_frames():
     # Steps 1 to 3 are the first unroll: three of its six transitions are resets.
     environments = FakeEnvironments(first={1: [0], 3: [0, 1], 4: [1]}, frames_per_step=4)
@@ -228,21 +360,23 @@ def test_staleness_counts_the_updates_of_others(others):
     assert [report.staleness for report in bench.reports] == [others, others]
 
 
-def test_report_seconds_add_up_to_the_whole_time():
+@pytest.mark.parametrize("acts_ahead", [False, True])
+def test_report_seconds_add_up_to_the_whole_time(acts_ahead):
     clock = FakeClock()
     bench = Bench(
         environments=FakeEnvironments(on_step=lambda _: clock.take(10.0)),
         store=FakeStore(on_pull=lambda: clock.take(10_000.0), on_push=lambda: clock.take(1000.0)),
         clock=clock,
+        acts_ahead=acts_ahead,
     )
     bench.clock = clock
     began = clock()
     (report,) = bench.run().reports
-    assert report.act_seconds == T * 1.0
+    assert report.act_seconds == T * 1.0 + acts_ahead
     assert report.env_seconds == T * 10.0
     assert report.learn_seconds == 100.0
     assert report.push_seconds == 11_000.0
-    assert clock() - began == T * 11.0 + 11_100.0
+    assert clock() - began == T * 11.0 + acts_ahead + 11_100.0
     assert (report.wait_seconds, report.hold_seconds) == (0.25, 0.5)
 
 
@@ -266,6 +400,15 @@ def test_stop_event_ends_the_run_within_a_step():
     bench.run(num_updates=100)
     assert len(bench.reports) == 1
     assert bench.tape[-1][0] == "step"
+
+
+def test_stopped_actor_that_runs_again_goes_on_where_its_environments_stand():
+    bench = Bench()
+    bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
+    bench.run(num_updates=100)
+    bench.stop_event.clear()
+    bench.run(num_updates=2)
+    np.testing.assert_array_equal(bench.trajectories[1].observations[:, 0, 0], [4, 5, 6, 7])
 
 
 def test_set_stop_event_starts_nothing():

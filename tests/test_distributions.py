@@ -11,7 +11,7 @@ import rlax
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a3cjax.distributions import Categorical, DiagonalGaussian
+from a3cjax.distributions import Categorical, DiagonalGaussian, EpsilonGreedy
 
 BATCH_SHAPES = [(), (3,), (4, 3)]
 seeds = st.integers(0, 2**32 - 1)
@@ -27,6 +27,7 @@ def everything(distribution, actions):
 
 
 fast_everything = jax.jit(everything)  # compiling once is faster than operation by operation
+fast_sample = jax.jit(lambda distribution, key: distribution.sample(key))
 
 
 def test_categorical_of_a_hand_example():
@@ -135,6 +136,66 @@ def test_categorical_shapes_and_dtypes(batch_shape):
     np.testing.assert_array_equal(mode, np.argmax(distribution.logits, axis=-1))
 
 
+def same_values(num_samples, q_values, epsilon):
+    """The same values and ε many times."""
+    q_values = np.broadcast_to(q_values, (num_samples, len(q_values)))
+    epsilons = np.full(num_samples, epsilon, np.float32)
+    return EpsilonGreedy(jnp.asarray(q_values, jnp.float32), epsilons)
+
+
+def test_epsilon_greedy_samples_follow_the_probabilities():
+    # The best of four actions has 1 − ε + ε/4, each of the others ε/4.
+    num_samples = 20_000
+    actions = same_values(num_samples, [0.5, -1.0, 2.0, 1.9], 0.4).sample(jax.random.key(1))
+    frequencies = np.bincount(np.asarray(actions), minlength=4) / num_samples
+    # Standard error at most √(0.25 / 20000) = 0.0035; 0.015 is four of them.
+    np.testing.assert_allclose(frequencies, [0.1, 0.1, 0.7, 0.1], atol=0.015)
+
+
+def test_epsilon_zero_is_always_the_best_and_one_is_uniform():
+    q_values = random_logits(8)
+    greedy = EpsilonGreedy(jnp.asarray(q_values), np.zeros((4, 3), np.float32))
+    for seed in range(20):
+        actions = greedy.sample(jax.random.key(seed))
+        np.testing.assert_array_equal(actions, np.argmax(q_values, axis=-1))
+    actions = same_values(20_000, [0.0, 100.0, 0.0], 1.0).sample(jax.random.key(0))
+    frequencies = np.bincount(np.asarray(actions), minlength=3) / 20_000
+    np.testing.assert_allclose(frequencies, np.full(3, 1 / 3), atol=0.015)
+
+
+def test_every_environment_has_its_own_epsilon():
+    q_values = jnp.asarray(np.broadcast_to([0.0, 1.0], (2000, 2, 2)), jnp.float32)
+    epsilons = np.broadcast_to(np.array([0.0, 1.0], np.float32), (2000, 2))
+    actions = np.asarray(EpsilonGreedy(q_values, epsilons).sample(jax.random.key(0)))
+    assert actions[:, 0].min() == 1
+    np.testing.assert_allclose(actions[:, 1].mean(), 0.5, atol=0.05)
+
+
+def test_epsilon_greedy_mode_is_the_first_of_the_best():
+    q_values = jnp.array([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0], [-2.0, -5.0, -1.0]])
+    for epsilon in (0.0, 1.0):
+        policy = EpsilonGreedy(q_values, np.full(3, epsilon, np.float32))
+        np.testing.assert_array_equal(policy.mode(), [1, 0, 2])
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_epsilon_greedy_shapes_and_dtypes(batch_shape):
+    policy = EpsilonGreedy(
+        jnp.asarray(random_logits(4, (*batch_shape, 5))), np.full(batch_shape, 0.5, np.float32)
+    )
+    actions, mode = policy.sample(jax.random.key(0)), policy.mode()
+    chex.assert_shape([actions, mode], batch_shape)
+    assert actions.dtype == mode.dtype == jnp.int32
+    np.testing.assert_array_equal(mode, np.argmax(policy.q_values, axis=-1))
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (4, 1), (4, 3, 5)])
+def test_epsilons_of_wrong_shape_raise(shape):
+    policy = EpsilonGreedy(jnp.zeros((4, 3, 5)), np.zeros(shape, np.float32))
+    with pytest.raises(AssertionError):
+        policy.sample(jax.random.key(0))
+
+
 def test_gaussian_of_a_hand_example():
     # Two dimensions, σ² = (1, 4), action − mean = (1, 2):
     # log p = −½ (1/1 + 4/4 + log 2π + log 8π) and H = ½ (log 2π + 1 + log 8π + 1)
@@ -196,8 +257,16 @@ def test_jit_equals_eager_on_the_distribution_as_a_pytree(distribution, actions)
     eager = everything(distribution, actions)
     chex.assert_trees_all_close(fast_everything(distribution, actions), eager, rtol=1e-6)
     key = jax.random.key(0)
-    compiled_sample = jax.jit(lambda distribution, key: distribution.sample(key))(distribution, key)
+    compiled_sample = fast_sample(distribution, key)
     chex.assert_trees_all_close(compiled_sample, distribution.sample(key), rtol=1e-6)
+
+
+def test_jit_equals_eager_on_epsilon_greedy_as_a_pytree():
+    policy = EpsilonGreedy(jnp.asarray(random_logits(9)), np.full((4, 3), 0.5, np.float32))
+    for seed in range(5):
+        key = jax.random.key(seed)
+        np.testing.assert_array_equal(fast_sample(policy, key), policy.sample(key))
+    np.testing.assert_array_equal(jax.jit(EpsilonGreedy.mode)(policy), policy.mode())
 
 
 def test_categorical_actions_of_wrong_shape_or_dtype_raise():

@@ -7,7 +7,7 @@ from a3cjax import evaluation
 from a3cjax.agents import Agent
 from a3cjax.config import Config, ConfigError
 from a3cjax.evaluation import Evaluation, evaluate, evaluate_agent, evaluate_run, load_agent
-from a3cjax.types import Snapshot
+from a3cjax.types import ObservationStatistics, Snapshot
 from a3cjax.vector_envs import Episode
 from tests.fakes import FakeEnvironments
 
@@ -18,10 +18,10 @@ SNAPSHOT = Snapshot(version=3, num_frames=400, params=jnp.asarray(2, jnp.int32))
 def make_agent():
     """Acts: the core's step count plus `params`, greedily; sampled, something random more."""
 
-    def act_greedily(params, statistics, timestep, core_state):
+    def act_greedily(params, constants, timestep, core_state):
         return core_state + params, core_state + 1
 
-    def act(params, statistics, timestep, core_state, key):
+    def act(params, constants, timestep, core_state, key):
         key, subkey = jax.random.split(key)
         noise = jax.random.randint(subkey, core_state.shape, 100, 2**30, jnp.int32)
         return core_state + params + noise, core_state + 1, key
@@ -97,6 +97,24 @@ def test_sampled_actions_follow_the_key():
     assert len(np.unique(actions - np.arange(5)[:, None])) == 10
     np.testing.assert_array_equal(actions, sampled_actions(KEY))
     assert not np.array_equal(actions, sampled_actions(jax.random.key(1)))
+
+
+@pytest.mark.parametrize("is_greedy", [False, True])
+def test_agents_see_statistics_and_the_small_epsilon_of_an_evaluation(is_greedy):
+    def act_greedily(params, constants, timestep, core_state):
+        epsilons = constants.exploration.epsilons  # Mnih et al. 2015: 0.05
+        assert epsilons.shape == (3,)
+        assert constants.target_params is None
+        return jnp.rint(1000 * epsilons + constants.statistics.scale).astype(jnp.int32), core_state
+
+    def act(params, constants, timestep, core_state, key):
+        return *act_greedily(params, constants, timestep, core_state), key
+
+    agent = make_agent()._replace(act=act, act_greedily=act_greedily)
+    environments = FakeEnvironments(num_envs=3, episodes=games((1, 0), (1, 1), (1, 2)))
+    snapshot = SNAPSHOT._replace(statistics=ObservationStatistics(jnp.zeros(1), jnp.asarray(7.0)))
+    evaluate(agent, snapshot, environments, KEY, is_greedy=is_greedy)
+    np.testing.assert_array_equal(environments.actions, [[57, 57, 57]])
 
 
 def test_stopped_evaluation_has_no_result():

@@ -16,7 +16,7 @@ ARROWS = {
     "distributions": {"types"},
     "losses": {"types", "distributions"},
     "convolutions": {"types"},
-    "networks": {"types", "convolutions"},
+    "networks": {"types", "convolutions", "distributions"},
     "agents": {"types", "returns", "distributions", "losses", "networks"},
     "optimizers": {"types"},
     "updates": {"types", "agents", "optimizers"},
@@ -29,7 +29,8 @@ HOST_PACKAGES = {
 }
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {
-    *("training", "run", "builders", "evaluation", "run_folder", "measuring", "doctor"),
+    *("training", "run", "builders", "defaults", "evaluation", "run_folder"),
+    *("measuring", "doctor"),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -5,6 +5,7 @@ import struct
 import sys
 
 import pytest
+from matplotlib.axes import Axes
 from tensorboardX.proto.event_pb2 import Event
 
 from a3cjax.evaluation import Evaluation
@@ -124,6 +125,20 @@ def test_curves_are_drawn_with_and_without_episodes(tmp_path, episodes):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+def test_curves_of_a_q_method_are_drawn_without_an_entropy(tmp_path, monkeypatch):
+    labels = []
+    monkeypatch.setattr(Axes, "set_ylabel", lambda self, label: labels.append(label))
+    logger = CsvLogger(tmp_path)
+    for num_frames in (400, 800):
+        row = make_row(num_frames, q_value=1.5)
+        del row["entropy"]
+        logger.write_metrics(row)
+    logger.close()
+    assert plot_curves(tmp_path, "Pong, seed 1") == tmp_path / "curves.png"
+    assert "Q of the actions taken" in labels
+    assert "entropy (nats)" not in labels
+
+
 # TensorBoard
 
 
@@ -182,7 +197,19 @@ def test_plain_lines_where_there_is_no_terminal():
     assert "frames/s 1,000" in line
     assert "left 1:00:00" in line  # 3.6 million frames at 1,000 a second
     assert "return 12.50" in line
-    assert "entropy 1.500" in line
+    assert "policy_loss -0.5  value_loss 2  entropy 1.5  grad_norm 3  staleness" in line
+
+
+def test_terminal_shows_the_metrics_that_the_algorithm_has():
+    stream = io.StringIO()
+    row = make_row(grad_norm=0.00012345)
+    for name in ("policy_loss", "entropy"):
+        del row[name]
+    logger = TerminalLogger("Pong", 4_000_000, stream)
+    logger.write_metrics({**row, "epsilon": 0.25, "q_value": 1234.5})
+    logger.close()
+    expected = "value_loss 2  q_value 1234  epsilon 0.25  grad_norm 0.0001234  staleness"
+    assert expected in stream.getvalue()
 
 
 def test_terminals_want_a_row_more_often_than_files():

@@ -32,8 +32,9 @@ def test_failure_of_a_thread_stops_the_others_and_is_raised():
         run_threads([wait, fail], 60.0)
 
 
-def test_emulator_is_timed():
-    emulator = Emulator("CartPole", 2, 3)
+@pytest.mark.parametrize("env", ["CartPole", "Pendulum"])  # discrete and continuous actions
+def test_emulator_is_timed(env):
+    emulator = Emulator(env, 2, 3)
     assert emulator.steps_per_second(0.2) > 100
     emulator.close()
 
@@ -45,6 +46,16 @@ def test_training_is_timed_and_its_time_adds_up():
     assert result["steps_per_second"] > 10
     assert sum(result[part] for part in ("env", "act", "learn", "push")) == pytest.approx(1.0)
     assert result["wait"] + result["hold"] <= result["push"]
+
+
+def test_training_with_defaults_that_follow_the_environment_is_timed():
+    config = CONFIG.replace(env="FrozenLake", network="tabular", algorithm="one_step_sarsa")
+    training = Training(config.replace(unroll_length="auto"))
+    assert training.config.unroll_length == 1
+    result = training.run(0.5)
+    training.close()
+    assert result["steps_per_second"] > 10
+    assert result["act"] > 0  # it acts ahead, which takes its time, too
 
 
 def test_training_measures_the_cores_number_of_actors_by_default():

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from a3cjax.convolutions import frames_to_blocks
-from a3cjax.networks import NATURE_LAYERS, NETWORK_NAMES, PAPER_LAYERS, make_network
+from a3cjax.networks import (
+    HEADS,
+    MIN_VARIANCE,
+    NATURE_LAYERS,
+    NETWORK_NAMES,
+    PAPER_LAYERS,
+    make_network,
+)
 from a3cjax.types import ObservationStatistics
 from tests.tabular import random_params
 
@@ -17,6 +24,13 @@ T, B, A = 5, 3, 4
 SCALE = np.array(37.0, np.float32)
 CORES = ["ff", "gru", "lstm"]
 RECURRENT = ["mlp_gru", "mlp_lstm"]
+GAUSSIAN = "gaussian_actor_critic"
+# Networks that go through time: all cores, and two cores at once.
+THROUGH_TIME = [*((f"mlp_{core}", "actor_critic") for core in CORES), ("mujoco_lstm", GAUSSIAN)]
+
+
+def reads_images(name):
+    return name.startswith(("atari", "nature"))
 
 
 def random_vectors(seed=0, num_steps=T):
@@ -35,10 +49,10 @@ def as_observations(frames):
 
 
 @functools.cache
-def make(name):
+def make(name, head="actor_critic"):
     """Observations; a network of A actions, compiled; random parameters and core state."""
-    observations = random_vectors() if name.startswith("mlp") else as_observations(random_frames())
-    network = make_network(name, A)
+    observations = as_observations(random_frames()) if reads_images(name) else random_vectors()
+    network = make_network(name, A, head)
     network = network._replace(apply=jax.jit(network.apply))
     params = random_params(network, observations)
     rng = np.random.default_rng(0)
@@ -48,8 +62,9 @@ def make(name):
     return observations, network, params, core_state
 
 
-def test_names_are_all_pairs_of_torso_and_core():
-    expected = {f"{torso}_{core}" for torso in ("atari", "nature", "mlp") for core in CORES}
+def test_names_are_all_pairs_of_torso_and_core_and_the_table():
+    torsos = ("atari", "nature", "mujoco", "mlp")
+    expected = {*(f"{torso}_{core}" for torso in torsos for core in CORES), "tabular"}
     assert set(NETWORK_NAMES) == expected
     assert len(NETWORK_NAMES) == len(expected)
 
@@ -61,11 +76,17 @@ def test_unknown_name_raises_with_rule_and_value():
     assert str(error.value) == expected
 
 
-@pytest.mark.parametrize("name", NETWORK_NAMES)
-def test_shapes_and_dtypes_of_every_network(name):
-    image = (21, 21, 64)  # four frames of 84×84 pixels
-    shape, dtype = ((6,), jnp.float32) if name.startswith("mlp") else (image, jnp.uint8)
-    network = make_network(name, A)
+def test_unknown_head_raises_with_rule_and_value():
+    expected = f"head must be one of {', '.join(HEADS)}, got dueling."
+    with pytest.raises(ValueError, match="head must be") as error:
+        make_network("mlp_ff", A, "dueling")
+    assert str(error.value) == expected
+
+
+def shapes_of(name, head, **kwargs):
+    """Shapes and dtypes of a network's output and core state, and of its initial state."""
+    shape, dtype = ((21, 21, 64), jnp.uint8) if reads_images(name) else ((6,), jnp.float32)
+    network = make_network(name, A, head, **kwargs)
 
     def run(key, observations, is_first):
         params = network.init(key, observations[:1, :1])
@@ -78,23 +99,47 @@ def test_shapes_and_dtypes_of_every_network(name):
         jax.ShapeDtypeStruct((T, B, *shape), dtype),
         jax.ShapeDtypeStruct((T, B), jnp.bool_),
     )
-    assert output.logits.shape == (T, B, A)
-    assert output.values.shape == (T, B)
-    assert output.logits.dtype == output.values.dtype == jnp.float32
+    return output, core_state, initial_state
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("name", NETWORK_NAMES)
+def test_shapes_and_dtypes_of_every_network(name, head):
+    output, core_state, initial_state = shapes_of(name, head)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(output))
+    if head == "action_values":
+        assert output.shape == (T, B, A)
+    elif head == "actor_critic":
+        assert output.policy.logits.shape == (T, B, A)
+        assert output.values.shape == (T, B)
+    else:
+        assert output.policy.mean.shape == (T, B, A)
+        assert output.policy.variance.shape == (T, B, 1)  # one for all: the paper's
+        assert output.values.shape == (T, B)
     chex.assert_trees_all_equal_shapes_and_dtypes(core_state, initial_state)
-    num_arrays = {"ff": 0, "gru": 1, "lstm": 2}[name.split("_")[1]]
-    assert [x.shape for x in jax.tree.leaves(core_state)] == [(B, 256)] * num_arrays
+    num_arrays = {"ff": 0, "gru": 1, "lstm": 2, "tabular": 0}[name.rpartition("_")[2]]
+    core_size = 128 if name.startswith("mujoco") else 256
+    num_cores = 2 if head == GAUSSIAN else 1
+    shapes = [x.shape for x in jax.tree.leaves(core_state)]
+    assert shapes == [(B, core_size)] * (num_arrays * num_cores)
 
 
+def test_every_dimension_of_a_gaussian_may_have_its_own_variance():
+    output, _, _ = shapes_of("mujoco_ff", GAUSSIAN, per_dimension_variance=True)
+    assert output.policy.variance.shape == (T, B, A)
+
+
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("core", CORES)
-def test_initial_state_is_zeros(core):
-    leaves = jax.tree.leaves(make_network(f"mlp_{core}", A).initial_state(B))
+def test_initial_state_is_zeros(core, head):
+    leaves = jax.tree.leaves(make_network(f"mlp_{core}", A, head).initial_state(B))
     assert all(not np.any(leaf) for leaf in leaves)
 
 
-def num_parameters(name):
-    network = make_network(name, 6)
-    observations = jax.ShapeDtypeStruct((1, 1, 21, 21, 64), jnp.uint8)
+def num_parameters(name, head="actor_critic", shape=(21, 21, 64)):
+    network = make_network(name, 6, head)
+    dtype = jnp.uint8 if reads_images(name) else jnp.float32
+    observations = jax.ShapeDtypeStruct((1, 1, *shape), dtype)
     params = jax.eval_shape(network.init, jax.random.key(0), observations)
     return sum(leaf.size for leaf in jax.tree.leaves(params))
 
@@ -108,25 +153,42 @@ def test_number_of_parameters_is_the_papers():
     assert num_parameters("nature_ff") == 8224 + 32_832 + 36_928 + 1_606_144 + 3078 + 513
     # An LSTM has four gates with 256 inputs, 256 states and a bias each.
     assert num_parameters("atari_lstm") - num_parameters("atari_ff") == 4 * 256 * (256 + 256 + 1)
+    # The Q methods have no head for a value.
+    assert num_parameters("atari_ff") - num_parameters("atari_ff", "action_values") == 257
+
+
+def test_number_of_parameters_is_the_papers_for_continuous_actions():
+    # 17 numbers, 6 dimensions: a layer of 17·200 + 200 = 3600 for the policy and another for the
+    # value; the mean 200·6 + 6 = 1206, the variance and the value 201 each.
+    assert num_parameters("mujoco_ff", GAUSSIAN, (17,)) == 2 * 3600 + 1206 + 2 * 201
+    # An LSTM of 128 for each, with four gates of 200 inputs, 128 states and a bias.
+    lstms = 2 * 4 * 128 * (200 + 128 + 1)
+    heads = 128 * 6 + 6 + 2 * 129
+    assert num_parameters("mujoco_lstm", GAUSSIAN, (17,)) == 2 * 3600 + lstms + heads
+
+
+def test_table_has_a_number_for_each_state_and_action_and_nothing_else():
+    assert num_parameters("tabular", "action_values", (10,)) == 10 * 6
+    assert num_parameters("tabular", "actor_critic", (10,)) == 10 * 6 + 10
 
 
 def slow_image_network(params, images, layers):
     """The image network by XLA's convolutions on `[N, height, width, C]` of any numbers."""
-    x = images
+    x, torso = images, params["body"]["torso"]
     for i, (_, _, stride) in enumerate(layers):
         x = jax.lax.conv_general_dilated(
             x,
-            params["torso"][f"conv_{i}_kernel"],
+            torso[f"conv_{i}_kernel"],
             (stride, stride),
             "VALID",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
-        x = jax.nn.relu(x + params["torso"][f"conv_{i}_bias"][None, None, None])
+        x = jax.nn.relu(x + torso[f"conv_{i}_bias"][None, None, None])
 
     def dense(x, layer):
         return x @ layer["kernel"] + layer["bias"][None]
 
-    x = jax.nn.relu(dense(x.reshape(x.shape[0], -1), params["torso"]["Dense_0"]))
+    x = jax.nn.relu(dense(x.reshape(x.shape[0], -1), torso["Dense_0"]))
     logits, values = dense(x, params["policy"]), dense(x, params["value"])
     return logits.reshape(T, B, A), values.reshape(T, B)
 
@@ -157,7 +219,7 @@ def test_image_network_equals_plain_convolutions_of_centred_pixels(torso, layers
         return output, slow_image_network(params, images, layers)
 
     output, (logits, values) = compare(params)
-    np.testing.assert_allclose(output.logits, logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(output.policy.logits, logits, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(output.values, values, rtol=1e-4, atol=1e-4)
 
 
@@ -170,7 +232,9 @@ def test_centring_inside_the_first_layer_has_the_gradients_of_centred_pixels():
         def loss(params):
             is_first = jnp.zeros((T, B), bool)
             output, _ = network.apply(params, statistics, observations, is_first, core_state)
-            return jnp.mean(jnp.square(output.values - 1.0)) + jnp.mean(output.logits[..., 0])
+            return jnp.mean(jnp.square(output.values - 1.0)) + jnp.mean(
+                output.policy.logits[..., 0]
+            )
 
         return jax.grad(loss)(params)
 
@@ -200,18 +264,117 @@ def test_kernels_start_with_variance_one_over_inputs_and_biases_at_zero():
     params = jax.jit(make_network("atari_ff", A).init)(key, as_observations(random_frames()))
     # Standard error of a standard deviation from n numbers: 1/√(2n) of it, here at most 2 %.
     for name, num_inputs in [("conv_0_kernel", 8 * 8 * 2), ("conv_1_kernel", 4 * 4 * 16)]:
-        deviation = np.std(params["torso"][name])
+        deviation = np.std(params["body"]["torso"][name])
         np.testing.assert_allclose(deviation, num_inputs**-0.5, rtol=0.08)
-    dense = params["torso"]["Dense_0"]
+    dense = params["body"]["torso"]["Dense_0"]
     np.testing.assert_allclose(np.std(dense["kernel"]), (3 * 3 * 32) ** -0.5, rtol=0.02)
     biases = [x for path, x in jax.tree.leaves_with_path(params) if "bias" in str(path[-1])]
     assert len(biases) == 5
     assert not any(np.any(bias) for bias in biases)
 
 
-@pytest.mark.parametrize("core", CORES)
-def test_unroll_equals_single_steps_with_resets_in_the_middle(core):
-    observations, network, params, core_state = make(f"mlp_{core}")
+# Gaussian policies.
+
+
+def test_gaussian_network_by_hand():
+    # One hidden layer of ReLUs for the policy and another for the value; the mean is linear,
+    # the variance log(1 + exp(·)) of a linear output.
+    observations, network, params, core_state = make("mujoco_ff", GAUSSIAN)
+    output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), core_state)
+
+    def dense(x, layer):
+        return x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+
+    def hidden(body):
+        return np.maximum(dense(observations, params[body]["torso"]["Dense_0"]), 0.0)
+
+    mean = dense(hidden("policy_body"), params["mean"])
+    variance = np.log1p(np.exp(dense(hidden("policy_body"), params["variance"])))
+    np.testing.assert_allclose(output.policy.mean, mean, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output.policy.variance, variance, rtol=1e-4)
+    values = dense(hidden("value_body"), params["value"])[..., 0]
+    np.testing.assert_allclose(output.values, values, rtol=1e-4, atol=1e-5)
+
+
+def test_policy_and_values_of_a_gaussian_network_share_nothing():
+    observations, network, params, core_state = make("mujoco_lstm", GAUSSIAN)
+
+    @jax.jit
+    def gradients(params):
+        def outputs(params):
+            is_first = jnp.zeros((T, B), bool)
+            output, _ = network.apply(params, None, observations, is_first, core_state)
+            policy = jnp.mean(output.policy.mean) + jnp.mean(output.policy.variance)
+            return policy, jnp.mean(output.values)
+
+        return jax.jacrev(outputs)(params)
+
+    by_policy, by_values = gradients(params)
+
+    def reached(gradient):
+        return {name for name, leaves in gradient.items() if np.any(flat(leaves) != 0)}
+
+    def flat(tree):
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+    assert reached(by_policy) == {"policy_body", "mean", "variance"}
+    assert reached(by_values) == {"value_body", "value"}
+
+
+def test_variance_is_never_zero():
+    observations, network, params, core_state = make("mujoco_ff", GAUSSIAN)
+    bias = np.full_like(params["variance"]["bias"], -1e4)
+    params = {**params, "variance": {**params["variance"], "bias": bias}}
+    output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), core_state)
+    np.testing.assert_allclose(output.policy.variance, np.full((T, B, 1), MIN_VARIANCE), rtol=1e-5)
+
+
+def test_gaussian_policy_starts_around_zero_with_a_variance_of_log_2():
+    # softplus(0) = log 2. Features of normal observations are of order one, √1e-4 is 0.01.
+    network = make_network("mujoco_ff", A, GAUSSIAN)
+    observations = random_vectors()
+    params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), observations)
+    output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), ((), ()))
+    assert 0 < np.max(np.abs(output.policy.mean)) < 0.05
+    np.testing.assert_allclose(np.mean(output.policy.variance), np.log(2), atol=0.5)
+
+
+# Action values.
+
+
+def test_action_values_read_their_body_as_a_policy_does():
+    observations, network, params, core_state = make("mlp_gru")
+    is_first = np.zeros((T, B), bool)
+    output, state = network.apply(params, None, observations, is_first, core_state)
+    q_params = {"body": params["body"], "q": params["policy"]}
+    q_network = make("mlp_gru", "action_values")[1]
+    q_values, q_state = q_network.apply(q_params, None, observations, is_first, core_state)
+    chex.assert_trees_all_close(q_values, output.policy.logits, rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(q_state, state, rtol=1e-5, atol=1e-6)
+
+
+def test_table_answers_the_row_of_a_state_and_its_gradient_touches_no_other():
+    network = make_network("tabular", A, "action_values")
+    table = np.random.default_rng(0).normal(size=(6, A)).astype(np.float32)
+    states = np.array([[0, 5, 2], [2, 2, 4]])
+    observations = np.eye(6, dtype=np.float32)[states]
+    is_first = np.zeros(states.shape, bool)
+
+    def apply(params):
+        return network.apply(params, None, observations, is_first, ())[0]
+
+    np.testing.assert_array_equal(apply({"q": {"kernel": table}}), table[states])
+    gradient = jax.grad(lambda params: jnp.sum(apply(params)))({"q": {"kernel": table}})
+    visits = np.bincount(states.ravel(), minlength=6).astype(np.float32)
+    np.testing.assert_array_equal(gradient["q"]["kernel"], np.tile(visits[:, None], A))
+
+
+# Time.
+
+
+@pytest.mark.parametrize(("name", "head"), THROUGH_TIME)
+def test_unroll_equals_single_steps_with_resets_in_the_middle(name, head):
+    observations, network, params, core_state = make(name, head)
     is_first = np.zeros((T, B), bool)
     is_first[2, 0] = is_first[0, 1] = is_first[3, 1] = True  # the third runs through
     output, state_after = network.apply(params, None, observations, is_first, core_state)
@@ -226,9 +389,9 @@ def test_unroll_equals_single_steps_with_resets_in_the_middle(core):
     chex.assert_trees_all_close(state_after, state, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-def test_reset_starts_from_the_initial_state_and_forgets_the_past(name):
-    observations, network, params, core_state = make(name)
+@pytest.mark.parametrize(("name", "head"), THROUGH_TIME[1:])
+def test_reset_starts_from_the_initial_state_and_forgets_the_past(name, head):
+    observations, network, params, core_state = make(name, head)
     is_first = np.zeros((T, B), bool)
     is_first[2, 0] = True
     output, state_after = network.apply(params, None, observations, is_first, core_state)

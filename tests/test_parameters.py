@@ -6,13 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters import ParametersOnDevice, SharedParameters
 from a3cjax.placement import place_actors
 from a3cjax.types import LearnerState, ObservationStatistics
 from a3cjax.updates import make_apply_gradients
-from tests.fakes import run_in_threads
+from tests.fakes import FakeStore, run_in_threads
 
 N, K = 6, 40
 
@@ -30,13 +32,14 @@ def gradients(value):
     return {"w": jnp.full(3, value), "b": jnp.full((), value)}
 
 
-def plain_store(apply_gradients, params=0, **kwargs):
+def plain_store(apply_gradients, params=0, opt_state="opt_state", target_params=None, **kwargs):
     """A store of any Python value."""
-    return SharedParameters(LearnerState(params, "opt_state"), apply_gradients, **kwargs)
+    state = LearnerState(params, opt_state, target_params)
+    return SharedParameters(state, apply_gradients, **kwargs)
 
 
 def add(state, grads, num_frames):
-    return LearnerState(state.params + grads, state.opt_state), True
+    return state._replace(params=state.params + grads), True
 
 
 @pytest.fixture
@@ -252,6 +255,171 @@ def test_failed_push_changes_nothing_and_frees_the_lock():
     assert store.pull()[:3] == (1, 8, 1)
 
 
+# Target parameters.
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(seed=seeds, period=st.integers(1, 50), start=st.integers(0, 200))
+def test_target_parameters_are_those_of_the_last_update_that_passed_a_multiple(seed, period, start):
+    rng = np.random.default_rng(seed)
+    # Lists: equal ones are not the same.
+    first = [0]
+    store = plain_store(
+        lambda state, grads, _: (state._replace(params=[grads]), True),
+        first,
+        target_params=first,
+        num_frames=start,
+        target_period_frames=period,
+    )
+    expected, frames = first, start
+    for index in range(1, 30):
+        num_frames = int(rng.integers(0, 30))
+        store.push(index, num_frames, 0)
+        state, snapshot = store.read()
+        assert snapshot.params == [index]
+        if any(n % period == 0 for n in range(frames + 1, frames + num_frames + 1)):
+            expected = snapshot.params
+        frames += num_frames
+        assert snapshot.target_params is state.target_params is expected
+
+
+def test_target_parameters_by_hand():
+    store = plain_store(add, 0, target_params=0, num_frames=95, target_period_frames=100)
+    targets = []
+    for num_frames in (4, 1, 99, 1, 350, 49, 1):  # 99, 100, 199, 200, 550, 599, 600
+        store.push(1, num_frames, 0)
+        targets.append(store.pull().target_params)
+    assert targets == [0, 2, 2, 4, 5, 5, 7]
+
+
+def target_store(**kwargs):
+    """As `sgd_store`, with target parameters that are renewed every 100 frames."""
+    optimizer = make_optimizer("sgd", schedule=lambda _: 1.0, momentum=0.0)
+    params = {"w": jnp.zeros(3), "b": jnp.zeros(())}
+    state = LearnerState(params, optimizer.init(params), params)
+    return SharedParameters(
+        state, make_apply_gradients(optimizer), target_period_frames=100, **kwargs
+    )
+
+
+def test_target_parameters_are_the_very_same_until_they_change():
+    # Compiled programs make new dictionaries and arrays of what they hand through.
+    store = target_store()
+    first = store.pull().target_params
+    for _ in range(3):
+        store.push(gradients(1.0), 30, 0)
+        assert store.pull().target_params is first
+    store.push(gradients(1.0), 30, 0)
+    snapshot = store.pull()
+    assert snapshot.target_params is snapshot.params is not first
+    np.testing.assert_array_equal(snapshot.target_params["w"], [-4, -4, -4])
+    np.testing.assert_array_equal(first["w"], [0, 0, 0])
+
+
+def test_refused_gradient_renews_no_target_parameters():
+    store = target_store()
+    before = store.pull()
+    assert store.push(gradients(np.nan), 500, 0).is_refused
+    assert store.pull() is before
+    store.push(gradients(1.0), 99, 0)
+    assert store.pull().target_params is before.target_params
+
+
+def test_algorithm_without_target_parameters_gets_none():
+    store = sgd_store(target_period_frames=1)
+    store.push(gradients(1.0), 30, 0)
+    assert store.pull().target_params is None
+    assert store.read()[0].target_params is None
+
+
+# Statistics of the optimizer, shared or not.
+
+
+def rmsprop_store(num_actors=None):
+    """RMSProp; with a number of actors each has its own statistics."""
+    optimizer = make_optimizer("rmsprop", schedule=lambda _: 0.1)
+    params = {"w": jnp.ones(3), "b": jnp.ones(())}
+    opt_state = optimizer.init(params)
+    if num_actors is not None:
+        opt_state = (opt_state,) * num_actors
+    return SharedParameters(
+        LearnerState(params, opt_state),
+        make_apply_gradients(optimizer),
+        shares_statistics=num_actors is None,
+    )
+
+
+PUSHES = [(0, 1.0), (2, -3.0), (2, 0.5), (0, 7.0), (1, -2.0), (2, 4.0), (1, 0.25)]
+
+
+def test_own_statistics_change_by_own_pushes_only():
+    store, alone = rmsprop_store(3), [rmsprop_store() for _ in range(3)]
+    for actor_index, value in PUSHES:
+        before = store.read()[0].opt_state
+        store.push(gradients(value), 8, 0, actor_index)
+        alone[actor_index].push(gradients(value), 8, 0)
+        after = store.read()[0].opt_state
+        assert len(after) == 3
+        for index in range(3):
+            assert (after[index] is before[index]) == (index != actor_index)
+            # RMSProp's statistics know nothing of the parameters.
+            expected = alone[index].read()[0].opt_state
+            jax.tree.map(np.testing.assert_array_equal, after[index], expected)
+
+
+def test_own_statistics_move_the_parameters_of_all():
+    store, alone = rmsprop_store(2), [rmsprop_store(), rmsprop_store()]
+    for actor_index, value in ((0, 1.0), (1, -3.0), (0, 2.0)):
+        store.push(gradients(value), 8, 0, actor_index)
+        alone[actor_index].push(gradients(value), 8, 0)
+    # θ − 1 is the sum of the steps, and each follows from the actor's own gradients.
+    expected = sum(own.pull().params["w"] - 1.0 for own in alone)
+    np.testing.assert_allclose(store.pull().params["w"] - 1.0, expected, rtol=1e-5)
+
+
+def test_one_actor_with_its_own_statistics_learns_as_with_shared_ones():
+    own, shared = rmsprop_store(1), rmsprop_store()
+    for _, value in PUSHES:
+        assert own.push(gradients(value), 8, 0)[:3] == shared.push(gradients(value), 8, 0)[:3]
+    jax.tree.map(np.testing.assert_array_equal, own.pull().params, shared.pull().params)
+    jax.tree.map(
+        np.testing.assert_array_equal, own.read()[0].opt_state[0], shared.read()[0].opt_state
+    )
+
+
+def test_shared_statistics_are_everyones():
+    # Otherwise the tests above could not tell them apart.
+    own, shared = rmsprop_store(3), rmsprop_store()
+    for actor_index, value in PUSHES:
+        own.push(gradients(value), 8, 0, actor_index)
+        shared.push(gradients(value), 8, 0, actor_index)
+    assert np.all(np.abs(own.pull().params["w"] - shared.pull().params["w"]) > 0.01)
+
+
+def test_refused_gradient_leaves_all_statistics_alone():
+    store = rmsprop_store(2)
+    store.push(gradients(1.0), 8, 0, 1)
+    before = store.read()
+    assert store.push(gradients(np.inf), 8, 0, 1).is_refused
+    assert store.read() is before
+
+
+@pytest.mark.usefixtures("hectic_threads")
+def test_no_push_is_lost_from_anyones_own_statistics():
+    def count(state, grads, num_frames):
+        for _ in range(50):
+            pass  # long enough for other threads to come in between
+        return LearnerState(state.params + grads, state.opt_state + 1), True
+
+    store = plain_store(count, opt_state=(0,) * N, shares_statistics=False)
+    run_in_threads(
+        [lambda i=i: [store.push(1, 1, 0, i) for _ in range(100 * (i + 1))] for i in range(N)]
+    )
+    assert store.read()[0].opt_state == tuple(100 * (i + 1) for i in range(N))
+    assert store.pull().params == 100 * N * (N + 1) // 2
+
+
 # The store of an actor on another device.
 
 
@@ -271,3 +439,32 @@ def test_another_device_sees_the_same_parameters_and_pushes_to_them():
         assert (pulled.version, pulled.num_frames) == (5, 24)
         assert pulled.params["w"].devices() == {where}
         np.testing.assert_array_equal(pulled.params["w"], [-1, -1, -1])
+
+
+def test_another_device_sees_the_target_parameters_and_copies_them_only_when_they_change():
+    store, device = target_store(), place_actors(1)[0].device
+    remote = ParametersOnDevice(store, device)
+    first = remote.pull()
+    for leaf in jax.tree.leaves(first.target_params):
+        assert leaf.devices() == {device}
+    remote.push(gradients(1.0), 99, 0)
+    second = remote.pull()
+    assert second.version == 1
+    assert second.params is not first.params
+    assert second.target_params is first.target_params
+    np.testing.assert_array_equal(second.target_params["w"], [0, 0, 0])
+    remote.push(gradients(1.0), 1, 1)
+    third = remote.pull()
+    assert third.target_params is not first.target_params
+    np.testing.assert_array_equal(third.target_params["w"], [-2, -2, -2])
+    for leaf in jax.tree.leaves(third.target_params):
+        assert leaf.devices() == {device}
+    assert remote.pull().target_params is third.target_params
+
+
+def test_pushes_from_another_device_carry_the_actors_index():
+    store = FakeStore()
+    remote = ParametersOnDevice(store, place_actors(1)[0].device)
+    for actor_index in (2, 0):
+        remote.push(np.ones(2), 8, 0, actor_index)
+    assert store.pushed_by == [2, 0]

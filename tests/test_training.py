@@ -105,7 +105,17 @@ def test_run_folder_is_complete(finished):
 def test_config_file_holds_the_resolved_config(finished):
     config = load_config(finished.run_dir)
     assert config == CONFIG.replace(
-        network="mlp_ff", run_dir=str(finished.run_dir), decay=0.999, epsilon=1e-5, momentum=0.0
+        network="mlp_ff",
+        run_dir=str(finished.run_dir),
+        entropy_cost=0.01,
+        centre_observations=True,
+        exploration_frames=300,
+        optimizer="adam",
+        learning_rate=1e-3,
+        decay=0.999,
+        epsilon=1e-5,
+        momentum=0.0,
+        max_grad_norm=40.0,
     )
 
 
@@ -412,14 +422,21 @@ def test_run_folder_that_cannot_be_made_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("network", "atari_ff"), ("env", "Pendulum-v1"), ("env", "Pnog")]
+    ("settings", "message"),
+    [
+        ({"network": "atari_ff"}, "network must .*, got atari_ff"),
+        ({"network": "tabular"}, "network must not be tabular for CartPole"),
+        ({"env": "Pnog"}, "env must .*, got Pnog"),
+        ({"env": "Cleaner-v0"}, "env must have discrete actions or vectors.*, got Cleaner-v0"),
+        ({"env": "Pendulum", "algorithm": "n_step_q"}, "algorithm must .*, got n_step_q"),
+    ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(
-    tmp_path, monkeypatch, setting, value
+    tmp_path, monkeypatch, settings, message
 ):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match=rf"^{setting} must .*, got {value}"):
-        train(CONFIG.replace(**{setting: value}))
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        train(CONFIG.replace(**settings))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -538,7 +555,16 @@ def test_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, capfd):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("network", "mlp_gru"), ("env", "Catch"), ("optimizer", "sgd"), ("seed", 9)]
+    ("name", "value"),
+    [
+        ("network", "mlp_gru"),
+        ("env", "Catch"),
+        ("optimizer", "sgd"),
+        ("seed", 9),
+        ("algorithm", "n_step_q"),
+        ("shared_statistics", False),
+        ("per_dimension_variance", True),
+    ],
 )
 def test_setting_that_contradicts_the_run_is_refused_by_name(finished, name, value):
     with pytest.raises(ConfigError, match=rf"^{name} must be .*, as in the run .* got {value}"):
@@ -712,16 +738,27 @@ class Drifting(gymnasium.Env):
 gymnasium.register("Drifting-v0", Drifting, max_episode_steps=17)
 
 
-@pytest.mark.parametrize("network", ["mlp_ff", "mlp_gru"])
-def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, network):
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"network": "mlp_ff"},
+        {"network": "mlp_gru"},
+        {"network": "mlp_gru", "shared_statistics": False, "optimizer": "rmsprop"},
+        # Two thirds of the way target parameters are older than the checkpoint.
+        {"algorithm": "one_step_sarsa", "network": "mlp_gru", "target_period_frames": 700},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, settings):
     config = CONFIG.replace(
         env="gymnasium:Drifting-v0",
-        network=network,
         num_actors=2,
         deterministic=True,
         anneal_learning_rate=False,
         total_frames=2000,
+        exploration_frames=900,
         eval_episodes=0,
+        **settings,
     )
     whole = train(config.replace(run_dir=str(tmp_path / "whole")))
     half = train(config.replace(run_dir=str(tmp_path / "half"), total_frames=1000))
@@ -736,6 +773,34 @@ def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path,
     lengths = {row["episode_length"] for row in episodes}
     assert "17" in lengths  # the time limit, and ends before it
     assert len(lengths) > 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm": "one_step_q", "env": "Catch"},
+        {"algorithm": "n_step_q", "network": "mlp_gru"},
+        {"algorithm": "one_step_sarsa", "env": "FrozenLake", "network": "tabular"},
+        {"env": "Pendulum", "network": "mujoco_lstm"},
+        {"env": "Pendulum", "network": "mujoco_ff", "per_dimension_variance": True},
+        {"unroll_length": "episode", "shared_statistics": False, "num_actors": 2},
+        {"unroll_length": "episode", "algorithm": "one_step_sarsa", "entropy_spread": 4.0},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_every_kind_of_run_learns_is_saved_and_goes_on(tmp_path, settings):
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=800, **settings)
+    summary = train(config)
+    assert summary.num_frames >= 800
+    assert summary.num_updates > 0
+    assert evaluate_run(summary.run_dir).scores == summary.evaluation.scores
+    rows = read_rows(summary.run_dir / "metrics.csv")
+    assert all(np.isfinite(float(rows[-1][name])) for name in ("value_loss", "grad_norm"))
+    assert ("q_value" in rows[-1]) == ("algorithm" in settings)
+    assert (summary.run_dir / "curves.png").exists()
+    resumed = resume(summary.run_dir, total_frames=summary.num_frames + 300)
+    assert resumed.num_frames >= summary.num_frames + 300
+    assert resumed.num_updates > summary.num_updates
 
 
 def test_deterministic_run_goes_on_with_as_many_actors(tmp_path):

@@ -97,19 +97,21 @@ def test_pushes_come_in_the_order_of_the_actors(seed):
     order = []
 
     class Spy(FakeStore):
-        def push(self, grads, num_frames, version):
+        def push(self, grads, num_frames, version, actor_index=0):
             order.append(grads)
-            return super().push(grads, num_frames, version)
+            return super().push(grads, num_frames, version, actor_index)
 
     def learn(index, store):
         delay = random_delay(100 * seed + index)
         for _ in range(ROUNDS):
             delay()
-            store.push(index, FRAMES, store.pull().version)
+            store.push(index, FRAMES, store.pull().version, 10 + index)
 
-    stores = take_turns(Spy(), N, threading.Event())
+    spy = Spy()
+    stores = take_turns(spy, N, threading.Event())
     run_in_threads([lambda i=i: learn(i, stores[i]) for i in range(N)], LIMIT_SECONDS)
     assert order == list(range(N)) * ROUNDS
+    assert spy.pushed_by == [10 + index for index in range(N)] * ROUNDS
 
 
 def test_all_actors_see_the_same_snapshot_in_a_round():
@@ -185,6 +187,68 @@ def test_refused_gradient_takes_its_turn_too():
     assert first.pull()[:2] == (1, FRAMES)
 
 
+# Between rounds.
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_round_end_is_told_once_between_rounds_while_no_actor_works(seed):
+    store, works, lock = shared_parameters(), [0], threading.Lock()
+    ends = []
+
+    def note():
+        with lock:
+            ends.append((works[0], store.pull().version))
+
+    stores = take_turns(store, N, threading.Event(), at_round_end=note)
+
+    def learn(index):
+        delay = random_delay(100 * seed + index)
+        for _ in range(ROUNDS):
+            snapshot = stores[index].pull()
+            with lock:
+                works[0] += 1
+            delay()
+            with lock:
+                works[0] -= 1
+            stores[index].push(gradient(index, snapshot.params), FRAMES, snapshot.version)
+            delay()
+
+    run_in_threads([lambda i=i: learn(i) for i in range(N)], LIMIT_SECONDS)
+    # All have pushed their gradients, and none has begun the next round.
+    assert ends == [(0, N * r) for r in range(1, ROUNDS + 1)]
+
+
+def test_no_actor_begins_the_next_round_before_the_end_of_the_last_is_told():
+    entered, release = threading.Event(), threading.Event()
+
+    def wait():
+        entered.set()
+        assert release.wait(LIMIT_SECONDS)
+
+    store = shared_parameters()
+    first, second = take_turns(store, 2, threading.Event(), at_round_end=wait)
+    first.push(np.float32(1), FRAMES, 0)
+    assert not entered.is_set()
+    pull, push = Call(first.pull), Call(lambda: second.push(np.float32(1), FRAMES, 0))
+    assert entered.wait(LIMIT_SECONDS)
+    assert not pull.returns_within(0.25)
+    release.set()
+    assert pull.returns_within(LIMIT_SECONDS)
+    assert push.returns_within(LIMIT_SECONDS)
+    assert pull.answer.version == 2
+
+
+def test_pushes_out_of_turn_end_no_round():
+    ends, stop_event = [], threading.Event()
+    stores = take_turns(
+        shared_parameters(), 2, stop_event, at_round_end=lambda: ends.append("round")
+    )
+    stop_event.set()
+    for version, index in enumerate((1, 0, 0, 1)):
+        stores[index].push(np.float32(1), FRAMES, version)
+    assert ends == []
+
+
 # What it is for: the same parameters to the last bit.
 
 
@@ -239,10 +303,10 @@ class Bench:
             delay()
             self.on_step(index, t)
 
-        def act(snapshot, timestep, core_state, key):
+        def act(snapshot, exploration, timestep, core_state, key):
             return np.zeros(B, np.int32), core_state, key
 
-        def compute_gradients(snapshot, trajectory):
+        def compute_gradients(snapshot, exploration, trajectory):
             delay()
             scale = np.float32(trajectory.rewards.sum() / 10)
             return scale * gradient(index, snapshot.params), None
@@ -256,6 +320,7 @@ class Bench:
             environments=environments,
             store=store,
             key=0,
+            explore=lambda num_frames: None,
             unroll_length=T,
             total_frames=total_frames,
             report=self.reports[index].append,

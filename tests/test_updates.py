@@ -6,14 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.agents import make_a3c
+from a3cjax.agents import make_a3c, make_one_step_q
 from a3cjax.optimizers import linear_annealing, make_optimizer
-from a3cjax.types import LearnerState, ObservationStatistics, Snapshot, TimeStep
+from a3cjax.types import (
+    Constants,
+    Exploration,
+    LearnerState,
+    ObservationStatistics,
+    Snapshot,
+    TimeStep,
+)
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 from tests.tabular import make_tabular_network, random_tables, random_trajectory
 
 T, B, A = 4, 3, 2
 NUM_STATES = (T + 1) * B
+EXPLORATION = Exploration(np.full(B, 0.5, np.float32), np.float32(2.0))
 
 
 def counting(function):
@@ -31,9 +39,27 @@ def make_agent():
     return make_a3c(make_tabular_network())
 
 
-def make_snapshot(seed=0, version=0, statistics=None):
+def make_q_agent():
+    """One-step Q-learning of a table, the logits of `random_tables`."""
+    network = make_tabular_network()
+
+    def apply(params, *arguments):
+        output, core_state = network.apply(params, *arguments)
+        return output.policy.logits, core_state
+
+    return make_one_step_q(network._replace(apply=apply))
+
+
+def make_snapshot(seed=0, version=0, statistics=None, target_seed=None):
     params = jax.tree.map(jnp.asarray, random_tables(seed, NUM_STATES, A))
-    return Snapshot(version, 80 * version, params, statistics)
+    target_params = None
+    if target_seed is not None:
+        target_params = jax.tree.map(jnp.asarray, random_tables(target_seed, NUM_STATES, A))
+    return Snapshot(version, 80 * version, params, statistics, target_params)
+
+
+def constants_of(snapshot):
+    return Constants(snapshot.statistics, snapshot.target_params, EXPLORATION)
 
 
 def make_timestep(seed=0):
@@ -48,8 +74,10 @@ def make_timestep(seed=0):
 
 def test_compute_gradients_is_the_gradient_of_the_agents_loss():
     agent, snapshot, trajectory = make_agent(), make_snapshot(), random_trajectory(0, T, B, A)
-    grads, metrics = make_compute_gradients(agent)(snapshot, trajectory)
-    expected, loss_metrics = jax.grad(agent.loss, has_aux=True)(snapshot.params, None, trajectory)
+    grads, metrics = make_compute_gradients(agent)(snapshot, EXPLORATION, trajectory)
+    expected, loss_metrics = jax.grad(agent.loss, has_aux=True)(
+        snapshot.params, constants_of(snapshot), trajectory
+    )
     chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-7)
     chex.assert_trees_all_equal_shapes_and_dtypes(grads, snapshot.params)
     chex.assert_trees_all_close(metrics.parts, loss_metrics, rtol=1e-5)
@@ -57,7 +85,7 @@ def test_compute_gradients_is_the_gradient_of_the_agents_loss():
 
 def test_grad_norm_is_the_euclidean_norm_of_all_gradients():
     grads, metrics = make_compute_gradients(make_agent())(
-        make_snapshot(), random_trajectory(0, T, B, A)
+        make_snapshot(), EXPLORATION, random_trajectory(0, T, B, A)
     )
     flat = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(grads)])
     np.testing.assert_allclose(metrics.grad_norm, np.linalg.norm(flat), rtol=1e-5)
@@ -67,11 +95,43 @@ def test_statistics_of_the_snapshot_reach_the_loss():
     agent, trajectory = make_agent(), random_trajectory(0, T, B, A)
     statistics = ObservationStatistics(mean=np.zeros(()), scale=np.array(2.0, np.float32))
     snapshot = make_snapshot(statistics=statistics)
-    grads, _ = make_compute_gradients(agent)(snapshot, trajectory)
+    grads, _ = make_compute_gradients(agent)(snapshot, EXPLORATION, trajectory)
     expected, _ = jax.jit(jax.grad(agent.loss, has_aux=True))(
-        snapshot.params, statistics, trajectory
+        snapshot.params, constants_of(snapshot), trajectory
     )
     chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-7)
+    plain, _ = make_compute_gradients(agent)(make_snapshot(), EXPLORATION, trajectory)
+    assert np.any(np.abs(grads["logits"] - plain["logits"]) > 1e-3)
+
+
+def test_target_parameters_of_the_snapshot_reach_the_loss():
+    agent, trajectory = make_q_agent(), random_trajectory(0, T, B, A)
+    compute_gradients = make_compute_gradients(agent)
+    snapshot = make_snapshot(target_seed=1)
+    grads, _ = compute_gradients(snapshot, EXPLORATION, trajectory)
+    expected, _ = jax.grad(agent.loss, has_aux=True)(
+        snapshot.params, constants_of(snapshot), trajectory
+    )
+    chex.assert_trees_all_close(grads, expected, rtol=1e-5, atol=1e-7)
+    other, _ = compute_gradients(make_snapshot(target_seed=2), EXPLORATION, trajectory)
+    assert np.any(np.abs(grads["logits"] - other["logits"]) > 1e-3)
+
+
+def test_exploration_reaches_loss_and_actions():
+    agent, trajectory, snapshot = make_agent(), random_trajectory(0, T, B, A), make_snapshot()
+    compute_gradients = make_compute_gradients(agent)
+    grads = [
+        compute_gradients(snapshot, EXPLORATION._replace(entropy_factor=factor), trajectory)[0]
+        for factor in (np.float32(0.0), np.float32(50.0))
+    ]
+    assert np.any(np.abs(grads[0]["logits"] - grads[1]["logits"]) > 1e-3)
+    # ε = 0 takes the best action at every key; ε = 1 does not.
+    act, timestep = make_act(make_q_agent()), make_timestep()
+    best = np.argmax(snapshot.params["logits"][timestep.observation], axis=-1)
+    for epsilon, always_best in ((0.0, True), (1.0, False)):
+        exploration = Exploration(np.full(B, epsilon, np.float32), np.float32(1.0))
+        actions = [act(snapshot, exploration, timestep, (), jax.random.key(i))[0] for i in range(9)]
+        assert np.all(np.stack(actions) == best[None]) == always_best
 
 
 def test_compute_gradients_compiles_once_for_all_snapshots_and_trajectories():
@@ -79,7 +139,10 @@ def test_compute_gradients_compiles_once_for_all_snapshots_and_trajectories():
     loss, traces = counting(agent.loss)
     compute_gradients = make_compute_gradients(agent._replace(loss=loss))
     for version in range(3):  # a new version is no new program
-        compute_gradients(make_snapshot(version, version), random_trajectory(version, T, B, A))
+        exploration = EXPLORATION._replace(entropy_factor=np.float32(version))
+        compute_gradients(
+            make_snapshot(version, version), exploration, random_trajectory(version, T, B, A)
+        )
     assert len(traces) == 1
 
 
@@ -90,10 +153,20 @@ def test_act_is_the_agents_and_compiles_once():
     key = jax.random.key(0)
     for version in range(3):
         snapshot, timestep = make_snapshot(version, version), make_timestep(version)
-        actual = act(snapshot, timestep, (), key)
-        expected = agent.act(snapshot.params, snapshot.statistics, timestep, (), key)
+        actual = act(snapshot, EXPLORATION, timestep, (), key)
+        expected = agent.act(snapshot.params, constants_of(snapshot), timestep, (), key)
         chex.assert_trees_all_equal(actual, expected)
         key = actual[2]
+    assert len(traces) == 1
+
+
+def test_new_target_parameters_are_no_new_program_for_acting():
+    agent = make_q_agent()
+    counted, traces = counting(agent.act)
+    act = make_act(agent._replace(act=counted))
+    for target_seed in (None, 1):
+        snapshot = make_snapshot(target_seed=target_seed)
+        act(snapshot, EXPLORATION, make_timestep(), (), jax.random.key(0))
     assert len(traces) == 1
 
 
@@ -135,6 +208,15 @@ def test_apply_gradients_leaves_the_old_state_to_those_who_hold_it():
     assert np.all(new_state.params["values"] != state.params["values"])
 
 
+def test_apply_gradients_hands_on_the_very_target_parameters():
+    # As an output of the compiled program they would be copied at every update.
+    optimizer, state = make_learner()
+    target_params = make_snapshot(seed=1).params
+    state = state._replace(target_params=target_params)
+    new_state, _ = make_apply_gradients(optimizer)(state, state.params, 0)
+    assert new_state.target_params is target_params
+
+
 def test_apply_gradients_compiles_once_for_all_numbers_of_frames():
     optimizer, state = make_learner()
     update, traces = counting(optimizer.update)
@@ -148,9 +230,10 @@ def test_following_the_gradient_lowers_the_value_loss():
     agent, trajectory, snapshot = make_agent(), random_trajectory(0, T, B, A), make_snapshot()
     compute_gradients = make_compute_gradients(agent)
     optimizer, state = make_learner()
-    grads, before = compute_gradients(snapshot, trajectory)
+    grads, before = compute_gradients(snapshot, EXPLORATION, trajectory)
     state, _ = make_apply_gradients(optimizer)(state, grads, 50)
-    _, after = compute_gradients(snapshot._replace(params=state.params), trajectory)
+    snapshot = snapshot._replace(params=state.params)
+    _, after = compute_gradients(snapshot, EXPLORATION, trajectory)
     assert after.parts.value_loss < before.parts.value_loss
 
 
@@ -172,5 +255,6 @@ def test_a_loss_that_is_not_finite_has_no_finite_gradient():
         value, metrics = agent.loss(*arguments)
         return value + jax.lax.stop_gradient(jnp.inf), metrics
 
-    grads, _ = make_compute_gradients(agent._replace(loss=loss))(make_snapshot(), trajectory)
+    compute_gradients = make_compute_gradients(agent._replace(loss=loss))
+    grads, _ = compute_gradients(make_snapshot(), EXPLORATION, trajectory)
     assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(grads))

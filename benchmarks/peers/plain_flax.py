@@ -13,7 +13,7 @@ import numpy as np
 from arguments import make_parser
 from flax import linen as nn
 
-from a3cjax import builders, networks, provenance, vector_envs
+from a3cjax import builders, networks, provenance, spaces
 from a3cjax.config import Config
 from a3cjax.measuring import Training
 from a3cjax.placement import Place
@@ -46,7 +46,7 @@ def main() -> None:
     arguments = make_parser(__doc__).parse_args()
     num_actors = provenance.available_cores()
     networks._TORSOS["atari"] = (PlainTorso, 256)
-    vector_envs.frames_to_blocks = frames_to_nhwc
+    spaces.frames_to_blocks = frames_to_nhwc
     builders.place_actors = share_default_device
     config = Config(
         num_actors=num_actors,
