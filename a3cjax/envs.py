@@ -118,20 +118,22 @@ def make_pool(
         options = dict(_PROTOCOLS[protocol])
         if is_evaluation:
             options["episodic_life"] = False
-    if "use_combined_action" in _envpool_fields(env_id):  # ViZDoom: buttons are not continuous
-        options["use_combined_action"] = True
+    is_vizdoom = "use_combined_action" in _envpool_fields(env_id)
+    if is_vizdoom:
+        options["use_combined_action"] = True  # buttons are pressed or not
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Gymnasium on float64 space bounds
         spec = envpool.make_spec(env_id, **options)
         _check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
-        return envpool.make(
-            env_id,
-            env_type="gymnasium",
-            num_envs=num_envs,
-            num_threads=num_threads,
-            seed=seed,
-            **options,
-        )
+        make = functools.partial(envpool.make, env_id, env_type="gymnasium", seed=seed, **options)
+        if is_vizdoom and num_envs > 1:
+            # Its processes race for files that the first one writes in the working directory:
+            # where they were missing, half of the pools hung or crashed.
+            first = make(num_envs=1, num_threads=1)
+            first.reset()
+            first.close()
+            del first
+        return make(num_envs=num_envs, num_threads=num_threads)
 
 
 def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> VectorEnvironments:
