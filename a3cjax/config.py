@@ -217,8 +217,12 @@ def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
             raise ConfigError(
                 f"{name} must be {old}, as in the run to resume, got {changes[name]}."
             )
-    own = {"resume": run_dir, "run_dir": run_dir}
-    return make_config({**dataclasses.asdict(config), **changes, **own})
+    settings = {**dataclasses.asdict(config), "resume": run_dir, "run_dir": run_dir}
+    total_frames = changes.get("total_frames")
+    if config.exploration_frames is not None and isinstance(total_frames, int):
+        # A run may be made shorter than the line of ε was to be.
+        settings["exploration_frames"] = max(1, min(config.exploration_frames, total_frames))
+    return make_config(settings | changes)
 
 
 def check_override(argument: str, presets: Collection[str]) -> None:

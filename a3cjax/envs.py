@@ -40,6 +40,9 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
 }
 PROTOCOL_NAMES = tuple(_PROTOCOLS)
 
+# They wait for opponents, or crash the process.
+_SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
+
 
 def make_environments(
     env: str,
@@ -72,6 +75,8 @@ def make_environments(
     if env.startswith(GYMNASIUM_PREFIX):
         return _make_gymnasium(env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount)
     env_id = resolve_envpool_id(env)
+    if env_id in _SEVERAL_PLAYERS:
+        raise ConfigError(f"env must have a single player, got {env}.")
     try:
         envs = make_pool(
             env_id,

@@ -22,7 +22,7 @@ from a3cjax.config import Config, ConfigError, load_config, resume_config
 from a3cjax.evaluation import BEST, Evaluation, evaluate_run, load_agent, load_checkpoint
 from a3cjax.journal import BadUpdatesError
 from a3cjax.metrics import EpisodeRow
-from a3cjax.run_folder import make_run_dir
+from a3cjax.run_folder import make_run_dir, write_config
 from a3cjax.supervisor import StallError, Supervisor
 from a3cjax.training import train
 from a3cjax.vector_envs import Episode, VectorEnvironments
@@ -322,7 +322,8 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
     run_dir, is_joining, join = tmp_path / "run", threading.Event(), Supervisor.join
 
     def tell_and_join(self, seconds):
-        is_joining.set()
+        if actor_threads():  # the random play before is joined, too
+            is_joining.set()
         join(self, seconds)
 
     def interrupt_after_two_checkpoints(actor, num_steps):
@@ -591,13 +592,13 @@ def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
 
     watch_steps(monkeypatch, get_stuck)
     monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
-    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2, stall_timeout_seconds=2.0)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2, stall_timeout_seconds=5.0)
     with pytest.raises(BaseExceptionGroup) as caught:
         train(config)
     release.set()
     stall = caught.value.exceptions[0]
     assert isinstance(stall, StallError)
-    assert "no progress for 2 s: actor-learner-1\n" in str(stall)
+    assert "no progress for 5 s: actor-learner-1\n" in str(stall)
     assert "in get_stuck" in str(stall)
     assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 2
 
@@ -808,3 +809,10 @@ def test_deterministic_run_goes_on_with_as_many_actors(tmp_path):
     train(config.replace(eval_episodes=0))
     with pytest.raises(ConfigError, match=r"^num_actors must be 2, as in the run to resume, got 3"):
         resume(tmp_path / "run", num_actors=3)
+
+
+def test_run_may_be_made_shorter_than_its_exploration_was_to_be(finished, tmp_path):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    config = load_config(finished.run_dir)
+    write_config(config.replace(total_frames=10**6, exploration_frames=10**6), tmp_path / "run")
+    assert resume(tmp_path / "run", total_frames=1700).num_frames >= 1700
