@@ -155,10 +155,13 @@ class ActorLearner:
 
     def _update(self, snapshot: Snapshot, pull_seconds: float, stop_event: threading.Event) -> None:
         exploration = self._explore(snapshot.num_frames)
-        trajectory, act_seconds, env_seconds = self._unroll(snapshot, exploration, stop_event)
-        if trajectory is None:
+        timesteps, actions, core_state, act_seconds, env_seconds = self._unroll(
+            snapshot, exploration, stop_event
+        )
+        if stop_event.is_set():
             return
         began = self._clock()
+        trajectory = stack(timesteps, actions, core_state)
         num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
         if self._unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
@@ -194,12 +197,13 @@ class ActorLearner:
 
     def _unroll(
         self, snapshot: Snapshot, exploration: Exploration, stop_event: threading.Event
-    ) -> tuple[Trajectory | None, float, float]:
+    ) -> tuple[list[TimeStep], list[np.ndarray], CoreState, float, float]:
         """Acts for T steps, or whole episodes; the last timestep is kept and starts the next.
 
         Returns:
-          The trajectory, and seconds spent acting and in the environments. None if it was
-          asked to stop.
+          T + 1 timesteps, T actions (T + 1 of an agent that acts ahead), the core state before
+          them, seconds spent acting and in the environments. Fewer steps if it was asked to
+          stop.
         """
         act_seconds = env_seconds = 0.0
         plays_episodes = self._unroll_length is None
@@ -210,7 +214,7 @@ class ActorLearner:
         has_ended = np.zeros(self._environments.num_envs, bool)
         while not (has_ended.all() if plays_episodes else len(actions) == self._unroll_length):
             if stop_event.is_set():
-                return None, act_seconds, env_seconds
+                return timesteps, actions, core_state, act_seconds, env_seconds
             began = self._clock()
             decision = self._ahead or self._decide(snapshot, exploration, timesteps[-1])
             self._ahead = None
@@ -227,7 +231,7 @@ class ActorLearner:
             self._ahead = self._decide(snapshot, exploration, timesteps[-1])
             actions.append(self._ahead.action)
             act_seconds += self._clock() - began
-        return stack(timesteps, actions, core_state), act_seconds, env_seconds
+        return timesteps, actions, core_state, act_seconds, env_seconds
 
     def _decide(
         self, snapshot: Snapshot, exploration: Exploration, timestep: TimeStep
