@@ -5,6 +5,7 @@ import difflib
 import functools
 import importlib
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import envpool
@@ -90,14 +91,15 @@ def make_environments(
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
     # Frames are what games show. Elsewhere frame_skip counts steps of a physics integrator, and
     # results on MuJoCo and dm_control are told in steps of the agent.
-    shows_frames = envs.single_observation_space.dtype == np.uint8
-    environments = VectorEnvironments(
-        env_id,
-        envs,
-        discount=discount,
-        frames_per_step=_envpool_fields(env_id).get("frame_skip", 1) if shows_frames else 1,
-        is_atari=_is_atari(env_id),
-    )
+    with _without_warnings_on_bounds():
+        shows_frames = envs.single_observation_space.dtype == np.uint8
+        environments = VectorEnvironments(
+            env_id,
+            envs,
+            discount=discount,
+            frames_per_step=_envpool_fields(env_id).get("frame_skip", 1) if shows_frames else 1,
+            is_atari=_is_atari(env_id),
+        )
     if environments.num_envs != num_envs:  # an observation for each player
         environments.close()
         raise ConfigError(f"env must have a single player, got {env}.")
@@ -126,8 +128,7 @@ def make_pool(
     is_vizdoom = "use_combined_action" in _envpool_fields(env_id)
     if is_vizdoom:
         options["use_combined_action"] = True  # buttons are pressed or not
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Gymnasium on float64 space bounds
+    with _without_warnings_on_bounds():
         spec = envpool.make_spec(env_id, **options)
         _check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
         make = functools.partial(envpool.make, env_id, env_type="gymnasium", seed=seed, **options)
@@ -221,6 +222,13 @@ def _is_atari(env_id: str) -> bool:
 
 @functools.cache
 def _envpool_fields(env_id: str) -> dict[str, Any]:
+    with _without_warnings_on_bounds():
+        return envpool.make_spec(env_id).config._asdict()
+
+
+@contextlib.contextmanager
+def _without_warnings_on_bounds() -> Iterator[None]:
+    """Gymnasium warns where a space's bounds are float64, as many of envpool's are."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        return envpool.make_spec(env_id).config._asdict()
+        yield

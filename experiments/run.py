@@ -6,6 +6,7 @@ line says which), 130 or 143 stopped by SIGINT or SIGTERM after saving.
 
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any, NoReturn, cast
@@ -34,6 +35,10 @@ def main(settings: DictConfig) -> None:
         summary = train(make_config(values) if values["resume"] is None else resumed(values))
     except ConfigError as error:
         refuse(error)
+    except KeyboardInterrupt:
+        # The second signal. At once: threads still compute, and Python's own way out would pull
+        # the interpreter away from under them.
+        os._exit(128 + signal.SIGINT)
     except Exception as failure:
         reason = find_write_failure(failure)
         if reason is None:

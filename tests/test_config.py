@@ -398,6 +398,17 @@ def test_paper_preset_has_the_values_of_the_paper():
     )
 
 
+def test_paper_mujoco_preset_differs_from_the_papers_by_section_9():
+    paper = dataclasses.asdict(compose("preset=paper"))
+    mujoco = dataclasses.asdict(compose("preset=paper_mujoco"))
+    assert {name: value for name, value in mujoco.items() if paper[name] != value} == {
+        "total_frames": 10_000_000,  # our choice
+        "network": "mujoco_lstm",
+        "unroll_length": "episode",
+        "entropy_cost": 1e-4,
+    }
+
+
 @pytest.mark.parametrize(
     "path", sorted((CONF / "preset").glob("*.yaml")), ids=lambda path: path.stem
 )

@@ -2,6 +2,8 @@ import functools
 import itertools
 import re
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import envpool
 import gymnasium
@@ -13,10 +15,7 @@ from hypothesis import strategies as st
 from a3cjax import builders
 from a3cjax.config import Config, ConfigError
 from a3cjax.convolutions import frames_to_blocks
-from a3cjax.envs import (
-    make_environments,
-    resolve_envpool_id,
-)
+from a3cjax.envs import make_environments, resolve_envpool_id
 from a3cjax.vector_envs import AnswerError, Episode, VectorEnvironments
 from tests.fakes import DISCOUNT, PoolStep, ScriptedPool
 
@@ -33,6 +32,12 @@ def play(environments, num_steps, actions=None):
     if actions is None:
         actions = itertools.repeat(np.zeros(environments.num_envs, np.int32))
     return [environments.step(action) for action, _ in zip(actions, range(num_steps), strict=False)]
+
+
+def play_randomly(environments, num_steps):
+    """The timesteps after each of `num_steps` random steps."""
+    generator = np.random.default_rng(0)
+    return [environments.step(environments.sample_actions(generator)) for _ in range(num_steps)]
 
 
 def column(timesteps, field):
@@ -197,17 +202,23 @@ BYTES_LAST = gymnasium.spaces.Box(0, 255, (8, 12, 3), np.uint8)
 NUMBERS = gymnasium.spaces.Box(-1, 1, (2, 3), np.float64)
 SHORT_NUMBERS = gymnasium.spaces.Box(-1, 1, (2, 3), np.float32)
 STATES = gymnasium.spaces.Discrete(5)
+PARTS = gymnasium.spaces.Dict({"one": NUMBERS, "more": gymnasium.spaces.Dict({"b": BYTES_LAST})})
 
 
-def numbered(space):
+def numbered(space) -> Callable[[int], Any]:
     """Observation t of a space: values that are all different, and different at each t."""
+    if isinstance(space, gymnasium.spaces.Dict):
+        parts = {key: numbered(part) for key, part in space.spaces.items()}
+        return lambda t: {key: part(t) for key, part in parts.items()}
     if isinstance(space, gymnasium.spaces.Discrete):
         return lambda t: t % int(space.n)
     size = int(np.prod(space.shape))
     return lambda t: ((np.arange(size) + 7 * t) % 251).reshape(space.shape)
 
 
-@pytest.mark.parametrize("space", [BYTES, BYTES_LAST, NUMBERS, SHORT_NUMBERS, STATES], ids=str)
+@pytest.mark.parametrize(
+    "space", [BYTES, BYTES_LAST, NUMBERS, SHORT_NUMBERS, STATES, PARTS], ids=str
+)
 def test_observations_stay_as_they_were(space):
     pool = ScriptedPool(
         [PoolStep([0.0, 0.0])] * 3,
@@ -256,6 +267,42 @@ def test_numbers_become_float32():
     np.testing.assert_array_equal(timestep.observation[0], [[0, 1, 2], [3, 4, 5]])
 
 
+def test_dicts_become_vectors_of_their_leaves_in_the_order_of_sorted_keys():
+    pool = ScriptedPool(
+        [PoolStep([0.0, 0.0])],
+        num_envs=2,
+        observation_space=PARTS,
+        make_observation=numbered(PARTS),
+    )
+    environments = behind(pool)
+    assert environments.num_envs == 2
+    spec = environments.spec
+    assert (spec.observation_shape, spec.observation_dtype) == ((2 * 4 * 3 * 12 + 6,), np.float32)
+    assert not spec.is_image
+    assert not spec.is_one_hot
+    for t, timestep in enumerate([environments.reset(), *play(environments, 1)]):
+        parts = numbered(PARTS)(t)
+        expected = np.concatenate([parts["more"]["b"].ravel(), parts["one"].ravel()])
+        np.testing.assert_array_equal(timestep.observation, [expected, expected])
+
+
+def test_part_of_a_dict_that_is_not_finite_is_named():
+    space = gymnasium.spaces.Dict({"a": NUMBERS, "b": gymnasium.spaces.Dict({"c": NUMBERS})})
+    good, bad = np.zeros((2, 3)), np.full((2, 3), np.nan)
+
+    def observe(t):
+        return {"a": good, "b": {"c": bad if t == 1 else good}}
+
+    environments = behind(
+        ScriptedPool([PoolStep([0.0])], observation_space=space, make_observation=observe)
+    )
+    with pytest.raises(
+        AnswerError,
+        match=r"^observations\['b'\]\['c'\] must be finite, got nan in step\(\) of Scripted \(",
+    ):
+        play(environments, 1)
+
+
 def test_spec_tells_images_from_vectors():
     image = behind(
         ScriptedPool([], observation_space=BYTES, make_observation=numbered(BYTES), num_actions=6),
@@ -276,6 +323,40 @@ def test_actions_reach_the_pool_and_close_closes_it():
     np.testing.assert_array_equal(pool.actions, [[2, 1]])
     environments.close()
     assert pool.is_closed
+
+
+# Continuous actions.
+
+TORQUES = gymnasium.spaces.Box(np.array([-1.0, -np.inf]), np.array([0.5, np.inf]), dtype=np.float64)
+
+
+def test_continuous_actions_are_clipped_to_their_bounds_in_the_dtype_of_the_space():
+    pool = ScriptedPool([PoolStep([0.0] * 3)], num_envs=3, action_space=TORQUES)
+    environments = behind(pool)
+    actions = np.array([[-9, -9], [0.25, 0.25], [9, 9]], np.float32)
+    environments.step(actions)
+    assert pool.actions[0].dtype == np.float64
+    np.testing.assert_array_equal(pool.actions[0], [[-1, -9], [0.25, 0.25], [0.5, 9]])
+    np.testing.assert_array_equal(actions[[0, 2]], [[-9, -9], [9, 9]])  # the agent's own
+
+
+def test_spec_counts_the_dimensions_of_continuous_actions():
+    continuous = behind(ScriptedPool([], action_space=TORQUES)).spec
+    assert (continuous.is_continuous, continuous.num_actions) == (True, 2)
+    discrete = behind(ScriptedPool([], num_actions=6)).spec
+    assert (discrete.is_continuous, discrete.num_actions) == (False, 6)
+
+
+def test_sampled_actions_are_one_for_each_environment():
+    generator = np.random.default_rng(0)
+    discrete = behind(ScriptedPool([], num_envs=50, num_actions=3)).sample_actions(generator)
+    assert (discrete.shape, discrete.dtype) == ((50,), np.int32)
+    assert set(discrete) == {0, 1, 2}
+    continuous = behind(ScriptedPool([], num_envs=50, action_space=TORQUES))
+    actions = continuous.sample_actions(generator)
+    assert (actions.shape, actions.dtype) == ((50, 2), np.float32)
+    assert -1 <= actions[:, 0].min() < actions[:, 0].max() <= 0.5
+    assert len(np.unique(actions)) == 100
 
 
 # Environments that misbehave.
@@ -637,6 +718,34 @@ def test_frozen_lake_is_one_hot():
     np.testing.assert_array_equal(seen, np.arange(16) == states.reshape(60, 2, 1))
 
 
+@pytest.mark.parametrize(
+    ("env", "num_states", "num_actions"), [("FrozenLake", 16, 4), ("Taxi", 500, 6)]
+)
+def test_states_are_one_hot_in_the_size_of_their_number(env, num_states, num_actions):
+    environments = make_environments(env, num_envs=3, seed=4, discount=DISCOUNT)
+    spec = environments.spec
+    assert (spec.observation_shape, spec.num_actions) == ((num_states,), num_actions)
+    assert spec.is_one_hot
+    seen = column(play_randomly(environments, 30), "observation")
+    environments.close()
+    assert seen.dtype == np.float32
+    assert set(np.unique(seen)) == {0, 1}
+    np.testing.assert_array_equal(seen.sum(axis=-1), 1)
+
+
+def test_cliff_sends_back_to_the_start_until_the_goal_is_reached():
+    environments = make_environments("CliffWalking", num_envs=1, seed=4, discount=DISCOUNT)
+    up, right, down = ([np.array([action], np.int32)] for action in (0, 1, 2))
+    assert environments.reset().observation.argmax() == 36  # bottom left of 4 × 12
+    (fallen,) = play(environments, 1, right)
+    assert (fallen.observation.argmax(), fallen.reward[0]) == (36, -100)
+    assert fallen.discount[0] == np.float32(DISCOUNT)
+    timesteps = play(environments, 13, up + 11 * right + down)
+    environments.close()
+    np.testing.assert_array_equal(np.flatnonzero(column(timesteps, "discount") == 0), [12])
+    assert environments.pop_episodes() == [Episode(0, -113.0, 14)]
+
+
 @pytest.mark.parametrize("env", ["Catch", "CartPole", "FrozenLake", "gymnasium:CartPole-v1"])
 def test_real_observations_are_fresh_arrays(env):
     environments = make_environments(env, num_envs=2, seed=2, discount=DISCOUNT)
@@ -646,6 +755,152 @@ def test_real_observations_are_fresh_arrays(env):
     environments.close()
     np.testing.assert_array_equal(first, copy)
     assert not any(np.shares_memory(a, b) for a, b in itertools.combinations([first, *later], 2))
+
+
+# Continuous control, real.
+
+
+@pytest.mark.parametrize(
+    ("env", "observation_shape", "num_actions"),
+    [
+        ("Pendulum", (3,), 1),
+        ("gymnasium:Pendulum-v1", (3,), 1),
+        ("InvertedPendulum", (4,), 1),
+        ("Hopper", (11,), 3),
+        ("HalfCheetah", (17,), 6),
+        ("WalkerWalk", (24,), 6),  # height 1, orientations 14, velocity 9
+    ],
+)
+def test_continuous_control_is_played(env, observation_shape, num_actions):
+    environments = make_environments(env, num_envs=2, seed=3, discount=DISCOUNT)
+    spec = environments.spec
+    assert (spec.observation_shape, spec.num_actions) == (observation_shape, num_actions)
+    assert spec.is_continuous
+    assert not any([spec.is_atari, spec.is_image, spec.is_one_hot])
+    # Agent steps, whatever the steps of the integrator.
+    assert spec.frames_per_step == 1
+    timesteps = play_randomly(environments, 20)
+    environments.close()
+    observations, rewards = column(timesteps, "observation"), column(timesteps, "reward")
+    assert (observations.dtype, rewards.dtype) == (np.float32, np.float32)
+    assert len(np.unique(observations.reshape(40, -1), axis=0)) == 40
+
+
+def test_what_lies_beyond_the_bounds_acts_like_the_bounds():
+    def rewards_of(scale):
+        environments = make_environments("HalfCheetah", num_envs=2, seed=3, discount=DISCOUNT)
+        actions = np.resize(np.array([1, -1, 1, 1, -1], np.float32), (30, 2, 6))
+        rewards = column(play(environments, 30, scale * actions), "reward")
+        environments.close()
+        return rewards
+
+    np.testing.assert_array_equal(rewards_of(1.0), rewards_of(70.0))
+    assert not np.array_equal(rewards_of(1.0), rewards_of(0.5))
+
+
+def test_dm_control_shows_what_the_pool_shows():
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 2, 6))
+    environments = make_environments("WalkerWalk", num_envs=2, seed=3, discount=DISCOUNT)
+    timesteps = play(environments, 20, actions)
+    environments.close()
+    pool = make_pool("WalkerWalk-v1", num_envs=2, seed=3)
+    pool.reset()
+    for timestep, action in zip(timesteps, actions, strict=True):
+        shown, reward, *_ = pool.step(action)
+        parts = [shown["height"][:, None], shown["orientations"], shown["velocity"]]
+        expected = np.concatenate(parts, axis=1).astype(np.float32)
+        np.testing.assert_array_equal(timestep.observation, expected)
+        np.testing.assert_array_equal(timestep.reward, reward)
+
+
+@pytest.mark.parametrize(
+    ("env", "limit"),
+    [
+        ("Pendulum", 200),
+        ("gymnasium:Pendulum-v1", 200),
+        ("HalfCheetah", 1000),
+        ("CartpoleBalance", 1000),
+        ("Taxi", 200),
+    ],
+)
+def test_time_limits_keep_the_discount(env, limit):
+    environments = make_environments(env, num_envs=1, seed=1, discount=DISCOUNT)
+    timesteps = play_randomly(environments, limit + 2)
+    environments.close()
+    is_first = column(timesteps, "is_first")[:, 0]
+    np.testing.assert_array_equal(np.flatnonzero(is_first), [limit])
+    np.testing.assert_array_equal(column(timesteps, "discount")[:limit], np.float32(DISCOUNT))
+    (episode,) = environments.pop_episodes()
+    assert episode.episode_length == limit
+    rewards = column(timesteps, "reward")[:limit].sum(dtype=float)
+    np.testing.assert_allclose(episode.episode_return, rewards, rtol=1e-5)
+
+
+def test_pole_that_falls_terminates():
+    environments = make_environments("InvertedPendulum", num_envs=2, seed=1, discount=DISCOUNT)
+    timesteps = play_randomly(environments, 60)
+    environments.close()
+    is_first, discounts = column(timesteps, "is_first"), column(timesteps, "discount")
+    assert is_first.any(axis=0).all()
+    np.testing.assert_array_equal(is_first[1:], discounts[:-1] == 0)
+
+
+# Games in colour, real.
+
+
+def test_continuous_actions_go_with_images():
+    environments = make_environments("CarRacing", num_envs=1, seed=1, discount=DISCOUNT)
+    spec = environments.spec
+    (timestep,) = play_randomly(environments, 1)
+    environments.close()
+    assert spec.is_image
+    assert spec.is_continuous
+    assert (spec.num_actions, spec.frames_per_step) == (3, 1)
+    assert timestep.observation.shape == (1, 24, 24, 48)  # 96×96 pixels, three colours
+    assert timestep.observation.dtype == np.uint8
+
+
+def test_procgen_is_played_in_colour():
+    try:
+        environments = make_environments("CoinrunEasy", num_envs=2, seed=1, discount=DISCOUNT)
+    except ConfigError as error:
+        if "Qt 5" not in str(error):
+            raise
+        pytest.skip("Qt 5 is not installed")
+    spec = environments.spec
+    timesteps = play_randomly(environments, 20)
+    environments.close()
+    assert (spec.observation_shape, spec.num_actions) == ((16, 16, 48), 15)  # 64×64 pixels
+    assert spec.is_image
+    assert not spec.is_atari
+    assert spec.frames_per_step == 1
+    assert len(np.unique(column(timesteps, "observation").reshape(40, -1), axis=0)) > 20
+
+
+def test_buttons_of_vizdoom_are_discrete_and_its_first_process_is_alone(monkeypatch):
+    made = []
+
+    class Doom(ScriptedPool):
+        """Real games would be processes, and would leave files in the working directory."""
+
+        def __init__(self, env_id, *, num_envs, use_combined_action, **_):
+            space = gymnasium.spaces.Box(0, 255, (12, 84, 84), np.uint8)
+            super().__init__(
+                [],
+                num_envs=num_envs,
+                observation_space=space,
+                make_observation=numbered(space),
+                num_actions=6,
+            )
+            made.append((env_id, num_envs, use_combined_action, self))
+            assert all(earlier.is_closed for *_, earlier in made[:-1])
+
+    monkeypatch.setattr(envpool, "make", Doom)
+    spec = make_environments("Basic", num_envs=3, seed=1, discount=DISCOUNT).spec
+    assert [args for *args, _ in made] == [["Basic-v1", 1, True], ["Basic-v1", 3, True]]
+    assert spec.observation_shape == (21, 21, 192)  # 84×84 pixels, four frames, three colours
+    assert (spec.is_image, spec.is_continuous, spec.is_atari) == (True, False, False)
+    assert (spec.num_actions, spec.frames_per_step) == (6, 4)
 
 
 # Seeds and options.
@@ -769,6 +1024,10 @@ def test_protocol_sets_the_options_of_atari(monkeypatch, protocol, is_evaluation
         ("Pong-v5", "Pong-v5"),
         ("CartPole", "CartPole-v1"),
         ("Catch", "Catch-v0"),
+        ("InvertedPendulum", "InvertedPendulum-v5"),
+        ("HalfCheetah", "HalfCheetah-v5"),
+        ("CartpoleBalance", "CartpoleBalance-v1"),
+        ("CliffWalking", "CliffWalking-v1"),
     ],
 )
 def test_names_are_completed_with_the_newest_version(env, env_id):
@@ -806,7 +1065,7 @@ def test_modules_that_cannot_be_imported_are_errors_of_one_line(tmp_path, monkey
     (tmp_path / "module_of_a_user.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     env = "gymnasium:module_of_a_user:Some-v0"
-    with pytest.raises(ConfigError, match=rf"^env must be .*, got {env}: \w+Error: ") as caught:
+    with pytest.raises(ConfigError, match=rf"^env must be .*, got {env}: \w+Error:") as caught:
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
     assert "\n" not in str(caught.value)
 
@@ -820,20 +1079,23 @@ def test_malformed_modules_are_errors_of_one_line(env_id):
 @pytest.mark.parametrize(
     ("env", "rule"),
     [
-        ("Pendulum-v1", "discrete actions"),
-        ("gymnasium:Pendulum-v1", "discrete actions"),
-        ("gymnasium:Blackjack-v1", "observations"),
+        ("gymnasium:Blackjack-v1", "observations"),  # a Tuple
+        ("TicTacToe-v1", "observations"),  # MultiBinary
+        ("MiniGrid-Empty-5x5-v0", "observations"),  # a Dict with Discrete leaves
+        ("JobShop-v0", "discrete actions or vectors of floats"),  # or whole numbers
+        ("SearchAndRescue-v0", "discrete actions or vectors of floats"),  # of several agents
     ],
 )
 def test_environments_of_another_kind_are_errors(env, rule):
     name = env.removeprefix("gymnasium:")
-    with pytest.raises(ConfigError, match=rf"^env must have .*{rule}, got .*{name}"):
+    with pytest.raises(ConfigError, match=rf"^env must have .*{rule}.*, got .*{name}"):
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
 
 
-def test_games_of_several_players_are_errors():
-    with pytest.raises(ConfigError, match=r"^env must have a single player, got Intersection"):
-        make_environments("IntersectionMultiAgent", num_envs=2, seed=0, discount=DISCOUNT)
+@pytest.mark.parametrize("env", ["IntersectionMultiAgent", "Cig", "MultiDuel-v1"])
+def test_games_of_several_players_are_errors(env):
+    with pytest.raises(ConfigError, match=rf"^env must have a single player, got {env}"):
+        make_environments(env, num_envs=2, seed=0, discount=DISCOUNT)
 
 
 @pytest.mark.parametrize("failure", [ImportError, RuntimeError])

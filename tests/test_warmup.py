@@ -113,6 +113,23 @@ def test_random_play_is_uniform_over_actions():
     assert len({tuple(row) for row in actions.T}) == 100
 
 
+def test_random_play_draws_restarts_and_then_an_action_a_step():
+    environments = FakeEnvironments(num_envs=3, num_actions=4)
+    play_randomly(environments, 5, np.random.default_rng(7))
+    generator = np.random.default_rng(7)
+    generator.integers(5, size=3)
+    expected = [generator.integers(4, size=3, dtype=np.int32) for _ in range(5)]
+    np.testing.assert_array_equal(environments.actions, expected)
+
+
+def test_random_play_takes_continuous_actions():
+    environments = FakeEnvironments(num_envs=3, num_actions=2, is_continuous=True)
+    play_randomly(environments, 5, np.random.default_rng(0))
+    actions = np.stack(environments.actions)
+    assert (actions.shape, actions.dtype) == ((5, 3, 2), np.float32)
+    assert len(np.unique(actions)) == 30
+
+
 def test_random_play_leaves_no_episodes_behind():
     environments = FakeEnvironments(episodes={2: [Episode(0, 1.0, 2)]})
     play_randomly(environments, 3, np.random.default_rng(0))
