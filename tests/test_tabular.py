@@ -1,6 +1,5 @@
 """Tables: one-step Q-learning with them is Watkins' own, and finds the values that are known."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import gymnasium
@@ -20,7 +19,7 @@ from a3cjax.types import Exploration, LearnerState, Trajectory
 from a3cjax.updates import make_apply_gradients, make_compute_gradients
 
 S, A = 6, 3
-LEARNING_RATE, DISCOUNT = 0.3, 0.9
+LEARNING_RATE, DISCOUNT = 0.3, 0.95
 
 
 # A matrix, step by step.
@@ -202,11 +201,9 @@ def test_frozen_lake_of_envpool_is_gymnasiums():
     expected = np.where(FROZEN_LAKE.is_terminal[:, None, None], 0.0, FROZEN_LAKE.probabilities)
     np.testing.assert_allclose(frequencies, expected, atol=0.13)
     np.testing.assert_array_equal(counts > 0, expected > 0)
-    # Games on the time limit are truncated, as Gymnasium's.
-    assert gymnasium.spec("FrozenLake-v1").max_episode_steps == 100
 
 
-def test_frozen_lake_cuts_games_after_100_steps():
+def test_frozen_lake_truncates_games_after_100_steps():
     environments = make_environments("FrozenLake", num_envs=64, seed=0, discount=0.9)
     policy = np.argmax(optimal_values(FROZEN_LAKE, 0.999), axis=-1).astype(np.int32)
     lengths, num_truncated, before = [], 0, environments.reset()
@@ -216,22 +213,18 @@ def test_frozen_lake_cuts_games_after_100_steps():
         lengths += [episode.episode_length for episode in environments.pop_episodes()]
         before = after
     environments.close()
-    assert max(lengths) == 100
+    assert max(lengths) == gymnasium.spec("FrozenLake-v1").max_episode_steps == 100
     # Those that end at the 100th step for another reason are few.
     assert 0 < num_truncated <= lengths.count(100) <= 1.2 * num_truncated + 2
 
 
-FROZEN_LAKE_SETTINGS = {
-    "env": "FrozenLake",
+# Many environments at once are quick. The learning rate is divided by their number: in the
+# 256 of FrozenLake below, every visit takes 4 / 256 of an error away, and 0 at last.
+SETTINGS = {
     "algorithm": "one_step_q",
     "network": "tabular",
-    "discount": 0.95,
-    "total_frames": 1_000_000,
-    "exploration_frames": 1_000_000,
+    "discount": DISCOUNT,
     "target_period_frames": 1000,
-    # 4 / 256 of the error for every visit, falling to zero.
-    "learning_rate": 4.0,
-    "envs_per_actor": 256,
     "num_actors": 2,
     "warmup_steps": 1,
     "deterministic": True,
@@ -243,17 +236,46 @@ FROZEN_LAKE_SETTINGS = {
 def learn(tmp_path, **settings):
     """The table that a run leaves, `[S, A]`, and the mean score of its games."""
     run_dir = tmp_path / "run"
-    summary = train(Config(run_dir=str(run_dir), **settings))
-    _, snapshot = load_agent(load_config(run_dir), Path(run_dir))
+    summary = train(Config(run_dir=str(run_dir), **SETTINGS, **settings))
+    _, snapshot = load_agent(load_config(run_dir), run_dir)
     (table,) = jax.tree.leaves(snapshot.params)
     return np.asarray(table), summary.evaluation.mean
 
 
+@pytest.mark.slow
 def test_one_step_q_finds_the_values_of_frozen_lake(tmp_path):
-    table, score = learn(tmp_path, **FROZEN_LAKE_SETTINGS)
-    expected = optimal_values(FROZEN_LAKE, 0.95)
+    table, score = learn(
+        tmp_path,
+        env="FrozenLake",
+        total_frames=1_000_000,
+        exploration_frames=1_000_000,
+        envs_per_actor=256,
+        learning_rate=4.0,
+    )
+    expected = optimal_values(FROZEN_LAKE, DISCOUNT)
     errors = np.abs(table - expected)[~FROZEN_LAKE.is_terminal]
     # Values go up to 0.72.
     assert np.max(errors) < 0.05
     # Wandering at random finds the goal in one game out of 70.
     assert score > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("env", "settings", "least"),
+    [
+        # Random play has a mean of -740, the best about 8.
+        ("Taxi", {"total_frames": 250_000, "envs_per_actor": 128, "learning_rate": 25.0}, 0.0),
+        # Random play has a mean of -49,000, the best is -13. With 0.05 of random actions whoever
+        # walks along the cliff falls now and then, which costs 100.
+        (
+            "CliffWalking",
+            {"total_frames": 100_000, "envs_per_actor": 64, "learning_rate": 4.0},
+            -80.0,
+        ),
+    ],
+)
+def test_tables_learn_to_drive_and_to_walk(tmp_path, env, settings, least):
+    half = settings["total_frames"] // 2
+    _, score = learn(tmp_path, env=env, exploration_frames=half, **settings)
+    assert score > least
