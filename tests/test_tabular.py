@@ -247,8 +247,8 @@ def test_one_step_q_finds_the_values_of_frozen_lake(tmp_path):
     table, score = learn(
         tmp_path,
         env="FrozenLake",
-        total_frames=1_000_000,
-        exploration_frames=1_000_000,
+        total_frames=600_000,
+        exploration_frames=600_000,
         envs_per_actor=256,
         learning_rate=4.0,
     )

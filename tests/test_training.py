@@ -776,6 +776,7 @@ def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path,
     assert len(lengths) > 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

@@ -52,6 +52,7 @@ def test_a3c_solves_catch(tmp_path):
     assert score >= 0.9
 
 
+@pytest.mark.slow
 def test_a3c_solves_cart_pole(tmp_path):
     # Random play balances for about 22 steps. The most is 500; Gymnasium calls 475 solved.
     score = learn(
@@ -68,7 +69,7 @@ def test_a3c_solves_cart_pole(tmp_path):
     assert score >= 475
 
 
-@pytest.mark.parametrize("core", ["gru", "lstm"])
+@pytest.mark.parametrize("core", [pytest.param("gru", marks=pytest.mark.slow), "lstm"])
 def test_memory_task_is_solved_by_recurrent_cores(tmp_path, core):
     score = learn(
         tmp_path,
@@ -80,6 +81,7 @@ def test_memory_task_is_solved_by_recurrent_cores(tmp_path, core):
     assert score >= 0.9
 
 
+@pytest.mark.slow
 def test_memory_task_is_not_solved_without_memory(tmp_path):
     score = learn(
         tmp_path,
