@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from a3cjax.agents import make_a3c
@@ -109,6 +109,7 @@ def test_values_at_truncations_and_at_the_end_matter_only_with_bootstrapping():
 
 
 @given(seed=seeds, reward=st.floats(width=32), discount=st.floats(width=32))
+@example(seed=0, reward=math.nan, discount=math.inf)
 def test_automatic_resets_count_for_nothing_whatever_numbers_stand_there(seed, reward, discount):
     params, trajectory = random_tables(seed, NUM_STATES, A), random_trajectory(seed, T, B, A)
     is_reset = trajectory.is_first[1:]

@@ -1,3 +1,4 @@
+import gc
 from pathlib import Path
 
 import jax
@@ -44,6 +45,16 @@ def assert_same(restored, checkpoint):
     ):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
+
+
+# Orbax leaves coroutines behind where reading fails; they must not fail some later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leftovers_end_here():
+    yield
+    gc.collect()
 
 
 @pytest.fixture

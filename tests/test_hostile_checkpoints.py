@@ -47,6 +47,16 @@ SOUND = {num_frames: make_checkpoint(num_frames) for num_frames in (OLD, NEW)}
 TEMPLATE = make_checkpoint(0)
 
 
+# Orbax leaves coroutines behind where reading fails; they must not fail some later test.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leftovers_end_here():
+    yield
+    gc.collect()
+
+
 @pytest.fixture(scope="module")
 def sound_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sound") / "checkpoints"

@@ -1,13 +1,14 @@
 """The laws of the Q methods: what their targets are made of, what is learned, how they act."""
 
 import inspect
+import math
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from a3cjax.agents import ALGORITHMS, make_n_step_q, make_one_step_q, make_one_step_sarsa
@@ -196,6 +197,7 @@ def test_targets_do_not_move_with_the_parameters(method):
 
 @every_method
 @given(seed=seeds, reward=st.floats(width=32), discount=st.floats(width=32))
+@example(seed=0, reward=math.nan, discount=math.inf)
 def test_automatic_resets_count_for_nothing_whatever_numbers_stand_there(
     method, seed, reward, discount
 ):

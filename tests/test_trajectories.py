@@ -206,7 +206,11 @@ def unroll(agent, params, environments, *, num_updates, unroll_length):
 
 
 class Wave(FakeEnvironments):
-    """Observations that tell little alone, and differ between environments."""
+    """Observations that tell little alone, and differ between environments; -5 after a reset."""
+
+    def reset(self):
+        first = super().reset()
+        return first._replace(observation=np.full_like(first.observation, -5.0))
 
     def timestep(self, t):
         phases = np.arange(self.num_envs, dtype=np.float32)[:, None]
