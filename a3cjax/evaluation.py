@@ -24,6 +24,7 @@ from a3cjax.checkpoints import Checkpoint, Checkpointer
 from a3cjax.config import Config, load_config
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.parameters import SharedParameters
+from a3cjax.placement import enter_background
 from a3cjax.types import Constants, LearnerState, Snapshot
 from a3cjax.vector_envs import Environments, EnvironmentSpec, Episode
 
@@ -163,6 +164,7 @@ def evaluate_agent(
 class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
+    That thread gives way to the actors: an evaluation takes longer, and learning does not.
     Results lie in `results` as (state, snapshot, evaluation), for the main thread.
     """
 
@@ -185,12 +187,17 @@ class Evaluator:
 
     def run(self, stop_event: threading.Event) -> None:
         """Evaluates whenever it is due, until it is asked to stop."""
+        device = enter_background()
         while not stop_event.wait(0.1):
             state, snapshot = self._store.read()
             if snapshot.num_frames - self._last_frames < self._period_frames:
                 continue
             self._last_frames = snapshot.num_frames
-            evaluation = self._evaluate(snapshot, stop_event.is_set)
+            evaluated = snapshot._replace(
+                params=jax.device_put(snapshot.params, device),
+                statistics=jax.device_put(snapshot.statistics, device),
+            )
+            evaluation = self._evaluate(evaluated, stop_event.is_set)
             if evaluation is not None:
                 self.results.put((state, snapshot, evaluation))
 

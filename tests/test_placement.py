@@ -1,4 +1,5 @@
 import os
+import sys
 import threading
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from a3cjax import placement
-from a3cjax.placement import Place, place_actors
+from a3cjax.placement import Place, enter_background, place_actors
 from a3cjax.provenance import cores_of_thread
 
 has_affinity = pytest.mark.skipif(not cores_of_thread(), reason="the system binds no threads")
@@ -124,3 +125,37 @@ def test_unbound_places_change_nothing():
     before = cores_of_thread()
     with Place(None).entered():
         assert cores_of_thread() == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities belong to whole processes")
+def test_a_thread_in_the_background_gives_way_with_all_that_it_starts():
+    placement._single_threaded_cpu.cache_clear()
+
+    def threads():
+        return {int(thread) for thread in os.listdir("/proc/self/task")}
+
+    seen = []
+    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def work():
+        before = threads()
+        device = enter_background()
+        jax.block_until_ready(jnp.matmul(*[jax.device_put(jnp.ones((64, 64)), device)] * 2))
+        started = threads() - before
+        assert started
+        for thread in {*started, threading.get_native_id()}:
+            seen.append(os.getpriority(os.PRIO_PROCESS, thread))
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    worker.join()
+    assert set(seen) == {max(own, placement.BACKGROUND_NICENESS)}
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities belong to whole processes")
+def test_a_thread_in_the_background_never_gains_priority(monkeypatch):
+    monkeypatch.setattr(placement, "BACKGROUND_NICENESS", -5)
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    enter_background()
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
