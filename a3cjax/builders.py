@@ -78,8 +78,12 @@ def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
     return batches
 
 
-def build_evaluation_environments(config: Config, num_envs: int) -> Environments:
+def build_evaluation_environments(
+    config: Config, num_envs: int, sticky_actions: float | None = None
+) -> Environments:
     """`num_envs` environments that play whole games, with seeds that training never uses.
+
+    `sticky_actions` is the probability of a repeated action, None for the protocol's.
 
     Raises:
       ConfigError: if there is no such environment, or its spaces are of another kind.
@@ -91,6 +95,7 @@ def build_evaluation_environments(config: Config, num_envs: int) -> Environments
         discount=config.discount,
         protocol=config.protocol,
         is_evaluation=True,
+        sticky_actions=sticky_actions,
         num_threads=available_cores(),
     )
 

@@ -53,6 +53,7 @@ def make_environments(
     discount: float,
     protocol: str = "paper",
     is_evaluation: bool = False,
+    sticky_actions: float | None = None,
     num_threads: int = 1,
 ) -> VectorEnvironments:
     """Makes a batch of environments.
@@ -65,15 +66,21 @@ def make_environments(
       discount: γ.
       protocol: of Atari games, `paper` or `machado`; others ignore it.
       is_evaluation: whole games, without an end at a lost life.
+      sticky_actions: of Atari games, the probability that a frame repeats the action of the
+        one before; None for the protocol's.
       num_threads: of the pool.
 
     Returns:
       The environments, already reset once.
 
     Raises:
-      ConfigError: if there is no such environment, or its spaces are of another kind.
+      ConfigError: if there is no such environment, its spaces are of another kind, or it has
+        no sticky actions.
     """
-    if env.startswith(GYMNASIUM_PREFIX):
+    is_gymnasium = env.startswith(GYMNASIUM_PREFIX)
+    if sticky_actions is not None and (is_gymnasium or not _is_atari(resolve_envpool_id(env))):
+        raise ConfigError(f"env must be an Atari game to have sticky actions, got {env}.")
+    if is_gymnasium:
         return _make_gymnasium(env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount)
     env_id = resolve_envpool_id(env)
     if env_id in _SEVERAL_PLAYERS:
@@ -85,6 +92,7 @@ def make_environments(
             seed=seed,
             protocol=protocol,
             is_evaluation=is_evaluation,
+            sticky_actions=sticky_actions,
             num_threads=num_threads,
         )
     except (ImportError, RuntimeError) as error:  # libraries or files that some games need
@@ -113,6 +121,7 @@ def make_pool(
     seed: int,
     protocol: str = "paper",
     is_evaluation: bool = False,
+    sticky_actions: float | None = None,
     num_threads: int = 1,
 ) -> Any:
     """envpool's own batch behind `make_environments`, not reset yet; arguments as there.
@@ -125,6 +134,8 @@ def make_pool(
         options = dict(_PROTOCOLS[protocol])
         if is_evaluation:
             options["episodic_life"] = False
+        if sticky_actions is not None:
+            options["repeat_action_probability"] = sticky_actions
     is_vizdoom = "use_combined_action" in _envpool_fields(env_id)
     if is_vizdoom:
         options["use_combined_action"] = True  # buttons are pressed or not

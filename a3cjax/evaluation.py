@@ -128,6 +128,7 @@ def evaluate_agent(
     *,
     num_episodes: int | None = None,
     is_greedy: bool = False,
+    sticky_actions: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
     """Plays whole games on environments made for it.
@@ -140,6 +141,7 @@ def evaluate_agent(
       snapshot: with these parameters.
       num_episodes: how many games, >= 1; None for as many as configured.
       is_greedy: takes the most probable action instead of sampling.
+      sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
       should_stop: asked at every step; True ends the evaluation without a result.
 
     Returns:
@@ -147,7 +149,7 @@ def evaluate_agent(
     """
     if num_episodes is None:
         num_episodes = config.eval_episodes
-    environments = build_evaluation_environments(config, num_episodes)
+    environments = build_evaluation_environments(config, num_episodes, sticky_actions)
     try:
         return evaluate(
             agent,
@@ -207,6 +209,7 @@ def evaluate_run(
     *,
     num_episodes: int | None = None,
     is_greedy: bool = False,
+    sticky_actions: float | None = None,
     folder: str = NEWEST,
 ) -> Evaluation:
     """Evaluates a checkpoint of a run folder.
@@ -216,6 +219,7 @@ def evaluate_run(
       num_episodes: how many games, >= 1; None for as many as the run was configured for, or
         30 if that is 0.
       is_greedy: takes the most probable action instead of sampling.
+      sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
       folder: `NEWEST` or `BEST`.
 
     Returns:
@@ -223,7 +227,7 @@ def evaluate_run(
 
     Raises:
       FileNotFoundError: if the folder is no run folder or holds no checkpoint.
-      ConfigError: if `num_episodes` is too large.
+      ConfigError: if `num_episodes` is too large, or there are no sticky actions.
       ValueError: if the checkpoint is of another format.
       CheckpointError: if all checkpoints are damaged.
     """
@@ -232,7 +236,12 @@ def evaluate_run(
     config = config.replace(eval_episodes=num_episodes)  # checks the number
     agent, snapshot = load_agent(config, run_dir, folder)
     evaluation = evaluate_agent(
-        config, agent, snapshot, num_episodes=num_episodes, is_greedy=is_greedy
+        config,
+        agent,
+        snapshot,
+        num_episodes=num_episodes,
+        is_greedy=is_greedy,
+        sticky_actions=sticky_actions,
     )
     assert evaluation is not None  # nothing stops it
     return evaluation

@@ -19,6 +19,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=positive_int, help="how many; default: as in the run")
     parser.add_argument("--greedy", action="store_true", help="most probable actions, not sampled")
     parser.add_argument("--best", action="store_true", help="the best parameters, not the last")
+    parser.add_argument(
+        "--sticky-actions",
+        type=probability,
+        metavar="P",
+        help="each frame repeats the last action with this probability (0.25: Machado et al. "
+        "2018); default: as in training",
+    )
     arguments = parser.parse_args()
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
@@ -27,6 +34,7 @@ def main() -> None:
             arguments.run_dir,
             num_episodes=arguments.episodes,
             is_greedy=arguments.greedy,
+            sticky_actions=arguments.sticky_actions,
             folder=BEST if arguments.best else NEWEST,
         )
     except (ValueError, FileNotFoundError, CheckpointError) as error:
@@ -34,9 +42,18 @@ def main() -> None:
         sys.exit(2)
     print_evaluation(evaluation)
     result = evaluation.as_dict()
-    kind = "best-" if arguments.best else ""
-    name = f"evaluation-{kind}{result['actions']}-{result['num_episodes']}.json"
-    path = arguments.run_dir / name
+    sticky = arguments.sticky_actions
+    name = "-".join(
+        [
+            "evaluation",
+            *(["best"] if arguments.best else []),
+            result["actions"],
+            *([] if sticky is None else [f"sticky{sticky:g}"]),
+            str(result["num_episodes"]),
+        ]
+    )
+    result = {"parameters": "best" if arguments.best else "final", "sticky_actions": sticky} | result
+    path = arguments.run_dir / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")
 
@@ -46,6 +63,14 @@ def positive_int(text: str) -> int:
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
+    return number
+
+
+def probability(text: str) -> float:
+    """A number from 0 to 1, for argparse."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {number}")
     return number
 
 

@@ -189,11 +189,15 @@ def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, argument
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("episodes", ["0", "-1", "x"])
-def test_evaluation_of_no_games_is_refused(command, episodes):
-    code, _, err = command(EVALUATE, ".", "--episodes", episodes)
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--episodes", value) for value in ("0", "-1", "x")]
+    + [("--sticky-actions", value) for value in ("1.1", "-0.1", "nan", "x")],
+)
+def test_evaluation_with_a_number_out_of_range_is_refused(command, flag, value):
+    code, _, err = command(EVALUATE, ".", f"{flag}={value}")
     assert code == 2
-    assert "--episodes" in err
+    assert flag in err
 
 
 def test_hydra_shows_the_settings(command, tmp_path):

@@ -979,6 +979,20 @@ def test_actors_see_different_environments():
     assert len(np.unique(observations, axis=0)) == 8
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """The options that envpool was asked for."""
+    asked = {}
+    make = envpool.make
+
+    def spy(env_id, **options):
+        asked.update(options)
+        return make(env_id, **options)
+
+    monkeypatch.setattr(envpool, "make", spy)
+    return asked
+
+
 @pytest.mark.parametrize(
     ("protocol", "is_evaluation", "expected"),
     [
@@ -988,15 +1002,7 @@ def test_actors_see_different_environments():
         ("machado", True, {"episodic_life": False, "repeat_action_probability": 0.25}),
     ],
 )
-def test_protocol_sets_the_options_of_atari(monkeypatch, protocol, is_evaluation, expected):
-    asked = {}
-    make = envpool.make
-
-    def spy(env_id, **options):
-        asked.update(options)
-        return make(env_id, **options)
-
-    monkeypatch.setattr(envpool, "make", spy)
+def test_protocol_sets_the_options_of_atari(asked, protocol, is_evaluation, expected):
     environments = make_environments(
         "Breakout",
         num_envs=1,
@@ -1012,6 +1018,29 @@ def test_protocol_sets_the_options_of_atari(monkeypatch, protocol, is_evaluation
     assert environments.spec.num_actions == (18 if protocol == "machado" else 4)
     assert environments.spec.frames_per_step == 4
     assert environments.spec.is_atari
+
+
+@pytest.mark.parametrize("sticky_actions", [0.0, 0.25])
+@pytest.mark.parametrize("protocol", ["paper", "machado"])
+def test_sticky_actions_are_on_request(asked, protocol, sticky_actions):
+    environments = make_environments(
+        "Pong",
+        num_envs=1,
+        seed=0,
+        discount=DISCOUNT,
+        protocol=protocol,
+        is_evaluation=True,
+        sticky_actions=sticky_actions,
+    )
+    environments.close()
+    assert asked["repeat_action_probability"] == sticky_actions
+    assert not asked["episodic_life"]
+
+
+@pytest.mark.parametrize("env", ["CartPole", "gymnasium:CartPole-v1"])
+def test_sticky_actions_elsewhere_are_refused(env):
+    with pytest.raises(ConfigError, match=f"env must be an Atari game .*, got {env}"):
+        make_environments(env, num_envs=1, seed=0, discount=DISCOUNT, sticky_actions=0.25)
 
 
 # Names.

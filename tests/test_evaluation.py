@@ -149,7 +149,8 @@ def built(monkeypatch):
     """What evaluate_agent had built for it."""
     made = []
 
-    def build(config, num_envs):
+    def build(config, num_envs, sticky_actions):
+        assert sticky_actions is None
         script = games(*((2, index) for index in range(num_envs)))
         made.append(FakeEnvironments(num_envs=num_envs, episodes=script))
         return made[-1]
