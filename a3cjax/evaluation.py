@@ -23,6 +23,7 @@ from a3cjax.builders import (
 from a3cjax.checkpoints import Checkpoint, Checkpointer
 from a3cjax.config import Config, load_config
 from a3cjax.exploration import evaluation_exploration
+from a3cjax.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.parameters import SharedParameters
 from a3cjax.placement import enter_background
 from a3cjax.types import Constants, LearnerState, Snapshot
@@ -250,11 +251,18 @@ def evaluate_run(
 def load_agent(config: Config, run_dir: Path, folder: str = NEWEST) -> tuple[Agent, Snapshot]:
     """The agent of a run folder with the parameters of its newest sound, or best, checkpoint.
 
+    A published agent has a file of parameters instead.
+
     Raises:
       FileNotFoundError: if there is no checkpoint.
       ValueError: if it is of another format.
       CheckpointError: if all are damaged.
     """
+    if folder == NEWEST and (run_dir / PARAMETER_FILE).is_file():
+        spec = describe_environment(config)
+        template = build_checkpoint_template(config, spec)
+        snapshot = read_parameters(run_dir, template.state.params, template.statistics)
+        return build_agent(config, spec), snapshot
     spec, checkpoint = load_checkpoint(config, run_dir, folder)
     progress = checkpoint.progress
     snapshot = Snapshot(
@@ -280,12 +288,17 @@ def load_checkpoint(
     """
     if not (run_dir / folder).is_dir():
         raise FileNotFoundError(f"run folder must hold {folder}/, got {run_dir}.")
-    environments = build_evaluation_environments(config, 1)
-    spec = environments.spec
-    environments.close()
+    spec = describe_environment(config)
     with contextlib.closing(Checkpointer(run_dir / folder)) as checkpointer:
         checkpoint = checkpointer.restore(build_checkpoint_template(config, spec), _print_warning)
     return spec, checkpoint
+
+
+def describe_environment(config: Config) -> EnvironmentSpec:
+    """What the environments of a configuration are like, by making one."""
+    environments = build_evaluation_environments(config, 1)
+    environments.close()
+    return environments.spec
 
 
 def _print_warning(message: str) -> None:

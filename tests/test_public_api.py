@@ -22,6 +22,7 @@ SIGNATURES = {
     "actor_critic_loss": (
         "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None)"
     ),
+    "load": "(run_dir, *, best=False)",
 }
 FIELDS = {"Categorical": ("logits",), "DiagonalGaussian": ("mean", "variance")}
 METHODS = {
