@@ -35,8 +35,9 @@ help:
 train: $(FOR_TRAINING)
 	$(RUN) experiments/run.py $(OVERRIDES)
 
+# One process for each core; more than four gain little, and each takes a gigabyte.
 test: $(FOR_DEVELOPMENT)
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 test-slow: $(FOR_DEVELOPMENT)
 	$(RUN) -m pytest -m slow --timeout 3600

@@ -742,13 +742,20 @@ gymnasium.register("Drifting-v0", Drifting, max_episode_steps=17)
 @pytest.mark.parametrize(
     "settings",
     [
-        {"network": "mlp_ff"},
-        {"network": "mlp_gru"},
-        {"network": "mlp_gru", "shared_statistics": False, "optimizer": "rmsprop"},
+        pytest.param({"network": "mlp_ff"}, id="ff"),
+        pytest.param({"network": "mlp_gru"}, id="gru", marks=pytest.mark.slow),
+        pytest.param(
+            {"network": "mlp_gru", "shared_statistics": False, "optimizer": "rmsprop"},
+            id="own statistics",
+            marks=pytest.mark.slow,
+        ),
         # Two thirds of the way target parameters are older than the checkpoint.
-        {"algorithm": "one_step_sarsa", "network": "mlp_gru", "target_period_frames": 700},
+        pytest.param(
+            {"algorithm": "one_step_sarsa", "network": "mlp_gru", "target_period_frames": 700},
+            id="sarsa",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=lambda settings: "-".join(map(str, settings.values())),
 )
 def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, settings):
     config = CONFIG.replace(

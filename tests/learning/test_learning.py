@@ -69,7 +69,8 @@ def test_a3c_solves_cart_pole(tmp_path):
     assert score >= 475
 
 
-@pytest.mark.parametrize("core", [pytest.param("gru", marks=pytest.mark.slow), "lstm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("core", ["gru", "lstm"])
 def test_memory_task_is_solved_by_recurrent_cores(tmp_path, core):
     score = learn(
         tmp_path,
