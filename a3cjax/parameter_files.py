@@ -67,7 +67,8 @@ def read_parameters(
                     f"got {metadata.get('format')!r}."
                 )
             num_updates, num_frames = int(metadata["num_updates"]), int(metadata["num_frames"])
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            names: list[str] = file.keys()
+            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             expected = {name: tuple(array.shape) for name, array in template.items()}
             if shapes != expected:
                 raise CheckpointError(f"{path} must hold {expected}, got {shapes}.")

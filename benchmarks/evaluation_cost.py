@@ -31,7 +31,9 @@ def frames_per_second(arguments: list[str], total_frames: int, run_dir: Path) ->
     ]
     subprocess.run([sys.executable, str(RUN), *settings], stdout=subprocess.DEVNULL, check=True)
     with (run_dir / "metrics.csv").open(newline="") as file:
-        rows = [(int(row["num_frames"]), float(row["wall_seconds"])) for row in csv.DictReader(file)]
+        rows = [
+            (int(row["num_frames"]), float(row["wall_seconds"])) for row in csv.DictReader(file)
+        ]
     start_frames, start_seconds = next(row for row in rows if row[0] >= NUM_SETTLING_FRAMES)
     end_frames, end_seconds = rows[-1]
     return (end_frames - start_frames) / (end_seconds - start_seconds)

@@ -52,7 +52,10 @@ def main() -> None:
             str(result["num_episodes"]),
         ]
     )
-    result = {"parameters": "best" if arguments.best else "final", "sticky_actions": sticky} | result
+    result = {
+        "parameters": "best" if arguments.best else "final",
+        "sticky_actions": sticky,
+    } | result
     path = arguments.run_dir / f"{name}.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     print(f"written to {path}")
