@@ -22,11 +22,13 @@ OVERRIDE_WORDS = $(subst \ ,,$(subst \\,,$(MAKEOVERRIDES)))
 OVERRIDE_NAMES = $(foreach WORD,$(OVERRIDE_WORDS),$(firstword $(subst =, ,$(WORD))))
 OVERRIDES = $(foreach NAME,$(OVERRIDE_NAMES),'$(NAME)=$(subst ','\'',$(value $(NAME)))')
 
-.PHONY: help train test test-slow lint format
+.PHONY: help train atari5 test test-slow lint format
 
 help:
 	@echo "make train env=Pong     train an agent; every name=value is passed to experiments/run.py,"
 	@echo "                        for example total_frames=400000 seed=3"
+	@echo "make atari5             train the five games of the paper's figure 1 and report on them;"
+	@echo "                        for example total_frames=1000000 seed=1,2,3"
 	@echo "make test               run the tests"
 	@echo "make test-slow          run the long tests: learning, kills"
 	@echo "make lint               check style, format and types"
@@ -34,6 +36,11 @@ help:
 
 train: $(FOR_TRAINING)
 	$(RUN) experiments/run.py $(OVERRIDES)
+
+# A setting given on make's command line follows the defaults, and the last one counts.
+atari5: $(FOR_TRAINING)
+	$(RUN) experiments/sweep.py sweep_dir=runs/atari5 env=Pong,Breakout,SpaceInvaders,BeamRider,Qbert \
+		seed=1 total_frames=10000000 $(OVERRIDES)
 
 # One process for each core; more than four gain little, and each takes a gigabyte.
 test: $(FOR_DEVELOPMENT)

@@ -30,7 +30,7 @@ HOST_PACKAGES = {
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {
     *("training", "run", "builders", "defaults", "evaluation", "run_folder"),
-    *("measuring", "doctor", "pretrained"),
+    *("measuring", "doctor", "pretrained", "model_cards"),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -113,8 +113,9 @@ def test_config_is_seen_by_the_program_only(path):
     if part_of(path) in READERS_OF_CONFIG:
         return
     from_config = {name for module, name in imports_of(path) if module == "a3cjax.config"}
-    # envs.py reports a wrong name of an environment as what it is to the user.
-    assert from_config <= ({"ConfigError"} if part_of(path) == "envs" else set())
+    # These report a wrong name of an environment, or of a run, as what it is to the user.
+    is_reporter = part_of(path) in ("envs", "sweeps")
+    assert from_config <= ({"ConfigError"} if is_reporter else set())
     assert ("a3cjax", "config") not in set(imports_of(path))
 
 
