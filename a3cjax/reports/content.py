@@ -11,20 +11,23 @@ from a3cjax.reports import tables
 from a3cjax.reports.groups import Group, differing_settings, group_runs
 from a3cjax.reports.published import PEERS, has_curves
 from a3cjax.reports.runs import TIME_PARTS, Run
-from a3cjax.reports.scores import interquartile_mean, stratified_bootstrap
+from a3cjax.reports.scores import aggregate, stratified_bootstrap
 from a3cjax.reports.tables import Table, make_table, text_cell
-
 
 PACKAGES = ("python", *OWN_PACKAGES)
 
 
 class Card(NamedTuple):
-    """Key numbers of one group: the large one, what it is, and facts as (name, value)."""
+    """Key numbers of one group: the large one, what it is, and facts as (name, value).
+
+    `published` holds raw scores of others.
+    """
 
     heading: str
     value: str
     caption: str
     facts: tuple[tuple[str, str], ...]
+    published: tuple[tuple[str, str], ...]
 
 
 class Aggregate(NamedTuple):
@@ -75,9 +78,9 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
     games = tuple(tuple(members) for members in by_game.values())
     missing = [f"{run.name}: {note}" for run in runs for note in run.notes]
     if show_published and not has_curves():
-        missing.append("published learning curves lie in the checkout of a3cjax, not in the package")
+        missing.append("published learning curves: they lie in the checkout, not in the package")
     names = [members[0].env for members in games]
-    aggregates = tuple(_aggregate(groups))
+    aggregates = tuple(_aggregates(groups))
     differing, shared = differing_settings(groups)
     return Content(
         title=title or f"a3cjax: {_join(names)}",
@@ -139,26 +142,36 @@ def _card(group: Group, num_rivals: int) -> Card:
     kind = "last training games" if is_trained_only else "final evaluation"
     caption = kind
     if len(finals) > 1:
-        caption += f", median of {len(finals)} seeds ({tables.format_range(min(finals), max(finals))})"
-    facts = [("best score", tables.format_score(_median([run.best_score for run in group.runs])))]
+        spread = tables.format_range(min(finals), max(finals))
+        caption += f", median of {len(finals)} seeds: {spread}"
+    frames = _median([run.num_frames for run in group.runs])
+    seconds = _median([run.wall_seconds for run in group.runs])
+    facts = [
+        ("best score", tables.format_score(_median([run.best_score for run in group.runs]))),
+        ("frames", tables.format_frames(frames)),
+        ("time", tables.format_duration(seconds)),
+    ]
+    published = []
     if group.atari is not None:
         atari = group.atari
-        facts.append(("human-normalised", tables.format_percent(atari.normalize(final))))
-        facts.extend(
-            (peer.label, tables.format_score(atari.peer(peer)))
-            for peer in PEERS
-            if math.isfinite(atari.peer(peer))
-        )
-        facts.append(("human", tables.format_score(atari.human)))
-    facts.append(
-        ("frames, time", f"{tables.format_frames(_median([run.num_frames for run in group.runs]))}, "
-         f"{tables.format_duration(_median([run.wall_seconds for run in group.runs]))}")
+        facts.insert(1, ("of human", tables.format_percent(atari.normalize(final))))
+        scores = [(peer.label, atari.peer(peer)) for peer in PEERS]
+        scores += [("human", atari.human), ("random", atari.random)]
+        published = [
+            (label, tables.format_score(score)) for label, score in scores if math.isfinite(score)
+        ]
+    return Card(
+        group_name(group, num_rivals),
+        tables.format_score(final),
+        caption,
+        tuple(facts),
+        tuple(published),
     )
-    return Card(group_name(group, num_rivals), tables.format_score(final), caption, tuple(facts))
 
 
 def _scores_table(groups: Sequence[Group]) -> Table:
     rows = []
+    has_methods = len({group.label for group in groups}) > 1
     for group in groups:
         for run in group.runs:
             final, games = run.final_score, run.final_score.games
@@ -170,7 +183,7 @@ def _scores_table(groups: Sequence[Group]) -> Table:
                 (
                     text_cell(run.name),
                     text_cell(run.env),
-                    text_cell(group.label),
+                    *((text_cell(group.label),) if has_methods else ()),
                     _seed_cell(run),
                     tables.frames_cell(run.num_frames),
                     tables.seconds_cell(run.wall_seconds),
@@ -182,8 +195,8 @@ def _scores_table(groups: Sequence[Group]) -> Table:
                 )
             )
     columns = (
-        *("run", "game", "method", "seed", "frames", "time", "final score", "from worst to best"),
-        *("best evaluation", "best 100 training games", "human level after"),
+        *("run", "game", *(("method",) if has_methods else ()), "seed", "frames", "time"),
+        *("final score", "its games", "best evaluation", "best in training", "human level at"),
     )
     return make_table("Scores of all runs", columns, rows)
 
@@ -218,57 +231,61 @@ def _normalized_table(groups: Sequence[Group]) -> Table | None:
     return make_table("Human-normalised scores", columns, rows) if rows else None
 
 
-def _aggregate(groups: Sequence[Group]) -> list[Aggregate]:
+def _aggregates(groups: Sequence[Group]) -> list[Aggregate]:
     aggregates = []
     for method in dict.fromkeys(group.method for group in groups):
-        members = [group for group in groups if group.method == method]
-        finals, bests, games, label = [], [], [], ""
-        for group in members:
-            if group.atari is None:
+        finals, bests, members = [], [], []
+        for group in groups:
+            if group.atari is None or group.method != method:
                 continue
-            label = group.method_label
             normalize = group.atari.normalize
             final = _known([normalize(run.final_score.mean) for run in group.runs])
             if final:
                 finals.append(final)
                 bests.append(_known([normalize(run.best_score) for run in group.runs]))
-                games.append(group.env)
-        if finals:
-            pooled = [sum(scores, []) for scores in (finals, bests)]
+                members.append(group)
+        if members:
             aggregates.append(
                 Aggregate(
-                    label,
-                    tuple(games),
-                    len(pooled[0]),
-                    float(interquartile_mean(pooled[0])),
-                    stratified_bootstrap(finals),
-                    float(interquartile_mean(pooled[1])),
-                    stratified_bootstrap(bests),
+                    members[0].method_label,
+                    tuple(group.env for group in members),
+                    sum(map(len, finals)),
+                    aggregate(finals),
+                    _interval_of(finals),
+                    aggregate(bests),
+                    _interval_of(bests),
                 )
             )
     return aggregates
+
+
+def _interval_of(scores_by_game: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """The interval, unless a game has one seed only, whose chance it would leave out."""
+    if min(map(len, scores_by_game)) < 2:
+        return math.nan, math.nan
+    return stratified_bootstrap(scores_by_game)
 
 
 def _aggregate_table(aggregates: Sequence[Aggregate], groups: Sequence[Group]) -> Table | None:
     """Ours with intervals; of each peer, the interquartile mean over the same games."""
     rows = []
     by_env = {group.env: group.atari for group in groups}
-    for aggregate in aggregates:
+    for row in aggregates:
         peers = []
         for peer in PEERS:
-            ataris = [by_env[game] for game in aggregate.games]
+            ataris = [by_env[game] for game in row.games]
             scores = [atari.normalized_peer(peer) for atari in ataris if atari is not None]
-            is_complete = len(_known(scores)) == len(aggregate.games)
-            peers.append(float(interquartile_mean(scores)) if is_complete else math.nan)
+            is_complete = len(_known(scores)) == len(row.games)
+            peers.append(aggregate([[score] for score in scores]) if is_complete else math.nan)
         rows.append(
             (
-                text_cell(aggregate.label),
-                tables.number_cell(len(aggregate.games)),
-                tables.number_cell(aggregate.num_runs),
-                tables.percent_cell(aggregate.final),
-                text_cell(_interval(aggregate.final_interval)),
-                tables.percent_cell(aggregate.best),
-                text_cell(_interval(aggregate.best_interval)),
+                text_cell(row.label),
+                tables.number_cell(len(row.games)),
+                tables.number_cell(row.num_runs),
+                tables.percent_cell(row.final),
+                text_cell(_interval(row.final_interval)),
+                tables.percent_cell(row.best),
+                text_cell(_interval(row.best_interval)),
                 *(tables.percent_cell(score) for score in peers),
             )
         )
@@ -281,7 +298,7 @@ def _aggregate_table(aggregates: Sequence[Aggregate], groups: Sequence[Group]) -
 
 def _interval(ends: tuple[float, float]) -> str:
     if not all(map(math.isfinite, ends)):
-        return "needs two seeds"
+        return "needs two seeds a game"
     return f"{tables.format_percent(ends[0])} to {tables.format_percent(ends[1])}"
 
 

@@ -63,7 +63,7 @@ def return_panels(groups: Sequence[Group], *, show_published: bool) -> list[Pane
     """The mean training return of one game's groups, over frames and over wall-clock time."""
     env = groups[0].env
     algorithms = {run.algorithm for group in groups for run in group.runs}
-    longest = max((_last(run.training_curve[1]) for group in groups for run in group.runs))
+    longest = max(_last(run.training_curve[1]) for group in groups for run in group.runs)
     unit, name = (3600.0, "hours") if longest > 5400 else (60.0, "minutes")
     over_frames, over_time = [], []
     if show_published:
@@ -87,7 +87,7 @@ def speed_panels(groups: Sequence[Group]) -> list[Panel]:
             lines=tuple(
                 Line(
                     f"{group.env}, {group.label}",
-                    tuple((run.column("num_frames") / 1e6, run.column(name)) for run in group.runs),
+                    tuple(_whole_periods(run, name) for run in group.runs),
                     None,
                 )
                 for group in groups
@@ -120,10 +120,27 @@ def _panel(
     x_max = longest * (SHOWN_OF_PUBLISHED if curves else 1.02)
     atari = groups[0].atari
     levels = {"human": atari.human, "random": atari.random} if atari else {}
-    shown = tuple(
-        curve for curve in curves if len(curve.x) and (curve.x[0] <= x_max or len(curve.x) == 1)
-    )
+    shown = tuple(_cut(curve, x_max) for curve in curves if len(curve.x) and curve.x[0] < x_max)
     return Panel(groups[0].env, x_label, tuple(lines), shown, tuple(evaluations), levels, x_max)
+
+
+def _cut(curve: published.Curve, x_max: float) -> published.Curve:
+    """The part up to `x_max`: what lies beyond would still stretch the y axis."""
+    if curve.x[-1] <= x_max:
+        return curve
+    is_shown = curve.x < x_max
+    end = np.interp(x_max, curve.x, curve.y)
+    return curve._replace(
+        x=np.append(curve.x[is_shown], x_max), y=np.append(curve.y[is_shown], end)
+    )
+
+
+def _whole_periods(run: Run, name: str) -> tuple[Column, Column]:
+    """A column over frames without the odd rest at the end of a run, or of a part of it."""
+    frames = run.column("num_frames")
+    lengths = np.diff(frames, prepend=0)
+    is_whole = lengths > 0.5 * np.median(lengths) if len(frames) else np.zeros(0, bool)
+    return frames[is_whole] / 1e6, run.column(name)[is_whole]
 
 
 def _training_curve(run: Run, x_name: str, unit: float) -> tuple[Column, Column]:

@@ -5,6 +5,7 @@ is then replaced by the page's CSS variable of that role: one picture serves lig
 """
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 
 from a3cjax.reports.curves import Panel
 from a3cjax.reports.groups import Group
+from a3cjax.reports.published import PEERS
 
 NUM_SERIES = NUM_PEERS = 6
 # The page's light colours, for the PNG; report.css has both.
@@ -38,10 +40,18 @@ LIGHT = {
     "peer-5": "#7d7d3f",
 }
 ROLES = {role: f"#0000{index:02x}" for index, role in enumerate(LIGHT, start=1)}
-# Dashes of published curves: on and off, in line widths.
-DASHES = ((5, 2), (2, 1.6), (7, 2, 1.5, 2), (1, 1.4), (4, 1.5, 1, 1.5, 1, 1.5), (9, 3))
+# Dashes of published curves, on and off, in line widths; with six colours they make 30 kinds.
+DASHES = ((5, 2), (2, 1.6), (7, 2, 1.5, 2), (1, 1.4), (4, 1.5, 1, 1.5, 1, 1.5))
 PEER_WIDTH = 1.3
-FONT_SIZE = 10.5
+# Published scores: as Matplotlib draws them, and as a sign in a legend.
+PEER_MARKERS = (
+    ("D", "\N{WHITE DIAMOND}"),
+    ("s", "\N{WHITE SQUARE}"),
+    ("^", "\N{WHITE UP-POINTING TRIANGLE}"),
+    ("v", "\N{WHITE DOWN-POINTING TRIANGLE}"),
+)
+PEER_OFFSET = -0.2  # of a row: above our own
+FONT_SIZE = 9.0
 
 
 def series_role(index: int) -> str:
@@ -84,20 +94,23 @@ def draw_panel(
     if panel.x_max > 0:
         axis.set_xlim(0, panel.x_max)
     low, high = axis.get_ylim()
+    last = math.inf
     for name, level in panel.levels.items():
-        if low <= level <= high and panel.lines:
+        # Their names lie one above the other.
+        if low <= level <= high and panel.lines and abs(level - last) > 0.07 * (high - low):
+            last = level
             axis.axhline(level, color=colors["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
             axis.annotate(
-                f"{name} {level:,g}".replace("-", "\N{MINUS SIGN}"),
+                name,
                 (1, level),
                 xycoords=("axes fraction", "data"),
-                xytext=(-3, 3),
+                xytext=(3, 0),
                 textcoords="offset points",
-                ha="right",
-                fontsize=FONT_SIZE - 2,
+                va="center",
+                fontsize=FONT_SIZE - 1,
                 color=colors["muted"],
             )
-    axis.set_xlabel(panel.x_label, color=colors["muted"])
+    label_x(axis, panel.x_label, colors)
 
 
 def draw_speed(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
@@ -109,7 +122,7 @@ def draw_speed(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
     axis.set_ylim(bottom=0)
     if panel.x_max > 0:
         axis.set_xlim(0, panel.x_max)
-    axis.set_xlabel(panel.x_label, color=colors["muted"])
+    label_x(axis, panel.x_label, colors)
 
 
 def draw_normalized(axis: Axes, groups: Sequence[Group], colors: dict[str, str]) -> None:
@@ -130,13 +143,24 @@ def draw_normalized(axis: Axes, groups: Sequence[Group], colors: dict[str, str])
     axis.set_yticks(range(len(games)), [names[game] for game in games], parse_math=False)
     axis.axvline(0, color=colors["muted"], linewidth=0.9)
     axis.axvline(100, color=colors["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
+    for index, peer in enumerate(PEERS):
+        rows_by_game = {group.game: group.atari for group in groups}
+        scores = [100 * atari.normalized_peer(peer) for atari in rows_by_game.values() if atari]
+        axis.plot(
+            scores,
+            [row + PEER_OFFSET for row in range(len(games))],
+            PEER_MARKERS[index][0],
+            color=colors[peer_role(index)],
+            markersize=5.5,
+            markerfacecolor="none",
+        )
     low, high = axis.get_xlim()
     axis.set_xlim(min(low, -20), max(high, 200))
-    ticks = [tick for tick in (-100, 0, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)]
-    shown = [tick for tick in ticks if axis.get_xlim()[0] <= tick <= axis.get_xlim()[1]]
+    low, high = axis.get_xlim()
+    shown = [tick for tick in (-100, 0, 50, 100, 200, 500, 1000, 2000, 5000) if low <= tick <= high]
     axis.set_xticks(shown, [f"{tick:,}".replace("-", "\N{MINUS SIGN}") for tick in shown])
     axis.set_xticks([], minor=True)
-    axis.set_xlabel("percent: 0 is random play, 100 is human", color=colors["muted"])
+    label_x(axis, "percent: 0 is random play, 100 is human", colors)
 
 
 def style_axis(axis: Axes, colors: dict[str, str]) -> None:
@@ -146,7 +170,14 @@ def style_axis(axis: Axes, colors: dict[str, str]) -> None:
     axis.spines[["left", "bottom"]].set_linewidth(0.8)
     axis.grid(axis="y", color=colors["grid"], linewidth=0.8)
     axis.set_axisbelow(True)
-    axis.tick_params(length=3, color=colors["muted"], labelcolor=colors["muted"])
+    axis.tick_params(
+        length=3, color=colors["muted"], labelcolor=colors["muted"], labelsize=FONT_SIZE
+    )
+
+
+def label_x(axis: Axes, label: str, colors: dict[str, str]) -> None:
+    """Says what the horizontal axis is."""
+    axis.set_xlabel(label, color=colors["muted"], fontsize=FONT_SIZE)
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -26,7 +26,9 @@ def render_markdown(content: Content) -> str:
     """The whole report."""
     blocks = [f"# {escape(content.title)}", escape(content.subtitle) + "."]
     for card in content.cards:
-        facts = "".join(f"; {escape(name)} {escape(value)}" for name, value in card.facts)
+        facts = "".join(
+            f"; {escape(name)} {escape(value)}" for name, value in (*card.facts, *card.published)
+        )
         line = f"- **{escape(card.heading)}: {escape(card.value)}** ({escape(card.caption)}){facts}"
         blocks.append(line)
     if content.missing:

@@ -11,6 +11,7 @@ from a3cjax.reports import figures, tables
 from a3cjax.reports.content import Content
 from a3cjax.reports.curves import Panel, return_panels, speed_panels
 from a3cjax.reports.groups import Group
+from a3cjax.reports.published import PEERS, curve_labels
 
 PANEL_SIZE = (4.6, 2.95)  # inches
 
@@ -24,11 +25,12 @@ class Picture(NamedTuple):
 
 
 class Key(NamedTuple):
-    """An entry of a legend: the CSS variable of its colour, and its dashes, if it has any."""
+    """An entry of a legend: the CSS variable of its colour, and its dashes or marker, if any."""
 
     label: str
     role: str
     dashes: tuple[float, ...] = ()
+    marker: str = ""
 
 
 class GamePictures(NamedTuple):
@@ -41,7 +43,7 @@ class GamePictures(NamedTuple):
 def draw_game(groups: Sequence[Group], number: int, *, show_published: bool) -> GamePictures:
     """Learning curves over frames and over time; `number` keeps ids of a page apart."""
     panels = return_panels(groups, show_published=show_published)
-    peers = _peer_labels(panels)
+    peers = curve_labels()
     captions = (
         "Mean return of the last 100 training games, over frames",
         "The same, over wall-clock time",
@@ -68,16 +70,29 @@ def draw_speed(groups: Sequence[Group]) -> GamePictures:
     return GamePictures(tuple(pictures), _legend(panels, []))
 
 
-def draw_normalized(groups: Sequence[Group]) -> Picture | None:
+def draw_normalized(groups: Sequence[Group]) -> GamePictures | None:
     """Final scores in percent of human; None where there is no Atari game."""
     shown = [group for group in groups if group.atari is not None]
+    labels = list(dict.fromkeys(group.label for group in shown))
     if not shown:
         return None
     num_games = len({group.game for group in shown})
-    figure = figures.new_figure(2 * PANEL_SIZE[0], 0.9 + 0.42 * num_games)
+    figure = figures.new_figure(PANEL_SIZE[0], 1.3 + 0.36 * num_games)
     figures.draw_normalized(figure.subplots(), shown, figures.ROLES)
-    caption = "Final scores in percent of human, a dot a seed; the axis is logarithmic beyond 100"
-    return Picture(figures.svg(figure, "normalized"), caption, f"{caption}: see the table.")
+    caption = "Final scores in percent of human, a dot a seed; logarithmic beyond 100"
+    picture = Picture(figures.svg(figure, "normalized"), caption, f"{caption}: see the table.")
+    ours = (
+        Key(
+            "a3cjax" if len(labels) == 1 else "a3cjax, method by method",
+            figures.series_role(0),
+            marker="\N{BLACK CIRCLE}",
+        ),
+    )
+    theirs = (
+        Key(peer.label, figures.peer_role(index), marker=figures.PEER_MARKERS[index][1])
+        for index, peer in enumerate(PEERS)
+    )
+    return GamePictures((picture,), (*ours, *theirs))
 
 
 def write_overview(content: Content, path: Path) -> None:
@@ -85,12 +100,12 @@ def write_overview(content: Content, path: Path) -> None:
     groups = [group for members in content.games for group in members]
     atari = [group for group in groups if group.atari is not None]
     num_rows = len(content.games) + 1
+    peers = curve_labels()
     figure = figures.new_figure(11, 0.6 + 3.1 * num_rows)
     axes = figure.subplots(num_rows, 2, squeeze=False)
     figure.suptitle(content.title, color=figures.LIGHT["ink"], parse_math=False)
     for row, members in zip(axes, content.games, strict=False):
         panels = return_panels(members, show_published=content.shows_published)
-        peers = _peer_labels(panels)
         for axis, panel in zip(row, panels, strict=True):
             figures.draw_panel(axis, panel, figures.LIGHT, peers)
             axis.set_title(members[0].env, color=figures.LIGHT["ink"], parse_math=False)
@@ -123,10 +138,6 @@ def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
         text.set_text(key.label)
 
 
-def _peer_labels(panels: Sequence[Panel]) -> list[str]:
-    return list(dict.fromkeys(curve.label for panel in panels for curve in panel.published))
-
-
 def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
     ours = [
         Key(
@@ -135,9 +146,11 @@ def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
         )
         for index, line in enumerate(panels[0].lines)
     ]
+    shown = {curve.label for panel in panels for curve in panel.published}
     theirs = [
         Key(label, figures.peer_role(place), figures.DASHES[place % len(figures.DASHES)])
         for place, label in enumerate(peers)
+        if label in shown
     ]
     return (*ours, *theirs)
 

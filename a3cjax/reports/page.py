@@ -10,9 +10,10 @@ from typing import NamedTuple
 import jinja2
 from markupsafe import Markup
 
-from a3cjax.reports.content import Content, peer_note
+from a3cjax.reports.content import Content
 from a3cjax.reports.groups import Group
 from a3cjax.reports.overview import GamePictures, draw_game, draw_normalized, draw_speed
+from a3cjax.reports.published import PEERS
 from a3cjax.reports.runs import TIME_PARTS
 from a3cjax.reports.videos import Video, find_video
 
@@ -55,10 +56,10 @@ def render_page(content: Content) -> str:
         content=content,
         games=games,
         missing=[*content.missing, *video_notes],
-        normalized_picture=draw_normalized(groups),
+        normalized_pictures=draw_normalized(groups),
         speed=draw_speed(groups),
         time_parts=TIME_PARTS,
-        peer_note=peer_note(),
+        peers=PEERS,
         has_contents=len(games) > GAMES_WITHOUT_CONTENTS,
         date=datetime.date.today().isoformat(),
         style=Markup((TEMPLATES / "report.css").read_text()),

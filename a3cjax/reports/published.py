@@ -103,6 +103,13 @@ def atari_scores(env: str) -> AtariScores | None:
     return _all_scores().get(plain_game(env))
 
 
+def curve_labels() -> list[str]:
+    """All labels that curves may have, in one order for all games."""
+    series = [row["series"] for row in _all_rows("curves.csv")]
+    methods = [paper_label(row["algorithm"]) for row in _all_rows("paper_methods.csv")]
+    return sorted({*series, *methods})
+
+
 def has_curves() -> bool:
     """Whether published curves lie where this package is used from."""
     return (CURVES / "curves.csv").is_file()
@@ -120,30 +127,37 @@ def curves_over_frames(env: str, algorithms: Collection[str]) -> list[Curve]:
     for row in _rows("paper_methods.csv", env):
         is_wanted = row["algorithm"] in algorithms and row["x_kind"] == "frames"
         if is_wanted and not (has_paper_a3c and row["algorithm"] == "a3c"):
-            label = f"{_method_name(row['algorithm'])}, 16 threads (paper)"
-            points[label].append((float(row["x"]) / 1e6, float(row["score"])))
+            points[paper_label(row["algorithm"])].append(
+                (float(row["x"]) / 1e6, float(row["score"]))
+            )
     return _make_curves(points)
 
 
 def curves_over_hours(env: str, algorithms: Collection[str]) -> list[Curve]:
-    """The paper's curves of a game and the `algorithms`, x in hours on 16 cores."""
+    """The paper's curves of a game, x in hours: DQN and those of the `algorithms`."""
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for row in _rows("paper_methods.csv", env):
-        if row["algorithm"] in algorithms and row["x_kind"] == "hours":
-            label = f"{_method_name(row['algorithm'])}, 16 threads (paper)"
-            points[label].append((float(row["x"]), float(row["score"])))
+        if row["algorithm"] in ("DQN", *algorithms) and row["x_kind"] == "hours":
+            points[paper_label(row["algorithm"])].append((float(row["x"]), float(row["score"])))
     return _make_curves(points)
 
 
+def paper_label(algorithm: str) -> str:
+    """The label of one of the paper's curves."""
+    if algorithm == "DQN":
+        return "DQN, one GPU (paper)"
+    name = "A3C" if algorithm == "a3c" else algorithm.replace("_", "-")
+    return f"{name}, 16 threads (paper)"
+
+
 def _rows(file: str, env: str) -> list[dict[str, str]]:
+    return [row for row in _all_rows(file) if plain_game(row["game"]) == plain_game(env)]
+
+
+@functools.cache
+def _all_rows(file: str) -> list[dict[str, str]]:
     path = CURVES / file
-    if not path.is_file():
-        return []
-    return [row for row in read_table(path) if plain_game(row["game"]) == plain_game(env)]
-
-
-def _method_name(algorithm: str) -> str:
-    return "A3C" if algorithm == "a3c" else algorithm.replace("_", "-")
+    return read_table(path) if path.is_file() else []
 
 
 def _make_curves(points: dict[str, list[tuple[float, float]]]) -> list[Curve]:

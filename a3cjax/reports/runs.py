@@ -19,6 +19,7 @@ from a3cjax.plotting import read_columns, read_table
 Column = npt.NDArray[np.float64]
 
 TIME_PARTS = ("env", "act", "learn", "push")
+MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
 WINDOW = 100
 """Training games over which metrics.csv takes the mean return."""
 
@@ -162,8 +163,9 @@ class Run:
 def number(mapping: Any, name: str, *, fallback: float = math.nan) -> float:
     """A number out of a file that may hold anything."""
     value = mapping.get(name) if isinstance(mapping, Mapping) else None
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < 1e300 else float(fallback)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return float(fallback)
+    return float(value) if abs(value) < MAX_NUMBER else float(fallback)
 
 
 def numbers(mapping: Any, name: str) -> tuple[float, ...]:

@@ -4,12 +4,12 @@ The interquartile mean over all runs of all games, with intervals from a bootstr
 by game, is what Agarwal et al. 2021 (arXiv:2108.13264) recommend for a handful of seeds.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-Statistic = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Array = npt.NDArray[np.float64]
 
 
 def human_normalized(score: float, random: float, human: float) -> float:
@@ -31,11 +31,15 @@ def human_normalized(score: float, random: float, human: float) -> float:
     return (score - random) / (human - random)
 
 
-def interquartile_mean(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Mean of the middle half: a quarter of the scores, rounded down, is cut off at each end.
+def interquartile_mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = None) -> Array:
+    """Mean of the middle half of the scores.
+
+    Without weights, a quarter of the scores, rounded down, is cut off at each end. With
+    weights, exactly a quarter of their sum is: a score at the edge counts in part.
 
     Args:
-      scores: `[..., N]`, N >= 1; fewer than four are not cut.
+      scores: `[..., N]`, N >= 1.
+      weights: `[N]`, each > 0; None for equal ones.
 
     Returns:
       `[...]`.
@@ -43,30 +47,61 @@ def interquartile_mean(scores: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Raises:
       ValueError: if there is no score.
     """
-    ordered = np.sort(np.asarray(scores, np.float64), axis=-1)
-    num_scores = ordered.shape[-1]
+    scores = np.asarray(scores, np.float64)
+    num_scores = scores.shape[-1]
     if num_scores == 0:
         raise ValueError("scores must hold at least one score, got none.")
-    num_cut = num_scores // 4
-    return ordered[..., num_cut : num_scores - num_cut].mean(axis=-1)
+    if weights is None:
+        num_cut = num_scores // 4
+        return np.sort(scores, axis=-1)[..., num_cut : num_scores - num_cut].mean(axis=-1)
+    order = np.argsort(scores, axis=-1)
+    shares = np.asarray(weights, np.float64)[order] / np.sum(weights)
+    ends = np.cumsum(shares, axis=-1)
+    # How much of each score lies between the first quarter and the last.
+    inside = np.clip(ends, 0.25, 0.75) - np.clip(ends - shares, 0.25, 0.75)
+    ordered = np.take_along_axis(scores, order, axis=-1)
+    return (inside * ordered).sum(axis=-1) / inside.sum(axis=-1)
+
+
+def game_weights(scores_by_game: Sequence[npt.ArrayLike]) -> Array | None:
+    """The weights `[N]` with which all games count the same, whatever their number of seeds.
+
+    None where all have as many seeds.
+    """
+    sizes = [np.size(scores) for scores in scores_by_game]
+    if len(set(sizes)) == 1:
+        return None
+    return np.concatenate([np.full(size, 1 / size) for size in sizes])
+
+
+def aggregate(scores_by_game: Sequence[npt.ArrayLike]) -> float:
+    """Interquartile mean over all runs of all games, in which all games count the same.
+
+    Args:
+      scores_by_game: one `[num_seeds]` a game.
+    """
+    return float(
+        interquartile_mean(
+            np.concatenate([np.asarray(scores, np.float64) for scores in scores_by_game]),
+            game_weights(scores_by_game),
+        )
+    )
 
 
 def stratified_bootstrap(
     scores_by_game: Sequence[npt.ArrayLike],
-    statistic: Statistic = interquartile_mean,
     *,
     level: float = 0.95,
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Confidence interval by the percentiles of a bootstrap stratified by game.
+    """Confidence interval of `aggregate`, by the percentiles of a bootstrap stratified by game.
 
     Each resample draws, in every game, as many seeds as there are, with replacement. So the
     interval tells of the chance in the seeds, for these games; games are not drawn.
 
     Args:
       scores_by_game: one `[num_seeds]` a game, each at least one seed; the numbers may differ.
-      statistic: `[num_resamples, N]` -> `[num_resamples]`, N the number of all runs.
       level: the probability that the interval is to cover, in (0, 1).
       num_resamples: how many resamples, >= 1.
       seed: of the random numbers; the same seed gives the same interval.
@@ -92,7 +127,7 @@ def stratified_bootstrap(
         scores[generator.integers(scores.size, size=(num_resamples, scores.size))]
         for scores in games
     ]
-    values = statistic(np.concatenate(resampled, axis=1))
+    values = interquartile_mean(np.concatenate(resampled, axis=1), game_weights(games))
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
