@@ -2,23 +2,30 @@
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from a3cjax.provenance import PACKAGES as OWN_PACKAGES
 from a3cjax.reports import tables
+from a3cjax.reports.aggregates import (
+    Aggregate,
+    aggregate_methods,
+    aggregate_table,
+    interval_text,
+    known,
+    median,
+    normalized_table,
+)
 from a3cjax.reports.groups import Group, differing_settings, group_runs
 from a3cjax.reports.published import PEERS, has_curves
 from a3cjax.reports.runs import TIME_PARTS, Run
-from a3cjax.reports.scores import aggregate, stratified_bootstrap
 from a3cjax.reports.tables import Table, make_table, text_cell
 
 PACKAGES = ("python", *OWN_PACKAGES)
 
 
 class Card(NamedTuple):
-    """Key numbers of one group: the large one, what it is, and facts as (name, value).
+    """Key numbers of a group or a method: the large one, what it is, facts as (name, value).
 
     `published` holds raw scores of others.
     """
@@ -28,18 +35,6 @@ class Card(NamedTuple):
     caption: str
     facts: tuple[tuple[str, str], ...]
     published: tuple[tuple[str, str], ...]
-
-
-class Aggregate(NamedTuple):
-    """One method over all its Atari games: interquartile mean and its 95 % interval."""
-
-    label: str
-    games: tuple[str, ...]
-    num_runs: int
-    final: float
-    final_interval: tuple[float, float]
-    best: float
-    best_interval: tuple[float, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +49,6 @@ class Content:
     missing: tuple[str, ...]
     scores: Table
     normalized: Table | None
-    aggregates: tuple[Aggregate, ...]
     aggregate_table: Table | None
     speed: Table
     settings: Table | None
@@ -80,19 +74,21 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
     if show_published and not has_curves():
         missing.append("published learning curves: they lie in the checkout, not in the package")
     names = [members[0].env for members in games]
-    aggregates = tuple(_aggregates(groups))
+    aggregates = tuple(aggregate_methods(groups))
     differing, shared = differing_settings(groups)
     return Content(
         title=title or f"a3cjax: {_join(names)}",
         subtitle=_subtitle(runs, len(games)),
         runs=tuple(runs),
         games=games,
-        cards=tuple(_card(group, len(members)) for members in games for group in members),
+        cards=(
+            *(_card(group, len(members)) for members in games for group in members),
+            *(_aggregate_card(row) for row in aggregates if len(row.games) > 1),
+        ),
         missing=tuple(missing),
         scores=_scores_table(groups),
-        normalized=_normalized_table(groups),
-        aggregates=aggregates,
-        aggregate_table=_aggregate_table(aggregates, groups),
+        normalized=normalized_table(groups),
+        aggregate_table=aggregate_table(aggregates, groups),
         speed=_speed_table(runs),
         settings=_settings_table(groups, differing),
         shared_settings=tuple(shared),
@@ -126,28 +122,19 @@ def _subtitle(runs: Sequence[Run], num_games: int) -> str:
     )
 
 
-def _known(values: Sequence[float]) -> list[float]:
-    return [value for value in values if math.isfinite(value)]
-
-
-def _median(values: Sequence[float]) -> float:
-    known = _known(values)
-    return statistics.median(known) if known else math.nan
-
-
 def _card(group: Group, num_rivals: int) -> Card:
-    finals = _known([run.final_score.mean for run in group.runs])
-    final = _median(finals)
+    finals = known([run.final_score.mean for run in group.runs])
+    final = median(finals)
     is_trained_only = any(run.final_score.kind == "training" for run in group.runs)
     kind = "last training games" if is_trained_only else "final evaluation"
     caption = kind
     if len(finals) > 1:
         spread = tables.format_range(min(finals), max(finals))
         caption += f", median of {len(finals)} seeds: {spread}"
-    frames = _median([run.num_frames for run in group.runs])
-    seconds = _median([run.wall_seconds for run in group.runs])
+    frames = median([run.num_frames for run in group.runs])
+    seconds = median([run.wall_seconds for run in group.runs])
     facts = [
-        ("best score", tables.format_score(_median([run.best_score for run in group.runs]))),
+        ("best score", tables.format_score(median([run.best_score for run in group.runs]))),
         ("frames", tables.format_frames(frames)),
         ("time", tables.format_duration(seconds)),
     ]
@@ -167,6 +154,15 @@ def _card(group: Group, num_rivals: int) -> Card:
         tuple(facts),
         tuple(published),
     )
+
+
+def _aggregate_card(row: Aggregate) -> Card:
+    facts = [("best score", tables.format_percent(row.best)), ("runs", str(row.num_runs))]
+    if math.isfinite(row.final_interval[0]):
+        facts.insert(0, ("95 % interval", interval_text(row.final_interval)))
+    caption = "of human: interquartile mean of the final scores"
+    heading = f"{len(row.games)} Atari games, {row.label}"
+    return Card(heading, tables.format_percent(row.final), caption, tuple(facts), ())
 
 
 def _scores_table(groups: Sequence[Group]) -> Table:
@@ -203,103 +199,6 @@ def _scores_table(groups: Sequence[Group]) -> Table:
 
 def _seed_cell(run: Run) -> tables.Cell:
     return tables.number_cell(float(run.seed)) if run.seed.isdigit() else text_cell(run.seed)
-
-
-def _normalized_table(groups: Sequence[Group]) -> Table | None:
-    rows = []
-    for group in groups:
-        if group.atari is None:
-            continue
-        finals = [group.atari.normalize(run.final_score.mean) for run in group.runs]
-        bests = [group.atari.normalize(run.best_score) for run in group.runs]
-        rows.append(
-            (
-                text_cell(group.env),
-                text_cell(group.label),
-                tables.number_cell(len(group.runs)),
-                tables.percent_cell(_median(finals)),
-                tables.percent_cell(_median(bests)),
-                *(tables.percent_cell(group.atari.normalized_peer(peer)) for peer in PEERS),
-                tables.score_cell(group.atari.random),
-                tables.score_cell(group.atari.human),
-            )
-        )
-    columns = (
-        *("game", "method", "seeds", "final", "best", *(peer.label for peer in PEERS)),
-        *("random, raw", "human, raw"),
-    )
-    return make_table("Human-normalised scores", columns, rows) if rows else None
-
-
-def _aggregates(groups: Sequence[Group]) -> list[Aggregate]:
-    aggregates = []
-    for method in dict.fromkeys(group.method for group in groups):
-        finals, bests, members = [], [], []
-        for group in groups:
-            if group.atari is None or group.method != method:
-                continue
-            normalize = group.atari.normalize
-            final = _known([normalize(run.final_score.mean) for run in group.runs])
-            if final:
-                finals.append(final)
-                bests.append(_known([normalize(run.best_score) for run in group.runs]))
-                members.append(group)
-        if members:
-            aggregates.append(
-                Aggregate(
-                    members[0].method_label,
-                    tuple(group.env for group in members),
-                    sum(map(len, finals)),
-                    aggregate(finals),
-                    _interval_of(finals),
-                    aggregate(bests),
-                    _interval_of(bests),
-                )
-            )
-    return aggregates
-
-
-def _interval_of(scores_by_game: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The interval, unless a game has one seed only, whose chance it would leave out."""
-    if min(map(len, scores_by_game)) < 2:
-        return math.nan, math.nan
-    return stratified_bootstrap(scores_by_game)
-
-
-def _aggregate_table(aggregates: Sequence[Aggregate], groups: Sequence[Group]) -> Table | None:
-    """Ours with intervals; of each peer, the interquartile mean over the same games."""
-    rows = []
-    by_env = {group.env: group.atari for group in groups}
-    for row in aggregates:
-        peers = []
-        for peer in PEERS:
-            ataris = [by_env[game] for game in row.games]
-            scores = [atari.normalized_peer(peer) for atari in ataris if atari is not None]
-            is_complete = len(_known(scores)) == len(row.games)
-            peers.append(aggregate([[score] for score in scores]) if is_complete else math.nan)
-        rows.append(
-            (
-                text_cell(row.label),
-                tables.number_cell(len(row.games)),
-                tables.number_cell(row.num_runs),
-                tables.percent_cell(row.final),
-                text_cell(_interval(row.final_interval)),
-                tables.percent_cell(row.best),
-                text_cell(_interval(row.best_interval)),
-                *(tables.percent_cell(score) for score in peers),
-            )
-        )
-    columns = (
-        *("method", "games", "runs", "final, IQM", "95 % interval", "best, IQM", "95 % interval"),
-        *(peer.label for peer in PEERS),
-    )
-    return make_table("Interquartile mean over games and seeds", columns, rows) if rows else None
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    if not all(map(math.isfinite, ends)):
-        return "needs two seeds a game"
-    return f"{tables.format_percent(ends[0])} to {tables.format_percent(ends[1])}"
 
 
 def _speed_table(runs: Sequence[Run]) -> Table:

@@ -192,8 +192,7 @@ def svg(figure: Figure, prefix: str) -> str:
     """
     FigureCanvasSVG(figure)
     buffer = io.StringIO()
-    rules = {"svg.fonttype": "none", "svg.hashsalt": prefix}
-    with matplotlib.rc_context(rules):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]

@@ -35,10 +35,11 @@ def render_markdown(content: Content) -> str:
         blocks += ["## What is missing", "\n".join(f"- {escape(n)}" for n in content.missing)]
     blocks += ["## Learning curves", "![Learning curves, scores and speed](report.png)"]
     blocks += ["## Scores", render_table(content.scores)]
-    if content.normalized is not None and content.aggregate_table is not None:
+    if content.normalized is not None:
         blocks += ["## Human-normalised scores", render_table(content.normalized)]
         blocks += [f"{escape(peer_note())}."]
-        blocks += ["## Over all games", render_table(content.aggregate_table)]
+    if content.aggregate_table is not None:
+        blocks += ["## Over games and seeds", render_table(content.aggregate_table)]
     blocks += ["## Speed", render_table(content.speed), "## Settings"]
     if content.settings is not None:
         blocks.append(render_table(content.settings))
