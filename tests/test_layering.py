@@ -26,6 +26,7 @@ ABOVE_THE_HOST_BORDER = {"__init__", *ARROWS}
 HOST_PACKAGES = {
     *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "orbax", "tensorboardX", "rich"),
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
+    *("jinja2", "markupsafe", "PIL"),
 }
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {

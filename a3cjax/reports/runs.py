@@ -1,0 +1,291 @@
+"""Reads run folders, also half-finished ones: what is missing becomes NaN and a note."""
+
+import csv
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import yaml
+
+from a3cjax.plotting import read_columns, read_table
+
+Column = npt.NDArray[np.float64]
+
+TIME_PARTS = ("env", "act", "learn", "push")
+MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
+WINDOW = 100
+"""Training games over which metrics.csv takes the mean return."""
+
+
+class RunFolderError(ValueError):
+    """A folder that is no run folder; the message is one line."""
+
+
+class Score(NamedTuple):
+    """A mean score and the games behind it: `evaluation`, `training`, or `none` with NaN."""
+
+    mean: float
+    kind: str
+    games: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What a run folder holds. Columns of one file have one length, which may be 0."""
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Column]
+    evaluations: Mapping[str, Column]
+    summary: Mapping[str, Any]
+    extra_evaluations: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def env(self) -> str:
+        """The environment as it was named on the command line."""
+        return str(self.settings.get("env", "unknown"))
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm's name."""
+        return str(self.settings.get("algorithm", "unknown"))
+
+    @property
+    def seed(self) -> str:
+        """The seed, as text."""
+        return str(self.settings.get("seed", "?"))
+
+    def column(self, name: str) -> Column:
+        """A column of metrics.csv, NaN where the file does not have it."""
+        empty = np.full(len(self.metrics.get("num_frames", ())), math.nan)
+        return self.metrics.get(name, empty)
+
+    @property
+    def num_frames(self) -> float:
+        """Emulator frames so far."""
+        frames = self.column("num_frames")
+        return number(self.summary, "num_frames", fallback=frames[-1] if len(frames) else math.nan)
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds of training so far."""
+        seconds = self.column("wall_seconds")
+        last = seconds[-1] if len(seconds) else math.nan
+        return number(self.summary, "training_seconds", fallback=last)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Over the whole run."""
+        return self.num_frames / self.wall_seconds if self.wall_seconds > 0 else math.nan
+
+    @functools.cached_property
+    def training_curve(self) -> tuple[Column, Column, Column]:
+        """Frames, seconds and mean return of the last 100 games, where there was a game."""
+        returns = self.column("episode_return_mean")
+        is_known = np.isfinite(returns)
+        frames, seconds = self.column("num_frames"), self.column("wall_seconds")
+        return frames[is_known], seconds[is_known], returns[is_known]
+
+    @property
+    def last_training(self) -> float:
+        """Mean return of the last 100 training games, at the end."""
+        returns = self.training_curve[2]
+        return float(returns[-1]) if len(returns) else math.nan
+
+    @property
+    def best_training(self) -> float:
+        """The highest mean of 100 training games in a row, or of all if there were fewer."""
+        returns = self.training_curve[2]
+        num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
+        if not len(returns):
+            return math.nan
+        if np.isnan(num_games).all():
+            return float(returns.max())
+        return float(returns[num_games >= min(WINDOW, np.nanmax(num_games))].max())
+
+    @functools.cached_property
+    def final_score(self) -> Score:
+        """The final evaluation, or what comes next to it."""
+        result = self.summary.get("evaluation")
+        if not isinstance(result, Mapping) and self.extra_evaluations:
+            name = max(self.extra_evaluations)  # sampled actions, as in training, before greedy
+            result = self.extra_evaluations[name]
+        mean = number(result, "mean")
+        if not math.isnan(mean):
+            return Score(mean, "evaluation", numbers(result, "scores"))
+        if not math.isnan(self.last_training):
+            return Score(self.last_training, "training")
+        return Score(math.nan, "none")
+
+    @property
+    def best_evaluation(self) -> float:
+        """The highest mean of all evaluations, the final one included; NaN without any."""
+        means = [*self.evaluations.get("mean", ()), number(self.summary, "best_score")]
+        if self.final_score.kind == "evaluation":
+            means.append(self.final_score.mean)
+        return max((float(mean) for mean in means if not math.isnan(mean)), default=math.nan)
+
+    @property
+    def best_score(self) -> float:
+        """The best of evaluations and of training: the highest score that can be told."""
+        scores = [self.best_evaluation, self.best_training]
+        return max((score for score in scores if not math.isnan(score)), default=math.nan)
+
+    def typical(self, name: str) -> float:
+        """Median of a column over the logging periods: a pause of the machine weighs little."""
+        values = self.column(name)
+        values = values[np.isfinite(values)]
+        return float(np.median(values)) if len(values) else math.nan
+
+    @property
+    def time_fractions(self) -> dict[str, float]:
+        """Part of the actors' time -> its typical fraction, scaled to a sum of 1."""
+        medians = {part: self.typical(f"{part}_fraction") for part in TIME_PARTS}
+        total = sum(medians.values())
+        return {part: value / total if total > 0 else math.nan for part, value in medians.items()}
+
+    def frames_to(self, score: float) -> float:
+        """Frames after which the mean of 100 training games first reaches `score`; or NaN."""
+        frames, _, returns = self.training_curve
+        reached = frames[returns >= score]
+        return float(reached[0]) if len(reached) else math.nan
+
+
+def number(mapping: Any, name: str, *, fallback: float = math.nan) -> float:
+    """A number out of a file that may hold anything."""
+    value = mapping.get(name) if isinstance(mapping, Mapping) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return float(fallback)
+    return float(value) if abs(value) < MAX_NUMBER else float(fallback)
+
+
+def numbers(mapping: Any, name: str) -> tuple[float, ...]:
+    """A list of numbers out of a file that may hold anything; empty if it is something else."""
+    values = mapping.get(name) if isinstance(mapping, Mapping) else None
+    if not isinstance(values, list) or not values:
+        return ()
+    row = tuple(number({"x": value}, "x") for value in values)
+    return () if any(map(math.isnan, row)) else row
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """Reads a run folder; `name` is what the report calls it, else the folder's own name.
+
+    Raises:
+      RunFolderError: if the folder holds no settings in config.yaml.
+    """
+    settings = _read_settings(folder)
+    notes: list[str] = []
+    metrics = _read_numbers(folder / "metrics.csv", notes, is_expected=True)
+    evaluations = _read_numbers(folder / "evaluations.csv", notes, is_expected=False)
+    summary = _read_json(folder / "summary.json", notes)
+    extra = {}
+    for path in sorted(folder.glob("evaluation-[!b]*.json")):  # not evaluation-best-…
+        extra[path.name] = _read_json(path, notes)
+    run = Run(
+        name=name or folder.resolve().name,
+        folder=folder,
+        settings=settings,
+        metrics=metrics,
+        evaluations=evaluations,
+        summary=summary,
+        extra_evaluations=extra,
+    )
+    if run.final_score.kind == "training":
+        notes.append("no final evaluation: its final score is that of the last training games")
+    elif run.final_score.kind == "none":
+        notes.append("no game was finished yet: it has no score")
+    elif not isinstance(summary.get("evaluation"), Mapping):
+        notes.append(f"its final score is that of {max(extra)}")
+    signal_number = number(summary, "signal")
+    if not math.isnan(signal_number):
+        notes.append(f"it was ended by signal {signal_number:.0f}")
+    return dataclasses.replace(run, notes=tuple(notes))
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Reads run folders, each once, under names that tell them apart.
+
+    Raises:
+      RunFolderError: if there is none, or one is no run folder.
+    """
+    unique = list({folder.resolve(): folder for folder in folders}.values())
+    if not unique:
+        raise RunFolderError("run_dirs must name at least one run folder, got none.")
+    names = distinct_names([folder.resolve() for folder in unique])
+    return [read_run(folder, name) for folder, name in zip(unique, names, strict=True)]
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The last parts of different absolute paths, as many as are needed to differ."""
+    for num_parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-num_parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError(f"paths must differ, got {[str(path) for path in paths]}.")
+
+
+def _read_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise RunFolderError(f"run folder must hold config.yaml, got {folder}.")
+    try:
+        settings = yaml.safe_load(path.read_text())
+    # As in a3cjax.config: PyYAML raises what it happens to stumble over.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
+        settings = None
+    if not isinstance(settings, dict):
+        raise RunFolderError(f"config.yaml must hold settings by name, got {path}.")
+    return {str(name): value for name, value in settings.items()}
+
+
+def _read_numbers(path: Path, notes: list[str], *, is_expected: bool) -> dict[str, Column]:
+    """The columns of numbers, without rows that were cut short; empty, with a note, if none."""
+    if not path.is_file():
+        if is_expected:
+            notes.append(f"{path.name} is missing")
+        return {}
+    try:
+        columns = _read_evaluations(path) if not is_expected else read_columns(path)
+        table = {name: np.array(column, np.float64) for name, column in columns.items() if name}
+    # A line that was cut short, or something else than this program's table.
+    except (ValueError, TypeError, csv.Error, OSError) as error:
+        notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
+        return {}
+    frames, seconds = table.get("num_frames"), table.get("wall_seconds")
+    if frames is None or seconds is None or not len(frames):
+        notes.append(f"{path.name} holds no rows yet")
+        return {}
+    is_whole = np.isfinite(frames) & np.isfinite(seconds)
+    return {name: column[is_whole] for name, column in table.items()}
+
+
+def _read_evaluations(path: Path) -> dict[str, list[float]]:
+    """The columns of evaluations.csv that are drawn; the others hold words and lists."""
+    rows = read_table(path)
+    names = ("num_frames", "wall_seconds", "mean") if rows else ()
+    known = [name for name in names if name in rows[0]]
+    return {name: [float(row[name] or math.nan) for row in rows] for name in known}
+
+
+def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
+    if not path.is_file():
+        notes.append(f"{path.name} is missing: the run has not ended, or was killed")
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError, OSError):
+        content = None
+    if not isinstance(content, dict):
+        notes.append(f"{path.name} cannot be read")
+        return {}
+    return content

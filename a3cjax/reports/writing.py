@@ -1,0 +1,92 @@
+"""Writes a report: page, Markdown, picture and table of its runs."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from a3cjax.files import replace_file
+from a3cjax.reports.content import Content, make_content
+from a3cjax.reports.markdown import render_markdown
+from a3cjax.reports.overview import write_overview
+from a3cjax.reports.page import render_page
+from a3cjax.reports.runs import TIME_PARTS, read_runs
+
+
+def write_report(
+    run_dirs: Sequence[Path | str],
+    output_dir: Path | str,
+    title: str | None = None,
+    *,
+    show_published: bool = True,
+) -> Path:
+    """Writes report.html, report.md, report.png and report.csv.
+
+    Args:
+      run_dirs: run folders, at least one; half-finished ones too, of which the report says
+        what is missing.
+      output_dir: where the files go; made if it is not there, files in it are replaced.
+      title: of the report; None for the names of the games.
+      show_published: lays published learning curves under ours.
+
+    Returns:
+      The path of report.html.
+
+    Raises:
+      RunFolderError: if there is no run folder, or one holds no settings.
+      OSError: if the output cannot be written.
+    """
+    output_dir = Path(output_dir)
+    runs = read_runs([Path(run_dir) for run_dir in run_dirs])
+    content = make_content(runs, title, show_published=show_published)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    path = output_dir / "report.html"
+    replace_file(path, render_page(content))
+    replace_file(output_dir / "report.md", render_markdown(content))
+    write_overview(content, output_dir / "report.png")
+    replace_file(output_dir / "report.csv", render_csv(content))
+    return path
+
+
+def render_csv(content: Content) -> str:
+    """One row a run, numbers in full; an empty cell is not known."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(
+        (
+            *("run", "game", "algorithm", "method", "seed", "num_frames", "training_seconds"),
+            *("final_score", "final_score_of", "num_final_games", "best_evaluation"),
+            *("best_training", "final_human_normalized", "best_human_normalized"),
+            *("frames_to_human", "frames_per_second", "staleness", "lock_wait_fraction"),
+            *(f"{part}_fraction" for part in TIME_PARTS),
+            *("commit", "notes"),
+        )
+    )
+    for members in content.games:
+        for group in members:
+            atari = group.atari
+            for run in group.runs:
+                final = run.final_score
+                normalized = [
+                    atari.normalize(score) if atari else math.nan
+                    for score in (final.mean, run.best_score)
+                ]
+                cells = (
+                    *(run.name, run.env, run.algorithm, group.label, run.seed),
+                    *(run.num_frames, run.wall_seconds, final.mean, final.kind),
+                    *(len(final.games), run.best_evaluation, run.best_training, *normalized),
+                    run.frames_to(atari.human) if atari else math.nan,
+                    *(run.frames_per_second, run.typical("staleness_mean")),
+                    run.typical("lock_wait_fraction"),
+                    *run.time_fractions.values(),
+                    *(run.summary.get("commit", ""), "; ".join(run.notes)),
+                )
+                writer.writerow([_plain(cell) for cell in cells])
+    return buffer.getvalue()
+
+
+def _plain(cell: object) -> object:
+    if not isinstance(cell, float):
+        return cell
+    return "" if not math.isfinite(cell) else f"{cell:.10g}"

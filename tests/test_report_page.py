@@ -1,0 +1,333 @@
+import csv
+import io
+import itertools
+import runpy
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from a3cjax.reports import videos, write_report
+from a3cjax.reports.content import make_content
+from a3cjax.reports.markdown import render_markdown
+from a3cjax.reports.page import render_page
+from a3cjax.reports.runs import read_runs
+from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
+from a3cjax.reports.writing import render_csv
+from tests.run_folders import RESULTS, make_run_folder
+
+PROGRAM = Path(__file__).parent.parent / "experiments" / "report.py"
+HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">$\\bad{$'
+ELEMENTS_WITHOUT_END = {"meta", "link", "img", "source", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Elements of a page, its text, and whether every element is closed where it should be."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.open, self.is_well_formed, self.words = [], [], True, []
+        self.feed(html)
+        self.is_well_formed &= not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in ELEMENTS_WITHOUT_END:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        self.is_well_formed &= bool(self.open) and self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def content_of(*folders, **options):
+    return make_content(read_runs(folders), None, **{"show_published": False, **options})
+
+
+def make_gif(path, num_pictures=2, size=(16, 12)):
+    pictures = [Image.new("RGB", size, (80 * index, 0, 0)) for index in range(num_pictures)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, loop=0)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The files of a report on three games of results/, by name."""
+    output = tmp_path_factory.mktemp("report") / "new" / "folder"
+    names = [*(f"pong-seed{seed}" for seed in (1, 2, 3)), "breakout-seed1"]
+    path = write_report([RESULTS / name for name in (*names, "inverted-pendulum-seed1")], output)
+    assert path == output / "report.html"
+    return output
+
+
+def test_page_needs_nothing_but_itself(report):
+    page = Page((report / "report.html").read_text())
+    assert page.is_well_formed
+    for tag, attributes in page.elements:
+        for name in ("src", "href", "srcset", "poster", "xlink:href", "data", "action"):
+            assert attributes.get(name, "#").startswith(("#", "data:")), (tag, name)
+    assert "@import" not in (report / "report.html").read_text()
+
+
+def test_page_can_be_read_without_seeing(report):
+    page = Page((report / "report.html").read_text())
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in page.elements:
+        if "aria-labelledby" in attributes:
+            assert attributes["aria-labelledby"] in ids
+        if attributes.get("role") == "img":
+            assert len(attributes["aria-label"]) > 10
+    assert len(page.all("h1")) == 1
+    levels = [int(tag[1]) for tag, _ in page.elements if tag in ("h1", "h2", "h3")]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.all("html") == [{"lang": "en"}]
+    assert len(page.all("caption")) == len(page.all("table"))
+
+
+def test_page_shows_the_scores_of_all_runs(report):
+    text = " ".join(Page((report / "report.html").read_text()).words)
+    for score in ("18.9", "19.9", "19.2", "345", "1,000"):
+        assert score in text
+    assert "median of 3 seeds: 18.9 to 19.9" in text
+
+
+def test_markdown_has_the_same_tables(report):
+    markdown = (report / "report.md").read_text()
+    assert "report.png" in markdown
+    page = Page((report / "report.html").read_text())
+    # A header line and a row for each row of the page's tables.
+    assert markdown.count("\n|") == len(page.all("table")) + len(page.all("tr"))
+
+
+def test_picture_and_table_of_runs_are_written(report):
+    with Image.open(report / "report.png") as picture:
+        assert picture.width > 1000
+        assert len(picture.convert("RGB").resize((100, 100)).getcolors()) > 50
+    rows = list(csv.DictReader((report / "report.csv").open(newline="")))
+    assert [row["run"] for row in rows][:3] == ["pong-seed1", "pong-seed2", "pong-seed3"]
+    assert float(rows[0]["final_score"]) == pytest.approx(18.8666667)
+    assert float(rows[0]["final_human_normalized"]) == pytest.approx((18.8667 + 20.7) / 35.3, 1e-4)
+    assert rows[4]["final_human_normalized"] == ""
+
+
+def test_nothing_out_of_a_file_becomes_html(tmp_path):
+    folder = make_run_folder(
+        tmp_path / "<img src=x onerror=alert(1)>$\\bad{$",
+        env=HOSTILE,
+        algorithm=HOSTILE,
+        seed=HOSTILE,
+        note=HOSTILE,
+        summary={
+            **dict.fromkeys(("commit", "command"), HOSTILE),
+            "machine": {"processor": HOSTILE, "cores": HOSTILE},
+            "versions": {HOSTILE: HOSTILE},
+        },
+    )
+    other = make_run_folder(tmp_path / "other", env=HOSTILE, algorithm=HOSTILE, note="plain")
+    path = write_report([folder, other], tmp_path / "report", title=HOSTILE)
+    page = Page(path.read_text())
+    assert page.is_well_formed
+    assert len(page.all("script")) == 1
+    assert page.all("img") == []
+    assert not [name for _, attributes in page.elements for name in attributes if name[:2] == "on"]
+    assert HOSTILE in "".join(page.words)
+    for tag in ("<script", "<img"):
+        assert tag not in (path.parent / "report.md").read_text()
+
+
+def test_markdown_cells_stay_in_their_cells(tmp_path):
+    folder = make_run_folder(tmp_path / "a|b`c", env="Pong", note="x|y\nz")
+    other = make_run_folder(tmp_path / "other", env="Pong", note="w")
+    lines = render_markdown(content_of(folder, other)).splitlines()
+    assert any("a\\|b\\`c" in line for line in lines)
+    for header in (index for index, line in enumerate(lines) if line.startswith("|---")):
+        num_bars = lines[header].count("|")
+        for line in lines[header + 1 : lines.index("", header)]:
+            assert line.replace("\\|", "").count("|") == num_bars
+
+
+def test_run_that_has_just_begun_is_reported(tmp_path):
+    begun = make_run_folder(tmp_path / "begun", scores=None, returns=())
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "config.yaml").write_text("env: Breakout\n")
+    path = write_report([begun, bare], tmp_path / "report")
+    text = " ".join(Page(path.read_text()).words)
+    assert "begun: no game was finished yet: it has no score" in text
+    assert "bare: metrics.csv is missing" in text
+    for file in ("report.md", "report.png", "report.csv"):
+        assert (path.parent / file).stat().st_size > 100
+
+
+def test_run_that_stopped_early_stands_beside_one_that_did_not(tmp_path):
+    whole = make_run_folder(tmp_path / "whole", returns=(1.0, 2.0, 3.0, 4.0))
+    early = make_run_folder(tmp_path / "early", returns=(1.0,), seed=2, scores=None)
+    rows = list(csv.DictReader(io.StringIO(render_csv(content_of(whole, early)))))
+    assert [row["final_score_of"] for row in rows] == ["evaluation", "training"]
+    assert [row["num_frames"] for row in rows] == ["4000", "1000"]
+    assert "summary.json is missing" in rows[1]["notes"]
+    assert Page(render_page(content_of(whole, early))).is_well_formed
+
+
+def test_contents_are_listed_from_four_games_on(tmp_path):
+    games = ["Pong", "Breakout", "Qbert", "BeamRider"]
+    folders = [make_run_folder(tmp_path / game, env=game) for game in games]
+    four = Page(render_page(content_of(*folders)))
+    assert "#game-4" in [link["href"] for link in four.all("a")]
+    three = Page(render_page(content_of(*folders[:3])))
+    assert "#game-3" not in [link["href"] for link in three.all("a")]
+
+
+def test_several_games_have_an_interquartile_mean_with_an_interval(tmp_path):
+    folders = [
+        make_run_folder(tmp_path / f"{env}{seed}", env=env, seed=seed, scores=(score + seed,))
+        for env, score in (("Pong", -3.05), ("Breakout", 16.1))
+        for seed in (1, 2)
+    ]
+    content = content_of(*folders)
+    card = content.cards[-1]
+    assert card.heading == "2 Atari games, a3c"
+    # Pong: 52.8 and 55.7 % of human, Breakout: 53.5 and 57.0 %; the middle two are kept.
+    assert card.value == "55 %"
+    assert next(name for name, _ in card.facts) == "95 % interval"
+    alone = content_of(folders[0], folders[2]).aggregate_table
+    assert "needs two seeds a game" in [cell.text for cell in alone.rows[0]]
+
+
+def test_gif_is_embedded_with_a_still_for_those_who_want_no_motion(tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    make_gif(folder / "play.gif")
+    page = Page(render_page(content_of(folder)))
+    (image,) = page.all("img")
+    assert image["src"].startswith("data:image/gif;base64,")
+    assert "played by run" in image["alt"]
+    (still,) = page.all("source")
+    assert still["srcset"].startswith("data:image/png;base64,")
+
+
+def test_mp4_is_embedded_with_a_poster(tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    make_gif(folder / "play.gif")
+    (folder / "play.mp4").write_bytes(b"\0\0\0\x20ftypisom")
+    (video,) = Page(render_page(content_of(folder))).all("video")
+    assert video["src"].startswith("data:video/mp4;base64,")
+    assert video["poster"].startswith("data:image/png;base64,")
+    assert "controls" in video
+
+
+@pytest.mark.parametrize(
+    ("content", "note"),
+    [(b"\0" * 200, "play.gif is left out: 0.0 MiB"), (b"GIF89a", "play.gif is left out: it is no")],
+)
+def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch, content, note):
+    monkeypatch.setattr(videos, "MAX_BYTES", 100)
+    folder = make_run_folder(tmp_path / "run")
+    (folder / "play.gif").write_bytes(content)
+    page = Page(render_page(content_of(folder)))
+    assert page.all("img") == []
+    assert f"run: {note}" in " ".join(page.words)
+
+
+def test_group_shows_the_video_of_its_best_run(tmp_path):
+    worse = make_run_folder(tmp_path / "worse", scores=(1.0,))
+    better = make_run_folder(tmp_path / "better", scores=(2.0,), seed=2)
+    unknown = make_run_folder(tmp_path / "unknown", scores=None, returns=(), seed=3)
+    for folder in (worse, better, unknown):
+        make_gif(folder / "play.gif")
+    (image,) = Page(render_page(content_of(worse, unknown, better))).all("img")
+    assert "played by better" in image["alt"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        (format_score(-20.44), "−20.4"),
+        (format_score(-0.04), "0.0"),
+        (format_score(1234.5), "1,234"),
+        (format_score(float("nan")), "–"),
+        (format_frames(6_002_008), "6.0M"),
+        (format_frames(250_000), "250k"),
+        (format_frames(800), "800"),
+        (format_duration(45), "45 s"),
+        (format_duration(1749), "29 min"),
+        (format_duration(3599), "1 h 00 min"),
+        (number_cell(float("inf")).value, None),
+    ],
+)
+def test_numbers_are_written_as_people_read_them(shown, expected):
+    assert shown == expected
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs the program in this process, in an empty folder: exit code, output, errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(PROGRAM), *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(PROGRAM), run_name="__main__")
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_program_writes_a_report(command, tmp_path):
+    make_run_folder(tmp_path / "run")
+    code, out, _ = command("run", "--title", "My runs", "--no-published")
+    assert code == 0
+    assert out == "written to report/report.html\n"
+    assert "<title>My runs</title>" in (tmp_path / "report" / "report.html").read_text()
+    assert "published curves" not in (tmp_path / "report" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
+def test_program_refuses_what_is_no_run_folder(command, tmp_path, make):
+    make_run_folder(tmp_path / "run")
+    make(tmp_path / "other")
+    code, out, err = command("run", "other", "--output", "out")
+    assert (code, out) == (2, "")
+    assert err == "error: run folder must hold config.yaml, got other.\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_program_says_that_it_cannot_write(command, tmp_path):
+    make_run_folder(tmp_path / "run")
+    (tmp_path / "out").touch()
+    code, _, err = command("run", "--output", "out")
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+
+
+def test_program_without_arguments_says_how_to_use_it(command):
+    code, _, err = command()
+    assert code == 2
+    assert "run_dirs" in err
+
+
+def test_report_replaces_an_earlier_one(tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    write_report([folder], tmp_path / "report", title="first")
+    shutil.rmtree(folder)
+    make_run_folder(folder)
+    path = write_report([str(folder)], str(tmp_path / "report"), title="second")
+    assert "<title>second</title>" in path.read_text()
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        f"report.{suffix}" for suffix in ("csv", "html", "md", "png")
+    ]
