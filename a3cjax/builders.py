@@ -78,8 +78,12 @@ def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
     return batches
 
 
-def build_evaluation_environments(config: Config, num_envs: int) -> Environments:
+def build_evaluation_environments(
+    config: Config, num_envs: int, *, renders: bool = False
+) -> Environments:
     """`num_envs` environments that play whole games, with seeds that training never uses.
+
+    `renders`: they are to have pictures, where they can.
 
     Raises:
       ConfigError: if there is no such environment, or its spaces are of another kind.
@@ -92,6 +96,7 @@ def build_evaluation_environments(config: Config, num_envs: int) -> Environments
         protocol=config.protocol,
         is_evaluation=True,
         num_threads=available_cores(),
+        renders=renders,
     )
 
 
