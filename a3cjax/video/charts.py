@@ -64,11 +64,10 @@ class ValueChart:
         lines.add(np.stack([steps, heights], axis=1), style.ACCENT)
         lines.add_dot(float(steps[-1]), float(heights[-1]), style.TEXT)
         image = lines.drawn()
-        draw = ImageDraw.Draw(image)
         for level in {self._low, self._high}:
             y = float(place(np.array(level)))
             text = style.short_number(level)
-            draw.text((left - 6, y), text, style.MUTED, style.font(11), anchor="rm")
+            style.write(image, (left - 6, y), text, style.MUTED, 11, anchor="rm")
         return image
 
 
@@ -142,14 +141,14 @@ def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> 
     column_width = image.width / num_columns
     row_height = min(24.0, (image.height - 12) / in_a_column)
     name_width, number_width = (104, 50) if num_columns == 1 else (92, 36)
-    letters = style.font(12 if num_columns == 1 else 10)
+    letters = 12 if num_columns == 1 else 10
     draw = ImageDraw.Draw(image)
     for index, (name, length, number, is_chosen) in enumerate(rows):
         column, row = divmod(index, in_a_column)
         left = column * column_width + 12
         middle = 6 + (row + 0.5) * row_height
         colour = style.CHOSEN if is_chosen else style.TEXT
-        draw.text((left, middle), name, colour, letters, anchor="lm")
+        style.write(image, (left, middle), name, colour, letters, anchor="lm")
         first, last = left + name_width, (column + 1) * column_width - 12 - number_width
         half = 0.32 * row_height
         draw.rectangle((first, middle - half, last, middle + half), style.RULE)
@@ -157,7 +156,7 @@ def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> 
         if end - first >= 1:
             fill = style.CHOSEN if is_chosen else style.ACCENT
             draw.rectangle((first, middle - half, end, middle + half), fill)
-        draw.text((last + number_width, middle), number, colour, letters, anchor="rm")
+        style.write(image, (last + number_width, middle), number, colour, letters, anchor="rm")
     return image
 
 
@@ -172,8 +171,8 @@ def _draw_gaussian(
     in_a_column = -(-len(means) // num_columns)
     column_width = image.width / num_columns
     row_height = min(24.0, (image.height - 12) / in_a_column)
-    name_width, number_width = (70, 84) if num_columns == 1 else (52, 68)
-    letters = style.font(12 if num_columns == 1 else 10)
+    name_width, number_width = (66, 98) if num_columns == 1 else (52, 76)
+    letters = 12 if num_columns == 1 else 10
     lines = style.Lines(image)
     texts = []
     for index, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
@@ -196,8 +195,7 @@ def _draw_gaussian(
         number = f"{mean:.2f} ± {deviation:.2f}".replace("-", "−")
         texts.append((left, last + number_width, middle, names[index], number))
     image = lines.drawn()
-    draw = ImageDraw.Draw(image)
     for left, right, middle, name, number in texts:
-        draw.text((left, middle), name, style.TEXT, letters, anchor="lm")
-        draw.text((right, middle), number, style.TEXT, letters, anchor="rm")
+        style.write(image, (left, middle), name, style.TEXT, letters, anchor="lm")
+        style.write(image, (right, middle), number, style.TEXT, letters, anchor="rm")
     return image

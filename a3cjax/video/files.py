@@ -1,6 +1,7 @@
 """Video files: MP4 that browsers play, and GIF, written frame by frame as a game goes on."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
@@ -80,7 +81,7 @@ class GifFile:
         self._num_frames = 0
         self._waiting: list[Image.Image] = []
         self._palette: Image.Image | None = None
-        self._colours = np.zeros((256, 4), np.uint8)
+        self._colours: np.ndarray = np.zeros((256, 4), np.uint8)
         self._container = av.open(str(path), "w", format="gif", options={"loop": "0"})
         gif_rate = Fraction(rate).limit_denominator(1000) / self._period
         self._stream: Any = self._container.add_stream("gif", rate=gif_rate)
@@ -113,17 +114,10 @@ class GifFile:
         self._container.close()
 
     def _choose_palette(self) -> None:
-        """Takes colours from the frames so far, and a few of everything for what may come."""
-        first = self._waiting[0]
-        strip = Image.new("RGB", (first.width, first.height * len(self._waiting)))
-        for index, image in enumerate(self._waiting):
-            strip.paste(image, (0, index * first.height))
-        seen = strip.quantize(192, method=Image.Quantize.FASTOCTREE).getpalette() or []
-        cube = np.stack(np.meshgrid(*[(0, 85, 170, 255)] * 3), -1).reshape(-1, 3)
-        colours = np.concatenate([np.reshape(seen, (-1, 3)), cube])[:256].astype(np.uint8)
+        colours = choose_colours(self._waiting)
         self._palette = Image.new("P", (1, 1))
         self._palette.putpalette(colours.tobytes())
-        self._colours[: len(colours)] = np.insert(colours, 0, 255, axis=1)  # ARGB
+        self._colours = np.insert(colours, 0, 255, axis=1)  # ARGB
         for image in self._waiting:
             self._encode(image)
         self._waiting.clear()
@@ -132,6 +126,26 @@ class GifFile:
         indices = image.quantize(palette=self._palette, dither=Image.Dither.NONE)
         frame = self._new_frame((np.asarray(indices), self._colours), format="pal8")
         self._container.mux(self._stream.encode(frame))
+
+
+def choose_colours(images: Sequence[Image.Image]) -> np.ndarray:
+    """A palette for these images and whatever comes after them, uint8 `[256, 3]`.
+
+    What is frequent stays exactly as it is: half of the palette. A quarter serves the shades
+    in between, and a quarter is spread over all colours, for what was not seen yet.
+    """
+    counts: Counter[Any] = Counter()
+    for image in images:
+        for count, colour in image.getcolors(image.width * image.height) or ():
+            counts[colour] += count
+    frequent = np.array([colour for colour, _ in counts.most_common(128)])
+    shades = images[-1].quantize(64, method=Image.Quantize.FASTOCTREE).getpalette() or []
+    levels = (0, 85, 170, 255)
+    spread = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    colours = np.zeros((256, 3), np.uint8)
+    chosen = np.concatenate([frequent, np.reshape(shades, (-1, 3)), spread.reshape(-1, 3)])
+    colours[: len(chosen)] = chosen
+    return colours
 
 
 FILES: dict[str, Callable[[Path, int, int, float], VideoFile]] = {"mp4": Mp4File, "gif": GifFile}

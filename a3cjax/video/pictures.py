@@ -4,7 +4,7 @@ import math
 from collections import deque
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from a3cjax.convolutions import blocks_to_frames
 from a3cjax.vector_envs import EnvironmentSpec
@@ -30,17 +30,19 @@ class Pictures:
 
     def draw(self, moment: Moment) -> Image.Image:
         """The picture, of `HEIGHT` or less and `MAX_WIDTH` or less, with saliency over it."""
-        picture = moment.picture
-        if picture is None:
-            picture = observed_picture(moment.observation, self._spec)
-        if picture is None:
-            return self._draw_traces(moment)
-        image = fit(picture)
+        # Saliency belongs to what the network reads: other pictures are put aside for it.
+        is_read = moment.saliency is None or self._spec.is_image
+        picture = moment.picture if is_read else None
+        if picture is not None:
+            image = fit(picture)
+        else:
+            observed = observed_picture(moment.observation, self._spec)
+            if observed is None:
+                return self._draw_traces(moment)
+            image = fit(observed)
         if moment.saliency is not None:
-            heat = observed_heat(moment.saliency, self._spec)
-            if heat is not None:
-                image = lay_over(image, heat)
-        if self._spec.is_one_hot and moment.picture is None:
+            image = lay_over(image, observed_heat(moment.saliency, self._spec))
+        if self._spec.is_one_hot and picture is None:
             _write_numbers(image, moment.observation)
         return image
 
@@ -59,8 +61,10 @@ class Pictures:
 
         image = Image.new("RGB", (MAX_WIDTH, HEIGHT), style.CARD)
         title = "observation"
+        if moment.saliency is not None:
+            title += " (bright: the value depends on it)"
         if moment.observation.size > len(numbers):
-            title = f"first {len(numbers)} of {moment.observation.size} numbers observed"
+            title = f"{title}: the first {len(numbers)} of {moment.observation.size}"
         past = np.stack(self._past)
         left, right, top, bottom = 44, MAX_WIDTH - 64, 34, HEIGHT - 10
         row_height = (bottom - top) / len(numbers)
@@ -74,13 +78,12 @@ class Pictures:
             colour = style.mix(style.CARD, style.ACCENT, float(weights[index]))
             lines.add(np.stack([steps, heights], axis=1), colour)
         image = lines.drawn()
-        draw = ImageDraw.Draw(image)
-        draw.text((14, 10), title, style.MUTED, style.font(12))
+        style.write(image, (14, 10), title, style.MUTED, 12)
         for index, number in enumerate(numbers):
             middle = top + (index + 0.5) * row_height
-            draw.text((14, middle), f"{index}", style.MUTED, style.font(11), anchor="lm")
+            style.write(image, (14, middle), f"{index}", style.MUTED, 11, anchor="lm")
             text = style.short_number(float(number))
-            draw.text((MAX_WIDTH - 14, middle), text, style.TEXT, style.font(11), anchor="rm")
+            style.write(image, (MAX_WIDTH - 14, middle), text, style.TEXT, 11, anchor="rm")
         return image
 
 
@@ -104,13 +107,11 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
     return (colours[0] + shares[..., None] * (colours[1] - colours[0])).astype(np.uint8)
 
 
-def observed_heat(saliency: np.ndarray, spec: EnvironmentSpec) -> np.ndarray | None:
-    """Saliency as float `[height, width]`, the largest of all channels; None of a vector."""
+def observed_heat(saliency: np.ndarray, spec: EnvironmentSpec) -> np.ndarray:
+    """Saliency on `observed_picture`, float `[height, width]`: of all channels the largest."""
     if spec.is_image:
         return blocks_to_frames(saliency[None])[0].max(axis=0)
-    if spec.is_one_hot:
-        return _board(saliency)
-    return saliency if saliency.ndim == 2 else None
+    return _board(saliency) if spec.is_one_hot else saliency
 
 
 def _board(states: np.ndarray) -> np.ndarray:
@@ -125,12 +126,11 @@ def _write_numbers(image: Image.Image, states: np.ndarray) -> None:
     rows, columns = _board(states).shape
     if columns > 8:  # no room
         return
-    draw = ImageDraw.Draw(image)
     for state in range(len(states)):
         row, column = divmod(state, columns)
         centre = ((column + 0.5) * image.width / columns, (row + 0.5) * image.height / rows)
         colour = style.BACKGROUND if states[state] else style.MUTED
-        draw.text(centre, str(state), colour, style.font(13), anchor="mm")
+        style.write(image, centre, str(state), colour, 13, anchor="mm")
 
 
 def fit(picture: np.ndarray) -> Image.Image:

@@ -85,7 +85,7 @@ def record_video(
         stack.callback(lambda: [part.unlink(missing_ok=True) for part in parts])
         rate = steps_per_second(environments)
         labels = Labels(
-            title=config.env.removeprefix("gymnasium:"),
+            title=config.env.rpartition(":")[2],
             subtitle=_describe(config, snapshot),
             action_names=action_names(
                 config.env, environments.spec.num_actions, is_atari=environments.spec.is_atari

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from a3cjax.distributions import EpsilonGreedy
 from a3cjax.vector_envs import EnvironmentSpec
@@ -55,14 +55,13 @@ class Screen:
         return np.asarray(image)
 
     def _draw_panel(self, image: Image.Image, left: int, moment: Moment) -> None:
-        draw = ImageDraw.Draw(image)
         labels = self._labels
         right = left + PANEL_WIDTH
-        draw.text((left, MARGIN - 3), labels.title, style.TEXT, style.font(20, is_bold=True))
+        style.write(image, (left, MARGIN - 3), labels.title, style.TEXT, 20, is_bold=True)
         if labels.num_games > 1:
             text = f"game {self._num_games} of {labels.num_games}"
-            draw.text((right, MARGIN + 4), text, style.MUTED, style.font(12), anchor="ra")
-        draw.text((left, MARGIN + 26), labels.subtitle, style.MUTED, style.font(11))
+            style.write(image, (right, MARGIN + 4), text, style.MUTED, 12, anchor="ra")
+        style.write(image, (left, MARGIN + 26), labels.subtitle, style.MUTED, 11)
 
         value_name = "MAX Q" if isinstance(moment.policy, EpsilonGreedy) else "VALUE"
         seconds = int(moment.num_steps / self._steps_per_second)
@@ -74,21 +73,21 @@ class Screen:
             (0.64, "STEP · TIME", step),
         ):
             x = left + share * PANEL_WIDTH
-            draw.text((x, top), name, style.MUTED, style.font(10))
+            style.write(image, (x, top), name, style.MUTED, 10)
             size = 24 if share < 0.5 else 18
             place = (x, top + 42)
-            draw.text(place, text, style.TEXT, style.font(size, is_bold=True), anchor="ls")
+            style.write(image, place, text, style.TEXT, size, is_bold=True, anchor="ls")
 
         top += 58
         is_q = isinstance(moment.policy, EpsilonGreedy)
         name = "max Q(s, ·)" if is_q else "value V(s)"
         title = f"{name}, last {CHART_SECONDS:.0f} seconds"
-        draw.text((left, top), title, style.MUTED, style.font(12))
+        style.write(image, (left, top), title, style.MUTED, 12)
         image.paste(self._chart.draw(moment.value, moment.reward), (left, top + 19))
 
         top += 19 + _CHART_HEIGHT + 12
         title = choice_title(moment.policy, is_greedy=labels.is_greedy)
-        draw.text((left, top), title, style.MUTED, style.font(12))
+        style.write(image, (left, top), title, style.MUTED, 12)
         choice = draw_choice(
             moment.policy, moment.action, labels.action_names, PANEL_WIDTH, _CHOICE_HEIGHT
         )

@@ -1,6 +1,7 @@
 """Colours, letters and lines of a video."""
 
 import functools
+import math
 from pathlib import Path
 
 import matplotlib
@@ -24,8 +25,44 @@ _LETTERS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _SCALE = 2  # lines are drawn this many times as large, then made smaller: smooth edges
 
 
+def write(
+    image: Image.Image,
+    place: tuple[float, float],
+    text: str,
+    colour: Colour,
+    size: int,
+    *,
+    is_bold: bool = False,
+    anchor: str = "la",
+) -> None:
+    """Writes a line of text into an image.
+
+    Args:
+      image: RGB; changed.
+      place: where the anchor goes, (x, y).
+      text: anything but nothing.
+      colour: of the letters.
+      size: of the letters, in pixels.
+      is_bold: for titles and what changes.
+      anchor: Pillow's two letters: left, middle or right, and ascender, middle or baseline.
+    """
+    mask, left, top = _letters(text, size, is_bold, anchor)
+    image.paste(colour, (round(place[0]) + left, round(place[1]) + top), mask)
+
+
+@functools.lru_cache(maxsize=4096)
+def _letters(text: str, size: int, is_bold: bool, anchor: str) -> tuple[Image.Image, int, int]:
+    """A mask of the text, and where it lies from the anchor; most texts come again and again."""
+    font = _font(size, is_bold)
+    box = font.getbbox(text, anchor=anchor)
+    left, top = math.floor(box[0]), math.floor(box[1])
+    mask = Image.new("L", (math.ceil(box[2]) - left, math.ceil(box[3]) - top))
+    ImageDraw.Draw(mask).text((-left, -top), text, 255, font, anchor=anchor)
+    return mask, left, top
+
+
 @functools.cache
-def font(size: int, *, is_bold: bool = False) -> ImageFont.FreeTypeFont:
+def _font(size: int, is_bold: bool) -> ImageFont.FreeTypeFont:
     """The letters of matplotlib, which have all of mathematics in them."""
     name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(_LETTERS / name), size)
