@@ -79,11 +79,16 @@ def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
 
 
 def build_evaluation_environments(
-    config: Config, num_envs: int, sticky_actions: float | None = None
+    config: Config,
+    num_envs: int,
+    *,
+    sticky_actions: float | None = None,
+    renders: bool = False,
 ) -> Environments:
     """`num_envs` environments that play whole games, with seeds that training never uses.
 
-    `sticky_actions` is the probability of a repeated action, None for the protocol's.
+    `sticky_actions` is the probability of a repeated action, None for the protocol's;
+    `renders`: they are to have pictures, where they can.
 
     Raises:
       ConfigError: if there is no such environment, or its spaces are of another kind.
@@ -97,6 +102,7 @@ def build_evaluation_environments(
         is_evaluation=True,
         sticky_actions=sticky_actions,
         num_threads=available_cores(),
+        renders=renders,
     )
 
 

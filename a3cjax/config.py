@@ -83,6 +83,7 @@ class Config:
     checkpoint_period_frames: int = 1_000_000
     eval_episodes: int = 30
     eval_period_frames: int | None = None  # only at the end
+    video: bool = True  # a short one at the end
     stall_timeout_seconds: float = 600.0  # compiling for an accelerator takes minutes
     max_bad_updates: int = 10
 

@@ -4,6 +4,8 @@ import contextlib
 import difflib
 import functools
 import importlib
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +46,16 @@ PROTOCOL_NAMES = tuple(_PROTOCOLS)
 # They wait for opponents, or crash the process.
 _SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
 
+# Where OpenGL is missing, MuJoCo ends the process instead of raising.
+_ENDS_THE_PROCESS = "envpool.mujoco"
+_TRY_TO_RENDER = """
+import sys, envpool
+envs = envpool.make_gymnasium(sys.argv[1], num_envs=1, render_mode="rgb_array")
+envs.reset()
+envs.render()
+"""
+_TRY_SECONDS = 60
+
 
 def make_environments(
     env: str,
@@ -55,6 +67,7 @@ def make_environments(
     is_evaluation: bool = False,
     sticky_actions: float | None = None,
     num_threads: int = 1,
+    renders: bool = False,
 ) -> VectorEnvironments:
     """Makes a batch of environments.
 
@@ -69,6 +82,7 @@ def make_environments(
       sticky_actions: of Atari games, the probability that a frame repeats the action of the
         one before; None for the protocol's.
       num_threads: of the pool.
+      renders: whether they are to have pictures, where they can.
 
     Returns:
       The environments, already reset once.
@@ -81,7 +95,9 @@ def make_environments(
     if sticky_actions is not None and (is_gymnasium or not _is_atari(resolve_envpool_id(env))):
         raise ConfigError(f"env must be an Atari game to have sticky actions, got {env}.")
     if is_gymnasium:
-        return _make_gymnasium(env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount)
+        return _make_gymnasium(
+            env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount, renders
+        )
     env_id = resolve_envpool_id(env)
     if env_id in _SEVERAL_PLAYERS:
         raise ConfigError(f"env must have a single player, got {env}.")
@@ -94,6 +110,7 @@ def make_environments(
             is_evaluation=is_evaluation,
             sticky_actions=sticky_actions,
             num_threads=num_threads,
+            renders=renders and _can_render(env_id),
         )
     except (ImportError, RuntimeError) as error:  # libraries or files that some games need
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
@@ -123,6 +140,7 @@ def make_pool(
     is_evaluation: bool = False,
     sticky_actions: float | None = None,
     num_threads: int = 1,
+    renders: bool = False,
 ) -> Any:
     """envpool's own batch behind `make_environments`, not reset yet; arguments as there.
 
@@ -142,6 +160,8 @@ def make_pool(
     with _without_warnings_on_bounds():
         spec = envpool.make_spec(env_id, **options)
         _check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
+        if renders:
+            options["render_mode"] = "rgb_array"
         make = functools.partial(envpool.make, env_id, env_type="gymnasium", seed=seed, **options)
         if is_vizdoom and num_envs > 1:
             # Its processes race for files that the first one writes in the working directory:
@@ -153,7 +173,21 @@ def make_pool(
         return make(num_envs=num_envs, num_threads=num_threads)
 
 
-def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> VectorEnvironments:
+def _can_render(env_id: str) -> bool:
+    """Whether it is safe to ask this environment of envpool's for pictures."""
+    import_path = envpool.registration.registry.specs[env_id][0]
+    if not import_path.startswith(_ENDS_THE_PROCESS):
+        return True
+    command = [sys.executable, "-c", _TRY_TO_RENDER, env_id]
+    try:
+        return subprocess.run(command, capture_output=True, timeout=_TRY_SECONDS).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def _make_gymnasium(
+    env_id: str, num_envs: int, seed: int, discount: float, renders: bool
+) -> VectorEnvironments:
     env = GYMNASIUM_PREFIX + env_id
     module, colon, _ = env_id.rpartition(":")
     if colon:
@@ -163,14 +197,19 @@ def _make_gymnasium(env_id: str, num_envs: int, seed: int, discount: float) -> V
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"env must be in a module to import, got {env}: {reason}") from error
+    make = functools.partial(
+        gymnasium.make_vec,
+        env_id,
+        num_envs=num_envs,
+        vectorization_mode="sync",
+        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
+    )
     try:
         with noting(env, "the constructor"):
-            envs = gymnasium.make_vec(
-                env_id,
-                num_envs=num_envs,
-                vectorization_mode="sync",
-                vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
-            )
+            envs = make()
+            if renders and "rgb_array" in envs.metadata.get("render_modes", ()):
+                envs.close()
+                envs = make(render_mode="rgb_array")
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
     try:

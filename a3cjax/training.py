@@ -18,6 +18,7 @@ from a3cjax.run import Run
 from a3cjax.run_folder import Summary, check_run_dir, make_run_dir, write_config, write_summary
 from a3cjax.supervisor import SignalStop, Supervisor
 from a3cjax.vector_envs import Environments
+from a3cjax.video import record_at_end
 
 
 def train(config: Config) -> Summary:
@@ -134,4 +135,6 @@ def _train(
     )
     write_summary(config, summary, commit)
     plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
+    if config.video and not signal_stop.is_set():
+        record_at_end(config, agent, snapshot, run_dir, signal_stop.is_set)
     return summary

@@ -46,6 +46,7 @@ class Environments(Protocol):
 
     num_envs: int
     spec: EnvironmentSpec
+    render_fps: float | None
 
     def reset(self) -> TimeStep:
         """Starts every environment anew: `is_first` everywhere, rewards 0."""
@@ -79,6 +80,14 @@ class Environments(Protocol):
 
     def set_state(self, state: Any) -> None:
         """Goes on from what `get_state` returned, in this process or another."""
+        ...
+
+    def render(self) -> np.ndarray | None:
+        """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot.
+
+        Raises:
+          Exception: whatever an environment raises that promised pictures.
+        """
         ...
 
     def close(self) -> None:
@@ -122,6 +131,8 @@ class VectorEnvironments:
             is_continuous=is_continuous,
             is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
         )
+        # Steps a second at which people are to see it, where the environment tells.
+        self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")
 
     def reset(self) -> TimeStep:
         """Starts every environment anew; running games are dropped."""
@@ -215,6 +226,18 @@ class VectorEnvironments:
         self._returns = np.array(state["returns"], float)
         self._lengths = np.array(state["lengths"], int)
         self._envs._autoreset_envs = self._was_done.copy()
+
+    def render(self) -> np.ndarray | None:
+        """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
+        if getattr(self._envs, "render_mode", None) != "rgb_array":
+            return None
+        with noting(self._env, "render()"):
+            picture = np.asarray(self._envs.render()[0])
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            rule = "pictures must be uint8 of shape (height, width, 3)"
+            got = f"{picture.dtype} of shape {picture.shape}"
+            raise AnswerError(f"{rule}, got {got} in render() of {self._env}.")
+        return picture
 
     def close(self) -> None:
         """Frees the environments."""

@@ -55,7 +55,8 @@ def learn(arguments: list[str], score: float, run_dir: Path) -> tuple[float, flo
       Seconds since the start of the program, and emulator frames; infinite if it ended below.
     """
     began = time.monotonic()
-    command = [sys.executable, str(RUN), *arguments, f"run_dir={run_dir}", "eval_episodes=0"]
+    quiet = ("eval_episodes=0", "video=false")
+    command = [sys.executable, str(RUN), *arguments, f"run_dir={run_dir}", *quiet]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     returns: collections.deque[float] = collections.deque(maxlen=RETURN_WINDOW)
     try:

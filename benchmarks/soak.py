@@ -26,6 +26,7 @@ SETTLED_FRAMES = 200_000
 SETTINGS = (
     *("env=Pong", "total_frames=1000000000", "log_period_frames=10000"),
     *("checkpoint_period_frames=100000", "eval_period_frames=500000", "eval_episodes=4"),
+    "video=false",
 )
 
 

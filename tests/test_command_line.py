@@ -20,6 +20,7 @@ SMALL = (
     "unroll_length=10",
     "warmup_steps=16",
     "eval_episodes=2",
+    "video=false",
     "run_dir=run",
 )
 

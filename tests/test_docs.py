@@ -30,6 +30,7 @@ def test_worked_example_of_an_algorithm_learns_catch(tmp_path, monkeypatch):
         exploration_frames=10_000,
         target_period_frames=1_000,
         eval_episodes=50,
+        video=False,
         run_dir=str(tmp_path / "run"),
     )
     summary = train(config)

@@ -32,7 +32,7 @@ def make_agent():
     def unused(*_):
         raise AssertionError("an evaluation neither starts from scratch nor learns")
 
-    return Agent(unused, initial_state, act, act_greedily, unused)
+    return Agent(unused, initial_state, act, act_greedily, unused, unused)
 
 
 def games(*ends):

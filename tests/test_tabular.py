@@ -230,6 +230,7 @@ SETTINGS = {
     "deterministic": True,
     "eval_episodes": 100,
     "checkpoint_period_frames": 10_000_000,
+    "video": False,
 }
 
 

@@ -37,6 +37,7 @@ CONFIG = Config(
     warmup_steps=16,
     log_period_frames=400,
     eval_episodes=3,
+    video=False,
 )
 ENDLESS = CONFIG.replace(total_frames=10**9, eval_episodes=0)
 WARMUP_FRAMES, FRAMES_PER_UPDATE = 16 * 4, 10 * 4

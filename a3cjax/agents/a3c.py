@@ -43,7 +43,7 @@ def make_a3c(
       The algorithm as pure functions.
     """
 
-    def apply_to_batch(params, constants, timestep, core_state):
+    def look(params, constants, timestep, core_state):
         output, core_state = network.apply(
             params,
             constants.statistics,
@@ -51,16 +51,16 @@ def make_a3c(
             timestep.is_first[None],
             core_state,
         )
-        return jax.tree.map(lambda x: x[0], output.policy), core_state
+        return jax.tree.map(lambda x: x[0], output), core_state
 
     def act(params, constants, timestep, core_state, key):
-        policy, core_state = apply_to_batch(params, constants, timestep, core_state)
+        output, core_state = look(params, constants, timestep, core_state)
         key, subkey = jax.random.split(key)
-        return policy.sample(subkey), core_state, key
+        return output.policy.sample(subkey), core_state, key
 
     def act_greedily(params, constants, timestep, core_state):
-        policy, core_state = apply_to_batch(params, constants, timestep, core_state)
-        return policy.mode(), core_state
+        output, core_state = look(params, constants, timestep, core_state)
+        return output.policy.mode(), core_state
 
     def loss(params, constants, trajectory):
         output, _ = network.apply(
@@ -95,4 +95,5 @@ def make_a3c(
         act=act,
         act_greedily=act_greedily,
         loss=loss,
+        look=look,
     )

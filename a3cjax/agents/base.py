@@ -6,7 +6,15 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
-from a3cjax.types import Array, Constants, CoreState, Params, TimeStep, Trajectory
+from a3cjax.types import (
+    Array,
+    Constants,
+    CoreState,
+    NetworkOutput,
+    Params,
+    TimeStep,
+    Trajectory,
+)
 
 
 class Agent(NamedTuple):
@@ -19,6 +27,8 @@ class Agent(NamedTuple):
     `act_greedily(params, constants, timestep, core_state)` likewise, what it thinks best.
     `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
     scalars.
+    `look(params, constants, timestep, core_state) -> (NetworkOutput, core_state)`: the policy
+    that `act` samples, and float32 `[B]` values, V(s) or maxₐ Q(s, a).
     `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
     """
 
@@ -30,6 +40,7 @@ class Agent(NamedTuple):
     ]
     act_greedily: Callable[[Params, Constants, TimeStep, CoreState], tuple[jax.Array, CoreState]]
     loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
+    look: Callable[[Params, Constants, TimeStep, CoreState], tuple[NetworkOutput, CoreState]]
     acts_ahead: bool = False
 
 

@@ -14,7 +14,7 @@ from a3cjax.agents.experience import blank_resets, clip_rewards, find_experience
 from a3cjax.distributions import EpsilonGreedy
 from a3cjax.losses import q_loss
 from a3cjax.networks import Network
-from a3cjax.types import QMetrics, Trajectory
+from a3cjax.types import NetworkOutput, QMetrics, Trajectory
 
 Targets = Callable[[Trajectory, jax.Array, jax.Array], jax.Array]
 
@@ -40,7 +40,7 @@ def make_q_agent(
     """
 
     def look(params, constants, timestep, core_state):
-        """Q(s, ·), float `[B, A]`."""
+        """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a)."""
         q_values, core_state = network.apply(
             params,
             constants.statistics,
@@ -48,17 +48,17 @@ def make_q_agent(
             timestep.is_first[None],
             core_state,
         )
-        return q_values[0], core_state
+        policy = EpsilonGreedy(q_values[0], constants.exploration.epsilons)
+        return NetworkOutput(policy, jnp.max(q_values[0], axis=-1)), core_state
 
     def act_greedily(params, constants, timestep, core_state):
-        q_values, core_state = look(params, constants, timestep, core_state)
-        return EpsilonGreedy(q_values, constants.exploration.epsilons).mode(), core_state
+        output, core_state = look(params, constants, timestep, core_state)
+        return output.policy.mode(), core_state
 
     def act(params, constants, timestep, core_state, key):
-        q_values, core_state = look(params, constants, timestep, core_state)
-        policy = EpsilonGreedy(q_values, constants.exploration.epsilons)
+        output, core_state = look(params, constants, timestep, core_state)
         key, subkey = jax.random.split(key)
-        return policy.sample(subkey), core_state, key
+        return output.policy.sample(subkey), core_state, key
 
     def loss(params, constants, trajectory):
         def unroll(params):
@@ -94,5 +94,6 @@ def make_q_agent(
         act=act,
         act_greedily=act_greedily,
         loss=loss,
+        look=look,
         acts_ahead=acts_ahead,
     )

@@ -31,7 +31,7 @@ SLACK_SECONDS = 1.5
 SETTINGS = (
     *("env=CartPole", "total_frames=100000000", "num_actors=2", "envs_per_actor=2"),
     *("unroll_length=5", "warmup_steps=16", "eval_episodes=0", "log_period_frames=500"),
-    *(f"checkpoint_period_frames={CHECKPOINT_PERIOD}", "run_dir=run"),
+    *(f"checkpoint_period_frames={CHECKPOINT_PERIOD}", "run_dir=run", "video=false"),
 )
 
 

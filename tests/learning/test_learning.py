@@ -8,7 +8,7 @@ from a3cjax.evaluation import evaluate_run
 from a3cjax.training import train
 from tests.learning import memory
 
-QUIET = {"checkpoint_period_frames": 10_000_000, "warmup_steps": 8}
+QUIET = {"checkpoint_period_frames": 10_000_000, "warmup_steps": 8, "video": False}
 
 
 def learn(tmp_path, **settings):

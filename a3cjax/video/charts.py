@@ -1,0 +1,201 @@
+"""What the agent thinks, as drawings: its value over time, and its choice of action."""
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from a3cjax.distributions import Categorical, DiagonalGaussian, EpsilonGreedy
+from a3cjax.video import style
+
+_MAX_BARS = 18  # for which there is room; Atari games have no more
+_MAX_IN_A_COLUMN = 9
+# A tick for each reward, unless they are so many that they say nothing.
+_MOST_REWARDED = 0.25
+
+
+class ValueChart:
+    """The value of the last seconds, up to now, and when rewards came."""
+
+    def __init__(self, width: int, height: int, num_steps: int):
+        """A chart of `width` × `height` pixels and `num_steps` agent steps."""
+        self._size = (width, height)
+        self._num_steps = num_steps
+        self._values: deque[float] = deque(maxlen=num_steps)
+        self._rewards: deque[float] = deque(maxlen=num_steps)
+        self._low, self._high = 0.0, 0.0
+
+    def start(self) -> None:
+        """Forgets the game before."""
+        self._values.clear()
+        self._rewards.clear()
+
+    def draw(self, value: float, reward: float) -> Image.Image:
+        """The chart after one more step; its range grows during a game and never shrinks."""
+        if not self._values:
+            self._low, self._high = value, value
+        self._values.append(value)
+        self._rewards.append(reward)
+        self._low, self._high = min(self._low, value), max(self._high, value)
+
+        width, height = self._size
+        left, right, top, bottom = 46, width - 10, 10, height - 12
+        margin = max(0.05 * (self._high - self._low), 1e-3)
+        low, high = self._low - margin, self._high + margin
+
+        def place(values: np.ndarray) -> np.ndarray:
+            return bottom - (bottom - top) * (values - low) / (high - low)
+
+        image = Image.new("RGB", self._size, style.CARD)
+        lines = style.Lines(image)
+        for level in (self._low, self._high, 0.0):
+            if self._low <= level <= self._high:
+                y = float(place(np.array(level)))
+                lines.add(np.array([[left, y], [right, y]]), style.RULE, 1)
+        rewards = np.array(self._rewards)
+        steps = left + (right - left) * np.arange(len(rewards)) / max(self._num_steps - 1, 1)
+        if np.mean(rewards != 0) <= _MOST_REWARDED:
+            for step, got in zip(steps, rewards, strict=True):
+                if got:
+                    colour = style.GAIN if got > 0 else style.LOSS
+                    lines.add(np.array([[step, bottom + 3], [step, bottom + 9]]), colour, 2)
+        heights = place(np.array(self._values))
+        lines.add(np.stack([steps, heights], axis=1), style.ACCENT)
+        lines.add_dot(float(steps[-1]), float(heights[-1]), style.TEXT)
+        image = lines.drawn()
+        for level in {self._low, self._high}:
+            y = float(place(np.array(level)))
+            text = style.short_number(level)
+            style.write(image, (left - 6, y), text, style.MUTED, 11, anchor="rm")
+        return image
+
+
+def choice_title(policy: Any, *, is_greedy: bool) -> str:
+    """What `draw_choice` shows of this policy, and how the action is chosen from it."""
+    if isinstance(policy, EpsilonGreedy):
+        how = "greedy" if is_greedy else f"ε-greedy, ε = {float(policy.epsilons):g}"
+        return f"action values Q(s, a), {how}"
+    if isinstance(policy, DiagonalGaussian):
+        return f"actions: mean ± σ, {'the mean is taken' if is_greedy else 'sampled ●'}"
+    return f"action probabilities π(a|s), {'greedy' if is_greedy else 'sampled'}"
+
+
+def draw_choice(
+    policy: Any, action: np.ndarray | None, names: list[str], width: int, height: int
+) -> Image.Image:
+    """Draws a policy and what was chosen from it.
+
+    Args:
+      policy: a Categorical, EpsilonGreedy or DiagonalGaussian without leading axes.
+      action: an int, or float `[D]`; None if none was chosen.
+      names: of the actions, A or D.
+      width: of the drawing, in pixels.
+      height: likewise.
+    """
+    image = Image.new("RGB", (width, height), style.CARD)
+    if isinstance(policy, DiagonalGaussian):
+        return _draw_gaussian(image, policy, action, names)
+    chosen = None if action is None else int(action)
+    if isinstance(policy, EpsilonGreedy):
+        q_values = np.asarray(policy.q_values, float)
+        lengths = q_values - q_values.min()  # Q values may be negative: differences count
+        lengths /= max(float(lengths.max()), 1e-9)
+        rows = [
+            (name, length, style.short_number(float(q_value)), index == chosen)
+            for index, (name, length, q_value) in enumerate(
+                zip(names, lengths, q_values, strict=True)
+            )
+        ]
+    else:
+        rows = [
+            (name, share, f"{share:.0%}", is_chosen)
+            for name, share, is_chosen in probability_rows(policy, chosen, names)
+        ]
+    return _draw_bars(image, rows[: 2 * _MAX_IN_A_COLUMN])
+
+
+def probability_rows(
+    policy: Categorical, chosen: int | None, names: list[str]
+) -> list[tuple[str, float, bool]]:
+    """Name, probability and whether it was chosen, of every action; they sum to 1.
+
+    Of more than 18 actions the most probable, and the sum of all others.
+    """
+    logits = np.asarray(policy.logits, float)
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    kept = np.arange(len(shares))
+    if len(shares) > _MAX_BARS:
+        kept = np.sort(np.argsort(-shares, kind="stable")[: _MAX_BARS - 1])
+    rows = [(names[index], float(shares[index]), index == chosen) for index in kept]
+    if len(kept) < len(shares):
+        others = float(max(0.0, 1.0 - shares[kept].sum()))
+        rows.append(("all others", others, chosen is not None and chosen not in kept))
+    return rows
+
+
+def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> Image.Image:
+    num_columns = 1 if len(rows) <= _MAX_IN_A_COLUMN else 2
+    in_a_column = -(-len(rows) // num_columns)
+    column_width = image.width / num_columns
+    row_height = min(24.0, (image.height - 12) / in_a_column)
+    name_width, number_width = (104, 50) if num_columns == 1 else (92, 36)
+    letters = 12 if num_columns == 1 else 10
+    draw = ImageDraw.Draw(image)
+    for index, (name, length, number, is_chosen) in enumerate(rows):
+        column, row = divmod(index, in_a_column)
+        left = column * column_width + 12
+        middle = 6 + (row + 0.5) * row_height
+        colour = style.CHOSEN if is_chosen else style.TEXT
+        style.write(image, (left, middle), name, colour, letters, anchor="lm")
+        first, last = left + name_width, (column + 1) * column_width - 12 - number_width
+        half = 0.32 * row_height
+        draw.rectangle((first, middle - half, last, middle + half), style.RULE)
+        end = first + length * (last - first)
+        if end - first >= 1:
+            fill = style.CHOSEN if is_chosen else style.ACCENT
+            draw.rectangle((first, middle - half, end, middle + half), fill)
+        style.write(image, (last + number_width, middle), number, colour, letters, anchor="rm")
+    return image
+
+
+def _draw_gaussian(
+    image: Image.Image, policy: DiagonalGaussian, action: np.ndarray | None, names: list[str]
+) -> Image.Image:
+    means = np.asarray(policy.mean, float)[:_MAX_BARS]
+    deviations = np.sqrt(np.broadcast_to(policy.variance, np.shape(policy.mean)))[:_MAX_BARS]
+    # Most action spaces go from −1 to 1; otherwise as far as the policy itself goes.
+    reach = max(1.0, float(np.max(np.abs(means) + deviations)))
+    num_columns = 1 if len(means) <= _MAX_IN_A_COLUMN else 2
+    in_a_column = -(-len(means) // num_columns)
+    column_width = image.width / num_columns
+    row_height = min(24.0, (image.height - 12) / in_a_column)
+    name_width, number_width = (66, 98) if num_columns == 1 else (52, 76)
+    letters = 12 if num_columns == 1 else 10
+    lines = style.Lines(image)
+    texts = []
+    for index, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+        column, row = divmod(index, in_a_column)
+        left = column * column_width + 12
+        middle = 6 + (row + 0.5) * row_height
+        first, last = left + name_width, (column + 1) * column_width - 12 - number_width
+
+        def place(number: float, first: float = first, last: float = last) -> float:
+            share = (np.clip(number, -reach, reach) + reach) / (2 * reach)
+            return float(first + share * (last - first))
+
+        lines.add(np.array([[first, middle], [last, middle]]), style.RULE, 0.64 * row_height)
+        band = [[place(mean - deviation), middle], [place(mean + deviation), middle]]
+        lines.add(np.array(band), style.mix(style.RULE, style.ACCENT, 0.6), 0.64 * row_height)
+        x, half = place(mean), 0.32 * row_height
+        lines.add(np.array([[x, middle - half], [x, middle + half]]), style.TEXT, 2)
+        if action is not None:
+            lines.add_dot(place(float(action[index])), middle, style.CHOSEN, 3)
+        number = f"{mean:.2f} ± {deviation:.2f}".replace("-", "−")
+        texts.append((left, last + number_width, middle, names[index], number))
+    image = lines.drawn()
+    for left, right, middle, name, number in texts:
+        style.write(image, (left, middle), name, style.TEXT, letters, anchor="lm")
+        style.write(image, (right, middle), number, style.TEXT, letters, anchor="rm")
+    return image

@@ -1,0 +1,152 @@
+"""Video files: MP4 that browsers play, and GIF, written frame by frame as a game goes on."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+# PyAV, the bindings to FFmpeg's libraries, is imported where it is used: a machine for which
+# there is no wheel of it can train, too.
+
+MAX_GIF_RATE = 8.0
+"""Frames a second of a GIF, at most: with each one the file grows."""
+
+_PALETTE_FRAMES = 24  # of the beginning, from which a GIF's colours are chosen
+
+
+class VideoFile(Protocol):
+    """A file that takes frames of one size, uint8 `[height, width, 3]`."""
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends a frame."""
+        ...
+
+    def close(self) -> None:
+        """Completes the file."""
+        ...
+
+    def abandon(self) -> None:
+        """Frees what is open; after `close` there is nothing."""
+        ...
+
+
+class Mp4File:
+    """H.264 with half the resolution in colour (yuv420p), as every browser plays it."""
+
+    def __init__(self, path: Path, width: int, height: int, rate: float):
+        """Opens the file for frames of an even size, `rate` of them a second."""
+        import av
+
+        # The index comes first in the file: a browser starts before it has all of it.
+        self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
+        self._stream: Any = self._container.add_stream(
+            "libx264",
+            rate=Fraction(rate).limit_denominator(1000),
+            options={"crf": "23", "preset": "veryfast"},
+        )
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = "yuv420p"
+        self._new_frame = av.VideoFrame.from_ndarray
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends a frame."""
+        self._container.mux(self._stream.encode(self._new_frame(frame, format="rgb24")))
+
+    def close(self) -> None:
+        """Completes the file."""
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Frees what is open; after `close` there is nothing."""
+        self._container.close()
+
+
+class GifFile:
+    """A GIF that repeats for ever, of at most `MAX_GIF_RATE` frames a second.
+
+    One palette serves all frames, so that what stands still costs nothing: FFmpeg writes of
+    each frame only what differs from the one before.
+    """
+
+    def __init__(self, path: Path, width: int, height: int, rate: float):
+        """Opens the file for frames that come `rate` times a second; some are left out."""
+        import av
+
+        self._period = max(1, round(rate / MAX_GIF_RATE))
+        self._num_frames = 0
+        self._waiting: list[Image.Image] = []
+        self._palette: Image.Image | None = None
+        self._colours: np.ndarray = np.zeros((256, 4), np.uint8)
+        self._container = av.open(str(path), "w", format="gif", options={"loop": "0"})
+        gif_rate = Fraction(rate).limit_denominator(1000) / self._period
+        self._stream: Any = self._container.add_stream("gif", rate=gif_rate)
+        self._stream.width, self._stream.height = width, height
+        self._stream.pix_fmt = "pal8"
+        self._new_frame: Callable[..., Any] = av.VideoFrame.from_ndarray
+
+    def write(self, frame: np.ndarray) -> None:
+        """Appends a frame, or leaves it out."""
+        is_kept = self._num_frames % self._period == 0
+        self._num_frames += 1
+        if not is_kept:
+            return
+        if self._palette is not None:
+            self._encode(Image.fromarray(frame))
+            return
+        self._waiting.append(Image.fromarray(frame))
+        if len(self._waiting) == _PALETTE_FRAMES:
+            self._choose_palette()
+
+    def close(self) -> None:
+        """Completes the file."""
+        if self._waiting:
+            self._choose_palette()
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def abandon(self) -> None:
+        """Frees what is open; after `close` there is nothing."""
+        self._container.close()
+
+    def _choose_palette(self) -> None:
+        colours = choose_colours(self._waiting)
+        self._palette = Image.new("P", (1, 1))
+        self._palette.putpalette(colours.tobytes())
+        self._colours = np.insert(colours, 0, 255, axis=1)  # ARGB
+        for image in self._waiting:
+            self._encode(image)
+        self._waiting.clear()
+
+    def _encode(self, image: Image.Image) -> None:
+        indices = image.quantize(palette=self._palette, dither=Image.Dither.NONE)
+        frame = self._new_frame((np.asarray(indices), self._colours), format="pal8")
+        self._container.mux(self._stream.encode(frame))
+
+
+def choose_colours(images: Sequence[Image.Image]) -> np.ndarray:
+    """A palette for these images and whatever comes after them, uint8 `[256, 3]`.
+
+    What is frequent stays exactly as it is: half of the palette. A quarter serves the shades
+    in between, and a quarter is spread over all colours, for what was not seen yet.
+    """
+    counts: Counter[Any] = Counter()
+    for image in images:
+        for count, colour in image.getcolors(image.width * image.height) or ():
+            counts[colour] += count
+    frequent = np.array([colour for colour, _ in counts.most_common(128)])
+    shades = images[-1].quantize(64, method=Image.Quantize.FASTOCTREE).getpalette() or []
+    levels = (0, 85, 170, 255)
+    spread = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
+    colours = np.zeros((256, 3), np.uint8)
+    chosen = np.concatenate([frequent, np.reshape(shades, (-1, 3)), spread.reshape(-1, 3)])
+    colours[: len(chosen)] = chosen
+    return colours
+
+
+FILES: dict[str, Callable[[Path, int, int, float], VideoFile]] = {"mp4": Mp4File, "gif": GifFile}
+"""By format, and the end of the file's name."""

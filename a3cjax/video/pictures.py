@@ -1,0 +1,157 @@
+"""The game as a picture: the environment's own, or one made of what the network reads."""
+
+import math
+from collections import deque
+
+import numpy as np
+from PIL import Image
+
+from a3cjax.convolutions import blocks_to_frames
+from a3cjax.vector_envs import EnvironmentSpec
+from a3cjax.video import style
+from a3cjax.video.game import Moment
+
+MAX_WIDTH, HEIGHT = 400, 420
+"""Pixels that a picture is fitted into."""
+
+_MAX_TRACES = 24  # rows that can be told apart
+_TRACE_STEPS = 150
+
+
+class Pictures:
+    """Makes a picture of each moment, in turn; a vector is shown with its past."""
+
+    def __init__(self, spec: EnvironmentSpec):
+        """`spec` is that of the environment."""
+        self._spec = spec
+        self._past: deque[np.ndarray] = deque(maxlen=_TRACE_STEPS)
+        self._low: np.ndarray = np.zeros(0)
+        self._high: np.ndarray = np.zeros(0)
+
+    def draw(self, moment: Moment) -> Image.Image:
+        """The picture, of `HEIGHT` or less and `MAX_WIDTH` or less, with saliency over it."""
+        # Saliency belongs to what the network reads: other pictures are put aside for it.
+        is_read = moment.saliency is None or self._spec.is_image
+        picture = moment.picture if is_read else None
+        if picture is not None:
+            image = fit(picture)
+        else:
+            observed = observed_picture(moment.observation, self._spec)
+            if observed is None:
+                return self._draw_traces(moment)
+            image = fit(observed)
+        if moment.saliency is not None:
+            image = lay_over(image, observed_heat(moment.saliency, self._spec))
+        if self._spec.is_one_hot and picture is None:
+            _write_numbers(image, moment.observation)
+        return image
+
+    def _draw_traces(self, moment: Moment) -> Image.Image:
+        """Every number of a vector over time, each in the range that it has had until now."""
+        numbers = moment.observation.ravel()[:_MAX_TRACES]
+        if moment.num_steps == 0:
+            self._past.clear()
+            self._low, self._high = numbers, numbers
+        self._past.append(numbers)
+        self._low, self._high = np.minimum(self._low, numbers), np.maximum(self._high, numbers)
+        weights = np.ones(len(numbers))
+        if moment.saliency is not None:
+            weights = moment.saliency.ravel()[:_MAX_TRACES]
+            weights = 0.25 + 0.75 * weights / max(float(weights.max()), 1e-12)
+
+        image = Image.new("RGB", (MAX_WIDTH, HEIGHT), style.CARD)
+        title = "observation"
+        if moment.saliency is not None:
+            title += " (bright: the value depends on it)"
+        if moment.observation.size > len(numbers):
+            title = f"{title}: the first {len(numbers)} of {moment.observation.size}"
+        past = np.stack(self._past)
+        left, right, top, bottom = 44, MAX_WIDTH - 64, 34, HEIGHT - 10
+        row_height = (bottom - top) / len(numbers)
+        lines = style.Lines(image)
+        for index in range(len(numbers)):
+            span = max(float(self._high[index] - self._low[index]), 1e-9)
+            shares = (past[:, index] - self._low[index]) / span
+            base = top + (index + 0.9) * row_height
+            heights = base - 0.8 * row_height * shares
+            steps = left + (right - left) * np.arange(len(past)) / (_TRACE_STEPS - 1)
+            colour = style.mix(style.CARD, style.ACCENT, float(weights[index]))
+            lines.add(np.stack([steps, heights], axis=1), colour)
+        image = lines.drawn()
+        style.write(image, (14, 10), title, style.MUTED, 12)
+        for index, number in enumerate(numbers):
+            middle = top + (index + 0.5) * row_height
+            style.write(image, (14, middle), f"{index}", style.MUTED, 11, anchor="lm")
+            text = style.short_number(float(number))
+            style.write(image, (MAX_WIDTH - 14, middle), text, style.TEXT, 11, anchor="rm")
+        return image
+
+
+def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarray | None:
+    """What the network reads as a picture, uint8 `[height, width, 3]`; None of a vector.
+
+    Of stacked frames the newest, of a matrix its numbers from black to white, of numbered
+    states a board with a field for each.
+    """
+    if spec.is_image:
+        frames = blocks_to_frames(observation[None])[0]
+        newest = frames if len(frames) == 3 else frames[-1:]  # three channels are colours
+        return np.moveaxis(np.broadcast_to(newest, (3, *newest.shape[1:])), 0, -1)
+    if spec.is_one_hot:
+        observation = _board(observation)
+    if observation.ndim != 2:
+        return None
+    low, high = float(observation.min()), float(observation.max())
+    shares = (observation - low) / max(high - low, 1e-9)
+    colours = np.array([style.CARD, style.ACCENT])
+    return (colours[0] + shares[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+
+
+def observed_heat(saliency: np.ndarray, spec: EnvironmentSpec) -> np.ndarray:
+    """Saliency on `observed_picture`, float `[height, width]`: of all channels the largest."""
+    if spec.is_image:
+        return blocks_to_frames(saliency[None])[0].max(axis=0)
+    return _board(saliency) if spec.is_one_hot else saliency
+
+
+def _board(states: np.ndarray) -> np.ndarray:
+    """A number for each state, as the smallest square that holds them all."""
+    side = math.ceil(math.sqrt(len(states)))
+    board = np.zeros(side * math.ceil(len(states) / side), states.dtype)
+    board[: len(states)] = states
+    return board.reshape(-1, side)
+
+
+def _write_numbers(image: Image.Image, states: np.ndarray) -> None:
+    rows, columns = _board(states).shape
+    if columns > 8:  # no room
+        return
+    for state in range(len(states)):
+        row, column = divmod(state, columns)
+        centre = ((column + 0.5) * image.width / columns, (row + 0.5) * image.height / rows)
+        colour = style.BACKGROUND if states[state] else style.MUTED
+        style.write(image, centre, str(state), colour, 13, anchor="mm")
+
+
+def fit(picture: np.ndarray) -> Image.Image:
+    """Enlarges by a whole number, so that pixels stay square and sharp, or makes smaller."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    factor = min(MAX_WIDTH / image.width, HEIGHT / image.height)
+    if factor >= 1:
+        factor = math.floor(factor)
+        return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    size = (max(1, int(image.width * factor)), max(1, int(image.height * factor)))
+    return image.resize(size, Image.Resampling.BOX)
+
+
+def lay_over(image: Image.Image, heat: np.ndarray) -> Image.Image:
+    """Colours a picture where a map of any size is warm.
+
+    Args:
+      image: RGB.
+      heat: float `[height, width]`, not negative; all 0 leaves the picture as it is.
+    """
+    heat = heat / max(float(np.quantile(heat, 0.995)), 1e-12)
+    mask = Image.fromarray((200 * np.minimum(heat, 1.0)).astype(np.uint8))
+    mask = mask.resize(image.size, Image.Resampling.BILINEAR)
+    return Image.composite(Image.new("RGB", image.size, style.HEAT), image, mask)

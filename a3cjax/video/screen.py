@@ -1,0 +1,94 @@
+"""A frame of a video: the game at the left, what the agent thinks at the right."""
+
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from a3cjax.distributions import EpsilonGreedy
+from a3cjax.vector_envs import EnvironmentSpec
+from a3cjax.video import style
+from a3cjax.video.charts import ValueChart, choice_title, draw_choice
+from a3cjax.video.game import Moment
+from a3cjax.video.pictures import HEIGHT, Pictures
+
+MARGIN = 16
+PANEL_WIDTH = 368
+CHART_SECONDS = 20.0
+_CHART_HEIGHT = 112
+_CHOICE_HEIGHT = 146
+
+
+class Labels(NamedTuple):
+    """What a screen says of the run: a title, a line below it, and names of the actions."""
+
+    title: str
+    subtitle: str
+    action_names: list[str]
+    num_games: int = 1
+    is_greedy: bool = False
+
+
+class Screen:
+    """Draws moment after moment; a moment with `num_steps` 0 starts another game."""
+
+    def __init__(self, spec: EnvironmentSpec, labels: Labels, steps_per_second: float):
+        """`steps_per_second` of the game as it is shown."""
+        self._labels = labels
+        self._steps_per_second = steps_per_second
+        self._pictures = Pictures(spec)
+        num_steps = max(2, round(CHART_SECONDS * steps_per_second))
+        self._chart = ValueChart(PANEL_WIDTH, _CHART_HEIGHT, num_steps)
+        self._num_games = 0
+
+    def draw(self, moment: Moment) -> np.ndarray:
+        """One frame, uint8 `[height, width, 3]`, both even, as H.264 wants it."""
+        if moment.num_steps == 0:
+            self._num_games += 1
+            self._chart.start()
+        picture = self._pictures.draw(moment)
+        width = picture.width + PANEL_WIDTH + 3 * MARGIN
+        height = HEIGHT + 2 * MARGIN
+        image = Image.new("RGB", (width + width % 2, height + height % 2), style.BACKGROUND)
+        image.paste(picture, (MARGIN, MARGIN + (HEIGHT - picture.height) // 2))
+        self._draw_panel(image, picture.width + 2 * MARGIN, moment)
+        return np.asarray(image)
+
+    def _draw_panel(self, image: Image.Image, left: int, moment: Moment) -> None:
+        labels = self._labels
+        right = left + PANEL_WIDTH
+        style.write(image, (left, MARGIN - 3), labels.title, style.TEXT, 20, is_bold=True)
+        if labels.num_games > 1:
+            text = f"game {self._num_games} of {labels.num_games}"
+            style.write(image, (right, MARGIN + 4), text, style.MUTED, 12, anchor="ra")
+        style.write(image, (left, MARGIN + 26), labels.subtitle, style.MUTED, 11)
+
+        value_name = "MAX Q" if isinstance(moment.policy, EpsilonGreedy) else "VALUE"
+        seconds = int(moment.num_steps / self._steps_per_second)
+        step = f"{moment.num_steps:,} · {seconds // 60}:{seconds % 60:02d}"
+        top = MARGIN + 54
+        for share, name, text in (
+            (0.0, "SCORE", style.short_number(moment.score)),
+            (0.34, value_name, style.short_number(moment.value)),
+            (0.64, "STEP · TIME", step),
+        ):
+            x = left + share * PANEL_WIDTH
+            style.write(image, (x, top), name, style.MUTED, 10)
+            size = 24 if share < 0.5 else 18
+            place = (x, top + 42)
+            style.write(image, place, text, style.TEXT, size, is_bold=True, anchor="ls")
+
+        top += 58
+        is_q = isinstance(moment.policy, EpsilonGreedy)
+        name = "max Q(s, ·)" if is_q else "value V(s)"
+        title = f"{name}, last {CHART_SECONDS:.0f} seconds"
+        style.write(image, (left, top), title, style.MUTED, 12)
+        image.paste(self._chart.draw(moment.value, moment.reward), (left, top + 19))
+
+        top += 19 + _CHART_HEIGHT + 12
+        title = choice_title(moment.policy, is_greedy=labels.is_greedy)
+        style.write(image, (left, top), title, style.MUTED, 12)
+        choice = draw_choice(
+            moment.policy, moment.action, labels.action_names, PANEL_WIDTH, _CHOICE_HEIGHT
+        )
+        image.paste(choice, (left, top + 19))
