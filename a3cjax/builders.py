@@ -339,17 +339,23 @@ def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoi
     return Checkpoint(state, statistics, Progress())
 
 
-def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
-    """The configured optimizer, annealed over the frames of this run if so configured."""
-    learning_rate, max_grad_norm = config.learning_rate, config.max_grad_norm
+def build_schedule(config: Config) -> optax.Schedule:
+    """The learning rate by number of frames, annealed over this run's if so configured."""
+    learning_rate = config.learning_rate
     assert learning_rate is not None
-    assert not isinstance(max_grad_norm, str)
-    schedule = linear_annealing(learning_rate, config.total_frames)
+    if not config.anneal_learning_rate:
+        return lambda _: learning_rate
+    return linear_annealing(learning_rate, config.total_frames)
+
+
+def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """The configured optimizer."""
+    assert not isinstance(config.max_grad_norm, str)
     return make_optimizer(
         config.optimizer,
-        schedule=schedule if config.anneal_learning_rate else lambda _: learning_rate,
+        schedule=build_schedule(config),
         decay=config.decay,
         epsilon=config.epsilon,
         momentum=config.momentum,
-        max_grad_norm=max_grad_norm,
+        max_grad_norm=config.max_grad_norm,
     )

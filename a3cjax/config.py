@@ -80,6 +80,9 @@ class Config:
     resume: str | None = None  # the folder of the run to go on with
     deterministic: bool = False
     log_period_frames: int | None = None  # a 200th of the budget
+    tensorboard: bool = True
+    wandb: bool = False  # these two: `pip install a3cjax[wandb]`, `a3cjax[mlflow]`
+    mlflow: bool = False
     checkpoint_period_frames: int = 1_000_000
     eval_episodes: int = 30
     eval_period_frames: int | None = None  # only at the end

@@ -5,8 +5,9 @@ import time
 from collections.abc import Sequence
 
 from a3cjax.actor_learner import UpdateReport
-from a3cjax.loggers import Logger, TerminalLogger
+from a3cjax.loggers import Logger
 from a3cjax.metrics import EpisodeRow, MetricsWindow
+from a3cjax.terminal import TerminalLogger
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
 
@@ -68,7 +69,8 @@ class Journal:
         self._began = began
         self._num_frames = self._row_frames = num_frames
         self._num_updates = num_updates
-        self._for_files, self._for_terminal = (MetricsWindow(past_returns) for _ in range(2))
+        self._for_files = MetricsWindow(past_returns)
+        self._for_terminal = MetricsWindow(past_returns, terminal.memory)
         self._file_time = self._terminal_time = time.monotonic()
 
     @property
@@ -163,7 +165,7 @@ class Journal:
                 for episode in report.episodes
             ]
         if episodes:
-            for logger in self._loggers:
+            for logger in (*self._loggers, self._terminal):
                 logger.write_episodes(episodes)
 
     def _write_file_row(self) -> None:
@@ -179,8 +181,9 @@ class Journal:
         now = time.monotonic()
         seconds = now - self._terminal_time
         is_due = is_due or seconds >= self._terminal.period_seconds
-        if is_due and self._for_terminal.num_updates:
-            self._terminal.write_metrics(self._pop_row(self._for_terminal, seconds))
+        if is_due and (self._for_terminal.num_updates or self._terminal.is_live):
+            row = self._pop_row(self._for_terminal, seconds)
+            self._terminal.write_metrics(row, self._for_terminal.actor_rows)
             self._terminal_time = now
 
     def _pop_row(self, window: MetricsWindow, seconds: float) -> dict[str, float]:

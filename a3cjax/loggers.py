@@ -1,32 +1,19 @@
-"""Where metrics go: CSV, TensorBoard and the terminal. All are written by the main thread."""
+"""Where metrics go: what a logger is, and the CSV files that every run leaves."""
 
-import contextlib
 import csv
-import math
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Protocol
 
-import rich.console
-import rich.live
-import rich.table
-import rich.text
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
-from tensorboardX.summary import scalar
-
-from a3cjax.evaluation import Evaluation
 from a3cjax.files import replace_file
 from a3cjax.metrics import EpisodeRow
 
 
 class Logger(Protocol):
-    """Takes rows of metrics and finished episodes."""
+    """Takes rows of metrics and finished episodes, from the main thread.
+
+    What it raises ends the run, after a last checkpoint.
+    """
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
         """Takes one logging period's row."""
@@ -36,8 +23,8 @@ class Logger(Protocol):
         """Takes the games finished since the last call."""
         ...
 
-    def close(self) -> None:
-        """Flushes and frees what is open."""
+    def close(self, *, has_failed: bool = False) -> None:
+        """Flushes and frees what is open, at the end of a run that may have failed."""
         ...
 
 
@@ -66,8 +53,9 @@ class CsvLogger:
         self._episodes.writerows([_shorten(value) for value in episode] for episode in episodes)
         self._episodes_file.flush()
 
-    def close(self) -> None:
+    def close(self, *, has_failed: bool = False) -> None:
         """Closes both files."""
+        del has_failed
         self._metrics_file.close()
         self._episodes_file.close()
 
@@ -99,136 +87,23 @@ def cut_csv(path: Path, num_frames: int) -> None:
     replace_file(path, "".join(f"{line}\n" for line in (header, *kept) if line))
 
 
-class TensorBoardLogger:
-    """Writes TensorBoard events into the run folder; the step is the number of frames."""
-
-    def __init__(self, run_dir: Path, first_frame: int = 0):
-        """Earlier events of a resumed run count up to `first_frame`."""
-        # Not SummaryWriter: its thread dies of a full disk and lets its callers wait for ever.
-        suffix = f".{first_frame}" if first_frame else ""
-        self._writer = EventsWriter(str(run_dir / "events"), suffix)
-        if first_frame:  # what the run had written of later frames is not to be shown
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(step=first_frame + 1, session_log=start))
-
-    def write_metrics(self, row: Mapping[str, float]) -> None:
-        """Writes every metric as a scalar `train/<name>`."""
-        for name, value in row.items():
-            if name != "num_frames" and not math.isnan(value):
-                self._write(f"train/{name}", value, int(row["num_frames"]))
-        self._writer.flush()
-
-    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
-        """Writes each game's return and length."""
-        for episode in episodes:
-            for name in ("episode_return", "episode_length"):
-                value = getattr(episode, name)
-                self._write(f"episodes/{name}", value, episode.num_frames)
-        self._writer.flush()
-
-    def _write(self, tag: str, value: float, num_frames: int) -> None:
-        event = Event(wall_time=time.time(), step=num_frames, summary=scalar(tag, value))
-        self._writer.write_event(event)
-
-    def close(self) -> None:
-        """Flushes the events."""
-        self._writer.close()
-
-
-# Of the algorithms' own metrics, in the order in which the terminal shows them.
-LEARNING_METRICS = ("policy_loss", "value_loss", "entropy", "q_value", "epsilon", "grad_norm")
-
-
-class TerminalLogger:
-    """A table that redraws itself on a terminal, plain lines elsewhere.
-
-    `period_seconds` tells how often a row is wanted.
-    """
-
-    def __init__(self, title: str, total_frames: int, stream: Any = None):
-        self._title = title
-        self._total_frames = total_frames
-        self._console = rich.console.Console(file=stream or sys.stdout, highlight=False)
-        self._live: rich.live.Live | None = None
-        if self._console.is_terminal:
-            starting = rich.text.Text(f"{title}  starting: random play, then compilation")
-            self._live = rich.live.Live(starting, console=self._console, refresh_per_second=4)
-            self._live.start(refresh=True)
-        else:
-            self.print(title)
-        self.period_seconds = 1.0 if self._console.is_terminal else 10.0
-
-    def print(self, message: str) -> None:
-        """Shows a line, above the table if there is one."""
-        self._console.print(message, soft_wrap=True, markup=False)
-
-    def write_metrics(self, row: Mapping[str, float]) -> None:
-        """Shows the newest row."""
-        if self._live is not None:
-            self._live.update(self._table(row))
-        else:
-            self.print("  ".join(f"{name} {value}" for name, value in self._cells(row)))
-
-    def close(self) -> None:
-        """Leaves the last table on the screen."""
-        if self._live is not None:
-            with contextlib.suppress(Exception):
-                self._live.stop()
-
-    def _cells(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
-        frames_left = max(0.0, self._total_frames - row["num_frames"])
-        rate = row["frames_per_second"]
-        seconds_left = frames_left / rate if rate > 0 else math.nan
-        return [
-            ("frames", f"{row['num_frames']:,.0f} / {self._total_frames:,}"),
-            ("frames/s", f"{rate:,.0f}"),
-            ("left", format_seconds(seconds_left)),
-            ("return", f"{row['episode_return_mean']:.2f}"),
-            *((name, f"{row[name]:.4g}") for name in LEARNING_METRICS if name in row),
-            ("staleness", f"{row['staleness_mean']:.2f}"),
-        ]
-
-    def _table(self, row: Mapping[str, float]) -> rich.table.Table:
-        table = rich.table.Table(title=self._title, show_header=False, min_width=40)
-        table.add_column(style="bold")
-        table.add_column(justify="right")
-        labels = {
-            "left": "time left",
-            "return": "mean return, last 100 episodes",
-            "staleness": "staleness (updates)",
-        }
-        for name, value in self._cells(row):
-            table.add_row(labels.get(name, name.replace("_", " ")), value)
-        parts = (
-            f"{part} {row[f'{part}_fraction']:.0%}" for part in ("env", "act", "learn", "push")
-        )
-        table.add_row("time of the actors", "  ".join(parts))
-        return table
-
-
-def format_seconds(seconds: float) -> str:
-    """Seconds as `1:02:03`, or `?` for NaN."""
-    if math.isnan(seconds):
-        return "?"
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-
-
 def _shorten(value: float) -> str:
     """Six significant digits for fractions; whole numbers as they are."""
     return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
 
 
-def print_evaluation(evaluation: Evaluation, stream: Any = None) -> None:
-    """Prints a table of scores."""
-    result = evaluation.as_dict()
-    table = rich.table.Table(
-        title=f"{result['num_episodes']} full games, {result['actions']} actions"
-    )
-    for name in ("mean", "median", "standard_deviation", "min", "max"):
-        table.add_column(name.replace("_", " "), justify="right")
-    table.add_row(
-        *(f"{result[name]:.2f}" for name in ("mean", "median", "standard_deviation", "min", "max"))
-    )
-    rich.console.Console(file=stream or sys.stdout, highlight=False).print(table)
+def read_episodes(path: Path) -> list[EpisodeRow]:
+    """The games of an episodes.csv; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return [
+            EpisodeRow(
+                int(row["num_frames"]),
+                float(row["wall_seconds"]),
+                int(row["actor"]),
+                float(row["episode_return"]),
+                int(row["episode_length"]),
+            )
+            for row in csv.DictReader(file)
+        ]

@@ -1,6 +1,7 @@
 """One run: learning from random play, or a checkpoint, to the last checkpoint."""
 
 import contextlib
+import dataclasses
 import functools
 import signal
 import time
@@ -13,15 +14,17 @@ import numpy as np
 
 from a3cjax.actor_learner import ActorLearner
 from a3cjax.agents import Agent
-from a3cjax.builders import build_actors, build_store
+from a3cjax.builders import build_actors, build_schedule, build_store
 from a3cjax.checkpoints import Checkpoint, Checkpointer, CheckpointError, Progress
 from a3cjax.config import Config
 from a3cjax.envs import SEEDS_PER_RUN
 from a3cjax.evaluation import BEST, NEWEST, Evaluation, Evaluator, evaluate_agent
 from a3cjax.journal import BadUpdatesError, Journal
-from a3cjax.loggers import CsvLogger, TensorBoardLogger, TerminalLogger
+from a3cjax.loggers import CsvLogger, Logger, read_episodes
 from a3cjax.run_folder import append_evaluation, read_column
 from a3cjax.supervisor import SignalStop, Supervisor
+from a3cjax.terminal import TerminalLogger
+from a3cjax.tracking import MlflowLogger, TensorBoardLogger, WandbLogger
 from a3cjax.types import LearnerState, Snapshot
 from a3cjax.vector_envs import Environments
 from a3cjax.warmup import warm_up
@@ -72,10 +75,15 @@ class Run:
         self._checkpointer.discard_after(past.num_frames)
         self._best.discard_after(past.num_frames)
         self.best_score = self._read_best_score()
-        self._terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
-        loggers = [CsvLogger(run_dir), TensorBoardLogger(run_dir, past.num_frames)]
-        for resource in (self._checkpointer, self._best, *loggers, self._terminal):
-            stack.callback(resource.close)
+        for checkpointer in (self._checkpointer, self._best):
+            stack.callback(checkpointer.close)
+        self._terminal = TerminalLogger(
+            f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
+        )
+        stack.callback(self._terminal.close)
+        loggers = self._open_loggers(past.num_frames, stack)
+        past_episodes = read_episodes(run_dir / "episodes.csv")
+        self._terminal.write_episodes(past_episodes)
         if checkpoint is not None:
             self._terminal.print(f"going on after {past.num_frames:,} frames")
 
@@ -106,7 +114,7 @@ class Run:
             self._terminal,
             num_frames=self.store.pull().num_frames,
             num_updates=past.num_updates,
-            past_returns=read_column(run_dir / "episodes.csv", "episode_return"),
+            past_returns=[episode.episode_return for episode in past_episodes],
             period_frames=config.log_period_frames,
             max_bad_updates=config.max_bad_updates,
             began=self._began,
@@ -139,6 +147,25 @@ class Run:
         except ValueError as error:
             raise CheckpointError(str(error)) from error
         return best.best_score if best else None
+
+    def _open_loggers(self, first_frame: int, stack: contextlib.ExitStack) -> list[Logger]:
+        """The configured loggers; each is told at the end whether the run failed."""
+        config, run_dir, schedule = self._config, self._run_dir, build_schedule(self._config)
+        loggers: list[Logger] = []
+
+        def add(logger: Logger) -> None:
+            stack.push(lambda failure, *_: logger.close(has_failed=failure is not None))
+            loggers.append(logger)
+
+        add(CsvLogger(run_dir))
+        if config.tensorboard:
+            add(TensorBoardLogger(run_dir, schedule, first_frame))
+        settings = dataclasses.asdict(config)
+        if config.wandb:
+            add(WandbLogger(run_dir, schedule, settings, self._terminal.print))
+        if config.mlflow:
+            add(MlflowLogger(run_dir, schedule, settings, self._terminal.print))
+        return loggers
 
     def _restore_standings(self, standings: Sequence[dict[str, Any]]) -> None:
         try:

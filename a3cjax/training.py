@@ -12,11 +12,13 @@ from a3cjax.builders import build_agent, build_batches, resolve
 from a3cjax.checkpoints import Checkpoint, CheckpointError
 from a3cjax.config import Config, ConfigError
 from a3cjax.evaluation import load_checkpoint
-from a3cjax.loggers import cut_csv, print_evaluation
+from a3cjax.loggers import cut_csv
 from a3cjax.plotting import plot_curves
 from a3cjax.run import Run
 from a3cjax.run_folder import Summary, check_run_dir, make_run_dir, write_config, write_summary
 from a3cjax.supervisor import SignalStop, Supervisor
+from a3cjax.terminal import print_evaluation
+from a3cjax.tracking import TRACKERS, is_installed
 from a3cjax.vector_envs import Environments
 from a3cjax.video import record_at_end
 
@@ -39,6 +41,7 @@ def train(config: Config) -> Summary:
         failures come as an ExceptionGroup. What was learned until then is saved.
     """
     configure_jax()
+    check_trackers(config)
     commit = provenance.describe_commit()
     checkpoint = None
     if config.resume is None:
@@ -67,6 +70,20 @@ def configure_jax() -> None:
     if chosen is None and cache_dir is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache_dir))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+def check_trackers(config: Config) -> None:
+    """Refuses a tracker whose package is missing, before anything is started.
+
+    Raises:
+      ConfigError: says what to install.
+    """
+    for name in TRACKERS:
+        if getattr(config, name) and not is_installed(name):
+            raise ConfigError(
+                f"{name} must be false where its package is missing, got true: "
+                f"pip install 'a3cjax[{name}]'"
+            )
 
 
 def find_checkpoint(config: Config) -> Checkpoint:

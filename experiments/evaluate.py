@@ -8,7 +8,7 @@ from pathlib import Path
 
 from a3cjax.checkpoints import CheckpointError
 from a3cjax.evaluation import BEST, NEWEST, evaluate_run
-from a3cjax.loggers import print_evaluation
+from a3cjax.terminal import print_evaluation
 from a3cjax.training import configure_jax
 
 
