@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
 FENCED = re.compile(
-    r"^(?P<indent>[ \t]*)(?P<fence>`{3,})(?P<info>[^`\n]*)\n(?P<code>.*?)^(?P=indent)(?P=fence)[ \t]*$",
+    r"^(?P<indent>[ \t]*)(?P<fence>`{3,})(?P<info>[^`\n]*)\n"
+    r"(?P<code>.*?)^(?P=indent)(?P=fence)[ \t]*$",
     re.DOTALL | re.MULTILINE,
 )
 IN_TEXT = re.compile(r"`((?:\.venv/bin/)?(?:python|make) [^`\n]+)`")

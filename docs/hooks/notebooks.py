@@ -19,7 +19,7 @@ from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_SECONDS = 300  # of a cell, on a busy machine
+TIMEOUT_SECONDS = 1800  # of a cell, on a very busy machine
 ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 

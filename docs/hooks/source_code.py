@@ -27,7 +27,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         try:
             code = read_code(REPOSITORY / reference["file"], reference["name"])
         except (OSError, LookupError) as error:
-            raise PluginError(f"{page.file.src_uri} refers to code that is not there: {error}.")
+            message = f"{page.file.src_uri} refers to code that is not there: {error}."
+            raise PluginError(message) from error
         return f"{reference[0]}\n\n```python\n{code}\n```"
 
     return REFERENCE.sub(show, markdown)
