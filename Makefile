@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 FOR_TRAINING := $(VENV)/.installed-for-training
 FOR_DEVELOPMENT := $(VENV)/.installed-for-development
-CODE := $(wildcard a3cjax experiments tests benchmarks)
+CODE := $(wildcard a3cjax experiments tests benchmarks docs/hooks)
 
 # `make train a=1 b.c=2`: each variable given on make's command line becomes one argument,
 # 'a=1' 'b.c=2', with its value as it was typed. Make lists them in MAKEOVERRIDES with a backslash
@@ -22,7 +22,7 @@ OVERRIDE_WORDS = $(subst \ ,,$(subst \\,,$(MAKEOVERRIDES)))
 OVERRIDE_NAMES = $(foreach WORD,$(OVERRIDE_WORDS),$(firstword $(subst =, ,$(WORD))))
 OVERRIDES = $(foreach NAME,$(OVERRIDE_NAMES),'$(NAME)=$(subst ','\'',$(value $(NAME)))')
 
-.PHONY: help train atari5 test test-slow lint format
+.PHONY: help train atari5 test test-slow docs lint format
 
 help:
 	@echo "make train env=Pong     train an agent; every name=value is passed to experiments/run.py,"
@@ -31,6 +31,7 @@ help:
 	@echo "                        for example total_frames=1000000 seed=1,2,3"
 	@echo "make test               run the tests"
 	@echo "make test-slow          run the long tests: learning, kills"
+	@echo "make docs               build the documentation: site/index.html"
 	@echo "make lint               check style, format and types"
 	@echo "make format             rewrite the code in the common format"
 
@@ -48,6 +49,10 @@ test: $(FOR_DEVELOPMENT)
 
 test-slow: $(FOR_DEVELOPMENT)
 	$(RUN) -m pytest -m slow --timeout 3600
+
+# mkdocs.yml makes errors of warnings. The variable keeps the theme from advertising its successor.
+docs: $(FOR_DEVELOPMENT)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 # Without PYRIGHT_PYTHON_IGNORE_WARNINGS, pyright goes online to ask for a newer version.
 lint: $(FOR_DEVELOPMENT)
@@ -77,5 +82,5 @@ $(FOR_TRAINING): pyproject.toml constraints.txt
 $(FOR_DEVELOPMENT): pyproject.toml constraints.txt
 	$(CREATE_VENV)
 	@echo "Installing a3cjax, its dependencies and the development tools (2 GB, 1-3 minutes) ..."
-	@$(PIP_INSTALL) -e '.[test,dev]'
+	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(FOR_TRAINING)

@@ -1,50 +1,179 @@
-"""What the documents show runs as it stands there."""
+"""What the documents show runs as it stands there: README.md and every page of docs/."""
 
+import dataclasses
+import importlib
+import json
 import re
+import tomllib
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import gymnasium
+import jax.numpy as jnp
 import pytest
+import yaml
 
-from a3cjax.agents import ALGORITHMS, Algorithm
+from a3cjax.agents import ALGORITHMS
 from a3cjax.config import Config
-from a3cjax.training import train
+from tests.commands import WrongCommandError, check_command, check_text_settings
+from tests.documents import (
+    ROOT,
+    Block,
+    pages,
+    read_blocks,
+    read_commands,
+    read_text_commands,
+    read_text_settings,
+)
 
-DOCS = Path(__file__).parent.parent / "docs"
+NOT_CODE = {"", "text"}  # diagrams and output
+DATA: dict[str, Callable[[str], Any]] = {
+    "yaml": yaml.safe_load,
+    "json": json.loads,
+    "toml": tomllib.loads,
+}
+SETTING_NAMES = [*(field.name for field in dataclasses.fields(Config)), "preset"]
 
 
-def test_worked_example_of_an_algorithm_learns_catch(tmp_path, monkeypatch):
-    new_file, registration = re.findall(
-        r"```python\n(.*?)```", (DOCS / "algorithms.md").read_text(), flags=re.DOTALL
-    )
-    names: dict = {}
-    exec(compile(new_file, "mellowmax_q.py", "exec"), names)
-    monkeypatch.setitem(ALGORITHMS, "mellowmax_q", None)  # taken out again after the test
-    exec(registration, {**names, "ALGORITHMS": ALGORITHMS, "Algorithm": Algorithm})
-    config = Config(
-        algorithm="mellowmax_q",
-        env="Catch",
-        total_frames=40_000,
-        num_actors=1,
-        unroll_length=10,
-        warmup_steps=8,
-        exploration_frames=10_000,
-        target_period_frames=1_000,
-        eval_episodes=50,
-        video=False,
-        run_dir=str(tmp_path / "run"),
-    )
-    summary = train(config)
-    assert summary.evaluation is not None
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def run_python(blocks: Iterable[Block], folder: Path) -> dict[str, Any]:
+    """Runs the Python of a page in one namespace; a block with a title becomes a file."""
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks:
+        if block.language != "python":
+            continue
+        # As many empty lines before it as in the page: a traceback then names its line.
+        code = compile("\n" * (block.line - 1) + block.code, str(block.page), "exec")
+        if block.title:
+            (folder / block.title).write_text(block.code)
+            importlib.invalidate_caches()
+        else:
+            exec(code, names)
+    return names
+
+
+def check_blocks(blocks: Iterable[Block]) -> None:
+    """Checks the blocks of a page that are not Python."""
+    for block in blocks:
+        if block.language == "sh":
+            for command in read_commands(block):
+                check_command(command)
+        elif block.language in DATA:
+            DATA[block.language](block.code)
+        else:
+            where = f"{block.page}:{block.line}"
+            is_known = block.language in {"python", *NOT_CODE}
+            assert is_known, f"{where}: language {block.language} is not tested."
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder to run in; what examples register is taken back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    algorithms, environments = dict(ALGORITHMS), dict(gymnasium.registry)
+    yield tmp_path
+    ALGORITHMS.clear()
+    ALGORITHMS.update(algorithms)
+    gymnasium.registry.clear()
+    gymnasium.registry.update(environments)
+
+
+def check_readme(names: dict[str, Any]) -> None:
+    assert bool(jnp.all(jnp.isfinite(names["params"]["policy"])))
+    assert bool(jnp.any(names["params"]["policy"] != 0))
+    assert names["metrics"].entropy > 0
+
+
+def check_algorithms(names: dict[str, Any]) -> None:
     # Random play has a mean of -0.6.
-    assert summary.evaluation.mean > 0.3
+    assert names["summary"].evaluation.mean > 0.3
 
 
-@pytest.mark.parametrize("document", ["fidelity.md", "reliability.md"])
-def test_every_test_that_is_named_exists(document):
-    named = re.findall(r"(test_\w+)\.py(?:::(test_\w+)(…?))?", (DOCS / document).read_text())
-    assert len(named) > 10
+# What must hold after a page's code has run, beyond its own asserts.
+AFTERWARDS = {"README.md": check_readme, "docs/algorithms.md": check_algorithms}
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_what_a_page_shows_works(page, folder):
+    blocks = read_blocks(page)
+    names = run_python(blocks, folder)
+    AFTERWARDS.get(name_of(page), lambda names: None)(names)
+    check_blocks(blocks)
+    for command in read_text_commands(page):
+        check_command(command)
+    for settings in read_text_settings(page):
+        check_text_settings(settings, SETTING_NAMES)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("```sh\npython experiments/run.py env=Pong unrol_length=5\n```", "unroll_length"),
+        ("```sh\npython experiments/run.py discount=1.5\n```", "discount must be between"),
+        ("```sh\npython experiments/run.py env=Pnog\n```", "Pnog"),
+        ("```sh\npython experiments/run.py preset=papre\n```", "preset must be one of"),
+        ("```sh\npython experiments/run.py seed=1,2\n```", "needs -m"),
+        ("```sh\npython experiments/run.py -m env=Pong seed=1,-2\n```", "seed must be"),
+        ("```sh\npython experiments/evaluate.py runs/x --greedily\n```", "--greedily"),
+        ("```sh\npython experiments/evaluate.py runs/x --episodes 0\n```", "must be >= 1"),
+        ("```sh\npython experiments/nothing.py\n```", "there is no experiments/nothing.py"),
+        ("```sh\npython -m a3cjax.nothing\n```", "a3cjax.nothing"),
+        ("```sh\npython -m a3cjax.doctor --minutes 3\n```", "--minutes"),
+        ("```sh\nmake trian env=Pong\n```", "trian"),
+        ("```sh\nmake train env=Pong sede=3\n```", "sede"),
+        ("```sh\npip install -e '.[everything]'\n```", "no extra everything"),
+        ("```sh\nrm -rf runs\n```", "nothing here can check it"),
+        ("```sh\n# a comment\nmake test\nmake \\\n    trian\n```", "trian"),
+        ("```bahs\nmake test\n```", "language bahs is not tested"),
+        ("```yaml\nenv: [Pong\n```", "while parsing"),
+    ],
+)
+def test_wrong_block_is_noticed(text, message):
+    with pytest.raises((AssertionError, yaml.YAMLError), match=message):
+        check_blocks(read_blocks(Path("page.md"), text))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"lambda_": "2"}, "lambda_ must be"), ({"preset": "papre"}, "papre")],
+)
+def test_wrong_setting_in_a_text_is_noticed(settings, message):
+    with pytest.raises(WrongCommandError, match=message):
+        check_text_settings(settings, SETTING_NAMES)
+
+
+def test_open_fence_is_noticed():
+    with pytest.raises(AssertionError, match="must close every fence"):
+        read_blocks(Path("page.md"), "```sh\nmake test\n")
+
+
+def test_failing_python_is_noticed_with_its_line(folder):
+    text = "# A page\n\n```python\nx = 1\n```\n\nThen:\n\n```python\nassert x == 2\n```\n"
+    with pytest.raises(AssertionError) as failure:
+        run_python(read_blocks(Path("page.md"), text), folder)
+    assert failure.traceback[-1].lineno + 1 == 10
+    assert str(failure.traceback[-1].path).endswith("page.md")
+
+
+def test_block_with_a_title_is_a_file_that_later_ones_import(folder):
+    text = '```python title="my_numbers.py"\nx = 3\n```\n```python\nfrom my_numbers import x\n```\n'
+    assert run_python(read_blocks(Path("page.md"), text), folder)["x"] == 3
+
+
+PAGES_THAT_NAME_TESTS = ["fidelity.md", "reliability.md", "faq.md", "how-a3c-works.md"]
+
+
+@pytest.mark.parametrize("page", PAGES_THAT_NAME_TESTS)
+def test_every_test_that_is_named_exists(page):
+    named = re.findall(r"(test_\w+)\.py(?:::(test_\w+)(…?))?", (ROOT / "docs" / page).read_text())
+    assert named
     for file, function, rest in named:
-        (path,) = (DOCS.parent / "tests").rglob(f"{file}.py")
+        (path,) = (ROOT / "tests").rglob(f"{file}.py")
         if function:
             assert re.search(
                 rf"^def {function}{'' if rest else '[(]'}", path.read_text(), re.MULTILINE
