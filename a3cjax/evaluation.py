@@ -150,7 +150,9 @@ def evaluate_agent(
     """
     if num_episodes is None:
         num_episodes = config.eval_episodes
-    environments = build_evaluation_environments(config, num_episodes, sticky_actions=sticky_actions)
+    environments = build_evaluation_environments(
+        config, num_episodes, sticky_actions=sticky_actions
+    )
     try:
         return evaluate(
             agent,

@@ -10,9 +10,10 @@ import numpy as np
 
 from a3cjax import provenance
 from a3cjax.actor_learner import UpdateReport
-from a3cjax.builders import build_actors, build_agent, build_batches, build_store, resolve
+from a3cjax.builders import build_actors, build_agent, build_batches, build_store
 from a3cjax.config import Config
 from a3cjax.envs import make_pool, resolve_envpool_id
+from a3cjax.resolution import resolve
 from a3cjax.spaces import sample_actions
 from a3cjax.training import configure_jax
 from a3cjax.warmup import warm_up

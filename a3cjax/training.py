@@ -8,12 +8,13 @@ from pathlib import Path
 import jax
 
 from a3cjax import provenance
-from a3cjax.builders import build_agent, build_batches, resolve
+from a3cjax.builders import build_agent, build_batches
 from a3cjax.checkpoints import Checkpoint, CheckpointError
 from a3cjax.config import Config, ConfigError
 from a3cjax.evaluation import load_checkpoint
 from a3cjax.loggers import cut_csv
 from a3cjax.plotting import plot_curves
+from a3cjax.resolution import resolve
 from a3cjax.run import Run
 from a3cjax.run_folder import Summary, check_run_dir, make_run_dir, write_config, write_summary
 from a3cjax.supervisor import SignalStop, Supervisor

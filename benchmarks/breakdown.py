@@ -23,12 +23,12 @@ from a3cjax.builders import (
     build_batches,
     build_optimizer,
     build_store,
-    resolve,
 )
 from a3cjax.config import Config
 from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.measuring import Emulator
+from a3cjax.resolution import resolve
 from a3cjax.training import configure_jax
 from a3cjax.trajectories import stack
 from a3cjax.types import Constants

@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from a3cjax.reports import write_report
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from a3cjax.config import ConfigError, check_override, make_config
 from a3cjax.envs import GYMNASIUM_PREFIX, resolve_envpool_id
+from a3cjax.reports import write_report
 from a3cjax.sweeps import Point, Sweep, expand, record
 
 FOLDER = Path(__file__).parent

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from a3cjax.agents import ALGORITHMS
-from a3cjax.builders import resolve
 from a3cjax.config import (
     AUTO,
     Config,
@@ -25,6 +24,7 @@ from a3cjax.config import (
 )
 from a3cjax.defaults import LEFT_OPEN
 from a3cjax.envs import PROTOCOL_NAMES
+from a3cjax.resolution import resolve
 from a3cjax.vector_envs import EnvironmentSpec
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}

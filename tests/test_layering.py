@@ -31,7 +31,7 @@ HOST_PACKAGES = {
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {
     *("training", "run", "builders", "defaults", "evaluation", "run_folder"),
-    *("measuring", "doctor", "pretrained", "model_cards", "video"),
+    *("measuring", "doctor", "pretrained", "model_cards", "resolution", "video"),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
