@@ -13,7 +13,9 @@ import pytest
 from tests.fakes import compilation_cache_options
 
 ROOT = Path(__file__).parents[1]
-RUN, EVALUATE = ROOT / "experiments" / "run.py", ROOT / "experiments" / "evaluate.py"
+RUN, EVALUATE, SWEEP = (
+    ROOT / "experiments" / f"{name}.py" for name in ("run", "evaluate", "sweep")
+)
 SMALL = (
     "num_actors=1",
     "envs_per_actor=2",
@@ -229,6 +231,43 @@ def test_sweep_makes_a_run_for_every_value(command, tmp_path):
     for seed, run in zip((3, 4), runs, strict=True):
         assert json.loads((run / "summary.json").read_text())["seed"] == seed
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_sweep_script_runs_all_reports_and_started_again_runs_none(start, tmp_path):
+    settings = [setting for setting in SMALL if not setting.startswith("run_dir")]
+    arguments = ["sweep_dir=sweep", "env=CartPole", "seed=range(3,5)", "total_frames=60", *settings]
+    for told in ("sweep/CartPole-seed4: env=CartPole", "sweep/CartPole-seed4: finished before"):
+        process = start(SWEEP, *arguments, "eval_episodes=0")
+        out, err = process.communicate(timeout=250)
+        assert process.returncode == 0, err
+        assert told in out
+        assert "written to sweep/report.html" in out
+    for seed in (3, 4):
+        folder = tmp_path / "sweep" / f"CartPole-seed{seed}"
+        assert json.loads((folder / "summary.json").read_text())["seed"] == seed
+    assert "CartPole" in (tmp_path / "sweep" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["jobs=0"], ["jobs", "got 0"]),
+        (["jobs=many"], ["jobs", "got many"]),
+        (["jobs=100000"], ["jobs", "got 100000"]),
+        (["env=Pong,Brekout"], ["env", "nearest: Breakout"]),
+        (["seeed=1,2"], ["seeed", "nearest: seed"]),
+        (["seed=1,x"], ["seed", "'x'"]),
+        (["seed=1,1"], ["each run once", "seed1"]),
+        (["discount=0.9,2"], ["discount", "got 2"]),
+        (["run_dir=here"], ["run_dir", "got here"]),
+        (["Pong"], ["name=value", "got Pong"]),
+        (["seed=1,,2"], ["seed"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_sweeps_are_refused_before_anything_starts(command, tmp_path, arguments, words):
+    assert_refused(command(SWEEP, "sweep_dir=sweep", *arguments), *words)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
