@@ -1,8 +1,6 @@
 import csv
-import io
 import itertools
 import runpy
-import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,15 +10,17 @@ from PIL import Image
 
 from a3cjax.reports import videos, write_report
 from a3cjax.reports.content import make_content
+from a3cjax.reports.groups import group_runs
 from a3cjax.reports.markdown import render_markdown
-from a3cjax.reports.page import render_page
+from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
-from a3cjax.reports.writing import render_csv
+from a3cjax.reports.videos import find_video
 from tests.run_folders import RESULTS, make_run_folder
 
 PROGRAM = Path(__file__).parent.parent / "experiments" / "report.py"
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">$\\bad{$'
+MP4 = b"\0\0\0\x20ftypisom"  # how a file begins
 ELEMENTS_WITHOUT_END = {"meta", "link", "img", "source", "input", "br"}
 
 
@@ -157,35 +157,33 @@ def test_markdown_cells_stay_in_their_cells(tmp_path):
             assert line.replace("\\|", "").count("|") == num_bars
 
 
-def test_run_that_has_just_begun_is_reported(tmp_path):
-    begun = make_run_folder(tmp_path / "begun", scores=None, returns=())
+def test_runs_that_have_just_begun_or_stopped_early_are_reported(tmp_path):
+    whole = make_run_folder(tmp_path / "whole", returns=(1.0, 2.0, 3.0, 4.0))
+    early = make_run_folder(tmp_path / "early", returns=(1.0,), seed=2, scores=None)
+    begun = make_run_folder(tmp_path / "begun", scores=None, returns=(), seed=3)
     bare = tmp_path / "bare"
     bare.mkdir()
     (bare / "config.yaml").write_text("env: Breakout\n")
-    path = write_report([begun, bare], tmp_path / "report")
-    text = " ".join(Page(path.read_text()).words)
+    path = write_report([whole, early, begun, bare], tmp_path / "report", show_published=False)
+    page = Page(path.read_text())
+    assert page.is_well_formed
+    text = " ".join(page.words)
     assert "begun: no game was finished yet: it has no score" in text
     assert "bare: metrics.csv is missing" in text
-    for file in ("report.md", "report.png", "report.csv"):
-        assert (path.parent / file).stat().st_size > 100
-
-
-def test_run_that_stopped_early_stands_beside_one_that_did_not(tmp_path):
-    whole = make_run_folder(tmp_path / "whole", returns=(1.0, 2.0, 3.0, 4.0))
-    early = make_run_folder(tmp_path / "early", returns=(1.0,), seed=2, scores=None)
-    rows = list(csv.DictReader(io.StringIO(render_csv(content_of(whole, early)))))
-    assert [row["final_score_of"] for row in rows] == ["evaluation", "training"]
-    assert [row["num_frames"] for row in rows] == ["4000", "1000"]
+    rows = list(csv.DictReader((path.parent / "report.csv").open(newline="")))
+    assert [row["final_score_of"] for row in rows] == ["evaluation", "training", "none", "none"]
+    assert [row["num_frames"] for row in rows] == ["4000", "1000", "", ""]
     assert "summary.json is missing" in rows[1]["notes"]
-    assert Page(render_page(content_of(whole, early))).is_well_formed
+    with Image.open(path.parent / "report.png") as picture:
+        assert picture.width > 1000
 
 
-def test_contents_are_listed_from_four_games_on(tmp_path):
+def test_contents_are_listed_from_four_games_on(tmp_path, report):
     games = ["Pong", "Breakout", "Qbert", "BeamRider"]
-    folders = [make_run_folder(tmp_path / game, env=game) for game in games]
-    four = Page(render_page(content_of(*folders)))
-    assert "#game-4" in [link["href"] for link in four.all("a")]
-    three = Page(render_page(content_of(*folders[:3])))
+    four = content_of(*(make_run_folder(tmp_path / game, env=game) for game in games))
+    links = [link["href"] for link in Page(render_page(four)).all("a")]
+    assert "#game-4" in links
+    three = Page((report / "report.html").read_text())
     assert "#game-3" not in [link["href"] for link in three.all("a")]
 
 
@@ -205,48 +203,56 @@ def test_several_games_have_an_interquartile_mean_with_an_interval(tmp_path):
     assert "needs two seeds a game" in [cell.text for cell in alone.rows[0]]
 
 
-def test_gif_is_embedded_with_a_still_for_those_who_want_no_motion(tmp_path):
-    folder = make_run_folder(tmp_path / "run")
-    make_gif(folder / "play.gif")
-    page = Page(render_page(content_of(folder)))
+def test_videos_are_embedded_with_their_first_picture(tmp_path):
+    moving = make_run_folder(tmp_path / "moving", env="CartPole")
+    film = make_run_folder(tmp_path / "film", env="CartPole", unroll_length=5)
+    broken = make_run_folder(tmp_path / "broken", env="CartPole", unroll_length=6)
+    make_gif(moving / "play.gif")
+    make_gif(film / "play.gif")
+    (film / "play.mp4").write_bytes(MP4)
+    (broken / "play.gif").write_bytes(b"GIF89a")
+    page = Page(render_page(content_of(moving, film, broken)))
     (image,) = page.all("img")
     assert image["src"].startswith("data:image/gif;base64,")
-    assert "played by run" in image["alt"]
-    (still,) = page.all("source")
+    assert "played by moving" in image["alt"]
+    (still,) = page.all("source")  # for those who want no motion
+    assert still["media"] == "(prefers-reduced-motion: reduce)"
     assert still["srcset"].startswith("data:image/png;base64,")
-
-
-def test_mp4_is_embedded_with_a_poster(tmp_path):
-    folder = make_run_folder(tmp_path / "run")
-    make_gif(folder / "play.gif")
-    (folder / "play.mp4").write_bytes(b"\0\0\0\x20ftypisom")
-    (video,) = Page(render_page(content_of(folder))).all("video")
+    (video,) = page.all("video")
     assert video["src"].startswith("data:video/mp4;base64,")
     assert video["poster"].startswith("data:image/png;base64,")
     assert "controls" in video
+    assert "broken: play.gif is left out: it is no GIF" in " ".join(page.words)
 
 
-@pytest.mark.parametrize(
-    ("content", "note"),
-    [(b"\0" * 200, "play.gif is left out: 0.0 MiB"), (b"GIF89a", "play.gif is left out: it is no")],
-)
-def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch, content, note):
-    monkeypatch.setattr(videos, "MAX_BYTES", 100)
-    folder = make_run_folder(tmp_path / "run")
-    (folder / "play.gif").write_bytes(content)
-    page = Page(render_page(content_of(folder)))
-    assert page.all("img") == []
-    assert f"run: {note}" in " ".join(page.words)
+def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch):
+    run = read_runs([make_run_folder(tmp_path / "run")])[0]
+    assert find_video(run) == (None, None)
+    (run.folder / "play.gif").write_bytes(b"\0" * 100)
+    assert find_video(run) == (None, "play.gif is left out: it is no GIF")
+    make_gif(run.folder / "play.gif")
+    (run.folder / "play.mp4").write_bytes(b"\0" * 100)
+    video, note = find_video(run)
+    assert (video.kind, note) == ("gif", "play.mp4 is left out: it is no MP4")
+    monkeypatch.setattr(videos, "MAX_BYTES", 2**20)
+    (run.folder / "play.mp4").write_bytes(MP4 + b"\0" * 2**20)
+    video, note = find_video(run)
+    assert video.kind == "gif"
+    assert note == "play.mp4 is left out: 1.0 MiB, the limit is 1"
+    monkeypatch.setattr(videos, "MAX_BYTES", 10)
+    assert find_video(run)[0] is None
 
 
-def test_group_shows_the_video_of_its_best_run(tmp_path):
-    worse = make_run_folder(tmp_path / "worse", scores=(1.0,))
-    better = make_run_folder(tmp_path / "better", scores=(2.0,), seed=2)
-    unknown = make_run_folder(tmp_path / "unknown", scores=None, returns=(), seed=3)
-    for folder in (worse, better, unknown):
-        make_gif(folder / "play.gif")
-    (image,) = Page(render_page(content_of(worse, unknown, better))).all("img")
-    assert "played by better" in image["alt"]
+def test_group_shows_the_video_of_its_best_run_that_has_one(tmp_path):
+    make_run_folder(tmp_path / "best", scores=(3.0,))
+    make_run_folder(tmp_path / "worse", scores=(1.0,), seed=2)
+    make_run_folder(tmp_path / "better", scores=(2.0,), seed=3)
+    make_run_folder(tmp_path / "unknown", scores=None, returns=(), seed=4)
+    for name in ("worse", "better", "unknown"):
+        make_gif(tmp_path / name / "play.gif")
+    names = ("unknown", "worse", "better", "best")
+    (group,) = group_runs(read_runs([tmp_path / name for name in names]))
+    assert [video.run_name for video in pick_videos([group], [])] == ["better"]
 
 
 @pytest.mark.parametrize(
@@ -287,13 +293,20 @@ def command(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_program_writes_a_report(command, tmp_path):
+def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
     make_run_folder(tmp_path / "run")
+    output = tmp_path / "report"
+    output.mkdir()
+    (output / "report.html").write_text("an earlier one")
     code, out, _ = command("run", "--title", "My runs", "--no-published")
     assert code == 0
     assert out == "written to report/report.html\n"
-    assert "<title>My runs</title>" in (tmp_path / "report" / "report.html").read_text()
-    assert "published curves" not in (tmp_path / "report" / "report.html").read_text()
+    html = (output / "report.html").read_text()
+    assert "<title>My runs</title>" in html
+    assert "published curves" not in html
+    assert sorted(file.name for file in output.iterdir()) == [
+        f"report.{suffix}" for suffix in ("csv", "html", "md", "png")
+    ]
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
@@ -319,15 +332,3 @@ def test_program_without_arguments_says_how_to_use_it(command):
     code, _, err = command()
     assert code == 2
     assert "run_dirs" in err
-
-
-def test_report_replaces_an_earlier_one(tmp_path):
-    folder = make_run_folder(tmp_path / "run")
-    write_report([folder], tmp_path / "report", title="first")
-    shutil.rmtree(folder)
-    make_run_folder(folder)
-    path = write_report([str(folder)], str(tmp_path / "report"), title="second")
-    assert "<title>second</title>" in path.read_text()
-    assert sorted(file.name for file in path.parent.iterdir()) == [
-        f"report.{suffix}" for suffix in ("csv", "html", "md", "png")
-    ]

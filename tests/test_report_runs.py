@@ -42,7 +42,9 @@ def test_run_without_evaluation_shows_its_training_games(tmp_path):
 def test_best_evaluation_counts_those_during_training(tmp_path):
     folder = make_run_folder(tmp_path / "run", scores=(10.0, 12.0))
     (folder / "evaluations.csv").write_text(
-        "num_frames,wall_seconds,actions,mean,scores\n1000,1,sampled,5,4 6\n2000,2,sampled,19,18 20\n"
+        "num_frames,wall_seconds,actions,mean,scores\n"
+        "1000,1,sampled,5,4 6\n"
+        "2000,2,sampled,19,18 20\n"
     )
     run = read_run(folder)
     assert (run.final_score.mean, run.best_evaluation, run.best_training) == (11.0, 19.0, 10.0)

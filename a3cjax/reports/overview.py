@@ -101,7 +101,7 @@ def write_overview(content: Content, path: Path) -> None:
     atari = [group for group in groups if group.atari is not None]
     num_rows = len(content.games) + 1
     peers = curve_labels()
-    figure = figures.new_figure(11, 0.6 + 3.1 * num_rows)
+    figure = figures.new_figure(12.5, 0.6 + 3.1 * num_rows)
     axes = figure.subplots(num_rows, 2, squeeze=False)
     figure.suptitle(content.title, color=figures.LIGHT["ink"], parse_math=False)
     for row, members in zip(axes, content.games, strict=False):
@@ -109,7 +109,7 @@ def write_overview(content: Content, path: Path) -> None:
         for axis, panel in zip(row, panels, strict=True):
             figures.draw_panel(axis, panel, figures.LIGHT, peers)
             axis.set_title(members[0].env, color=figures.LIGHT["ink"], parse_math=False)
-        _draw_legend(row[0], _legend(panels, peers))
+        _draw_legend(row[1], _legend(panels, peers))
     left, right = axes[-1]
     if atari:
         figures.draw_normalized(left, atari, figures.LIGHT)
@@ -132,7 +132,15 @@ def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
         )
         for key in legend
     ]
-    drawn = axis.legend(handles, [""] * len(handles), fontsize=7, framealpha=0.7, handlelength=3.5)
+    drawn = axis.legend(
+        handles,
+        [""] * len(handles),
+        loc="upper left",
+        bbox_to_anchor=(1.1, 1.0),  # beside the curves, beyond the names of levels
+        fontsize=8,
+        frameon=False,
+        handlelength=3.5,
+    )
     for text, key in zip(drawn.get_texts(), legend, strict=True):
         text.set_parse_math(False)  # before it holds what a user wrote
         text.set_text(key.label)

@@ -50,7 +50,7 @@ def render_page(content: Content) -> str:
     games = []
     for number, members in enumerate(content.games, start=1):
         curves = draw_game(members, number, show_published=content.shows_published)
-        videos = _videos(members, video_notes)
+        videos = pick_videos(members, video_notes)
         games.append(Game(f"game-{number}", members[0].env, curves, videos))
     return environment.get_template("report.html.j2").render(
         content=content,
@@ -68,8 +68,8 @@ def render_page(content: Content) -> str:
     )
 
 
-def _videos(groups: Sequence[Group], notes: list[str]) -> tuple[Video, ...]:
-    """One video a group: that of its best run that has one."""
+def pick_videos(groups: Sequence[Group], notes: list[str]) -> tuple[Video, ...]:
+    """One video a group: that of its best run that has one; `notes` takes what is left out."""
     videos = []
     for group in groups:
         # NaN, which is not equal to itself, comes last.
