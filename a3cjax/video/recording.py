@@ -86,7 +86,7 @@ def record_video(
         rate = steps_per_second(environments)
         labels = Labels(
             title=config.env.rpartition(":")[2],
-            subtitle=_describe(config, snapshot),
+            subtitle=_describe(config, snapshot) + (" · red: |∂V/∂s|" if with_saliency else ""),
             action_names=action_names(
                 config.env, environments.spec.num_actions, is_atari=environments.spec.is_atari
             ),
