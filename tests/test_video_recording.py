@@ -116,15 +116,13 @@ def test_length_is_limited(catcher, tmp_path):
 
 
 def test_games_follow_the_seed(catcher, tmp_path):
-    config, agent, snapshot = catcher
-
     def film(name, seed):
-        changed = config.replace(seed=seed)
-        options = {"formats": ["gif"], "num_episodes": 3}
-        return record_video(changed, agent, snapshot, tmp_path / name, **options).paths[0]
+        stem = tmp_path / name
+        return record_video(*catcher, stem, formats=["gif"], num_episodes=3, seed=seed).paths[0]
 
-    assert film("a", 1).read_bytes() == film("b", 1).read_bytes()
-    assert film("a", 1).read_bytes() != film("c", 2).read_bytes()
+    first = film("a", None).read_bytes()
+    assert film("b", catcher[0].seed).read_bytes() == first
+    assert film("c", catcher[0].seed + 1).read_bytes() != first
 
 
 def test_video_that_is_given_up_leaves_nothing(catcher, tmp_path):
