@@ -267,7 +267,9 @@ def test_atari_games_are_shown_in_colour_at_the_speed_of_the_console():
 def finished(tmp_path_factory):
     """The folder of a run that left a video."""
     run_dir = tmp_path_factory.mktemp("runs") / "catch"
-    train(Config(env="Catch", run_dir=str(run_dir), eval_episodes=0, **SMALL))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "END_WORK_SECONDS", 1000.0)  # of a busy machine
+        train(Config(env="Catch", run_dir=str(run_dir), eval_episodes=0, **SMALL))
     return run_dir
 
 
