@@ -13,6 +13,7 @@ from typing import Any
 import envpool
 import gymnasium
 import numpy as np
+from envpool.registration import registry
 
 from a3cjax.config import ConfigError
 from a3cjax.spaces import leaves_of
@@ -175,7 +176,7 @@ def make_pool(
 
 def _can_render(env_id: str) -> bool:
     """Whether it is safe to ask this environment of envpool's for pictures."""
-    import_path = envpool.registration.registry.specs[env_id][0]
+    import_path = registry.specs[env_id][0]
     if not import_path.startswith(_ENDS_THE_PROCESS):
         return True
     command = [sys.executable, "-c", _TRY_TO_RENDER, env_id]

@@ -26,14 +26,19 @@ def main() -> None:
     parser.add_argument(
         "--format", type=formats, default=FORMATS, help=f"default: {','.join(FORMATS)}"
     )
-    parser.add_argument("--output", type=Path, help="path without .mp4; default: <run folder>/game")
+    parser.add_argument(
+        "--output", type=Path, help="path without its end; default: <run folder>/game"
+    )
     arguments = parser.parse_args()
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
+    stem = arguments.output or arguments.run_dir / "game"
+    if stem.suffix[1:] in FORMATS:
+        stem = stem.with_suffix("")
     try:
         recording = record_run(
             arguments.run_dir,
-            arguments.output or arguments.run_dir / "game",
+            stem,
             folder=BEST if arguments.best else NEWEST,
             seed=arguments.seed,
             formats=arguments.format,
@@ -42,7 +47,7 @@ def main() -> None:
             with_saliency=arguments.saliency,
             max_play_seconds=arguments.max_seconds,
         )
-    except (ValueError, OSError, CheckpointError) as error:
+    except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     scores = ", ".join(f"{score:g}" for score in recording.scores)

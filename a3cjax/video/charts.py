@@ -41,7 +41,7 @@ class ValueChart:
 
         width, height = self._size
         left, right, top, bottom = 46, width - 10, 10, height - 12
-        margin = max(0.05 * (self._high - self._low), 1e-3)
+        margin = 0.05 * (self._high - self._low) or 1.0
         low, high = self._low - margin, self._high + margin
 
         def place(values: np.ndarray) -> np.ndarray:
@@ -101,18 +101,17 @@ def draw_choice(
         q_values = np.asarray(policy.q_values, float)
         lengths = q_values - q_values.min()  # Q values may be negative: differences count
         lengths /= max(float(lengths.max()), 1e-9)
+        best = np.sort(np.argsort(-q_values, kind="stable")[:_MAX_BARS])
         rows = [
-            (name, length, style.short_number(float(q_value)), index == chosen)
-            for index, (name, length, q_value) in enumerate(
-                zip(names, lengths, q_values, strict=True)
-            )
+            (names[i], float(lengths[i]), style.short_number(float(q_values[i])), i == chosen)
+            for i in best
         ]
     else:
         rows = [
             (name, share, f"{share:.0%}", is_chosen)
             for name, share, is_chosen in probability_rows(policy, chosen, names)
         ]
-    return _draw_bars(image, rows[: 2 * _MAX_IN_A_COLUMN])
+    return _draw_bars(image, rows)
 
 
 def probability_rows(

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
@@ -47,6 +47,7 @@ def record_video(
     *,
     formats: Sequence[str] = FORMATS,
     num_episodes: int = 1,
+    seed: int | None = None,
     is_greedy: bool = False,
     with_saliency: bool = False,
     max_play_seconds: float | None = None,
@@ -55,7 +56,8 @@ def record_video(
 ) -> Recording | None:
     """Plays games and writes them as videos.
 
-    Games and actions follow from `config.seed`: a repetition shows the same.
+    Games and actions follow from the seed: a repetition shows the same. The first game is one
+    that the evaluation of the run plays, too.
 
     Args:
       config: of the run.
@@ -64,6 +66,7 @@ def record_video(
       stem: the files' path without their ends.
       formats: of `FORMATS`, a file for each.
       num_episodes: how many games, one after the other.
+      seed: of the games; None for the run's.
       is_greedy: takes the most probable action instead of sampling.
       with_saliency: colours what the value depends on (`game.value_saliency`).
       max_play_seconds: of the games together; None for all of them.
@@ -74,19 +77,20 @@ def record_video(
       What was written, or None if it was given up.
 
     Raises:
-      ConfigError: if there is no such environment.
+      ConfigError: if there is no such environment, or the seed cannot be used.
       Exception: whatever the environment or FFmpeg raise. No unfinished file is left.
     """
     began = time.monotonic()
     parts = {stem.with_name(f"{stem.name}.{name}.part"): FILES[name] for name in formats}
-    environments = build_evaluation_environments(config, 1, renders=True)
+    games = config if seed is None else config.replace(seed=seed)
+    environments = build_evaluation_environments(games, 1, renders=True)
     with contextlib.ExitStack() as stack:
         stack.callback(environments.close)
         stack.callback(lambda: [part.unlink(missing_ok=True) for part in parts])
         rate = steps_per_second(environments)
         labels = Labels(
             title=config.env.rpartition(":")[2],
-            subtitle=_describe(config, snapshot),
+            subtitle=_describe(config, snapshot) + (" · red: |∂V/∂s|" if with_saliency else ""),
             action_names=action_names(
                 config.env, environments.spec.num_actions, is_atari=environments.spec.is_atari
             ),
@@ -102,7 +106,7 @@ def record_video(
 
         def moments() -> Iterator[Moment]:
             for index in range(num_episodes):
-                key = jax.random.fold_in(make_keys(config.seed).evaluation, index)
+                key = jax.random.fold_in(make_keys(games.seed).evaluation, index)
                 scores.append(0.0)
                 yield from play(decide, agent, snapshot, environments, key, renders=renders)
 
@@ -132,8 +136,7 @@ def record_video(
 
 
 def has_pictures(environments: Environments) -> bool:
-    """Whether an environment can show itself; says so on a line if it promised and cannot."""
-    environments.reset()
+    """Whether an environment can show itself; if it promised and cannot, a line says why."""
     try:
         return environments.render() is not None
     # It may lack a library, a display, or the function: only the environment knows.
@@ -157,28 +160,23 @@ def _describe(config: Config, snapshot: Snapshot) -> str:
     return f"{config.algorithm} · {config.network} · seed {config.seed} · {frames} frames"
 
 
-def record_run(
-    run_dir: Path, stem: Path, *, folder: str = NEWEST, seed: int | None = None, **options
-) -> Recording:
+def record_run(run_dir: Path, stem: Path, *, folder: str = NEWEST, **options: Any) -> Recording:
     """Records games of a checkpoint.
 
     Args:
       run_dir: the run folder.
       stem: the files' path without their ends; its folder is made.
       folder: `NEWEST` or `BEST`.
-      seed: of the games; None for the run's.
       options: of `record_video`.
 
     Raises:
       FileNotFoundError: if the folder is no run folder or holds no checkpoint.
-      ConfigError: if the seed cannot be used.
       ValueError: if the checkpoint is of another format.
       CheckpointError: if all checkpoints are damaged.
+      Exception: what `record_video` raises.
     """
     config = load_config(run_dir)
     agent, snapshot = load_agent(config, run_dir, folder)
-    if seed is not None:
-        config = config.replace(seed=seed)
     stem.parent.mkdir(parents=True, exist_ok=True)
     recording = record_video(config, agent, snapshot, stem, **options)
     assert recording is not None  # nothing stops it

@@ -15,6 +15,8 @@ from a3cjax.video.pictures import HEIGHT, Pictures
 MARGIN = 16
 PANEL_WIDTH = 368
 CHART_SECONDS = 20.0
+# Letters for which there is room; what is longer is cut, or written smaller.
+MAX_TITLE, MAX_SUBTITLE = 20, 58
 _CHART_HEIGHT = 112
 _CHOICE_HEIGHT = 146
 
@@ -57,11 +59,15 @@ class Screen:
     def _draw_panel(self, image: Image.Image, left: int, moment: Moment) -> None:
         labels = self._labels
         right = left + PANEL_WIDTH
-        style.write(image, (left, MARGIN - 3), labels.title, style.TEXT, 20, is_bold=True)
+        title = labels.title
+        if len(title) > MAX_TITLE:
+            title = title[: MAX_TITLE - 1] + "…"
+        style.write(image, (left, MARGIN - 3), title, style.TEXT, 20, is_bold=True)
         if labels.num_games > 1:
             text = f"game {self._num_games} of {labels.num_games}"
             style.write(image, (right, MARGIN + 4), text, style.MUTED, 12, anchor="ra")
-        style.write(image, (left, MARGIN + 26), labels.subtitle, style.MUTED, 11)
+        size = 11 if len(labels.subtitle) <= MAX_SUBTITLE else 9
+        style.write(image, (left, MARGIN + 26), labels.subtitle, style.MUTED, size)
 
         value_name = "MAX Q" if isinstance(moment.policy, EpsilonGreedy) else "VALUE"
         seconds = int(moment.num_steps / self._steps_per_second)
