@@ -243,10 +243,10 @@ def draw_curve(values: Sequence[float], num_rows: int, glyphs: Glyphs) -> list[T
         else 0
         for value in values
     ]
+    ends = {0: low, num_rows - 1: high}
     lines = []
     for row in reversed(range(num_rows)):
-        label = _shown(high, ".2f", ".3g") if row == num_rows - 1 else ""
-        label = label or (_shown(low, ".2f", ".3g") if row == 0 else "")
+        label = _shown(ends[row], ".2f", ".3g") if row in ends else ""
         cells = (glyphs.levels[min(steps, max(0, size - row * steps))] for size in heights)
         lines.append(Text(f"{label:>{LABEL_WIDTH - 1}} ", style="dim"))
         lines[-1].append("".join(cells), style="cyan")
