@@ -101,6 +101,8 @@ class Dashboard:
         head = [Text(self._title, style="bold"), self._progress(row, width, glyphs)]
         head += flow(self._speed_fields(row), width)
         learning = flow(_learning_fields(row), width)
+        if not actors:
+            learning = [Text("compiling, until the first update", style="dim")]
         room = height - len(head) - len(learning) - 1  # for the actors and the curve's rows
         curve_rows = min(MAX_CURVE_ROWS, max(MIN_CURVE_ROWS, room - 1 - self._num_actors))
         curve_rows = max(0, min(curve_rows, room - 2))  # a line of actors goes before the curve

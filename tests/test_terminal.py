@@ -380,6 +380,7 @@ def test_rows_without_rates_and_losses_are_shown():
     window = Window(num_actors=2)
     window.logger.write_metrics(row)
     assert "left ?" in window.lines()[2]
+    assert "compiling, until the first update" in window.lines()
     window.logger.close()
     logger, stream = plain()
     logger.write_metrics(row)
