@@ -101,6 +101,8 @@ class Dashboard:
         head = [Text(self._title, style="bold"), self._progress(row, width, glyphs)]
         head += flow(self._speed_fields(row), width)
         learning = flow(_learning_fields(row), width)
+        if not actors:
+            learning = [Text("compiling, until the first update", style="dim")]
         room = height - len(head) - len(learning) - 1  # for the actors and the curve's rows
         curve_rows = min(MAX_CURVE_ROWS, max(MIN_CURVE_ROWS, room - 1 - self._num_actors))
         curve_rows = max(0, min(curve_rows, room - 2))  # a line of actors goes before the curve
@@ -243,10 +245,10 @@ def draw_curve(values: Sequence[float], num_rows: int, glyphs: Glyphs) -> list[T
         else 0
         for value in values
     ]
+    ends = {0: low, num_rows - 1: high}
     lines = []
     for row in reversed(range(num_rows)):
-        label = _shown(high, ".2f", ".3g") if row == num_rows - 1 else ""
-        label = label or (_shown(low, ".2f", ".3g") if row == 0 else "")
+        label = _shown(ends[row], ".2f", ".3g") if row in ends else ""
         cells = (glyphs.levels[min(steps, max(0, size - row * steps))] for size in heights)
         lines.append(Text(f"{label:>{LABEL_WIDTH - 1}} ", style="dim"))
         lines[-1].append("".join(cells), style="cyan")

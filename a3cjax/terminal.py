@@ -16,6 +16,7 @@ from a3cjax.dashboard import (
     COLOURLESS_BLOCKS,
     LEARNING_METRICS,
     Dashboard,
+    Glyphs,
     format_seconds,
     seconds_left,
 )
@@ -91,7 +92,7 @@ class TerminalLogger:
             self._console.control(Control(ControlType.HOME, ControlType.CLEAR))
         self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
 
-    def _glyphs(self):
+    def _glyphs(self) -> Glyphs:
         if self._console.options.ascii_only:
             return ASCII
         has_colour = self._console.color_system is not None and not self._console.no_color

@@ -185,7 +185,7 @@ class WandbLogger(_Tracker):
         announce(
             f"Weights & Biases, offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
             if is_offline
-            else f"Weights & Biases: {self._run.url}"
+            else f"Weights & Biases: {self._run.url or mode}"
         )
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from a3cjax.actor_learner import UpdateReport
+from a3cjax.metrics import MetricsWindow
 from a3cjax.parameters import Receipt
 from a3cjax.types import Snapshot, TimeStep
 from a3cjax.updates import GradientMetrics
@@ -295,6 +296,16 @@ def make_report(**changes: Any) -> UpdateReport:
         hold_seconds=0.25,
     )
     return report._replace(**changes)
+
+
+def make_row(num_frames: int = 400, wall_seconds: float = 1.0, **changes: float) -> dict:
+    """A row of metrics as training writes it, with whatever a test cares about changed."""
+    window = MetricsWindow()
+    window.add(make_report(episodes=[Episode(0, 12.5, 30)]))
+    row = window.pop_row(
+        num_frames=num_frames, num_updates=5, wall_seconds=wall_seconds, seconds=0.5
+    )
+    return {**row, **changes}
 
 
 def compilation_cache_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 import io
 
 import pytest
+from rich.console import Console
 
 from a3cjax import journal as journal_module
 from a3cjax.journal import BadUpdatesError, Journal
-from a3cjax.loggers import TerminalLogger
+from a3cjax.terminal import TerminalLogger
 from a3cjax.vector_envs import Episode
 from tests.fakes import make_report
 
@@ -19,20 +20,29 @@ class FakeLogger:
     def write_episodes(self, episodes):
         self.episodes += episodes
 
-    def close(self):
+    def close(self, *, has_failed=False):
         pass
+
+
+class FakeView(FakeLogger):
+    """A terminal that redraws itself."""
+
+    is_live, period_seconds, memory = True, 1.0, 0.5
+
+    def write_metrics(self, row, actors=()):
+        self.rows.append((row, actors))
 
 
 class Bench:
     """A journal with a clock that is set by hand; a report is 80 frames."""
 
-    def __init__(self, monkeypatch, **changes):
+    def __init__(self, monkeypatch, terminal=None, **changes):
         self.now = 100.0
         self.late_reports = []
         monkeypatch.setattr(journal_module.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(journal_module.time, "sleep", self.wait)
         self.logger, self.stream = FakeLogger(), io.StringIO()
-        terminal = TerminalLogger("Pong", 10_000, self.stream)
+        terminal = terminal or TerminalLogger("Pong", 10_000, console=Console(file=self.stream))
         settings = {"num_frames": 0, "period_frames": 400, "began": 90.0, "max_bad_updates": 10}
         settings |= changes
         self.version, self.frames = settings.get("num_updates", 0), settings["num_frames"]
@@ -91,6 +101,35 @@ def test_terminal_gets_a_row_every_ten_seconds_and_at_the_end(bench):
     assert bench.lines() == ["800", "1,600"]
     bench.journal.finish()
     assert bench.lines() == ["800", "1,600", "2,000"]
+
+
+def test_view_is_redrawn_when_nothing_happens(monkeypatch):
+    view = FakeView()
+    bench = Bench(monkeypatch, view)
+    bench.report(1, actor_index=0)
+    bench.report(1, actor_index=1)
+    for _ in range(3):
+        bench.now += 1.0
+        bench.journal.write()
+        bench.report(1, actor_index=1)  # and the other one does nothing any more
+        bench.journal.write()  # too early
+    assert [row["num_frames"] for row, _ in view.rows] == [160, 240, 320]
+    idle = [[actor.idle_seconds for actor in actors] for _, actors in view.rows]
+    assert idle == [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]
+    bench.now += 1.0
+    bench.journal.write()
+    bench.now += 1.0
+    bench.journal.write()  # no actor does anything
+    assert [actor.idle_seconds for actor in view.rows[-1][1]] == [4.0, 1.0]
+
+
+def test_view_gets_every_episode(monkeypatch):
+    view = FakeView()
+    bench = Bench(monkeypatch, view)
+    bench.report(1, episodes=[Episode(0, 2.0, 7), Episode(1, 4.0, 9)])
+    bench.journal.write()
+    assert [episode.episode_return for episode in view.episodes] == [2.0, 4.0]
+    assert view.episodes == bench.logger.episodes
 
 
 def test_long_periods_of_the_files_do_not_keep_the_terminal_waiting(monkeypatch):

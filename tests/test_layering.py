@@ -26,7 +26,7 @@ ABOVE_THE_HOST_BORDER = {"__init__", *ARROWS}
 HOST_PACKAGES = {
     *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "orbax", "tensorboardX", "rich"),
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
-    *("jinja2", "markupsafe", "PIL"),
+    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow"),
 }
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {
@@ -107,6 +107,15 @@ def test_no_part_imports_itself_by_a_detour():
 def test_envs_is_the_only_importer_of_envpool():
     importers = [relative_name(p) for p in ALL_FILES if "envpool" in packages_imported_by(p)]
     assert importers == ["a3cjax/envs.py"]
+
+
+def test_optional_extras_are_imported_when_asked_for():
+    for path in FILES:
+        at_the_top = [
+            node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import)
+        ]
+        names = {alias.name.split(".")[0] for node in at_the_top for alias in node.names}
+        assert not names & {"wandb", "mlflow"}, path
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.metrics import RETURN_WINDOW, MetricsWindow
+from a3cjax.metrics import ACTOR_RETURN_WINDOW, RETURN_WINDOW, MetricsWindow
 from a3cjax.updates import GradientMetrics
 from a3cjax.vector_envs import Episode
 from tests.fakes import FakeLoss, make_report
@@ -123,3 +123,83 @@ def test_period_without_an_update_has_no_rates():
 def test_divergence_stays_visible(field):
     loss = FakeLoss(0.0, 0.0, 0.0)._replace(**{field: math.nan})
     assert math.isnan(row_of(make_report(metrics=GradientMetrics(loss, math.nan)))[field])
+
+
+# Rows of the actor-learners.
+
+
+def test_each_actor_has_a_row_of_its_own():
+    window = MetricsWindow()
+    row_of(
+        make_report(actor_index=3, num_steps=20, staleness=2, episodes=episodes(1, 3)),
+        make_report(actor_index=3, num_steps=20, staleness=4),
+        make_report(actor_index=1, num_steps=5, env_seconds=0.0, wait_seconds=3.0),
+        window=window,
+    )
+    first, second = window.actor_rows
+    assert (first.actor, second.actor) == (1, 3)
+    assert (first.steps_per_second, second.steps_per_second) == (2.5, 20.0)  # in 2 seconds
+    assert first.time_fractions == (0.0, 3 / 6, 2 / 6, 1 / 6)
+    assert second.time_fractions == (0.4, 0.3, 0.2, 0.1)
+    assert (first.lock_wait_fraction, second.lock_wait_fraction) == (0.5, 0.05)
+    assert (first.staleness_mean, second.staleness_mean) == (0.0, 3.0)
+    assert math.isnan(first.episode_return_mean)
+    assert second.episode_return_mean == 2.0
+
+
+def test_rows_of_the_actors_add_up_to_that_of_the_run():
+    window = MetricsWindow()
+    row = row_of(
+        *(make_report(actor_index=index, num_steps=10 * index) for index in range(1, 5)),
+        window=window,
+    )
+    assert sum(actor.steps_per_second for actor in window.actor_rows) == row["steps_per_second"]
+
+
+def test_return_of_an_actor_is_of_its_last_episodes():
+    window = MetricsWindow()
+    for value in range(30):
+        window.add(make_report(episodes=episodes(value)))
+    row_of(window=window)
+    assert ACTOR_RETURN_WINDOW == 10
+    assert window.actor_rows[0].episode_return_mean == np.mean(range(20, 30))
+
+
+def test_actor_without_updates_is_idle_for_whole_periods():
+    window = MetricsWindow()
+    row_of(make_report(), window=window)
+    assert window.actor_rows[0].idle_seconds == 0.0
+    for seconds in (2.0, 4.0):
+        row_of(window=window)
+        assert window.actor_rows[0].idle_seconds == seconds
+    assert math.isnan(window.actor_rows[0].time_fractions[0])
+    row_of(make_report(), window=window)
+    assert window.actor_rows[0].idle_seconds == 0.0
+
+
+# Memory of earlier periods.
+
+
+def test_earlier_periods_count_with_their_weight():
+    window = MetricsWindow(memory=0.5)
+    row_of(make_report(num_steps=40, staleness=4), window=window)
+    row = row_of(make_report(num_steps=10, staleness=1), window=window)
+    # Half of the first period: 20 steps and half an update, in 1 second.
+    assert row["steps_per_second"] == (20 + 10) / (1 + 2)
+    assert row["staleness_mean"] == (2 + 1) / 1.5
+    assert window.actor_rows[0].steps_per_second == 10.0
+    assert row["staleness_max"] == 1
+    assert window.num_updates == 0
+    row = row_of(window=window)
+    assert row["steps_per_second"] == (10 + 5) / (0.5 + 1 + 2)
+    assert row["policy_loss"] == -0.5
+
+
+def test_numbers_that_are_not_finite_are_forgotten_after_their_period():
+    window = MetricsWindow(memory=0.5)
+    loss = FakeLoss(math.nan, 2.0, 1.5)
+    row = row_of(make_report(metrics=GradientMetrics(loss, jnp.float32(math.inf))), window=window)
+    assert math.isnan(row["policy_loss"])
+    row = row_of(make_report(), make_report(), window=window)
+    assert row["policy_loss"] == -1.0 / 2.5
+    assert math.isfinite(row["grad_norm"])
