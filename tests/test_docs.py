@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -72,15 +73,19 @@ def check_blocks(blocks: Iterable[Block]) -> None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to run in; what examples register is taken back."""
+    """An empty folder to run in; what examples register and import from it is taken back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    modules = set(sys.modules)
     algorithms, environments = dict(ALGORITHMS), dict(gymnasium.registry)
     yield tmp_path
     ALGORITHMS.clear()
     ALGORITHMS.update(algorithms)
     gymnasium.registry.clear()
     gymnasium.registry.update(environments)
+    for name in set(sys.modules) - modules:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
 
 
 def check_readme(names: dict[str, Any]) -> None:

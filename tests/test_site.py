@@ -28,27 +28,28 @@ def load(name: str) -> ModuleType:
     return module
 
 
-docstrings, equations, notebooks, offline, repository_links, source_code = map(
-    load, ["docstrings", "equations", "notebooks", "offline", "repository_links", "source_code"]
-)
+docstrings, equations, notebooks = map(load, ["docstrings", "equations", "notebooks"])
+offline, source_code, tables = map(load, ["offline", "source_code", "tables"])
+repository_links = load("repository_links")
 
 
 def page(src_uri: str) -> SimpleNamespace:
     return SimpleNamespace(file=SimpleNamespace(src_uri=src_uri))
 
 
-@pytest.fixture
-def config(tmp_path):
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
     config = MkDocsConfig()
     config.load_dict(
         {
             "site_name": "site",
             "docs_dir": str(ROOT / "docs"),
-            "site_dir": str(tmp_path),
+            "site_dir": str(tmp_path_factory.mktemp("site")),
             "use_directory_urls": False,
         }
     )
     config.validate()
+    config.plugins._current_plugin = "tests"  # what MkDocs sets around a hook
     return config
 
 
@@ -86,7 +87,7 @@ class TestCode:
 
 
 class TestLinks:
-    @pytest.fixture
+    @pytest.fixture(scope="class")
     def files(self, config):
         files = Files(
             [
@@ -121,8 +122,7 @@ class TestLinks:
         assert pointed == (text if expected is None else expected)
 
     def test_links_of_the_readme_start_at_the_root(self, config, files):
-        for src_uri in ("fidelity.md", "decisions.md"):
-            files.append(File.generated(config, src_uri, content=""))
+        files.append(File.generated(config, "fidelity.md", content=""))
         pointed = repository_links.on_page_markdown(
             "[f](docs/fidelity.md) [r](a3cjax/returns.py)", page("readme.md"), None, files
         )
@@ -142,11 +142,25 @@ class TestEquations:
         rendered = equations.on_page_content(content, page("page.md"), None, None)
         assert re.match(r'<div class="equation"><math [^>]*display="block"', rendered)
 
+    def test_prime_is_raised_once(self):
+        content = '<span class="arithmatex">\\(\\theta\'\\)</span>'
+        rendered = equations.on_page_content(content, page("page.md"), None, None)
+        assert "<mi>&#x003B8;</mi><mo>&#x02032;</mo>" in rendered
+        assert "<msup>" not in rendered
+
     def test_equation_that_fails_fails_the_build(self):
-        with pytest.raises(PluginError, match=r"page\.md has an equation that fails: \\frac"):
+        with pytest.raises(PluginError, match=r"page\.md has an equation that fails: a_b_c"):
             equations.on_page_content(
-                '<span class="arithmatex">\\(\\frac{1\\)</span>', page("page.md"), None, None
+                '<span class="arithmatex">\\(a_b_c\\)</span>', page("page.md"), None, None
             )
+
+
+def test_names_in_tables_may_break_and_others_not():
+    content = "<td><code>test_a.py::test_b</code> a_b</td><p><code>test_c</code></p>"
+    expected = (
+        "<td><code>test_<wbr>a.py::<wbr>test_<wbr>b</code> a_b</td><p><code>test_c</code></p>"
+    )
+    assert tables.on_page_content(content, page("page.md"), None, None) == expected
 
 
 class TestDocstrings:

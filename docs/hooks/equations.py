@@ -16,6 +16,8 @@ from mkdocs.structure.pages import Page
 EQUATION = re.compile(
     r'<(?P<tag>span|div) class="arithmatex">\\[(\[](?P<tex>.*?)\\[)\]]</(?P=tag)>', re.DOTALL
 )
+# A prime is raised by itself; as a superscript it would fly.
+PRIME = re.compile(r"<msup>(<mi>[^<]*</mi>)<mi>&#x02032;</mi></msup>")
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -29,6 +31,7 @@ def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files
             mathml = convert(tex, display="block" if is_block else "inline")
         except Exception as error:  # its exceptions have no common class
             raise PluginError(f"{page.file.src_uri} has an equation that fails: {tex}") from error
+        mathml = PRIME.sub(r"<mrow>\1<mo>&#x02032;</mo></mrow>", mathml)
         return f'<div class="equation">{mathml}</div>' if is_block else mathml
 
     content = EQUATION.sub(render, content)

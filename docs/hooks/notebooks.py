@@ -10,13 +10,13 @@ import re
 from pathlib import Path
 
 import nbformat
-from jupyter_client.manager import AsyncKernelManager
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
+from traitlets.config import Config
 
 REPOSITORY = Path(__file__).parents[2]
 TIMEOUT_SECONDS = 1800  # of a cell, on a very busy machine
@@ -44,10 +44,11 @@ def execute(notebook: NotebookNode, name: str) -> None:
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # else the kernel warns about itself
     client = NotebookClient(
         notebook,
-        # Not over TCP, where every user of the machine could listen.
-        km=AsyncKernelManager(kernel_name="python3", transport="ipc"),
+        kernel_name="python3",
         timeout=TIMEOUT_SECONDS,
         resources={"metadata": {"path": os.fspath(REPOSITORY)}},
+        # Not over TCP, where every user of the machine could listen.
+        config=Config(KernelManager={"transport": "ipc"}),
     )
     try:
         client.execute()
