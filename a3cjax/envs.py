@@ -6,6 +6,7 @@ import functools
 import importlib
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -181,9 +182,11 @@ def _can_render(env_id: str) -> bool:
         return True
     command = [sys.executable, "-c", _TRY_TO_RENDER, env_id]
     try:
-        return subprocess.run(command, capture_output=True, timeout=_TRY_SECONDS).returncode == 0
+        with tempfile.TemporaryDirectory() as folder:  # where MuJoCo leaves its log
+            tried = subprocess.run(command, cwd=folder, capture_output=True, timeout=_TRY_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return False
+    return tried.returncode == 0
 
 
 def _make_gymnasium(

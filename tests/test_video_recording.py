@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from a3cjax import envs, training
+from a3cjax import envs
 from a3cjax.builders import build_agent, init_params, resolve
 from a3cjax.config import Config
 from a3cjax.envs import make_environments
@@ -45,21 +45,20 @@ def catcher():
     return make_player(env="Catch")
 
 
-def read_mp4(path):
-    """The stream and all frames."""
+def read_video(path):
+    """Codec, pixel format and frames a second of a file, and all its frames."""
     with av.open(str(path)) as container:
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-        return container.streams.video[0], frames
+        stream = container.streams.video[0]
+        kind = (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate)
+        return kind, [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
 
 
 def test_files_hold_every_step_and_the_end_for_a_while(catcher, tmp_path):
     result = record_video(*catcher, tmp_path / "catch", num_episodes=2)
     assert [path.name for path in result.paths] == ["catch.mp4", "catch.gif"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["catch.gif", "catch.mp4"]
-    stream, frames = read_mp4(tmp_path / "catch.mp4")
-    assert stream.codec_context.name == "h264"
-    assert stream.codec_context.pix_fmt == "yuv420p"
-    assert stream.average_rate == 30
+    kind, frames = read_video(tmp_path / "catch.mp4")
+    assert kind == ("h264", "yuv420p", 30)
     assert len(frames) == 2 * (CATCH_STEPS + 30 * HOLD_SECONDS)
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
     assert np.abs(frames[0].astype(int) - frames[CATCH_STEPS]).max() > 50  # something moved
@@ -78,7 +77,7 @@ def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
         config, agent, snapshot, tmp_path / "game", formats=["mp4"], is_greedy=True
     )
     assert result.scores == evaluation.scores
-    _, frames = read_mp4(tmp_path / "game.mp4")
+    _, frames = read_video(tmp_path / "game.mp4")
     assert len(frames) == evaluation.episodes[0].episode_length + 30 * HOLD_SECONDS
     assert frames[0].mean() > 60  # envpool draws its own picture, on white
 
@@ -91,16 +90,15 @@ def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
         {"env": "Catch", "network": "mlp_gru"},
     ],
 )
-@pytest.mark.parametrize("with_saliency", [False, True])
-def test_every_kind_of_agent_can_be_filmed(settings, with_saliency, tmp_path):
+def test_every_kind_of_agent_can_be_filmed_with_saliency(settings, tmp_path):
     result = record_video(
         *make_player(**settings),
         tmp_path / "game",
         formats=["mp4"],
-        with_saliency=with_saliency,
+        with_saliency=True,
         max_play_seconds=0.25,
     )
-    _, frames = read_mp4(result.paths[0])
+    _, frames = read_video(result.paths[0])
     assert frames[0].std() > 5
 
 
@@ -108,11 +106,11 @@ def test_length_is_limited(catcher, tmp_path):
     result = record_video(
         *catcher, tmp_path / "a", formats=["mp4"], num_episodes=9, max_play_seconds=0.4
     )
-    assert len(read_mp4(result.paths[0])[1]) == 0.4 * 30 + HOLD_SECONDS * 30 - 1
+    assert len(read_video(result.paths[0])[1]) == 0.4 * 30 + HOLD_SECONDS * 30 - 1
     assert result.play_seconds == pytest.approx(0.4)
     assert len(result.scores) == 2  # the second game is not over
     result = record_video(*catcher, tmp_path / "b", num_episodes=10**6, max_work_seconds=0.0)
-    assert len(read_mp4(result.paths[0])[1]) == 1
+    assert len(read_video(result.paths[0])[1]) == 1
 
 
 def test_games_follow_the_seed(catcher, tmp_path):
@@ -163,7 +161,7 @@ def test_colours_stay_what_they_are(tmp_path):
         for _ in range(3):
             file.write(frame)
         file.close()
-        shown = read_mp4(tmp_path / name)[1][0].astype(int)
+        shown = read_video(tmp_path / name)[1][0].astype(int)
         assert np.abs(shown[8, 8] - (240, 180, 70)).max() < 12
         assert np.abs(shown[56, 56]).max() < 12
 
@@ -206,8 +204,8 @@ def painter(monkeypatch):
 
 def test_environments_of_gymnasium_are_shown_as_they_show_themselves(painter, tmp_path):
     result = record_video(*painter, tmp_path / "game", formats=["mp4"])
-    stream, frames = read_mp4(result.paths[0])
-    assert stream.average_rate == 5
+    kind, frames = read_video(result.paths[0])
+    assert kind[2] == 5
     assert len(frames) == 3 + 5 * HOLD_SECONDS
     assert np.abs(frames[0][200, 100].astype(int) - (200, 30, 90)).max() < 12
     assert result.scores == [3.0]
@@ -273,36 +271,36 @@ def finished(tmp_path_factory):
     return run_dir
 
 
-def test_run_leaves_a_short_video(finished):
-    assert len(read_mp4(finished / "play.mp4")[1]) == CATCH_STEPS + 30 * HOLD_SECONDS
+def test_run_leaves_a_short_video_after_everything_else(finished):
+    assert json.loads((finished / "summary.json").read_text())["num_frames"] >= 200
+    assert (finished / "curves.png").exists()
+    assert len(read_video(finished / "play.mp4")[1]) == CATCH_STEPS + 30 * HOLD_SECONDS
     with Image.open(finished / "play.gif") as gif:
         assert gif.n_frames > 1
 
 
-def test_run_without_a_video_makes_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "record_at_end", lambda *_: pytest.fail("recorded"))
-    run_dir = tmp_path / "run"
-    train(Config(env="Catch", run_dir=str(run_dir), eval_episodes=0, video=False, **SMALL))
-    assert not (run_dir / "play.mp4").exists()
-
-
-def test_failing_video_costs_a_run_nothing_but_a_line(tmp_path, monkeypatch, capsys):
+def test_failing_video_costs_a_run_nothing_but_a_line(catcher, tmp_path, monkeypatch, capsys):
     def fail(*_, **__):
         raise OSError("libx264\nis gone")
 
     monkeypatch.setattr(recording, "play", fail)
-    run_dir = tmp_path / "run"
-    train(Config(env="Catch", run_dir=str(run_dir), eval_episodes=0, **SMALL))
-    line = capsys.readouterr().err.splitlines()[-1]
-    assert line == "warning: no video: OSError: libx264 is gone"
-    assert json.loads((run_dir / "summary.json").read_text())["num_frames"] >= 200
-    assert (run_dir / "curves.png").exists()
-    assert not list(run_dir.glob("play*"))
+    record_at_end(*catcher, tmp_path, lambda: False)
+    assert capsys.readouterr().err == "warning: no video: OSError: libx264 is gone\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_of_a_slow_game_ends_where_it_is(catcher, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recording, "END_WORK_SECONDS", 0.0)
+    record_at_end(*catcher, tmp_path, lambda: False)
+    assert len(read_video(tmp_path / "play.mp4")[1]) == 1
+    assert "play.mp4 and play.gif" in capsys.readouterr().out
 
 
 def test_stopped_video_says_nothing(catcher, tmp_path, capsys):
     record_at_end(*catcher, tmp_path, lambda: True)
-    assert capsys.readouterr() == ("", "")
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "play" not in captured.out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """Video files: MP4 that browsers play, and GIF, written frame by frame as a game goes on."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -77,7 +78,7 @@ class GifFile:
         """Opens the file for frames that come `rate` times a second; some are left out."""
         import av
 
-        self._period = max(1, round(rate / MAX_GIF_RATE))
+        self._period = max(1, math.ceil(rate / MAX_GIF_RATE))
         self._num_frames = 0
         self._waiting: list[Image.Image] = []
         self._palette: Image.Image | None = None
