@@ -271,6 +271,7 @@ def test_wandb_run_of_the_caller_is_left_alone(tmp_path, fake_wandb):
 
 def test_wandb_itself_takes_rows_offline_and_leaves_no_thread(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "250")  # a busy machine starts it slowly
     before = set(threading.enumerate())
     logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
     logger.write_episodes(EPISODES)
