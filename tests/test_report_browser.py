@@ -91,7 +91,7 @@ def show(browser, page):
             {"features": [{"name": "prefers-color-scheme", "value": scheme}]},
         )
         browser.get(page)
-        browser.execute_script("localStorage.clear()")
+        browser.execute_script("try { localStorage.clear() } catch {}")
         browser.refresh()
         return browser
 
