@@ -86,17 +86,16 @@ class TestCode:
             source_code.on_page_markdown(f"[{reference}](x)", page("page.md"), None, None)
 
 
-class TestLinks:
-    @pytest.fixture(scope="class")
-    def files(self, config):
-        files = Files(
-            [
-                File.generated(config, "page.md", content="[r](../a3cjax/returns.py)"),
-                File.generated(config, "deep/page.md", content="![s](../../results/pong.png)"),
-            ]
-        )
-        return repository_links.on_files(files, config)
+@pytest.fixture(scope="module")
+def files(config):
+    pages = [
+        File.generated(config, "page.md", content="[r](../a3cjax/returns.py)"),
+        File.generated(config, "deep/page.md", content="![s](../../results/pong.png)"),
+    ]
+    return repository_links.on_files(Files(pages), config)
 
+
+class TestLinks:
     def test_linked_files_are_added(self, files):
         assert files.get_file_from_path("source/a3cjax/returns.py.md") is not None
         assert files.get_file_from_path("source/results/pong.png") is not None
