@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from a3cjax import envs
-from a3cjax.builders import build_agent, init_params, resolve
+from a3cjax.builders import build_agent, init_params
 from a3cjax.config import Config
 from a3cjax.envs import make_environments
 from a3cjax.evaluation import evaluate_agent
+from a3cjax.resolution import resolve
 from a3cjax.training import train
 from a3cjax.types import Snapshot
 from a3cjax.video import recording
