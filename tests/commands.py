@@ -29,6 +29,7 @@ from omegaconf import OmegaConf
 
 from a3cjax.config import ConfigError, check_override, make_config
 from a3cjax.envs import GYMNASIUM_PREFIX, resolve_envpool_id
+from a3cjax.sweeps import expand
 from tests.documents import ROOT
 
 CONF = ROOT / "experiments" / "conf"
@@ -57,6 +58,8 @@ def check_command(command: str) -> None:
                 _check_pip(rest)
             case ["python" | ".venv/bin/python", "experiments/run.py", *rest]:
                 check_overrides(rest)
+            case ["python" | ".venv/bin/python", "experiments/sweep.py", *rest]:
+                check_sweep(rest)
             case ["python" | ".venv/bin/python", "-m", module, *rest]:
                 _check_arguments(module, rest)
             case ["python" | ".venv/bin/python", script, *rest]:
@@ -92,6 +95,17 @@ def check_overrides(arguments: Sequence[str]) -> None:
             changes = dict(point)
             preset = changes.pop("preset", "laptop")
             check_settings({**read_preset(preset), **changes, "resume": None})
+    except (ConfigError, HydraException) as error:
+        raise WrongCommandError(str(error)) from error
+
+
+def check_sweep(arguments: Sequence[str]) -> None:
+    """Checks the arguments of experiments/sweep.py, as it does before anything starts."""
+    program = runpy.run_path(str(ROOT / "experiments" / "sweep.py"))
+    try:
+        own, values = program["parse"](list(arguments))
+        for point in expand(values, Path(own["sweep_dir"])):
+            program["check"](point)
     except (ConfigError, HydraException) as error:
         raise WrongCommandError(str(error)) from error
 
@@ -181,7 +195,7 @@ def _check_make(arguments: Sequence[str]) -> None:
     result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
     if result.returncode != 0:
         raise WrongCommandError(result.stderr.strip())
-    check_overrides(settings)
+    (check_sweep if "atari5" in arguments else check_overrides)(settings)
 
 
 def _check_pip(arguments: Sequence[str]) -> None:

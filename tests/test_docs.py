@@ -73,9 +73,10 @@ def check_blocks(blocks: Iterable[Block]) -> None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to run in; what examples register and import from it is taken back."""
+    """Where examples run, beside the results; what they register and import is taken back."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "results").symlink_to(ROOT / "results")
     modules = set(sys.modules)
     algorithms, environments = dict(ALGORITHMS), dict(gymnasium.registry)
     yield tmp_path
@@ -123,6 +124,8 @@ def test_what_a_page_shows_works(page, folder):
         ("```sh\npython experiments/run.py env=Pnog\n```", "Pnog"),
         ("```sh\npython experiments/run.py preset=papre\n```", "preset must be one of"),
         ("```sh\npython experiments/run.py seed=1,2\n```", "needs -m"),
+        ("```sh\npython experiments/sweep.py sed=1,2\n```", "nearest: seed"),
+        ("```sh\nmake atari5 env=Pong,Brekout\n```", "nearest: Breakout"),
         ("```sh\npython experiments/run.py -m env=Pong seed=1,-2\n```", "seed must be"),
         ("```sh\npython experiments/evaluate.py runs/x --greedily\n```", "--greedily"),
         ("```sh\npython experiments/evaluate.py runs/x --episodes 0\n```", "must be >= 1"),
