@@ -52,6 +52,12 @@ PEER_MARKERS = (
 )
 PEER_OFFSET = -0.2  # of a row: above our own
 FONT_SIZE = 9.0
+MAX_NAME = 36  # characters
+
+
+def short(name: str, limit: int = MAX_NAME) -> str:
+    """A name that leaves room for the picture: what is longer than `limit` is cut."""
+    return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def series_role(index: int) -> str:
@@ -140,7 +146,7 @@ def draw_normalized(axis: Axes, groups: Sequence[Group], colors: dict[str, str])
     axis.set_xscale("symlog", linthresh=100)
     axis.set_ylim(len(games) - 0.5, -0.5)
     names = {group.game: group.env for group in groups}
-    axis.set_yticks(range(len(games)), [names[game] for game in games], parse_math=False)
+    axis.set_yticks(range(len(games)), [short(names[game]) for game in games], parse_math=False)
     axis.axvline(0, color=colors["muted"], linewidth=0.9)
     axis.axvline(100, color=colors["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
     for index, peer in enumerate(PEERS):

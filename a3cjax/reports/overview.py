@@ -103,12 +103,14 @@ def write_overview(content: Content, path: Path) -> None:
     peers = curve_labels()
     figure = figures.new_figure(12.5, 0.6 + 3.1 * num_rows)
     axes = figure.subplots(num_rows, 2, squeeze=False)
-    figure.suptitle(_clip(content.title, 100), color=figures.LIGHT["ink"], parse_math=False)
+    figure.suptitle(figures.short(content.title, 90), color=figures.LIGHT["ink"], parse_math=False)
     for row, members in zip(axes, content.games, strict=False):
         panels = return_panels(members, show_published=content.shows_published)
         for axis, panel in zip(row, panels, strict=True):
             figures.draw_panel(axis, panel, figures.LIGHT, peers)
-            axis.set_title(_clip(members[0].env), color=figures.LIGHT["ink"], parse_math=False)
+            axis.set_title(
+                figures.short(members[0].env), color=figures.LIGHT["ink"], parse_math=False
+            )
         _draw_legend(row[1], _legend(panels, peers))
     left, right = axes[-1]
     if atari:
@@ -119,11 +121,6 @@ def write_overview(content: Content, path: Path) -> None:
     figures.draw_speed(right, speed_panels(groups)[0], figures.LIGHT)
     right.set_title("frames a second", color=figures.LIGHT["ink"])
     figures.png(figure, path)
-
-
-def _clip(text: str, size: int = 40) -> str:
-    """A name that leaves room for the curves; the page has it in full."""
-    return text if len(text) <= size else f"{text[: size - 1]}…"
 
 
 def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
@@ -148,7 +145,7 @@ def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
     )
     for text, key in zip(drawn.get_texts(), legend, strict=True):
         text.set_parse_math(False)  # before it holds what a user wrote
-        text.set_text(_clip(key.label))
+        text.set_text(figures.short(key.label))
 
 
 def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
