@@ -71,7 +71,7 @@ class Run:
         self._best = Checkpointer(run_dir / BEST, max_to_keep=1)
         self._checkpointer.discard_after(past.num_frames)
         self._best.discard_after(past.num_frames)
-        self.best_score = best.best_score if (best := self._best.read_progress()) else None
+        self.best_score = self._read_best_score()
         self._terminal = TerminalLogger(f"{config.env}  {run_dir}", config.total_frames)
         loggers = [CsvLogger(run_dir), TensorBoardLogger(run_dir, past.num_frames)]
         for resource in (self._checkpointer, self._best, *loggers, self._terminal):
@@ -132,6 +132,13 @@ class Run:
             num_frames=int(max(read_column(run_dir / "evaluations.csv", "num_frames"), default=0)),
             period_frames=config.eval_period_frames or config.total_frames,
         )
+
+    def _read_best_score(self) -> float | None:
+        try:
+            best = self._best.read_progress()
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        return best.best_score if best else None
 
     def _restore_standings(self, standings: Sequence[dict[str, Any]]) -> None:
         try:

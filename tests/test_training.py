@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from a3cjax import run
+from a3cjax import checkpoints, run
 from a3cjax.builders import build_checkpoint_template
 from a3cjax.checkpoints import CheckpointError
 from a3cjax.config import Config, ConfigError, load_config, resume_config
@@ -578,6 +578,16 @@ def test_folder_without_a_run_cannot_be_resumed(tmp_path, finished):
     shutil.copy(finished.run_dir / "config.yaml", tmp_path)
     with pytest.raises(ConfigError, match=r"^resume must be a folder with a sound checkpoint"):
         resume(tmp_path)
+
+
+def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run_dir)
+    (best,) = (path for path in (run_dir / "best").iterdir() if path.is_dir())
+    (best / "progress" / "metadata").write_text('{"format_version": 99}')
+    checkpoints._write_digests(best)
+    with pytest.raises(CheckpointError, match=r"^checkpoint must have format version .* got 99"):
+        resume(run_dir, total_frames=3000)
 
 
 # Faults of the parts around the actors.
