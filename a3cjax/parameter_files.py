@@ -36,7 +36,7 @@ def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
         "num_updates": str(snapshot.version),
     }
     path = folder / PARAMETER_FILE
-    safetensors.numpy.save_file(arrays, path, metadata)
+    path.write_bytes(safetensors.numpy.save(arrays, metadata))
     return path
 
 

@@ -30,7 +30,7 @@ HOST_PACKAGES = {
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {
     *("training", "run", "builders", "defaults", "evaluation", "run_folder"),
-    *("measuring", "doctor", "pretrained"),
+    *("measuring", "doctor", "pretrained", "model_cards"),
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

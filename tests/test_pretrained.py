@@ -1,14 +1,20 @@
 """Published agents: the file of parameters, `a3cjax.load`, the model card."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import yaml
 
 import a3cjax
 from a3cjax.checkpoints import CheckpointError
+from a3cjax.config import Config, ConfigError
+from a3cjax.model_cards import publish
 from a3cjax.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
+from a3cjax.training import train
 from a3cjax.types import ObservationStatistics, Snapshot
 
 PARAMS = {"params": {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}}}
@@ -87,3 +93,104 @@ def test_folder_without_an_agent_is_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("env: CartPole\nnetwork: mlp_ff\n")
     with pytest.raises(FileNotFoundError, match="checkpoints/"):
         a3cjax.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The summary of a short run with memory and centred observations."""
+    config = Config(
+        env="CartPole",
+        network="mlp_gru",
+        total_frames=700,
+        num_actors=1,
+        envs_per_actor=4,
+        unroll_length=20,
+        warmup_steps=16,
+        eval_episodes=3,
+        run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+    )
+    return train(config)
+
+
+@pytest.fixture
+def published(finished, tmp_path):
+    return publish(finished.run_dir, tmp_path / "published")
+
+
+def test_published_agent_is_small_and_complete(published):
+    names = {path.name for path in published.iterdir()}
+    assert names == {"config.yaml", "summary.json", PARAMETER_FILE, "README.md"}
+
+
+@pytest.mark.parametrize("kind", ["run", "published"])
+def test_loaded_agent_repeats_the_evaluation_of_its_run(finished, published, kind):
+    agent = a3cjax.load(finished.run_dir if kind == "run" else str(published))
+    assert agent.evaluate(num_episodes=3).scores == finished.evaluation.scores
+    assert agent.snapshot.num_frames == finished.num_frames
+
+
+def test_loaded_agent_acts(published):
+    agent = a3cjax.load(published)
+    environments = agent.make_environments(2)
+    timestep, core_state = environments.reset(), agent.initial_state(2)
+    key = jax.random.key(0)
+    games = []
+    while len(games) < 2:
+        actions, core_state, new_key = agent.act(timestep, core_state, key)
+        assert actions.shape == (2,)
+        assert not np.array_equal(jax.random.key_data(key), jax.random.key_data(new_key))
+        timestep, key = environments.step(actions), new_key
+        games += environments.pop_episodes()
+    environments.close()
+
+
+def test_best_parameters_of_a_run_can_be_loaded(finished, published):
+    assert a3cjax.load(finished.run_dir, best=True).snapshot.num_frames == finished.num_frames
+    with pytest.raises(FileNotFoundError, match="best/"):
+        a3cjax.load(published, best=True)
+
+
+def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, published):
+    head, body = (published / "README.md").read_text().split("---\n")[1:]
+    metadata = yaml.safe_load(head)
+    evaluation = json.loads((finished.run_dir / "summary.json").read_text())["evaluation"]
+    (model,) = metadata["model-index"]
+    (result,) = model["results"]
+    assert result["dataset"]["name"] == "CartPole"
+    mean, deviation = result["metrics"][0]["value"].split(" +/- ")
+    assert float(mean) == pytest.approx(evaluation["mean"], abs=0.005)
+    assert float(deviation) == pytest.approx(evaluation["standard_deviation"], abs=0.005)
+    assert metadata["library_name"] == "a3cjax"
+    assert "| `network` | mlp_gru |" in body
+    assert f"{finished.num_frames:,} emulator" in body
+    assert "play.gif" not in body
+
+
+def test_code_of_the_model_card_runs(published, capsys, finished):
+    code = (published / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    assert float(capsys.readouterr().out) == finished.evaluation.mean
+
+
+def test_run_without_an_evaluation_is_not_published(finished, tmp_path):
+    for name in ("config.yaml", "summary.json"):
+        (tmp_path / name).write_text((finished.run_dir / name).read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "evaluation": None}))
+    with pytest.raises(ConfigError, match="must be of a run with a final evaluation, got"):
+        publish(tmp_path, tmp_path / "out")
+    (tmp_path / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"summary\.json, got"):
+        publish(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_that_went_on_after_its_summary_is_not_published(finished, tmp_path):
+    path = finished.run_dir / "summary.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "num_frames": 5}))
+    try:
+        with pytest.raises(ConfigError, match=r"of a run that has ended, got .* is of frame 5"):
+            publish(finished.run_dir, tmp_path / "out")
+    finally:
+        path.write_text(before)
