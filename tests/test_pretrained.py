@@ -107,6 +107,7 @@ def finished(tmp_path_factory):
         unroll_length=20,
         warmup_steps=16,
         eval_episodes=3,
+        video=False,
         run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
     )
     return train(config)
