@@ -39,19 +39,19 @@ class Curve:
         self._max_size = max_size
         self._span = 1
         self._sums: list[float] = [0.0]
-        self._counts: list[int] = [0]
+        self._counts: list[float] = [0.0]
 
     def add(self, num_frames: int, value: float) -> None:
         """Takes in a value; intervals become twice as long when they would be too many."""
         while num_frames // self._span >= self._max_size:
             self._span *= 2
             for series in (self._sums, self._counts):
-                series.append(0)  # the last of an odd number goes with nothing
+                series.append(0.0)  # the last of an odd number goes with nothing
                 series[:] = [a + b for a, b in zip(series[::2], series[1::2], strict=False)]
         index = num_frames // self._span
         missing = index + 1 - len(self._sums)
         self._sums += [0.0] * missing
-        self._counts += [0] * missing
+        self._counts += [0.0] * missing
         self._sums[index] += value
         self._counts[index] += 1
 
