@@ -46,7 +46,7 @@ class Curve:
         while num_frames // self._span >= self._max_size:
             self._span *= 2
             for series in (self._sums, self._counts):
-                series.append(0)  # the last of an odd number goes with nothing
+                series.append(0.0)  # the last of an odd number goes with nothing
                 series[:] = [a + b for a, b in zip(series[::2], series[1::2], strict=False)]
         index = num_frames // self._span
         missing = index + 1 - len(self._sums)
