@@ -169,7 +169,7 @@ def evaluate_agent(
 class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
-    That thread gives way to the actors: an evaluation takes longer, and learning does not.
+    That thread gives way to the actors, at the price of longer evaluations.
     Results lie in `results` as (state, snapshot, evaluation), for the main thread.
     """
 

@@ -106,11 +106,12 @@ def make_model_card(config: Config, summary: dict[str, Any], folder: Path) -> st
             }
         ],
     }
+    has_picture = (folder / "play.gif").is_file()
     values = {
         **{name: getattr(config, name) for name in ("env", "algorithm", "network", "protocol")},
         "metadata": yaml.safe_dump(metadata, sort_keys=False),
         "folder": folder.as_posix(),
-        "picture": f"![A game of {config.env}](play.gif)" if has_picture(folder) else "",
+        "picture": f"![A game of {config.env}](play.gif)" if has_picture else "",
         "command": summary["command"],
         "commit": summary["commit"],
         "frames": f"{summary['num_frames']:,}",
@@ -122,8 +123,3 @@ def make_model_card(config: Config, summary: dict[str, Any], folder: Path) -> st
         **{name: f"{evaluation[name]:.2f}" for name in NUMBERS},
     }
     return TEMPLATE.read_text().format(**values)
-
-
-def has_picture(folder: Path) -> bool:
-    """Whether the run left a moving picture of a game."""
-    return (folder / "play.gif").is_file()

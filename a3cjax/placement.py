@@ -26,7 +26,7 @@ Device = Any  # jax.Device, which type checkers take for a variable
 MAX_ACTORS_PER_CORE = 2
 
 # The evaluator's priority: it gets what the actors leave, and a small share of a busy core, so
-# that it gets on everywhere. Figures in docs/performance.md.
+# that it gets on everywhere. Our choice; benchmarks/evaluation_cost.py measures it.
 BACKGROUND_NICENESS = 15
 
 

@@ -1,5 +1,4 @@
 import os
-import sys
 import threading
 
 import jax
@@ -127,7 +126,6 @@ def test_unbound_places_change_nothing():
         assert cores_of_thread() == before
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="priorities belong to whole processes")
 def test_a_thread_in_the_background_gives_way_with_all_that_it_starts():
     placement._single_threaded_cpu.cache_clear()
 
@@ -153,7 +151,6 @@ def test_a_thread_in_the_background_gives_way_with_all_that_it_starts():
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="priorities belong to whole processes")
 def test_a_thread_in_the_background_never_gains_priority(monkeypatch):
     monkeypatch.setattr(placement, "BACKGROUND_NICENESS", -5)
     before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
