@@ -5,6 +5,7 @@ import queue
 import statistics
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,8 @@ from a3cjax.config import Config, load_config
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.parameters import SharedParameters
-from a3cjax.placement import enter_background
+from a3cjax.placement import background_device
+from a3cjax.provenance import available_cores
 from a3cjax.types import Constants, LearnerState, Snapshot
 from a3cjax.vector_envs import Environments, EnvironmentSpec, Episode
 
@@ -34,6 +36,10 @@ NEWEST, BEST = "checkpoints", "best"
 
 MAX_EPISODE_STEPS = 200_000
 """Agent steps after which a game counts as endless; Atari's end after 27,000."""
+
+EVALUATION_SHARE = 0.04
+"""Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
+cores and more they need no rest. benchmarks/evaluation_cost.py measures what it comes to."""
 
 
 class Evaluation(NamedTuple):
@@ -166,11 +172,33 @@ def evaluate_agent(
         environments.close()
 
 
+class Pace:
+    """Rests between the steps of an evaluation, so that it takes a small share of the machine.
+
+    Called after every step; tells whether to stop, as soon as that is known.
+    """
+
+    def __init__(self, share: float, stop_event: threading.Event):
+        """`share` is that of the time to work in, above 0 and at most 1."""
+        self._rest_per_second = 1 / share - 1
+        self._stop_event = stop_event
+        self._resumed = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Rests as long as the work since the last call demands; True as soon as it is to stop."""
+        is_stopped = self._stop_event.wait(
+            (time.monotonic() - self._resumed) * self._rest_per_second
+        )
+        self._resumed = time.monotonic()
+        return is_stopped
+
+
 class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
-    That thread gives way to the actors, at the price of longer evaluations.
-    Results lie in `results` as (state, snapshot, evaluation), for the main thread.
+    That thread rests most of the time, at the price of long evaluations: while one goes on, the
+    next does not begin. Results lie in `results` as (state, snapshot, evaluation), for the main
+    thread.
     """
 
     def __init__(
@@ -192,7 +220,8 @@ class Evaluator:
 
     def run(self, stop_event: threading.Event) -> None:
         """Evaluates whenever it is due, until it is asked to stop."""
-        device = enter_background()
+        device = background_device()
+        share = min(1.0, EVALUATION_SHARE * available_cores())
         while not stop_event.wait(0.1):
             state, snapshot = self._store.read()
             if snapshot.num_frames - self._last_frames < self._period_frames:
@@ -202,7 +231,7 @@ class Evaluator:
                 params=jax.device_put(snapshot.params, device),
                 statistics=jax.device_put(snapshot.statistics, device),
             )
-            evaluation = self._evaluate(evaluated, stop_event.is_set)
+            evaluation = self._evaluate(evaluated, Pace(share, stop_event))
             if evaluation is not None:
                 self.results.put((state, snapshot, evaluation))
 

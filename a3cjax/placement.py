@@ -10,8 +10,6 @@ often waits behind another actor's while its own core idles.
 import contextlib
 import functools
 import os
-import sys
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -24,10 +22,6 @@ Device = Any  # jax.Device, which type checkers take for a variable
 # Measured on two cores: three actors with a client each gain, sixteen with two clients lose a
 # quarter of their speed.
 MAX_ACTORS_PER_CORE = 2
-
-# The evaluator's priority: it gets what the actors leave, and a small share of a busy core, so
-# that it gets on everywhere. Our choice; benchmarks/evaluation_cost.py measures it.
-BACKGROUND_NICENESS = 15
 
 
 class Place(NamedTuple):
@@ -77,17 +71,13 @@ def place_actors(num_actors: int) -> list[Place]:
         return shared
 
 
-def enter_background() -> Device:
-    """Lets the calling thread give way to others, for good, and all threads that it starts.
+def background_device() -> Device:
+    """A device for what runs beside the actor-learners.
 
     Returns:
-      A device to compute on whose thread gives way, too; the default one where the default
-      platform is no CPU, or where this JAX has no way to make further clients.
+      A CPU device of a client with one thread that no actor uses; the default one where the
+      default platform is no CPU, or where this JAX has no way to make further clients.
     """
-    if sys.platform == "linux":  # elsewhere priorities belong to whole processes
-        thread = threading.get_native_id()
-        niceness = max(os.getpriority(os.PRIO_PROCESS, thread), BACKGROUND_NICENESS)
-        os.setpriority(os.PRIO_PROCESS, thread, niceness)
     if jax.default_backend() != "cpu":
         return jax.devices()[0]
     try:

@@ -1,3 +1,6 @@
+import threading
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +9,7 @@ import pytest
 from a3cjax import evaluation
 from a3cjax.agents import Agent
 from a3cjax.config import Config, ConfigError
-from a3cjax.evaluation import Evaluation, evaluate, evaluate_agent, evaluate_run, load_agent
+from a3cjax.evaluation import Evaluation, Pace, evaluate, evaluate_agent, evaluate_run, load_agent
 from a3cjax.types import ObservationStatistics, Snapshot
 from a3cjax.vector_envs import Episode
 from tests.fakes import FakeEnvironments
@@ -206,3 +209,30 @@ def test_too_many_games_are_refused(tmp_path):
     (tmp_path / "config.yaml").write_text("env: CartPole")
     with pytest.raises(ConfigError, match=r"^eval_episodes must be between .*, got 1000000\.$"):
         evaluate_run(tmp_path, num_episodes=10**6)
+
+
+def test_the_pace_leaves_the_share_that_was_asked_for():
+    pace = Pace(0.25, threading.Event())
+    start = time.monotonic()
+    for _ in range(4):
+        time.sleep(0.02)
+        assert not pace()
+    assert time.monotonic() - start > 0.3  # 0.08 seconds of work are a quarter of 0.32
+
+
+def test_whole_machine_needs_no_rest():
+    pace = Pace(1.0, threading.Event())
+    start = time.monotonic()
+    time.sleep(0.05)
+    assert not pace()
+    assert time.monotonic() - start < 0.5
+
+
+def test_a_stop_ends_the_rest():
+    stop_event = threading.Event()
+    pace = Pace(0.001, stop_event)
+    time.sleep(0.05)  # worth 50 seconds of rest
+    threading.Timer(0.05, stop_event.set).start()
+    start = time.monotonic()
+    assert pace()
+    assert time.monotonic() - start < 10

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from a3cjax import placement
-from a3cjax.placement import Place, enter_background, place_actors
+from a3cjax.placement import Place, background_device, place_actors
 from a3cjax.provenance import cores_of_thread
 
 has_affinity = pytest.mark.skipif(not cores_of_thread(), reason="the system binds no threads")
@@ -126,33 +126,8 @@ def test_unbound_places_change_nothing():
         assert cores_of_thread() == before
 
 
-def test_a_thread_in_the_background_gives_way_with_all_that_it_starts():
-    placement._single_threaded_cpu.cache_clear()
-
-    def threads():
-        return {int(thread) for thread in os.listdir("/proc/self/task")}
-
-    seen = []
-    own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-
-    def work():
-        before = threads()
-        device = enter_background()
-        jax.block_until_ready(jnp.matmul(*[jax.device_put(jnp.ones((64, 64)), device)] * 2))
-        started = threads() - before
-        assert started
-        for thread in {*started, threading.get_native_id()}:
-            seen.append(os.getpriority(os.PRIO_PROCESS, thread))
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    worker.join()
-    assert set(seen) == {max(own, placement.BACKGROUND_NICENESS)}
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
-
-
-def test_a_thread_in_the_background_never_gains_priority(monkeypatch):
-    monkeypatch.setattr(placement, "BACKGROUND_NICENESS", -5)
-    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-    enter_background()
-    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
+def test_what_runs_beside_the_actors_has_a_device_of_its_own():
+    device = background_device()
+    assert device.platform == "cpu"
+    assert device not in devices(2)
+    assert background_device() is device
