@@ -1,68 +1,93 @@
 """What evaluating during training costs.
 
-`python benchmarks/evaluation_cost.py` trains in turn without evaluations, with one of 30 games
-every 200,000 frames, and with one after another without a pause, and prints frames per second
-and their ratios. One row a figure goes to benchmarks/results/evaluation_cost.csv. Nothing else
-should run on the machine.
+`python benchmarks/evaluation_cost.py` trains once. Evaluations follow one another without a pause,
+but for every other phase, in which they stand still; neighbouring phases are compared, so that a
+machine whose speed drifts does no harm. It prints frames per second of both and their ratio; one
+row a figure goes to benchmarks/results/evaluation_cost.csv. Nothing else should run on the
+machine.
 """
 
 import argparse
-import csv
-import subprocess
-import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 from results_table import Results
 
-RUN = Path(__file__).parent.parent / "experiments" / "run.py"
+from a3cjax import evaluation, run
+from a3cjax.config import Config
+from a3cjax.training import train
+
 RESULTS = Path(__file__).parent / "results" / "evaluation_cost.csv"
-# Frames until the programs are compiled and the first evaluation has begun.
-NUM_SETTLING_FRAMES = 100_000
+# Until the programs are compiled and the first evaluation has begun.
+NUM_SETTLING_FRAMES = 150_000
+PHASE_SECONDS = 10.0
+SWITCH_SECONDS = 1.0  # at the start of a phase, not measured
+
+may_evaluate = threading.Event()
+rates: dict[bool, list[float]] = {False: [], True: []}
 
 
-def frames_per_second(arguments: list[str], total_frames: int, run_dir: Path) -> float:
-    """Emulator frames a second of a run, between settling and its end."""
-    settings = [
-        *arguments,
-        f"total_frames={total_frames}",
-        f"log_period_frames={NUM_SETTLING_FRAMES // 4}",
-        f"run_dir={run_dir}",
-    ]
-    subprocess.run([sys.executable, str(RUN), *settings], stdout=subprocess.DEVNULL, check=True)
-    with (run_dir / "metrics.csv").open(newline="") as file:
-        rows = [
-            (int(row["num_frames"]), float(row["wall_seconds"])) for row in csv.DictReader(file)
-        ]
-    start_frames, start_seconds = next(row for row in rows if row[0] >= NUM_SETTLING_FRAMES)
-    end_frames, end_seconds = rows[-1]
-    return (end_frames - start_frames) / (end_seconds - start_seconds)
+class Pace(evaluation.Pace):
+    """Stands still while evaluations must not go on."""
+
+    def __call__(self) -> bool:
+        """As that of a3cjax, later."""
+        is_stopped = super().__call__()
+        while not is_stopped and not may_evaluate.wait(0.1):
+            is_stopped = self._stop_event.is_set()
+        self._resumed = time.monotonic()
+        return is_stopped
+
+
+class Evaluator(evaluation.Evaluator):
+    """Lets evaluations go on in every other phase, and takes the frames of all phases."""
+
+    def run(self, stop_event: threading.Event) -> None:
+        """Evaluates and measures until it is asked to stop."""
+        threading.Thread(target=self._measure, args=(stop_event,), name="measure").start()
+        super().run(stop_event)
+
+    def _measure(self, stop_event: threading.Event) -> None:
+        may_evaluate.set()
+        while self._store.pull().num_frames < NUM_SETTLING_FRAMES:
+            stop_event.wait(0.1)
+        is_on = True
+        while True:
+            (may_evaluate.set if is_on else may_evaluate.clear)()
+            if stop_event.wait(SWITCH_SECONDS):
+                return
+            start, start_frames = time.monotonic(), self._store.pull().num_frames
+            if stop_event.wait(PHASE_SECONDS):
+                return
+            seconds = time.monotonic() - start
+            rates[is_on].append((self._store.pull().num_frames - start_frames) / seconds)
+            is_on = not is_on
 
 
 def main() -> None:
-    """Parses the command line, measures in turn, prints and writes the table."""
+    """Parses the command line, trains, prints and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--game", default="Pong")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--total-frames", type=int, default=500_000)
+    parser.add_argument("--total-frames", type=int, default=2_500_000)
     arguments = parser.parse_args()
-    game = [f"env={arguments.game}"]
-    kinds = {
-        "without": [*game, "eval_episodes=0"],
-        "every 200,000 frames": [*game, "eval_period_frames=200000"],
-        "without a pause": [*game, "eval_period_frames=1"],
-    }
-    rates: dict[str, list[float]] = {kind: [] for kind in kinds}
+    evaluation.Pace, run.Evaluator = Pace, Evaluator
     with tempfile.TemporaryDirectory() as folder:
-        for index in range(arguments.rounds):
-            for number, (kind, settings) in enumerate(kinds.items()):
-                run_dir = Path(folder) / f"{index}-{number}"
-                rates[kind].append(frames_per_second(settings, arguments.total_frames, run_dir))
+        config = Config(
+            env=arguments.game,
+            total_frames=arguments.total_frames,
+            eval_period_frames=1,
+            video=False,
+            run_dir=f"{folder}/run",
+        )
+        train(config)
+    num_pairs = min(len(rates[True]), len(rates[False]))
+    on, off = rates[True][:num_pairs], rates[False][:num_pairs]
     results = Results(RESULTS)
-    for kind in kinds:
-        results.add(f"{kind}: training", rates[kind], "frames/s")
-        ratios = [a / b for a, b in zip(rates[kind], rates["without"], strict=True)]
-        results.add(f"{kind}: share of the speed without", ratios, "")
+    results.add("training, no evaluation", off, "frames/s")
+    results.add("training, one evaluation after another", on, "frames/s")
+    results.add("share of the speed", [a / b for a, b in zip(on, off, strict=True)], "")
     results.write(f"{arguments.game}, 30 games an evaluation")
 
 
