@@ -23,6 +23,10 @@ class Logger(Protocol):
         """Takes the games finished since the last call."""
         ...
 
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """Takes the mean score of an evaluation of the parameters of this frame."""
+        ...
+
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes and frees what is open, at the end of a run that may have failed."""
         ...
@@ -52,6 +56,9 @@ class CsvLogger:
         """Appends a line for each game."""
         self._episodes.writerows([_shorten(value) for value in episode] for episode in episodes)
         self._episodes_file.flush()
+
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """Does nothing: evaluations.csv, which the run writes, has every game's score."""
 
     def close(self, *, has_failed: bool = False) -> None:
         """Closes both files."""

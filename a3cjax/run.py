@@ -81,7 +81,7 @@ class Run:
             f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
         )
         stack.callback(self._terminal.close)
-        loggers = self._open_loggers(past.num_frames, stack)
+        self._loggers = self._open_loggers(past.num_frames, stack)
         past_episodes = read_episodes(run_dir / "episodes.csv")
         self._terminal.write_episodes(past_episodes)
         if checkpoint is not None:
@@ -110,7 +110,7 @@ class Run:
         )
         assert config.log_period_frames is not None
         self.journal = Journal(
-            loggers,
+            self._loggers,
             self._terminal,
             num_frames=self.store.pull().num_frames,
             num_updates=past.num_updates,
@@ -275,11 +275,14 @@ class Run:
 
         The newest are saved before: the best must not lie ahead of where a run can go on.
         """
-        append_evaluation(self._run_dir, snapshot, seconds, evaluation)
+        is_new = append_evaluation(self._run_dir, snapshot, seconds, evaluation)
         if self.best_score is None or evaluation.mean > self.best_score:
             self.best_score = evaluation.mean
             self.save()
             self._best.save(self._make_checkpoint(_Standstill(state, snapshot)))
+        if is_new:
+            for logger in self._loggers:
+                logger.write_evaluation(snapshot.num_frames, evaluation.mean)
 
     def _take_evaluations(self) -> None:
         while self._evaluator.results.qsize():

@@ -104,15 +104,16 @@ def read_column(path: Path, name: str) -> list[float]:
 
 def append_evaluation(
     run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
-) -> None:
+) -> bool:
     """Appends a row to evaluations.csv; `scores` are those of all games, blanks between.
 
-    The same parameters get no second row.
+    Returns:
+      Whether it did: the same parameters get no second row.
     """
     path = run_dir / "evaluations.csv"
     lines = path.read_text().splitlines() if path.exists() else [",".join(EVALUATION_COLUMNS)]
     if lines[-1].partition(",")[0] == str(snapshot.num_frames):
-        return
+        return False
     row = {
         **evaluation.as_dict(),
         "num_frames": snapshot.num_frames,
@@ -121,6 +122,7 @@ def append_evaluation(
     }
     lines.append(",".join(str(row[name]) for name in EVALUATION_COLUMNS))
     replace_file(path, "\n".join(lines) + "\n")
+    return True
 
 
 def write_summary(config: Config, summary: Summary, commit: str) -> None:

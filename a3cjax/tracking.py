@@ -43,6 +43,7 @@ EPISODE_TAGS = {
     "episode_return": "charts/episodic_return",
     "episode_length": "charts/episodic_length",
 }
+EVALUATION_TAG = "eval/episodic_return"
 PROJECT = "a3cjax"
 TRACKERS = ("wandb", "mlflow")
 """Names of packages, of extras that bring them and of settings that ask for them."""
@@ -94,6 +95,11 @@ class TensorBoardLogger:
                 self._write(tag, getattr(episode, name), episode.num_frames)
         self._writer.flush()
 
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """Writes an evaluation's mean score."""
+        self._write(EVALUATION_TAG, score, num_frames)
+        self._writer.flush()
+
     def _write(self, tag: str, value: float, num_frames: int) -> None:
         event = Event(wall_time=time.time(), step=num_frames, summary=scalar(tag, value))
         self._writer.write_event(event)
@@ -127,6 +133,10 @@ class _Tracker:
                 values[tag] = sum(numbers) / len(numbers)
         self._episodes = []
         self._log(values, int(row["num_frames"]))
+
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """Writes an evaluation's mean score."""
+        self._log({EVALUATION_TAG: score}, num_frames)
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         raise NotImplementedError

@@ -157,6 +157,13 @@ def test_tensorboard_gets_every_episode(tmp_path):
     ]
 
 
+def test_tensorboard_gets_evaluations(tmp_path):
+    logger = TensorBoardLogger(tmp_path, half)
+    logger.write_evaluation(800, -20.25)
+    logger.close()
+    assert read_events(tmp_path) == [("eval/episodic_return", 800, -20.25)]
+
+
 # W&B, in place of which stands a recorder of its calls, and then itself.
 
 
@@ -254,6 +261,12 @@ def test_wandb_gets_rows_with_the_means_of_their_episodes(tmp_path, fake_wandb):
     assert second["losses/entropy"] == 1.5
 
 
+def test_wandb_gets_evaluations(tmp_path, fake_wandb):
+    WandbLogger(tmp_path, half, SETTINGS, lambda _: None).write_evaluation(800, 20.5)
+    (values,) = (call[1] for call in fake_wandb.tape if call[0] == "log")
+    assert values == {"num_frames": 800, "eval/episodic_return": 20.5}
+
+
 @pytest.mark.parametrize("has_failed", [False, True])
 def test_wandb_hears_how_the_run_ended(tmp_path, fake_wandb, has_failed):
     logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
@@ -317,6 +330,7 @@ def test_mlflow_gets_settings_rows_and_the_means_of_episodes(tmp_path):
     logger.write_episodes(EPISODES)
     logger.write_metrics(make_row(400, episode_return_mean=math.nan))
     logger.write_metrics(make_row(800, entropy=0.25))
+    logger.write_evaluation(800, 20.5)
     logger.close()
     client, (found,) = mlflow_runs()
     assert found.info.run_name == "pong-seed3"
@@ -325,6 +339,7 @@ def test_mlflow_gets_settings_rows_and_the_means_of_episodes(tmp_path):
     history = client.get_metric_history(found.info.run_id, "losses/entropy")
     assert [(metric.step, metric.value) for metric in history] == [(400, 1.5), (800, 0.25)]
     assert found.data.metrics["charts/episodic_return"] == 10.4375
+    assert found.data.metrics["eval/episodic_return"] == 20.5
     assert found.data.metrics["charts/learning_rate"] == 400.0
 
 
@@ -350,6 +365,7 @@ class FakeTracker:
 
     def __init__(self, run_dir, schedule, settings, announce):
         self.schedule, self.settings, self.rows, self.ends = schedule, settings, [], []
+        self.evaluations = []
         announce("the tracker is there")
         FakeTracker.instances.append(self)
 
@@ -358,6 +374,9 @@ class FakeTracker:
 
     def write_episodes(self, episodes):
         pass
+
+    def write_evaluation(self, num_frames, score):
+        self.evaluations.append((num_frames, score))
 
     def close(self, *, has_failed=False):
         self.ends.append(has_failed)
@@ -374,8 +393,11 @@ def fake_tracker(monkeypatch):
 
 @pytest.mark.parametrize("tracker", tracking.TRACKERS)
 def test_tracker_that_is_asked_for_gets_the_run(tmp_path, fake_tracker, capsys, tracker):
-    train(CONFIG.replace(run_dir=str(tmp_path / "run"), **{tracker: True}))
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), eval_episodes=2, **{tracker: True})
+    summary = train(config)
     (logger,) = fake_tracker.instances
+    assert summary.evaluation is not None
+    assert logger.evaluations == [(summary.num_frames, summary.evaluation.mean)]
     assert logger.settings["env"] == "CartPole"
     assert logger.settings["network"] == "mlp_ff"  # resolved
     assert logger.schedule(0.0) == pytest.approx(1e-3)
