@@ -16,6 +16,7 @@ from a3cjax.model_cards import publish
 from a3cjax.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
 from a3cjax.training import train
 from a3cjax.types import ObservationStatistics, Snapshot
+from tests.documents import ROOT
 
 PARAMS = {"params": {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}}}
 STATISTICS = ObservationStatistics(jnp.full((4, 4), 0.5), jnp.asarray(2.0))
@@ -195,3 +196,24 @@ def test_run_that_went_on_after_its_summary_is_not_published(finished, tmp_path)
             publish(finished.run_dir, tmp_path / "out")
     finally:
         path.write_text(before)
+
+
+# What the repository ships, and what their final evaluations must at least come to.
+SHIPPED = {"pong": 18.0, "breakout": 300.0}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_agent_is_small_and_told_of_in_the_readme(name):
+    folder = ROOT / "results" / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+    evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
+    readme = (ROOT / "README.md").read_text()
+    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in readme
+    assert a3cjax.load(folder).evaluate(num_episodes=1).scores[0] > SHIPPED[name] / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_agent_plays_as_well_as_the_readme_says(name):
+    agent = a3cjax.load(ROOT / "results" / name)
+    assert agent.evaluate(num_episodes=30).mean > SHIPPED[name]
