@@ -63,7 +63,8 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
             for name, text in settings.items()
             if len(values[name]) > 1 or name in ("env", "seed")
         ]
-        name = "-".join(parts).replace(":", "-").replace("/", "-") or "run"
+        name = "-".join(parts).replace("\\", "")  # Hydra's, before colons
+        name = name.replace(":", "-").replace("/", "-") or "run"
         points.append(Point(settings, sweep_dir / name))
     names = [point.run_dir.name for point in points]
     for name in names:
