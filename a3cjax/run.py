@@ -218,12 +218,10 @@ class Run:
         """Stops all threads, writes and saves, whatever of it fails."""
         supervisor = self._supervisor
         supervisor.stop_event.set()
-        if self._signal_stop.signal_number is not None:
-            name = signal.Signals(self._signal_stop.signal_number).name
-            self._terminal.print(f"{name}: stopping, then saving to {self._run_dir}")
-        supervisor.join(FAILURE_JOIN_SECONDS if supervisor.has_failed else STOP_JOIN_SECONDS)
         # The later ones go by the failures of those before.
         for step in (
+            self._tell_of_signal,  # Ctrl-C ends the other side of a pipe, too
+            self._join,
             self.journal.finish,
             self._take_evaluations,
             self._save_at_last,
@@ -234,6 +232,15 @@ class Run:
             except Exception as failure:
                 supervisor.add_failure(failure)
         supervisor.raise_failures()
+
+    def _tell_of_signal(self) -> None:
+        if self._signal_stop.signal_number is not None:
+            name = signal.Signals(self._signal_stop.signal_number).name
+            self._terminal.print(f"{name}: stopping, then saving to {self._run_dir}")
+
+    def _join(self) -> None:
+        has_failed = self._supervisor.has_failed
+        self._supervisor.join(FAILURE_JOIN_SECONDS if has_failed else STOP_JOIN_SECONDS)
 
     def _save_at_last(self) -> None:
         if not any(isinstance(failure, CheckpointError) for failure in self._supervisor.failures):

@@ -6,6 +6,7 @@ unfinished ones are resumed, the others begun.
 
 import contextlib
 import dataclasses
+import fcntl
 import itertools
 import json
 import os
@@ -23,6 +24,8 @@ from a3cjax.provenance import available_cores, cores_of_thread
 
 RECORD = "sweep.json"
 """In the folder of a sweep: the settings with which each of its runs began."""
+LOCK = "sweep.lock"
+"""In the folder of a sweep: held by it and its runs, to the last one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +63,8 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
             for name, text in settings.items()
             if len(values[name]) > 1 or name in ("env", "seed")
         ]
-        name = "-".join(parts).replace(":", "-").replace("/", "-") or "run"
+        name = "-".join(parts).replace("\\", "")  # Hydra's, before colons
+        name = name.replace(":", "-").replace("/", "-") or "run"
         points.append(Point(settings, sweep_dir / name))
     names = [point.run_dir.name for point in points]
     for name in names:
@@ -73,15 +77,14 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
     """Makes the sweep's folder and notes the settings of its runs.
 
     Raises:
-      ConfigError: if one began with other settings; only `total_frames` may change.
+      ConfigError: if one got a checkpoint with other settings; only `total_frames` may change.
     """
     path = sweep_dir / RECORD
     began = json.loads(path.read_text()) if path.is_file() else {}
     for point in points:
         name = point.run_dir.name
-        old, new = (
-            {**s, "total_frames": ""} for s in (began.get(name, point.settings), point.settings)
-        )
+        settings = began.get(name) if has_checkpoint(point.run_dir) else None
+        old, new = ({**s, "total_frames": ""} for s in (settings or point.settings, point.settings))
         for setting in {**old, **new}:
             if old.get(setting) != new.get(setting):
                 raise ConfigError(
@@ -89,8 +92,32 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
                     f"got {new.get(setting, 'nothing')}."
                 )
         began[name] = dict(point.settings)
-    sweep_dir.mkdir(parents=True, exist_ok=True)
     replace_file(path, json.dumps(began, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def occupied(sweep_dir: Path) -> Iterator[int]:
+    """Makes the folder and keeps other sweeps out of it.
+
+    Two of them would begin the same runs. A run that outlives its sweep, because that was
+    killed, keeps the folder occupied if it was handed the file descriptor that this yields.
+
+    Raises:
+      ConfigError: if the folder is occupied, or is none and cannot be made.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            sweep_dir.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context((sweep_dir / LOCK).open("w"))
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"sweep_dir must not be that of a sweep, or a run of one, that still goes on, "
+                f"got {sweep_dir}."
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"sweep_dir must be writable, got {sweep_dir}: {error}") from error
+        yield file.fileno()
 
 
 def arguments_of(point: Point) -> list[str] | None:
@@ -132,8 +159,18 @@ def share_cores(jobs: int) -> list[set[int]]:
     num_cores = available_cores()
     if not 1 <= jobs <= num_cores:
         raise ConfigError(f"jobs must be between 1 and {num_cores}, a core for each, got {jobs}.")
-    cores = sorted(cores_of_thread())
+    cores = sorted(cores_of_thread())[:num_cores]  # a container may have a share of more
     return [set(cores[index::jobs]) for index in range(jobs)]
+
+
+def stop_of(number: int) -> int:
+    """The signal that stops a run: that of a closed terminal would end it without saving."""
+    return signal.SIGTERM if number == signal.SIGHUP else number
+
+
+def tell_at_once(line: str) -> None:
+    """Prints a line before a run can write to the same output."""
+    print(line, flush=True)
 
 
 class Sweep:
@@ -144,7 +181,7 @@ class Sweep:
         program: Sequence[str],
         points: Sequence[Point],
         jobs: int,
-        tell: Callable[[str], None] = print,
+        tell: Callable[[str], None] = tell_at_once,
     ):
         """`program` is the command that takes settings; `tell` gets a line for each event.
 
@@ -158,18 +195,24 @@ class Sweep:
         self._waiting: queue.SimpleQueue[tuple[int, Point]] = queue.SimpleQueue()
         self._processes: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
+        self._kept_open: tuple[int, ...] = ()
         self._stop_signal: int | None = None
         self.failed: list[Path] = []
         """Folders of the runs that ended with an error."""
 
-    def run(self) -> int | None:
+    def run(self, lock: int | None = None) -> int | None:
         """Runs until every run has ended or a signal comes.
 
-        SIGINT and SIGTERM are passed on: the runs save and end, and no other one begins.
+        SIGINT and SIGTERM are passed on: the runs save and end, and no other one begins. So do
+        they when the terminal is closed.
+
+        Args:
+          lock: file descriptor to be kept open by the runs, too; see `occupied`.
 
         Returns:
           The signal that ended the sweep, None if none did.
         """
+        self._kept_open = () if lock is None else (lock,)
         for item in enumerate(self._points, start=1):
             self._waiting.put(item)
         workers = [
@@ -191,7 +234,12 @@ class Sweep:
                 number, point = self._waiting.get_nowait()
             except queue.Empty:
                 return
-            self._run_point(f"{number}/{len(self._points)} {point.run_dir}", point)
+            title = f"{number}/{len(self._points)} {point.run_dir}"
+            try:
+                self._run_point(title, point)
+            except Exception as error:  # of this run alone: the others are run all the same
+                self.failed.append(point.run_dir)
+                self._tell(f"{title}: failed, {error}")
 
     def _run_point(self, title: str, point: Point) -> None:
         arguments = arguments_of(point)
@@ -213,27 +261,33 @@ class Sweep:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
+                    pass_fds=self._kept_open,
                 )
                 self._processes.add(process)
+                if self._stop_signal is not None:  # it came before there was a process to tell
+                    process.send_signal(stop_of(self._stop_signal))
             code = process.wait()
         with self._lock:
             self._processes.discard(process)
-        if code != 0 and self._stop_signal is None:
-            self.failed.append(point.run_dir)
-            self._tell(f"{title}: failed with exit code {code}")
+        # A signal ends a run by -number while it begins, later by 128 + number.
+        stop_codes = [] if self._stop_signal is None else [signal.SIGINT, signal.SIGTERM]
+        if code not in {0, *(-n for n in stop_codes), *(128 + n for n in stop_codes)}:
+            raise RuntimeError(f"exit code {code}")
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM)
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         previous = {number: signal.getsignal(number) for number in numbers}
+        if previous[signal.SIGHUP] == signal.SIG_IGN:  # by nohup
+            del previous[signal.SIGHUP]
 
         def pass_on(number: int, _frame) -> None:
             self._stop_signal = number
             for process in tuple(self._processes):
                 with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(number)
+                    process.send_signal(stop_of(number))
 
-        for number in numbers:
+        for number in previous:
             signal.signal(number, pass_on)
         try:
             yield

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
 )
 from tensorboardX.summary import scalar
 
-from a3cjax.files import replace_file
+from a3cjax.files import alone, replace_file
 from a3cjax.metrics import EpisodeRow
 
 # Metrics by the names that CleanRL's scripts give them (ppo_atari_envpool.py, dqn_atari.py);
@@ -236,9 +237,9 @@ class MlflowLogger(_Tracker):
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
         self._make_metric = mlflow.entities.Metric
-        self._client = client = mlflow.MlflowClient()
 
         def start_run() -> str:
+            client = self._client
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             experiment = client.get_experiment_by_name(name)
             experiment_id = experiment.experiment_id if experiment else None
@@ -251,8 +252,11 @@ class MlflowLogger(_Tracker):
             client.log_batch(run.info.run_id, params=params)
             return run.info.run_id
 
-        self._run_id = _remember(run_dir, "mlflow", start_run)
-        client.update_run(self._run_id, status="RUNNING")
+        # Runs that begin at once would all make its tables and the experiment, and break them.
+        with alone(Path(tempfile.gettempdir()) / f"a3cjax-mlflow-{os.getuid()}.lock"):
+            self._client = mlflow.MlflowClient()
+            self._run_id = _remember(run_dir, "mlflow", start_run)
+        self._client.update_run(self._run_id, status="RUNNING")
         announce(f"MLflow: run {self._run_id} in {mlflow.get_tracking_uri()}")
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:

@@ -8,6 +8,7 @@ again goes on with a sweep that was stopped. Exit codes: 0 done, 1 a run failed 
 run all the same), 2 a wrong setting, 130 or 143 stopped by SIGINT or SIGTERM after saving.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from a3cjax.config import ConfigError, check_override, make_config
 from a3cjax.envs import GYMNASIUM_PREFIX, resolve_envpool_id
 from a3cjax.reports import write_report
-from a3cjax.sweeps import Point, Sweep, expand, record
+from a3cjax.sweeps import Point, Sweep, expand, occupied, record
 
 FOLDER = Path(__file__).parent
 RUN = FOLDER / "run.py"
@@ -68,21 +69,23 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
-    try:
-        own, values = parse(sys.argv[1:])
-        sweep_dir = Path(own["sweep_dir"])
-        points = expand(values, sweep_dir)
-        sweep = Sweep([sys.executable, str(RUN)], points, int(own["jobs"]))
-        for point in points:
-            check(point)
-        record(points, sweep_dir)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
-        sys.exit(2)
-    stop_signal = sweep.run()
-    run_dirs = [point.run_dir for point in points if (point.run_dir / "config.yaml").is_file()]
-    if run_dirs:
-        print(f"written to {write_report(run_dirs, sweep_dir, title=sweep_dir.name)}")
+    with contextlib.ExitStack() as stack:
+        try:
+            own, values = parse(sys.argv[1:])
+            sweep_dir = Path(own["sweep_dir"])
+            points = expand(values, sweep_dir)
+            sweep = Sweep([sys.executable, str(RUN)], points, int(own["jobs"]))
+            for point in points:
+                check(point)
+            lock = stack.enter_context(occupied(sweep_dir))
+            record(points, sweep_dir)
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            print(f"error: {str(error).splitlines()[0]}", file=sys.stderr)
+            sys.exit(2)
+        stop_signal = sweep.run(lock)
+        run_dirs = [point.run_dir for point in points if (point.run_dir / "config.yaml").is_file()]
+        if run_dirs:
+            print(f"written to {write_report(run_dirs, sweep_dir, title=sweep_dir.name)}")
     for run_dir in sweep.failed:
         print(f"failed: {run_dir}", file=sys.stderr)
     if stop_signal is not None:

@@ -1,8 +1,10 @@
 """Sweeps: every combination once, resumable, within the machine's cores."""
 
+import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +14,7 @@ import pytest
 from a3cjax import sweeps
 from a3cjax.config import ConfigError
 from a3cjax.provenance import available_cores, cores_of_thread
-from a3cjax.sweeps import Point, Sweep, arguments_of, expand, record, share_cores
+from a3cjax.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 
 # Stands for the program: notes what it was called with and where, and leaves what a run leaves.
 PROGRAM = """
@@ -33,9 +35,12 @@ if settings.get("env") == "Endless":
         global stopped_by
         stopped_by = number
     signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     (run_dir / "ready").touch()
     while stopped_by is None:
         time.sleep(0.01)
+    if settings.get("seed") == "667":
+        sys.exit(1)
 summary = {"signal": stopped_by, "num_frames": int(settings.get("total_frames", 100))}
 (run_dir / "summary.json").write_text(json.dumps(summary))
 sys.exit(128 + stopped_by if stopped_by else 0)
@@ -53,10 +58,20 @@ def calls(run_dir):
     return [json.loads(line) for line in (run_dir / "calls").read_text().splitlines()]
 
 
-def run(program, points, jobs=1):
+def run(program, points, jobs=1, lock=None):
     lines = []
     sweep = Sweep(program, points, jobs, lines.append)
-    return sweep.run(), sweep, lines
+    return sweep.run(lock), sweep, lines
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def begin(point):
+    (point.run_dir / "checkpoints" / "0").mkdir(parents=True)
 
 
 def names(points):
@@ -72,7 +87,7 @@ def test_every_combination_is_run_once_in_order(tmp_path):
 
 
 def test_folders_are_named_by_what_differs(tmp_path):
-    values = {"env": ["gymnasium:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
+    values = {"env": [r"gymnasium\:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
     assert names(expand(values, tmp_path)) == [
         "gymnasium-m-A-v0-discount0.9",
         "gymnasium-m-A-v0-discount0.99",
@@ -147,7 +162,18 @@ def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path, program):
     stop_signal, sweep, lines = run(program, points)
     assert stop_signal is None
     assert sweep.failed == [points[0].run_dir]
-    assert any("failed with exit code 1" in line for line in lines)
+    assert any("failed, exit code 1" in line for line in lines)
+    assert arguments_of(points[1]) is None
+
+
+def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(tmp_path, program):
+    points = expand({"seed": ["1", "2"]}, tmp_path)
+    begin(points[0])
+    (points[0].run_dir / "summary.json").write_text("{")
+    stop_signal, sweep, lines = run(program, points)
+    assert stop_signal is None
+    assert sweep.failed == [points[0].run_dir]
+    assert any("seed1: failed, Expecting property name" in line for line in lines)
     assert arguments_of(points[1]) is None
 
 
@@ -155,10 +181,14 @@ def test_other_settings_than_those_of_the_beginning_are_refused_by_name(tmp_path
     sweep_dir = tmp_path / "sweep"
 
     def note(values):
-        record(expand(values, sweep_dir), sweep_dir)
+        points = expand(values, sweep_dir)
+        with occupied(sweep_dir):
+            record(points, sweep_dir)
+        return points
 
-    note({"seed": ["1"], "discount": ["0.99"], "total_frames": ["100"]})
-    note({"seed": ["1", "2"], "discount": ["0.99"], "total_frames": ["200"]})
+    note({"seed": ["1"], "discount": ["0.9"], "total_frames": ["100"]})  # it never began
+    begin(*note({"seed": ["1"], "discount": ["0.99"], "total_frames": ["100"]}))
+    begin(note({"seed": ["1", "2"], "discount": ["0.99"], "total_frames": ["200"]})[1])
     with pytest.raises(ConfigError, match=r"^discount must be 0.99, as when seed1 began, got 0.9"):
         note({"seed": ["1"], "discount": ["0.9"]})
     with pytest.raises(ConfigError, match=r"^discount must be 0.99, as when .*, got nothing\.$"):
@@ -182,9 +212,10 @@ def test_runs_at_once_share_the_cores(tmp_path, program):
     ("cores", "jobs", "expected"),
     [(4, 1, [{0, 1, 2, 3}]), (4, 2, [{0, 2}, {1, 3}]), (3, 2, [{0, 2}, {1}])],
 )
-def test_cores_are_shared_out_evenly(monkeypatch, cores, jobs, expected):
-    monkeypatch.setattr(sweeps, "available_cores", lambda: cores)
-    monkeypatch.setattr(sweeps, "cores_of_thread", lambda: set(range(cores)))
+@pytest.mark.parametrize("num_others", [0, 60])
+def test_cores_are_shared_out_evenly(monkeypatch, cores, jobs, expected, num_others):
+    monkeypatch.setattr(sweeps, "available_cores", lambda: cores)  # a container's share of more
+    monkeypatch.setattr(sweeps, "cores_of_thread", lambda: set(range(cores + num_others)))
     assert share_cores(jobs) == expected
 
 
@@ -195,23 +226,105 @@ def test_more_jobs_than_cores_are_refused(monkeypatch, jobs):
         share_cores(jobs)
 
 
-def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
     points = expand({"env": ["Endless"], "seed": ["1", "2"]}, tmp_path)
 
     def interrupt():
-        deadline = time.monotonic() + 60
-        while not (points[0].run_dir / "ready").exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(points[0].run_dir / "ready")
+        os.kill(os.getpid(), number)
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    before = signal.getsignal(number)
+    stop_signal, sweep, _ = run(program, points)
+    helper.join()
+    assert stop_signal == number
+    assert sweep.failed == []
+    told = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM  # those that a run knows
+    assert json.loads((points[0].run_dir / "summary.json").read_text())["signal"] == told
+    assert not points[1].run_dir.exists()
+    assert signal.getsignal(number) is before
+    assert arguments_of(points[0]) == [f"resume={points[0].run_dir}"]
+
+
+def test_a_signal_that_comes_while_a_run_is_being_started_ends_it(tmp_path, program, monkeypatch):
+    (point,) = expand({"env": ["Endless"]}, tmp_path)
+    started, start_process = [], subprocess.Popen
+
+    def start(*arguments, **named):
+        started.append(start_process(*arguments, **named))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)  # for the main thread to notice
+        return started[0]
+
+    timer = threading.Timer(20, lambda: started[0].kill())
+    timer.start()
+    monkeypatch.setattr(subprocess, "Popen", start)
+    stop_signal, sweep, _ = run(program, [point])
+    timer.cancel()
+    timer.join()
+    assert stop_signal == signal.SIGINT
+    assert sweep.failed == []  # killed, it would have failed
+
+
+def test_a_run_that_fails_when_it_is_stopped_is_told(tmp_path, program):
+    (point,) = expand({"env": ["Endless"], "seed": ["667"]}, tmp_path)
+
+    def interrupt():
+        wait_for(point.run_dir / "ready")
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
     helper.start()
-    before = signal.getsignal(signal.SIGINT)
-    stop_signal, sweep, _ = run(program, points)
+    stop_signal, sweep, lines = run(program, [point])
     helper.join()
     assert stop_signal == signal.SIGINT
-    assert sweep.failed == []
-    assert json.loads((points[0].run_dir / "summary.json").read_text())["signal"] == 2
-    assert not points[1].run_dir.exists()
-    assert signal.getsignal(signal.SIGINT) is before
-    assert arguments_of(points[0]) == [f"resume={points[0].run_dir}"]
+    assert sweep.failed == [point.run_dir]
+    assert any("failed, exit code 1" in line for line in lines)
+
+
+def test_two_sweeps_in_one_folder_are_refused(tmp_path):
+    with (
+        occupied(tmp_path / "sweep"),
+        pytest.raises(ConfigError, match=r"^sweep_dir must not be that of a sweep, .*sweep\.$"),
+        occupied(tmp_path / "sweep"),
+    ):
+        pass
+    with occupied(tmp_path / "sweep"):
+        pass
+
+
+def test_a_run_that_outlives_its_sweep_keeps_the_folder_occupied(tmp_path, program):
+    (point,) = expand({"env": ["Endless"]}, tmp_path)
+    stack = contextlib.ExitStack()
+    lock = stack.enter_context(occupied(tmp_path))
+    refused = []
+
+    def leave():
+        wait_for(point.run_dir / "ready")
+        stack.close()  # as when the sweep is killed
+        try:
+            with occupied(tmp_path):
+                pass
+        except ConfigError as error:
+            refused.append(str(error))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    helper = threading.Thread(target=leave)
+    helper.start()
+    run(program, [point], lock=lock)
+    helper.join()
+    assert len(refused) == 1
+    with occupied(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/sweep"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"^sweep_dir must be writable, got "),
+        occupied(tmp_path / name),
+    ):
+        pass

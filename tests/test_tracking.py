@@ -1,3 +1,4 @@
+import fcntl
 import json
 import math
 import os
@@ -5,6 +6,7 @@ import signal
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -353,6 +355,33 @@ def test_mlflow_run_goes_on_when_resumed_and_hears_of_a_failure(tmp_path):
     assert found.info.status == "FAILED"
     history = client.get_metric_history(found.info.run_id, "losses/entropy")
     assert [metric.step for metric in history] == [400, 800]
+
+
+@pytest.mark.usefixtures("mlflow_store")
+def test_only_one_process_at_a_time_begins_an_mlflow_run(tmp_path, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    seen = []
+
+    def check_and_do(name):
+        method = getattr(mlflow.MlflowClient, name)
+
+        def do(*arguments, **named):
+            (lock,) = tmp_path.glob("*.lock")
+            with lock.open("a") as file, pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            seen.append(name)
+            return method(*arguments, **named)
+
+        monkeypatch.setattr(mlflow.MlflowClient, name, do)
+
+    for name in ("__init__", "create_experiment", "create_run"):  # the first one makes tables
+        check_and_do(name)
+    open_mlflow(tmp_path).close()
+    assert seen == ["__init__", "create_experiment", "create_run"]
+    (lock,) = tmp_path.glob("*.lock")
+    with lock.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 # In a run.

@@ -353,6 +353,23 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
     assert actor_threads() == []
 
 
+def test_signal_that_cannot_be_told_of_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
+    def interrupt(actor, num_steps):
+        if num_steps == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def write(self, message):
+        if "SIGINT" in message:
+            raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
+
+    watch_steps(monkeypatch, interrupt)
+    monkeypatch.setattr(run.TerminalLogger, "print", write)
+    with pytest.raises(BrokenPipeError):
+        train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
+    assert actor_threads() == []
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+
+
 def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
     def evaluate_agent(*_, should_stop, **__):
         assert not should_stop()
