@@ -55,13 +55,14 @@ def test_best_evaluation_counts_those_during_training(tmp_path):
     np.testing.assert_allclose(y, [5, 19])
 
 
-def test_best_training_score_does_not_come_from_the_first_few_games(tmp_path):
+def test_training_scores_do_not_come_from_the_first_few_games(tmp_path):
     folder = make_run_folder(tmp_path / "run")
     # After 2 games the mean is 50 by luck; after 100 and 200 games it is 10 and 20.
     rows = [(1000, 1, 2, 50), (2000, 2, 100, 10), (3000, 3, 200, 20)]
     lines = [",".join(METRICS[:4]), *(",".join(map(str, row)) for row in rows)]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     assert read_run(folder).best_training == 20
+    assert read_run(folder).frames_to(15) == 3000
     # With fewer than 100 games in all, that of all of them is what there is.
     (folder / "metrics.csv").write_text("\n".join(lines[:2]) + "\n")
     assert read_run(folder).best_training == 50

@@ -101,16 +101,24 @@ class Run:
         returns = self.training_curve[2]
         return float(returns[-1]) if len(returns) else math.nan
 
+    @functools.cached_property
+    def full_means(self) -> tuple[Column, Column]:
+        """Frames and mean return of 100 training games in a row, or of all if there were fewer.
+
+        The mean of the first few games may be high by luck.
+        """
+        frames, _, returns = self.training_curve
+        num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
+        if np.isnan(num_games).all():
+            return frames, returns
+        is_full = num_games >= min(WINDOW, np.nanmax(num_games))
+        return frames[is_full], returns[is_full]
+
     @property
     def best_training(self) -> float:
         """The highest mean of 100 training games in a row, or of all if there were fewer."""
-        returns = self.training_curve[2]
-        num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
-        if not len(returns):
-            return math.nan
-        if np.isnan(num_games).all():
-            return float(returns.max())
-        return float(returns[num_games >= min(WINDOW, np.nanmax(num_games))].max())
+        returns = self.full_means[1]
+        return float(returns.max()) if len(returns) else math.nan
 
     @functools.cached_property
     def final_score(self) -> Score:
@@ -155,7 +163,7 @@ class Run:
 
     def frames_to(self, score: float) -> float:
         """Frames after which the mean of 100 training games first reaches `score`; or NaN."""
-        frames, _, returns = self.training_curve
+        frames, returns = self.full_means
         reached = frames[returns >= score]
         return float(reached[0]) if len(reached) else math.nan
 
