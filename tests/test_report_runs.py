@@ -223,6 +223,13 @@ def test_settings_that_differ_are_told_from_those_that_all_share(tmp_path):
     assert not any(setting.startswith("seed") for setting in shared)
 
 
+def test_settings_that_differ_within_a_group_are_not_shared(tmp_path):
+    runs = runs_with(tmp_path, {"log_period_frames": 1}, {"seed": 2, "log_period_frames": 2})
+    differing, shared = differing_settings(group_runs(runs))
+    assert differing == [("log_period_frames", ["1, 2"])]
+    assert not any(setting.startswith("log_period_frames") for setting in shared)
+
+
 def test_band_is_median_and_spread_as_far_as_all_seeds_go():
     x = np.array([0.0, 1.0, 2.0])
     band = make_band([(x, 0 * x), (x, 10 * x), (np.array([0.0, 4.0]), np.array([6.0, 6.0]))])
