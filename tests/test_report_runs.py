@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from a3cjax.reports.content import make_content
 from a3cjax.reports.curves import make_band, return_panels, speed_panels
 from a3cjax.reports.groups import MISSING, differing_settings, group_runs
 from a3cjax.reports.runs import RunFolderError, distinct_names, read_run, read_runs
@@ -228,6 +229,19 @@ def test_settings_that_differ_within_a_group_are_not_shared(tmp_path):
     differing, shared = differing_settings(group_runs(runs))
     assert differing == [("log_period_frames", ["1, 2"])]
     assert not any(setting.startswith("log_period_frames") for setting in shared)
+
+
+def test_largest_staleness_is_that_of_the_whole_run(tmp_path):
+    folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0, 3.0))
+    # staleness_mean and staleness_max of the second row.
+    text = (folder / "metrics.csv").read_text()
+    text = text.replace("2000,2,200,2.0,1000,1,2", "2000,2,200,2.0,1000,1,9")
+    (folder / "metrics.csv").write_text(text)
+    run = read_run(folder)
+    assert (run.typical("staleness_max"), run.largest("staleness_max")) == (2, 9)
+    table = make_content([run], None, show_published=False).speed
+    (row,) = table.rows
+    assert row[table.columns.index("staleness, largest")].value == 9
 
 
 def test_band_is_median_and_spread_as_far_as_all_seeds_go():

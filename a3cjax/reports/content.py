@@ -208,7 +208,7 @@ def _speed_table(runs: Sequence[Run]) -> Table:
             tables.number_cell(run.frames_per_second),
             tables.number_cell(run.typical("frames_per_second")),
             tables.number_cell(run.typical("staleness_mean"), 2),
-            tables.number_cell(run.typical("staleness_max")),
+            tables.number_cell(run.largest("staleness_max")),
             tables.percent_cell(run.typical("lock_wait_fraction"), 1),
             *(tables.percent_cell(run.time_fractions[part]) for part in TIME_PARTS),
         )

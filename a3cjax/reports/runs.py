@@ -154,6 +154,11 @@ class Run:
         values = values[np.isfinite(values)]
         return float(np.median(values)) if len(values) else math.nan
 
+    def largest(self, name: str) -> float:
+        """The largest value of a column."""
+        values = self.column(name)
+        return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
+
     @property
     def time_fractions(self) -> dict[str, float]:
         """Part of the actors' time -> its typical fraction, scaled to a sum of 1."""
