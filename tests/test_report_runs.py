@@ -106,6 +106,18 @@ def test_half_finished_run_folder_is_read_and_what_is_missing_is_said(tmp_path, 
     assert run.name == "run"
 
 
+def test_summary_from_before_a_run_was_resumed_says_nothing_of_its_result(tmp_path):
+    # Frame 3000 has been reached since.
+    summary = {"num_frames": 1000, "training_seconds": 1, "signal": 15, "best_score": 99.0}
+    run = read_run(make_run_folder(tmp_path / "run", scores=(5.0,), summary=summary))
+    assert (run.num_frames, run.wall_seconds) == (3000, 3)
+    assert (run.final_score.mean, run.final_score.kind) == (10.0, "training")
+    assert run.best_score == 10.0
+    assert run.summary["commit"] == "0123456789abcdef"
+    assert any("before the run was resumed" in note for note in run.notes)
+    assert not any("signal" in note for note in run.notes)
+
+
 def test_line_that_was_cut_short_is_left_out(tmp_path):
     folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0))
     with (folder / "metrics.csv").open("a") as file:

@@ -20,6 +20,7 @@ Column = npt.NDArray[np.float64]
 
 TIME_PARTS = ("env", "act", "learn", "push")
 MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
+PROVENANCE = ("command", "commit", "machine", "versions")  # of summary.json
 WINDOW = 100
 """Training games over which metrics.csv takes the mean return."""
 
@@ -201,6 +202,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     metrics = _read_numbers(folder / "metrics.csv", notes, is_expected=True)
     evaluations = _read_numbers(folder / "evaluations.csv", notes, is_expected=False)
     summary = _read_json(folder / "summary.json", notes)
+    frames = metrics.get("num_frames", np.zeros(0))
+    if len(frames) and number(summary, "num_frames") < frames[-1]:
+        notes.append("summary.json is left out: it is from before the run was resumed")
+        summary = {name: summary[name] for name in PROVENANCE if name in summary}
     extra = {}
     for path in sorted(folder.glob("evaluation-[!b]*.json")):  # not evaluation-best-…
         extra[path.name] = _read_json(path, notes)
