@@ -118,11 +118,24 @@ def test_summary_from_before_a_run_was_resumed_says_nothing_of_its_result(tmp_pa
     assert not any("signal" in note for note in run.notes)
 
 
-def test_line_that_was_cut_short_is_left_out(tmp_path):
-    folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0))
+@pytest.mark.parametrize(
+    "line",
+    [
+        "3000\n",
+        "3000,0.",  # cut within the seconds, which would be another number
+        "3000,3,300,10,1000,1,2,1.7e-",
+        "3000,3,300,10,1000,1,2,0.01,0.5,0.2,0.2,0.1,0.1\n",
+        "\0\0\0\0\n",  # as a power cut leaves them
+    ],
+)
+def test_line_that_is_damaged_is_left_out_alone(tmp_path, line):
+    folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0), scores=None)
     with (folder / "metrics.csv").open("a") as file:
-        file.write("3000\n")
-    np.testing.assert_array_equal(read_run(folder).column("num_frames"), [1000, 2000])
+        file.write(line)
+    run = read_run(folder)
+    np.testing.assert_array_equal(run.column("num_frames"), [1000, 2000])
+    assert run.wall_seconds == 2
+    assert "metrics.csv cannot be read in 1 of its 3 lines" in run.notes
 
 
 def test_columns_that_an_older_run_lacks_are_unknown(tmp_path):
