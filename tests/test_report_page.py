@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from a3cjax.plotting import read_table
-from a3cjax.reports import videos, write_report
+from a3cjax.reports import figures, videos, write_report
 from a3cjax.reports.content import make_content
 from a3cjax.reports.groups import group_runs
 from a3cjax.reports.markdown import render_markdown
+from a3cjax.reports.overview import PANEL_SIZE
 from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
@@ -241,6 +242,31 @@ def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch):
     assert note == "play.mp4 is left out: 1.0 MiB, the limit is 1"
     monkeypatch.setattr(videos, "MAX_BYTES", 10)
     assert find_video(run)[0] is None
+
+
+def test_dots_of_many_methods_stay_in_the_row_of_their_game(tmp_path):
+    for index in range(9):
+        make_run_folder(tmp_path / f"pong{index}", unroll_length=index)
+    make_run_folder(tmp_path / "breakout", env="Breakout")
+    axis = figures.new_figure(4, 3).subplots()
+    groups = group_runs(read_runs(sorted(tmp_path.iterdir())))
+    figures.draw_normalized(axis, groups, figures.LIGHT)
+    rows = [line.get_ydata() for line in axis.lines if line.get_markersize() == 7]
+    assert [round(float(y[0])) for y in rows] == [0, *[1] * 9]
+    assert max(axis.get_ylim()) > max(float(y[0]) for y in rows)
+
+
+@pytest.mark.parametrize("score", [0.0, 345.0, 17_668.0, 5_000_000.0])
+def test_ticks_of_normalised_scores_do_not_overlap(tmp_path, score):
+    make_run_folder(tmp_path / "run", env="VideoPinball", scores=(score,))
+    figure = figures.new_figure(*PANEL_SIZE)
+    axis = figure.subplots()
+    figures.draw_normalized(axis, group_runs(read_runs([tmp_path / "run"])), figures.LIGHT)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels()]
+    assert len(boxes) >= 3
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
 
 
 def test_group_shows_the_video_of_its_best_run_that_has_one(tmp_path):
