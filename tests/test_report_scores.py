@@ -12,6 +12,7 @@ from a3cjax.reports.published import (
     atari_scores,
     curves_over_frames,
     curves_over_hours,
+    plain_game,
 )
 from a3cjax.reports.scores import (
     aggregate,
@@ -149,9 +150,20 @@ def test_every_name_of_a_game_finds_its_published_scores(env):
     assert (scores.random, scores.human) == (1.7, 30.5)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:my_module:Breakout-v0", "Breakou"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        *("CartPole-v1", "gymnasium:my_module:Breakout-v0", "gymnasium:mine/Breakout-v0"),
+        *("Breakou", "囲碁-v0"),
+    ],
+)
 def test_other_environments_have_no_published_scores(env):
     assert atari_scores(env) is None
+
+
+def test_environments_of_the_same_name_from_elsewhere_are_other_ones():
+    names = ("gymnasium:mine/Maze-v0", "gymnasium:yours/Maze-v0", "囲碁-v0", "象棋-v0")
+    assert len(set(map(plain_game, names))) == 4
 
 
 def test_the_papers_scores_are_normalised_by_human_starts():
