@@ -244,6 +244,28 @@ def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch):
     assert find_video(run)[0] is None
 
 
+@pytest.mark.parametrize(
+    ("scores", "caption"),
+    [
+        ([(1.0,), (2.0,)], "final evaluation, median of 2 seeds: 1.0 to 2.0"),
+        ([(1.0,), None], "final evaluation or last training games, median of 2 seeds: 1.0 to 10.0"),
+        ([None], "last training games"),
+    ],
+)
+def test_card_says_what_its_score_is_of(tmp_path, scores, caption):
+    folders = [
+        make_run_folder(tmp_path / str(seed), seed=seed, scores=of_run)
+        for seed, of_run in enumerate(scores)
+    ]
+    assert content_of(*folders).cards[0].caption == caption
+
+
+def test_card_of_a_run_without_games_and_its_seed_as_it_was_given(tmp_path):
+    content = content_of(make_run_folder(tmp_path / "run", scores=None, returns=(), seed=20240131))
+    assert (content.cards[0].value, content.cards[0].caption) == ("–", "no game was finished yet")
+    assert content.scores.rows[0][content.scores.columns.index("seed")].text == "20240131"
+
+
 def test_dots_of_many_methods_stay_in_the_row_of_their_game(tmp_path):
     for index in range(9):
         make_run_folder(tmp_path / f"pong{index}", unroll_length=index)
