@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from a3cjax.plotting import read_table
-from a3cjax.reports import videos, write_report
+from a3cjax.reports import figures, videos, write_report
 from a3cjax.reports.content import make_content
 from a3cjax.reports.groups import group_runs
 from a3cjax.reports.markdown import render_markdown
+from a3cjax.reports.overview import PANEL_SIZE
 from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
@@ -241,6 +242,53 @@ def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch):
     assert note == "play.mp4 is left out: 1.0 MiB, the limit is 1"
     monkeypatch.setattr(videos, "MAX_BYTES", 10)
     assert find_video(run)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("scores", "caption"),
+    [
+        ([(1.0,), (2.0,)], "final evaluation, median of 2 seeds: 1.0 to 2.0"),
+        ([(1.0,), None], "final evaluation or last training games, median of 2 seeds: 1.0 to 10.0"),
+        ([None], "last training games"),
+    ],
+)
+def test_card_says_what_its_score_is_of(tmp_path, scores, caption):
+    folders = [
+        make_run_folder(tmp_path / str(seed), seed=seed, scores=of_run)
+        for seed, of_run in enumerate(scores)
+    ]
+    assert content_of(*folders).cards[0].caption == caption
+
+
+def test_card_of_a_run_without_games_and_its_seed_as_it_was_given(tmp_path):
+    content = content_of(make_run_folder(tmp_path / "run", scores=None, returns=(), seed=20240131))
+    assert (content.cards[0].value, content.cards[0].caption) == ("–", "no game was finished yet")
+    assert content.scores.rows[0][content.scores.columns.index("seed")].text == "20240131"
+
+
+def test_dots_of_many_methods_stay_in_the_row_of_their_game(tmp_path):
+    for index in range(9):
+        make_run_folder(tmp_path / f"pong{index}", unroll_length=index)
+    make_run_folder(tmp_path / "breakout", env="Breakout")
+    axis = figures.new_figure(4, 3).subplots()
+    groups = group_runs(read_runs(sorted(tmp_path.iterdir())))
+    figures.draw_normalized(axis, groups, figures.LIGHT)
+    rows = [line.get_ydata() for line in axis.lines if line.get_markersize() == 7]
+    assert [round(float(y[0])) for y in rows] == [0, *[1] * 9]
+    assert max(axis.get_ylim()) > max(float(y[0]) for y in rows)
+
+
+@pytest.mark.parametrize("score", [0.0, 345.0, 17_668.0, 5_000_000.0])
+def test_ticks_of_normalised_scores_do_not_overlap(tmp_path, score):
+    make_run_folder(tmp_path / "run", env="VideoPinball", scores=(score,))
+    figure = figures.new_figure(*PANEL_SIZE)
+    axis = figure.subplots()
+    figures.draw_normalized(axis, group_runs(read_runs([tmp_path / "run"])), figures.LIGHT)
+    figure.canvas.draw()
+    boxes = [label.get_window_extent() for label in axis.get_xticklabels()]
+    assert len(boxes) >= 3
+    for left, right in itertools.pairwise(boxes):
+        assert left.x1 < right.x0
 
 
 def test_group_shows_the_video_of_its_best_run_that_has_one(tmp_path):

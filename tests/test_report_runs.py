@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 
+from a3cjax.reports.content import make_content
 from a3cjax.reports.curves import make_band, return_panels, speed_panels
 from a3cjax.reports.groups import MISSING, differing_settings, group_runs
 from a3cjax.reports.runs import RunFolderError, distinct_names, read_run, read_runs
@@ -55,13 +56,14 @@ def test_best_evaluation_counts_those_during_training(tmp_path):
     np.testing.assert_allclose(y, [5, 19])
 
 
-def test_best_training_score_does_not_come_from_the_first_few_games(tmp_path):
+def test_training_scores_do_not_come_from_the_first_few_games(tmp_path):
     folder = make_run_folder(tmp_path / "run")
     # After 2 games the mean is 50 by luck; after 100 and 200 games it is 10 and 20.
     rows = [(1000, 1, 2, 50), (2000, 2, 100, 10), (3000, 3, 200, 20)]
     lines = [",".join(METRICS[:4]), *(",".join(map(str, row)) for row in rows)]
     (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
     assert read_run(folder).best_training == 20
+    assert read_run(folder).frames_to(15) == 3000
     # With fewer than 100 games in all, that of all of them is what there is.
     (folder / "metrics.csv").write_text("\n".join(lines[:2]) + "\n")
     assert read_run(folder).best_training == 50
@@ -104,11 +106,36 @@ def test_half_finished_run_folder_is_read_and_what_is_missing_is_said(tmp_path, 
     assert run.name == "run"
 
 
-def test_line_that_was_cut_short_is_left_out(tmp_path):
-    folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0))
+def test_summary_from_before_a_run_was_resumed_says_nothing_of_its_result(tmp_path):
+    # Frame 3000 has been reached since.
+    summary = {"num_frames": 1000, "training_seconds": 1, "signal": 15, "best_score": 99.0}
+    run = read_run(make_run_folder(tmp_path / "run", scores=(5.0,), summary=summary))
+    assert (run.num_frames, run.wall_seconds) == (3000, 3)
+    assert (run.final_score.mean, run.final_score.kind) == (10.0, "training")
+    assert run.best_score == 10.0
+    assert run.summary["commit"] == "0123456789abcdef"
+    assert any("before the run was resumed" in note for note in run.notes)
+    assert not any("signal" in note for note in run.notes)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "3000\n",
+        "3000,0.",  # cut within the seconds, which would be another number
+        "3000,3,300,10,1000,1,2,1.7e-",
+        "3000,3,300,10,1000,1,2,0.01,0.5,0.2,0.2,0.1,0.1\n",
+        "\0\0\0\0\n",  # as a power cut leaves them
+    ],
+)
+def test_line_that_is_damaged_is_left_out_alone(tmp_path, line):
+    folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0), scores=None)
     with (folder / "metrics.csv").open("a") as file:
-        file.write("3000\n")
-    np.testing.assert_array_equal(read_run(folder).column("num_frames"), [1000, 2000])
+        file.write(line)
+    run = read_run(folder)
+    np.testing.assert_array_equal(run.column("num_frames"), [1000, 2000])
+    assert run.wall_seconds == 2
+    assert "metrics.csv cannot be read in 1 of its 3 lines" in run.notes
 
 
 def test_columns_that_an_older_run_lacks_are_unknown(tmp_path):
@@ -220,6 +247,26 @@ def test_settings_that_differ_are_told_from_those_that_all_share(tmp_path):
     ]
     assert "discount: 0.99" in shared
     assert not any(setting.startswith("seed") for setting in shared)
+
+
+def test_settings_that_differ_within_a_group_are_not_shared(tmp_path):
+    runs = runs_with(tmp_path, {"log_period_frames": 1}, {"seed": 2, "log_period_frames": 2})
+    differing, shared = differing_settings(group_runs(runs))
+    assert differing == [("log_period_frames", ["1, 2"])]
+    assert not any(setting.startswith("log_period_frames") for setting in shared)
+
+
+def test_largest_staleness_is_that_of_the_whole_run(tmp_path):
+    folder = make_run_folder(tmp_path / "run", returns=(1.0, 2.0, 3.0))
+    # staleness_mean and staleness_max of the second row.
+    text = (folder / "metrics.csv").read_text()
+    text = text.replace("2000,2,200,2.0,1000,1,2", "2000,2,200,2.0,1000,1,9")
+    (folder / "metrics.csv").write_text(text)
+    run = read_run(folder)
+    assert (run.typical("staleness_max"), run.largest("staleness_max")) == (2, 9)
+    table = make_content([run], None, show_published=False).speed
+    (row,) = table.rows
+    assert row[table.columns.index("staleness, largest")].value == 9
 
 
 def test_band_is_median_and_spread_as_far_as_all_seeds_go():

@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from a3cjax.reports.published import PEERS, atari_scores, curves_over_frames, curves_over_hours
+from a3cjax.plotting import read_table
+from a3cjax.reports.published import (
+    PEERS,
+    SCORES,
+    atari_scores,
+    curves_over_frames,
+    curves_over_hours,
+    plain_game,
+)
 from a3cjax.reports.scores import (
     aggregate,
     game_weights,
@@ -20,6 +28,20 @@ def test_random_play_is_0_and_human_is_1():
     assert human_normalized(14.6, random=-20.7, human=14.6) == 1
     # Half the way from -20 to 10.
     assert human_normalized(-5.0, random=-20.0, human=10.0) == pytest.approx(0.5)
+
+
+def test_more_is_better_also_where_random_play_beats_the_human():
+    # Video Pinball from human starts: 20452.0 at random, 15641.1 for the human.
+    assert human_normalized(25262.9, random=20452.0, human=15641.1) == pytest.approx(1)
+    assert human_normalized(331628.1, random=20452.0, human=15641.1) > 1
+
+
+def test_normalised_scores_of_the_paper_have_the_median_that_it_tells():
+    paper = next(peer for peer in PEERS if peer.from_human_starts)
+    games = [row["game"] for row in read_table(SCORES)]
+    scores = [atari_scores(game).normalized_peer(paper) for game in games]
+    assert len(scores) == 57
+    assert np.median(scores) == pytest.approx(1.166, abs=1e-3)  # Mnih et al. 2016, table 1
 
 
 def test_human_normalized_refuses_a_human_like_random_play():
@@ -128,9 +150,20 @@ def test_every_name_of_a_game_finds_its_published_scores(env):
     assert (scores.random, scores.human) == (1.7, 30.5)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:my_module:Breakout-v0", "Breakou"])
+@pytest.mark.parametrize(
+    "env",
+    [
+        *("CartPole-v1", "gymnasium:my_module:Breakout-v0", "gymnasium:mine/Breakout-v0"),
+        *("Breakou", "囲碁-v0"),
+    ],
+)
 def test_other_environments_have_no_published_scores(env):
     assert atari_scores(env) is None
+
+
+def test_environments_of_the_same_name_from_elsewhere_are_other_ones():
+    names = ("gymnasium:mine/Maze-v0", "gymnasium:yours/Maze-v0", "囲碁-v0", "象棋-v0")
+    assert len(set(map(plain_game, names))) == 4
 
 
 def test_the_papers_scores_are_normalised_by_human_starts():

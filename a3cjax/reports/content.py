@@ -21,6 +21,7 @@ from a3cjax.reports.published import PEERS, has_curves
 from a3cjax.reports.runs import TIME_PARTS, Run
 from a3cjax.reports.tables import Table, make_table, text_cell
 
+SCORE_KINDS = {"evaluation": "final evaluation", "training": "last training games"}
 PACKAGES = ("python", *OWN_PACKAGES)
 
 
@@ -125,9 +126,9 @@ def _subtitle(runs: Sequence[Run], num_games: int) -> str:
 def _card(group: Group, num_rivals: int) -> Card:
     finals = known([run.final_score.mean for run in group.runs])
     final = median(finals)
-    is_trained_only = any(run.final_score.kind == "training" for run in group.runs)
-    kind = "last training games" if is_trained_only else "final evaluation"
-    caption = kind
+    kinds = {run.final_score.kind for run in group.runs}
+    caption = " or ".join(name for kind, name in SCORE_KINDS.items() if kind in kinds)
+    caption = caption or "no game was finished yet"
     if len(finals) > 1:
         spread = tables.format_range(min(finals), max(finals))
         caption += f", median of {len(finals)} seeds: {spread}"
@@ -198,7 +199,7 @@ def _scores_table(groups: Sequence[Group]) -> Table:
 
 
 def _seed_cell(run: Run) -> tables.Cell:
-    return tables.number_cell(float(run.seed)) if run.seed.isdigit() else text_cell(run.seed)
+    return tables.Cell(run.seed, int(run.seed)) if run.seed.isdecimal() else text_cell(run.seed)
 
 
 def _speed_table(runs: Sequence[Run]) -> Table:
@@ -208,7 +209,7 @@ def _speed_table(runs: Sequence[Run]) -> Table:
             tables.number_cell(run.frames_per_second),
             tables.number_cell(run.typical("frames_per_second")),
             tables.number_cell(run.typical("staleness_mean"), 2),
-            tables.number_cell(run.typical("staleness_max")),
+            tables.number_cell(run.largest("staleness_max")),
             tables.percent_cell(run.typical("lock_wait_fraction"), 1),
             *(tables.percent_cell(run.time_fractions[part]) for part in TIME_PARTS),
         )

@@ -136,10 +136,12 @@ def draw_normalized(axis: Axes, groups: Sequence[Group], colors: dict[str, str])
     style_axis(axis, colors)
     games = list(dict.fromkeys(group.game for group in groups))
     of_game: dict[str, int] = {}
+    most = max(sum(group.game == game for group in groups) for game in games)
+    step = min(0.16, 0.44 / max(most - 1, 1))  # all within the game's own row
     for group in groups:
         assert group.atari is not None
         place = of_game[group.game] = of_game.get(group.game, -1) + 1
-        row = games.index(group.game) + 0.16 * place
+        row = games.index(group.game) + step * place
         scores = [100 * group.atari.normalize(run.final_score.mean) for run in group.runs]
         color = colors[series_role(place)]
         axis.plot(scores, [row] * len(scores), "o", color=color, markersize=7, alpha=0.8)
@@ -163,7 +165,10 @@ def draw_normalized(axis: Axes, groups: Sequence[Group], colors: dict[str, str])
     low, high = axis.get_xlim()
     axis.set_xlim(min(low, -20), max(high, 200))
     low, high = axis.get_xlim()
-    shown = [tick for tick in (-100, 0, 50, 100, 200, 500, 1000, 2000, 5000) if low <= tick <= high]
+    ticks = (-100, 0, 50, 100, 200, 500, 1000, 2000, 5000)
+    if low < -200 or high > 6000:  # too wide for that many
+        ticks = (-10_000, -1000, -100, 0, 100, 1000, 10_000, 100_000)
+    shown = [tick for tick in ticks if low <= tick <= high]
     axis.set_xticks(shown, [f"{tick:,}".replace("-", "\N{MINUS SIGN}") for tick in shown])
     axis.set_xticks([], minor=True)
     label_x(axis, "percent: 0 is random play, 100 is human", colors)

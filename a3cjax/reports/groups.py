@@ -81,7 +81,7 @@ def fill_in(all_settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def differing_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[str]]], list[str]]:
-    """What differs between groups, and what all share.
+    """What differs between runs, and what all share.
 
     Returns:
       (name, one value a group) for each setting that differs, and `name: value` for each
@@ -98,10 +98,10 @@ def differing_settings(groups: Sequence[Group]) -> tuple[list[tuple[str, list[st
             rows = filled[start : start + len(group.runs)]
             values.append(", ".join(dict.fromkeys(row[name] for row in rows)))
             start += len(group.runs)
-        if len(set(values)) > 1:
+        if len({row[name] for row in filled}) > 1:
             differing.append((name, values))
         else:
-            shared.append(f"{name}: {values[0]}")
+            shared.append(f"{name}: {filled[0][name]}")
     return differing, shared
 
 

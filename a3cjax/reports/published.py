@@ -83,9 +83,9 @@ def plain_game(env: str) -> str:
 
     Names that sources write differently become equal: `Q*bert` and `Qbert`, for instance.
     """
-    name = env.removeprefix("gymnasium:").rpartition("/")[2]
+    name = env.removeprefix("gymnasium:").removeprefix("ALE/")
     name = re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name)
-    return re.sub(r"[^a-z0-9]", "", name.lower())
+    return re.sub(r"[\W_]", "", name.lower())
 
 
 @functools.cache

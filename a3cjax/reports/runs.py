@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,14 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from a3cjax.plotting import read_columns, read_table
+from a3cjax.plotting import read_table
 
 Column = npt.NDArray[np.float64]
 
 TIME_PARTS = ("env", "act", "learn", "push")
 MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
+EVALUATION_COLUMNS = ("num_frames", "wall_seconds", "mean")  # the others: words and lists
+PROVENANCE = ("command", "commit", "machine", "versions")  # of summary.json
 WINDOW = 100
 """Training games over which metrics.csv takes the mean return."""
 
@@ -101,16 +103,24 @@ class Run:
         returns = self.training_curve[2]
         return float(returns[-1]) if len(returns) else math.nan
 
+    @functools.cached_property
+    def full_means(self) -> tuple[Column, Column]:
+        """Frames and mean return of 100 training games in a row, or of all if there were fewer.
+
+        The mean of the first few games may be high by luck.
+        """
+        frames, _, returns = self.training_curve
+        num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
+        if np.isnan(num_games).all():
+            return frames, returns
+        is_full = num_games >= min(WINDOW, np.nanmax(num_games))
+        return frames[is_full], returns[is_full]
+
     @property
     def best_training(self) -> float:
         """The highest mean of 100 training games in a row, or of all if there were fewer."""
-        returns = self.training_curve[2]
-        num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
-        if not len(returns):
-            return math.nan
-        if np.isnan(num_games).all():
-            return float(returns.max())
-        return float(returns[num_games >= min(WINDOW, np.nanmax(num_games))].max())
+        returns = self.full_means[1]
+        return float(returns.max()) if len(returns) else math.nan
 
     @functools.cached_property
     def final_score(self) -> Score:
@@ -146,6 +156,11 @@ class Run:
         values = values[np.isfinite(values)]
         return float(np.median(values)) if len(values) else math.nan
 
+    def largest(self, name: str) -> float:
+        """The largest value of a column."""
+        values = self.column(name)
+        return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
+
     @property
     def time_fractions(self) -> dict[str, float]:
         """Part of the actors' time -> its typical fraction, scaled to a sum of 1."""
@@ -155,7 +170,7 @@ class Run:
 
     def frames_to(self, score: float) -> float:
         """Frames after which the mean of 100 training games first reaches `score`; or NaN."""
-        frames, _, returns = self.training_curve
+        frames, returns = self.full_means
         reached = frames[returns >= score]
         return float(reached[0]) if len(reached) else math.nan
 
@@ -185,9 +200,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """
     settings = _read_settings(folder)
     notes: list[str] = []
-    metrics = _read_numbers(folder / "metrics.csv", notes, is_expected=True)
-    evaluations = _read_numbers(folder / "evaluations.csv", notes, is_expected=False)
+    metrics, evaluations = {}, {}
+    if (folder / "metrics.csv").is_file():
+        metrics = _read_numbers(folder / "metrics.csv", notes)
+    else:
+        notes.append("metrics.csv is missing")
+    if (folder / "evaluations.csv").is_file():
+        evaluations = _read_numbers(folder / "evaluations.csv", notes, EVALUATION_COLUMNS)
     summary = _read_json(folder / "summary.json", notes)
+    frames = metrics.get("num_frames", np.zeros(0))
+    if len(frames) and number(summary, "num_frames") < frames[-1]:
+        notes.append("summary.json is left out: it is from before the run was resumed")
+        summary = {name: summary[name] for name in PROVENANCE if name in summary}
     extra = {}
     for path in sorted(folder.glob("evaluation-[!b]*.json")):  # not evaluation-best-…
         extra[path.name] = _read_json(path, notes)
@@ -248,19 +272,26 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {str(name): value for name, value in settings.items()}
 
 
-def _read_numbers(path: Path, notes: list[str], *, is_expected: bool) -> dict[str, Column]:
-    """The columns of numbers, without rows that were cut short; empty, with a note, if none."""
-    if not path.is_file():
-        if is_expected:
-            notes.append(f"{path.name} is missing")
-        return {}
+def _read_numbers(
+    path: Path, notes: list[str], wanted: Collection[str] | None = None
+) -> dict[str, Column]:
+    """The columns of numbers; without `wanted`, all are.
+
+    Lines that were cut short or damaged are left out, with a note.
+    """
     try:
-        columns = _read_evaluations(path) if not is_expected else read_columns(path)
-        table = {name: np.array(column, np.float64) for name, column in columns.items() if name}
-    # A line that was cut short, or something else than this program's table.
-    except (ValueError, TypeError, csv.Error, OSError) as error:
+        rows = read_table(path)
+    except (ValueError, csv.Error, OSError) as error:
         notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
         return {}
+    names = [name for name in (rows[0] if rows else ()) if name]
+    names = [name for name in names if wanted is None or name in wanted]
+    lines = [line for row in rows if (line := _numbers_of(row, names)) is not None]
+    num_damaged = len(rows) - len(lines)
+    if num_damaged:
+        notes.append(f"{path.name} cannot be read in {num_damaged} of its {len(rows)} lines")
+    columns = zip(*lines, strict=True)  # none where there is no line
+    table = {name: np.array(column) for name, column in zip(names, columns, strict=False)}
     frames, seconds = table.get("num_frames"), table.get("wall_seconds")
     if frames is None or seconds is None or not len(frames):
         notes.append(f"{path.name} holds no rows yet")
@@ -269,12 +300,15 @@ def _read_numbers(path: Path, notes: list[str], *, is_expected: bool) -> dict[st
     return {name: column[is_whole] for name, column in table.items()}
 
 
-def _read_evaluations(path: Path) -> dict[str, list[float]]:
-    """The columns of evaluations.csv that are drawn; the others hold words and lists."""
-    rows = read_table(path)
-    names = ("num_frames", "wall_seconds", "mean") if rows else ()
-    known = [name for name in names if name in rows[0]]
-    return {name: [float(row[name] or math.nan) for row in rows] for name in known}
+def _numbers_of(row: dict[str, str], names: Sequence[str]) -> list[float] | None:
+    """The numbers of a line, NaN for an empty cell; None if it is cut short or damaged."""
+    # The csv module gives what is too much the name None, and what is missing that value.
+    if None in row or None in row.values():
+        return None
+    try:
+        return [float(row[name] or math.nan) for name in names]
+    except ValueError:
+        return None
 
 
 def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
