@@ -41,6 +41,9 @@ EVALUATION_SHARE = 0.04
 """Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
 cores and more they need no rest. benchmarks/evaluation_cost.py measures what it comes to."""
 
+# A process that was put aside for an hour has not worked for an hour.
+MAX_REST_SECONDS = 60.0
+
 
 class Evaluation(NamedTuple):
     """Scores of all games, in order of their environment, and how they were played."""
@@ -186,9 +189,8 @@ class Pace:
 
     def __call__(self) -> bool:
         """Rests as long as the work since the last call demands; True as soon as it is to stop."""
-        is_stopped = self._stop_event.wait(
-            (time.monotonic() - self._resumed) * self._rest_per_second
-        )
+        worked = time.monotonic() - self._resumed
+        is_stopped = self._stop_event.wait(min(worked * self._rest_per_second, MAX_REST_SECONDS))
         self._resumed = time.monotonic()
         return is_stopped
 

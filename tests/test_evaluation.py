@@ -228,6 +228,15 @@ def test_whole_machine_needs_no_rest():
     assert time.monotonic() - start < 0.5
 
 
+def test_process_that_was_put_aside_rests_no_longer_than_others(monkeypatch):
+    monkeypatch.setattr(evaluation, "MAX_REST_SECONDS", 0.01)
+    pace = Pace(0.001, threading.Event())
+    time.sleep(0.05)  # worth 50 seconds of rest
+    start = time.monotonic()
+    assert not pace()
+    assert time.monotonic() - start < 10
+
+
 def test_a_stop_ends_the_rest():
     stop_event = threading.Event()
     pace = Pace(0.001, stop_event)
