@@ -78,8 +78,21 @@ def test_parameters_of_another_network_are_refused(tmp_path, params, statistics)
 def test_parameters_that_are_not_finite_are_refused(tmp_path, bad):
     statistics = STATISTICS._replace(scale=jnp.asarray(bad))
     write_parameters(tmp_path, SNAPSHOT._replace(statistics=statistics))
-    with pytest.raises(CheckpointError, match="finite 32-bit floats, got others in statistics"):
+    with pytest.raises(CheckpointError, match="finite numbers, got others in statistics"):
         read_parameters(tmp_path, PARAMS, STATISTICS)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("F64", 8)])
+def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
+    params = {"kernel": jnp.ones(4)}
+    path = write_parameters(tmp_path, Snapshot(1, 4, params))
+    old = path.read_bytes()
+    header = json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])
+    header["params/kernel"] |= {"dtype": dtype, "data_offsets": [0, 4 * size]}
+    new = json.dumps(header).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + bytes(4 * size))
+    with pytest.raises(CheckpointError, match=f"must hold .*F32.*, got .*{dtype}"):
+        read_parameters(tmp_path, params, None)
 
 
 def test_files_of_other_programs_are_refused(tmp_path):
