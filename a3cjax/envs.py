@@ -213,7 +213,11 @@ def _make_gymnasium(
             envs = make()
             if renders and "rgb_array" in envs.metadata.get("render_modes", ()):
                 envs.close()
-                envs = make(render_mode="rgb_array")
+                try:
+                    envs = make(render_mode="rgb_array")
+                except Exception as error:  # it may lack a library or a display
+                    print(f"warning: {env} cannot be made with pictures: {error}", file=sys.stderr)
+                    envs = make()
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
     try:

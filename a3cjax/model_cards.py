@@ -38,10 +38,13 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
     Raises:
       FileNotFoundError: if the run folder holds no checkpoint or no summary.
       ConfigError: if the run was not evaluated at its end, or that is not of the newest
-        parameters.
+        parameters, or both folders are the same.
       ValueError: if its checkpoint is of another format.
       CheckpointError: if its checkpoints are damaged.
+      OSError: if `output_dir` cannot be written.
     """
+    if output_dir.resolve() == run_dir.resolve():
+        raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
     config = load_config(run_dir)
     summary = read_summary(run_dir)
     _, snapshot = load_agent(config, run_dir)
@@ -54,6 +57,7 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
     write_parameters(output_dir, snapshot)
     write_config(config, output_dir)
     for name in COPIED:
+        (output_dir / name).unlink(missing_ok=True)  # of an agent that was there before
         if (run_dir / name).is_file():
             shutil.copyfile(run_dir / name, output_dir / name)
     replace_file(output_dir / "README.md", make_model_card(config, summary, output_dir))

@@ -68,10 +68,12 @@ def read_parameters(
                 )
             num_updates, num_frames = int(metadata["num_updates"]), int(metadata["num_frames"])
             names: list[str] = file.keys()
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            expected = {name: tuple(array.shape) for name, array in template.items()}
-            if shapes != expected:
-                raise CheckpointError(f"{path} must hold {expected}, got {shapes}.")
+            slices = {name: file.get_slice(name) for name in names}
+            # Asked for before they are read: NumPy has no name for some types of the format.
+            held = {name: (a.get_dtype(), tuple(a.get_shape())) for name, a in slices.items()}
+            expected = {name: ("F32", tuple(array.shape)) for name, array in template.items()}
+            if held != expected:
+                raise CheckpointError(f"{path} must hold {expected}, got {held}.")
             arrays = {name: _check(path, name, file.get_tensor(name)) for name in expected}
     except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
@@ -94,6 +96,6 @@ def _flatten(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _check(path: Path, name: str, array: np.ndarray) -> jax.Array:
-    if array.dtype != np.float32 or not np.isfinite(array).all():
-        raise CheckpointError(f"{path} must hold finite 32-bit floats, got others in {name}.")
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"{path} must hold finite numbers, got others in {name}.")
     return jax.numpy.asarray(array)

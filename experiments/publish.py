@@ -19,7 +19,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         output_dir = publish(arguments.run_dir, arguments.output_dir)
-    except (ValueError, FileNotFoundError, CheckpointError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     size = sum(path.stat().st_size for path in output_dir.iterdir())

@@ -1,6 +1,7 @@
 """Published agents: the file of parameters, `a3cjax.load`, the model card."""
 
 import json
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from a3cjax.training import train
 from a3cjax.types import ObservationStatistics, Snapshot
 from tests.documents import ROOT
 
+PUBLISH = ROOT / "experiments" / "publish.py"
 PARAMS = {"params": {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}}}
 STATISTICS = ObservationStatistics(jnp.full((4, 4), 0.5), jnp.asarray(2.0))
 SNAPSHOT = Snapshot(version=7, num_frames=400, params=PARAMS, statistics=STATISTICS)
@@ -78,8 +80,21 @@ def test_parameters_of_another_network_are_refused(tmp_path, params, statistics)
 def test_parameters_that_are_not_finite_are_refused(tmp_path, bad):
     statistics = STATISTICS._replace(scale=jnp.asarray(bad))
     write_parameters(tmp_path, SNAPSHOT._replace(statistics=statistics))
-    with pytest.raises(CheckpointError, match="finite 32-bit floats, got others in statistics"):
+    with pytest.raises(CheckpointError, match="finite numbers, got others in statistics"):
         read_parameters(tmp_path, PARAMS, STATISTICS)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("F64", 8)])
+def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
+    params = {"kernel": jnp.ones(4)}
+    path = write_parameters(tmp_path, Snapshot(1, 4, params))
+    old = path.read_bytes()
+    header = json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])
+    header["params/kernel"] |= {"dtype": dtype, "data_offsets": [0, 4 * size]}
+    new = json.dumps(header).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + bytes(4 * size))
+    with pytest.raises(CheckpointError, match=f"must hold .*F32.*, got .*{dtype}"):
+        read_parameters(tmp_path, params, None)
 
 
 def test_files_of_other_programs_are_refused(tmp_path):
@@ -196,6 +211,38 @@ def test_run_that_went_on_after_its_summary_is_not_published(finished, tmp_path)
             publish(finished.run_dir, tmp_path / "out")
     finally:
         path.write_text(before)
+
+
+def test_published_agent_is_replaced_with_its_picture(finished, published):
+    picture = finished.run_dir / "play.gif"
+    picture.write_bytes(b"GIF89a")
+    try:
+        publish(finished.run_dir, published)
+        assert "(play.gif)" in (published / "README.md").read_text()
+    finally:
+        picture.unlink()
+    publish(finished.run_dir, published)
+    assert not (published / "play.gif").exists()
+    assert "play.gif" not in (published / "README.md").read_text()
+
+
+def test_run_is_not_published_into_its_own_folder(finished, published):
+    for folder in (finished.run_dir, published):
+        before = sorted(folder.iterdir())
+        with pytest.raises(ConfigError, match="output_dir must be another folder than run_dir"):
+            publish(folder, folder / "." / ".." / folder.name)
+        assert sorted(folder.iterdir()) == before
+
+
+def test_folder_that_cannot_be_made_is_refused_in_one_line(finished, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    command = [str(PUBLISH), str(finished.run_dir), str(tmp_path / "file")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(str(PUBLISH), run_name="__main__")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "file" in line
 
 
 # What the repository ships, and what their final evaluations must at least come to.

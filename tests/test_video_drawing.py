@@ -83,6 +83,40 @@ def test_another_score_changes_only_where_the_score_stands():
     assert rows.max() < MARGIN + 110
 
 
+def test_large_numbers_and_long_words_stay_where_they_belong():
+    frames = [
+        make_screen(title=title, subtitle=f"{title} · " * 3).draw(
+            make_moment(score=number, value=value, num_steps=num_steps)
+        )
+        for title, number, value, num_steps in (
+            ("Pong", 0.0, 0.0, 1),
+            ("gymnasium-environment-v0", -1234567.0, -1e-5, 199_999),
+        )
+    ]
+    for frame in frames:
+        panel = frame[:, 160 * 2 + 2 * MARGIN :]
+        assert count(panel[:, PANEL_WIDTH:], style.BACKGROUND) == panel[:, PANEL_WIDTH:, 0].size
+        numbers = panel[MARGIN + 70 : MARGIN + 105]
+        for begin, end in ((0.322, 0.34), (0.622, 0.64)):
+            between = numbers[:, round(begin * PANEL_WIDTH) : int(end * PANEL_WIDTH)]
+            assert count(between, style.BACKGROUND) == between[..., 0].size
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [
+        EpsilonGreedy(np.linspace(-12345.0, 0.0, 18), np.float32(0.05)),
+        DiagonalGaussian(np.full(18, -123.45), np.full(18, 1e4)),
+    ],
+)
+def test_numbers_of_a_choice_are_written_beside_the_bars(policy):
+    image = draw_choice(policy, None, [f"action {i}" for i in range(18)], 368, 146)
+    number_width = 36 if isinstance(policy, EpsilonGreedy) else 76
+    end_of_bars = 368 // 2 - 12 - number_width
+    gap = np.asarray(image)[:, end_of_bars + 2 : end_of_bars + 6]
+    assert count(gap, style.CARD) == gap[..., 0].size
+
+
 def test_game_stands_at_the_left_enlarged_by_whole_pixels():
     picture = np.random.default_rng(0).integers(0, 255, (210, 160, 3), np.uint8)
     frame = make_screen().draw(make_moment(picture=picture))
@@ -296,7 +330,14 @@ def test_saliency_is_shown_on_what_the_network_reads():
 @pytest.mark.parametrize(
     ("number", "text"),
     [
-        *((-3.0, "−3"), (12345.0, "12,345"), (0.1234, "0.12"), (-12.34, "−12.3"), (0.0, "0")),
+        *(
+            (-3.0, "−3"),
+            (12345.0, "12,345"),
+            (0.1234, "0.12"),
+            (-0.0042, "−0.004"),
+            (-12.34, "−12.3"),
+            (0.0, "0"),
+        ),
         *((345.67, "346"), (2.5e7 + 0.5, "2.5e+07"), (1e-5, "1.0e−05"), (1e300, "1.0e+300")),
     ],
 )

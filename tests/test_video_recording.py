@@ -220,6 +220,22 @@ def test_observations_are_shown_where_rendering_fails(painter, tmp_path, monkeyp
     assert line.endswith("no display")
 
 
+def test_observations_are_shown_where_only_the_constructor_for_pictures_fails(
+    painter, tmp_path, monkeypatch, capsys
+):
+    def init(self, render_mode=None):
+        if render_mode is not None:
+            raise RuntimeError("no display")
+        self.render_mode = None
+
+    monkeypatch.setattr(Painter, "__init__", init)
+    result = record_video(*painter, tmp_path / "game", formats=["mp4"])
+    assert result.scores == [3.0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: gymnasium:Painter-v0 cannot be made with pictures: ")
+    assert "no display" in line
+
+
 @pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")  # Gymnasium's own check
 def test_pictures_of_another_kind_are_refused(painter, monkeypatch):
     monkeypatch.setattr(Painter, "picture", np.zeros((30, 40)))

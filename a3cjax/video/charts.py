@@ -67,7 +67,9 @@ class ValueChart:
         for level in {self._low, self._high}:
             y = float(place(np.array(level)))
             text = style.short_number(level)
-            style.write(image, (left - 6, y), text, style.MUTED, 11, anchor="rm")
+            style.write(
+                image, (left - 6, y), text, style.MUTED, 11, anchor="rm", max_width=left - 8
+            )
         return image
 
 
@@ -147,7 +149,9 @@ def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> 
         left = column * column_width + 12
         middle = 6 + (row + 0.5) * row_height
         colour = style.CHOSEN if is_chosen else style.TEXT
-        style.write(image, (left, middle), name, colour, letters, anchor="lm")
+        style.write(
+            image, (left, middle), name, colour, letters, anchor="lm", max_width=name_width - 4
+        )
         first, last = left + name_width, (column + 1) * column_width - 12 - number_width
         half = 0.32 * row_height
         draw.rectangle((first, middle - half, last, middle + half), style.RULE)
@@ -155,7 +159,8 @@ def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> 
         if end - first >= 1:
             fill = style.CHOSEN if is_chosen else style.ACCENT
             draw.rectangle((first, middle - half, end, middle + half), fill)
-        style.write(image, (last + number_width, middle), number, colour, letters, anchor="rm")
+        place = (last + number_width, middle)
+        style.write(image, place, number, colour, letters, anchor="rm", max_width=number_width - 6)
     return image
 
 
@@ -195,6 +200,10 @@ def _draw_gaussian(
         texts.append((left, last + number_width, middle, names[index], number))
     image = lines.drawn()
     for left, right, middle, name, number in texts:
-        style.write(image, (left, middle), name, style.TEXT, letters, anchor="lm")
-        style.write(image, (right, middle), number, style.TEXT, letters, anchor="rm")
+        for x, text, anchor, width in (
+            (left, name, "lm", name_width - 4),
+            (right, number, "rm", number_width - 6),
+        ):
+            place = (x, middle)
+            style.write(image, place, text, style.TEXT, letters, anchor=anchor, max_width=width)
     return image

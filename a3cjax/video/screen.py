@@ -15,8 +15,6 @@ from a3cjax.video.pictures import HEIGHT, Pictures
 MARGIN = 16
 PANEL_WIDTH = 368
 CHART_SECONDS = 20.0
-# Letters for which there is room; what is longer is cut, or written smaller.
-MAX_TITLE, MAX_SUBTITLE = 20, 58
 _CHART_HEIGHT = 112
 _CHOICE_HEIGHT = 146
 
@@ -59,30 +57,29 @@ class Screen:
     def _draw_panel(self, image: Image.Image, left: int, moment: Moment) -> None:
         labels = self._labels
         right = left + PANEL_WIDTH
-        title = labels.title
-        if len(title) > MAX_TITLE:
-            title = title[: MAX_TITLE - 1] + "…"
-        style.write(image, (left, MARGIN - 3), title, style.TEXT, 20, is_bold=True)
+        place, width = (left, MARGIN - 3), PANEL_WIDTH - 120  # of the games' number
+        style.write(image, place, labels.title, style.TEXT, 20, is_bold=True, max_width=width)
         if labels.num_games > 1:
             text = f"game {self._num_games} of {labels.num_games}"
             style.write(image, (right, MARGIN + 4), text, style.MUTED, 12, anchor="ra")
-        size = 11 if len(labels.subtitle) <= MAX_SUBTITLE else 9
-        style.write(image, (left, MARGIN + 26), labels.subtitle, style.MUTED, size)
+        place = (left, MARGIN + 26)
+        style.write(image, place, labels.subtitle, style.MUTED, 11, max_width=PANEL_WIDTH)
 
         value_name = "MAX Q" if isinstance(moment.policy, EpsilonGreedy) else "VALUE"
         seconds = int(moment.num_steps / self._steps_per_second)
         step = f"{moment.num_steps:,} · {seconds // 60}:{seconds % 60:02d}"
         top = MARGIN + 54
-        for share, name, text in (
-            (0.0, "SCORE", style.short_number(moment.score)),
-            (0.34, value_name, style.short_number(moment.value)),
-            (0.64, "STEP · TIME", step),
+        for begin, end, name, text, size in (
+            (0.0, 0.32, "SCORE", style.short_number(moment.score), 24),
+            (0.34, 0.62, value_name, style.short_number(moment.value), 24),
+            (0.64, 1.0, "STEP · TIME", step, 18),
         ):
-            x = left + share * PANEL_WIDTH
+            x, width = left + begin * PANEL_WIDTH, (end - begin) * PANEL_WIDTH
             style.write(image, (x, top), name, style.MUTED, 10)
-            size = 24 if share < 0.5 else 18
             place = (x, top + 42)
-            style.write(image, place, text, style.TEXT, size, is_bold=True, anchor="ls")
+            style.write(
+                image, place, text, style.TEXT, size, is_bold=True, anchor="ls", max_width=width
+            )
 
         top += 58
         is_q = isinstance(moment.policy, EpsilonGreedy)

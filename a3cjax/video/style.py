@@ -22,6 +22,7 @@ LOSS: Colour = (248, 81, 73)
 HEAT: Colour = (255, 70, 50)
 
 _LETTERS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+_LEAST_SIZE = 7  # of letters that can be read
 _SCALE = 2  # lines are drawn this many times as large, then made smaller: smooth edges
 
 
@@ -34,6 +35,7 @@ def write(
     *,
     is_bold: bool = False,
     anchor: str = "la",
+    max_width: float = math.inf,
 ) -> None:
     """Writes a line of text into an image.
 
@@ -45,8 +47,12 @@ def write(
       size: of the letters, in pixels.
       is_bold: for titles and what changes.
       anchor: Pillow's two letters: left, middle or right, and ascender, middle or baseline.
+      max_width: in pixels; where it is not enough, the letters are smaller.
     """
     mask, left, top = _letters(text, size, is_bold, anchor)
+    while mask.width > max_width and size > _LEAST_SIZE:
+        size -= 1
+        mask, left, top = _letters(text, size, is_bold, anchor)
     image.paste(colour, (round(place[0]) + left, round(place[1]) + top), mask)
 
 
@@ -82,8 +88,10 @@ def short_number(number: float) -> str:
         text = f"{number:.1e}"
     elif abs(number) >= 100:
         text = f"{number:,.0f}"
+    elif abs(number) >= 10:
+        text = f"{number:.1f}"
     else:
-        text = f"{number:.2f}" if abs(number) < 10 else f"{number:.1f}"
+        text = f"{number:.2f}" if abs(number) >= 0.1 else f"{number:.3f}"
     return text.replace("-", "−")
 
 
