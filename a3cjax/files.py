@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a file that is there either as it was before or complete, whatever happens."""
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("w", newline="") as file:
-        file.write(text)
+    with unfinished.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)

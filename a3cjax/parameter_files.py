@@ -13,6 +13,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from a3cjax.checkpoints import CheckpointError
+from a3cjax.files import replace_file
 from a3cjax.types import ObservationStatistics, Params, Snapshot
 
 PARAMETER_FILE = "params.safetensors"
@@ -36,7 +37,7 @@ def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
         "num_updates": str(snapshot.version),
     }
     path = folder / PARAMETER_FILE
-    path.write_bytes(safetensors.numpy.save(arrays, metadata))
+    replace_file(path, safetensors.numpy.save(arrays, metadata))
     return path
 
 

@@ -37,7 +37,7 @@ def main() -> None:
             sticky_actions=arguments.sticky_actions,
             folder=BEST if arguments.best else NEWEST,
         )
-    except (ValueError, FileNotFoundError, CheckpointError) as error:
+    except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     print_evaluation(evaluation)
@@ -57,7 +57,11 @@ def main() -> None:
         "sticky_actions": sticky,
     } | result
     path = arguments.run_dir / f"{name}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    try:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        print(f"error: the scores cannot be kept: {error}", file=sys.stderr)
+        sys.exit(1)
     print(f"written to {path}")
 
 

@@ -23,17 +23,21 @@ def main() -> None:
         "--saliency", action="store_true", help="colour what the value depends on most"
     )
     parser.add_argument("--max-seconds", type=positive_float, help="of play; default: full games")
+    parser.add_argument("--format", type=formats, help=f"default: {','.join(FORMATS)}")
     parser.add_argument(
-        "--format", type=formats, default=FORMATS, help=f"default: {','.join(FORMATS)}"
-    )
-    parser.add_argument(
-        "--output", type=Path, help="path without its end; default: <run folder>/game"
+        "--output",
+        type=Path,
+        help="a folder that is there, or a path with or without the end of its format; "
+        "default: <run folder>/game",
     )
     arguments = parser.parse_args()
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    stem = arguments.output or arguments.run_dir / "game"
-    if stem.suffix[1:] in FORMATS:
+    stem, formats_asked_for = arguments.output or arguments.run_dir, arguments.format
+    if stem.is_dir():
+        stem /= "game"
+    elif stem.suffix[1:] in FORMATS:
+        formats_asked_for = formats_asked_for or [stem.suffix[1:]]
         stem = stem.with_suffix("")
     try:
         recording = record_run(
@@ -41,7 +45,7 @@ def main() -> None:
             stem,
             folder=BEST if arguments.best else NEWEST,
             seed=arguments.seed,
-            formats=arguments.format,
+            formats=formats_asked_for or FORMATS,
             num_episodes=arguments.episodes,
             is_greedy=arguments.greedy,
             with_saliency=arguments.saliency,

@@ -360,6 +360,18 @@ def test_command_writes_elsewhere_for_another_seed(command, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("output", "names"),
+    [("there", ["there/game.gif", "there/game.mp4"]), ("there/x.gif", ["there/x.gif"])],
+)
+def test_output_may_be_a_folder_or_name_its_format(command, finished, tmp_path, output, names):
+    (tmp_path / "there").mkdir()
+    code, _, err = command(finished, "--max-seconds", 0.2, "--output", output)
+    assert (code, err) == (0, "")
+    found = [path for path in tmp_path.rglob("*") if path.suffix in {".gif", ".mp4"}]
+    assert sorted(str(path.relative_to(tmp_path)) for path in found) == names
+
+
+@pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["nothing"], "config.yaml, got nothing"),

@@ -140,7 +140,8 @@ def choose_colours(images: Sequence[Image.Image]) -> np.ndarray:
         for count, colour in image.getcolors(image.width * image.height) or ():
             counts[colour] += count
     frequent = np.array([colour for colour, _ in counts.most_common(128)])
-    shades = images[-1].quantize(64, method=Image.Quantize.FASTOCTREE).getpalette() or []
+    sample = Image.fromarray(np.concatenate([np.asarray(image)[::3, ::3] for image in images]))
+    shades = sample.quantize(64, method=Image.Quantize.FASTOCTREE).getpalette() or []
     levels = (0, 85, 170, 255)
     spread = np.stack(np.meshgrid(levels, levels, levels), axis=-1)
     colours = np.zeros((256, 3), np.uint8)
