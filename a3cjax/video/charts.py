@@ -204,6 +204,6 @@ def _draw_gaussian(
             (left, name, "lm", name_width - 4),
             (right, number, "rm", number_width - 6),
         ):
-            place = (x, middle)
-            style.write(image, place, text, style.TEXT, letters, anchor=anchor, max_width=width)
+            point = (x, middle)
+            style.write(image, point, text, style.TEXT, letters, anchor=anchor, max_width=width)
     return image
