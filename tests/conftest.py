@@ -6,6 +6,9 @@ import time
 import hypothesis
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from tests.fakes import compilation_cache_options
 
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -17,6 +20,20 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 def own_compilation_cache(tmp_path_factory):
     """Keeps compiled programs out of the user's folder, where `configure_jax` would put them."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+
+
+@pytest.fixture(scope="module")
+def compile_once(tmp_path_factory):
+    """The runs of a file share their compiled programs: a second instead of ten each."""
+    options = compilation_cache_options(tmp_path_factory)
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 # The same examples on every run, and no deadline: the first example of a test compiles.

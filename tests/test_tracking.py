@@ -14,9 +14,7 @@ import types
 from pathlib import Path
 from typing import ClassVar
 
-import jax
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from tensorboardX.proto.event_pb2 import Event
 
 from a3cjax import run, tracking, training
@@ -36,10 +34,12 @@ from a3cjax.tracking import (
 from a3cjax.training import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
 from a3cjax.vector_envs import VectorEnvironments
-from tests.fakes import compilation_cache_options, make_row
+from tests.fakes import make_row
 
 EPISODES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
 SETTINGS = {"env": "Pong", "seed": 3, "decay": None}
+pytestmark = pytest.mark.usefixtures("compile_once")
+
 CONFIG = Config(
     env="CartPole",
     total_frames=1500,
@@ -56,20 +56,6 @@ ENDLESS = CONFIG.replace(total_frames=10**9)
 def half(num_frames):
     """A learning rate that tells its frames."""
     return 0.5 * num_frames
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The runs of this file share their compiled programs."""
-    options = compilation_cache_options(tmp_path_factory)
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(autouse=True)

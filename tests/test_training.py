@@ -13,7 +13,6 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from a3cjax import checkpoints, run
 from a3cjax.builders import build_checkpoint_template
@@ -26,7 +25,8 @@ from a3cjax.run_folder import make_run_dir, write_config
 from a3cjax.supervisor import StallError, Supervisor
 from a3cjax.training import train
 from a3cjax.vector_envs import Episode, VectorEnvironments
-from tests.fakes import compilation_cache_options
+
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 CONFIG = Config(
     env="CartPole",
@@ -41,20 +41,6 @@ CONFIG = Config(
 )
 ENDLESS = CONFIG.replace(total_frames=10**9, eval_episodes=0)
 WARMUP_FRAMES, FRAMES_PER_UPDATE = 16 * 4, 10 * 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def compile_once(tmp_path_factory):
-    """The runs of this file share their compiled programs: a second instead of ten each."""
-    options = compilation_cache_options(tmp_path_factory)
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module")
