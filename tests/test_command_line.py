@@ -270,6 +270,7 @@ def test_wrong_sweeps_are_refused_before_anything_starts(command, tmp_path, argu
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
     home = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": matplotlib.get_configdir()}
     arguments = (*SMALL, "env=CartPole", "total_frames=100", "eval_episodes=0")

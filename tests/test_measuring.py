@@ -65,6 +65,7 @@ def test_training_measures_the_cores_number_of_actors_by_default():
     training.close()
 
 
+@pytest.mark.slow
 def test_doctor_names_the_settings_to_use(monkeypatch, capsys):
     arguments = ["doctor.py", "--env", "CartPole", "--seconds", "0.3"]
     monkeypatch.setattr(sys, "argv", arguments)
