@@ -182,7 +182,7 @@ class Pace:
     """
 
     def __init__(self, share: float, stop_event: threading.Event):
-        """`share` is that of the time to work in, above 0 and at most 1."""
+        """`share` of the time is for work, above 0 and at most 1."""
         self._rest_per_second = 1 / share - 1
         self._stop_event = stop_event
         self._resumed = time.monotonic()

@@ -9,7 +9,15 @@ import pytest
 from a3cjax import evaluation
 from a3cjax.agents import Agent
 from a3cjax.config import Config, ConfigError
-from a3cjax.evaluation import Evaluation, Pace, evaluate, evaluate_agent, evaluate_run, load_agent
+from a3cjax.evaluation import (
+    Evaluation,
+    Evaluator,
+    Pace,
+    evaluate,
+    evaluate_agent,
+    evaluate_run,
+    load_agent,
+)
 from a3cjax.types import ObservationStatistics, Snapshot
 from a3cjax.vector_envs import Episode
 from tests.fakes import FakeEnvironments
@@ -235,6 +243,26 @@ def test_process_that_was_put_aside_rests_no_longer_than_others(monkeypatch):
     start = time.monotonic()
     assert not pace()
     assert time.monotonic() - start < 10
+
+
+def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch):
+    monkeypatch.setattr(evaluation, "available_cores", lambda: 2)
+    stop_event, seconds = threading.Event(), []
+
+    class Store:
+        def read(self):
+            return None, SNAPSHOT
+
+    def evaluate(snapshot, should_stop):
+        assert snapshot.num_frames == SNAPSHOT.num_frames
+        time.sleep(0.02)
+        start = time.monotonic()
+        assert not should_stop()
+        seconds.append(time.monotonic() - start)
+        stop_event.set()
+
+    Evaluator(evaluate, Store(), num_frames=0, period_frames=1).run(stop_event)
+    assert seconds[0] > 0.2  # of two cores' time 4 % are 8 % of one's: 0.02 of 0.25 seconds
 
 
 def test_a_stop_ends_the_rest():

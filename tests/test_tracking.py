@@ -36,10 +36,10 @@ from a3cjax.types import ActorCriticMetrics, QMetrics
 from a3cjax.vector_envs import VectorEnvironments
 from tests.fakes import make_row
 
-EPISODES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
-SETTINGS = {"env": "Pong", "seed": 3, "decay": None}
 pytestmark = pytest.mark.usefixtures("compile_once")
 
+EPISODES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
+SETTINGS = {"env": "Pong", "seed": 3, "decay": None}
 CONFIG = Config(
     env="CartPole",
     total_frames=1500,

@@ -17,7 +17,7 @@ def human_normalized(score: float, random: float, human: float) -> float:
 
     The absolute value matters where random play beats the human, as in Video Pinball from
     human starts: more must remain better. With it, and not without, the scores of the A3C
-    paper's table S3 have the medians of its table 1: 68.2, 116.6 and 112.6 %.
+    paper's table S3 have, to 0.1, the medians of its table 1: 68.2, 116.6 and 112.6 %.
 
     Args:
       score: raw score of a game.
