@@ -23,7 +23,7 @@ from a3cjax.returns import (
 )
 
 if TYPE_CHECKING:
-    from a3cjax.pretrained import StrPath, TrainedAgent
+    from a3cjax.runs.loading import StrPath, TrainedAgent
 
 __all__ = [
     "Categorical",
@@ -46,6 +46,6 @@ def load(run_dir: "StrPath", *, best: bool = False) -> "TrainedAgent":
 
     See `a3cjax.pretrained.load` for arguments and errors, `TrainedAgent` for what it can do.
     """
-    from a3cjax.pretrained import load
+    from a3cjax.runs.loading import load
 
     return load(run_dir, best=best)

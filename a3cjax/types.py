@@ -141,3 +141,6 @@ class ActorCriticMetrics(NamedTuple):
     policy_loss: jax.Array
     value_loss: jax.Array
     entropy: jax.Array
+
+
+Device = Any  # jax.Device, which type checkers take for a variable

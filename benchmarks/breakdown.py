@@ -18,22 +18,18 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from results_table import Results
 
-from a3cjax.builders import (
-    build_agent,
-    build_batches,
-    build_optimizer,
-    build_store,
-)
-from a3cjax.config import Config
+from a3cjax.actors.trajectories import stack
+from a3cjax.actors.warmup import warm_up
+from a3cjax.config.builders import build_agent, build_optimizer
+from a3cjax.config.resolution import resolve
+from a3cjax.config.settings import Config
 from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
 from a3cjax.exploration import evaluation_exploration
-from a3cjax.measuring import Emulator
-from a3cjax.resolution import resolve
-from a3cjax.training import configure_jax
-from a3cjax.trajectories import stack
+from a3cjax.system.compilation import configure_jax
+from a3cjax.training.assembly import build_batches, build_store
+from a3cjax.training.measuring import Emulator
 from a3cjax.types import Constants
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
-from a3cjax.warmup import warm_up
 
 RESULTS = Path(__file__).parent / "results" / "breakdown.csv"
 # What a step of training is made of. "environment step" is the emulator and the blocks.

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 from results_table import Results
 
-from a3cjax import provenance
-from a3cjax.config import Config
-from a3cjax.measuring import Training
+from a3cjax.config.settings import Config
+from a3cjax.system import machine
+from a3cjax.training.measuring import Training
 
 FOLDER = Path(__file__).parent / "peers"
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
@@ -125,7 +125,7 @@ def main() -> None:
             pythons[name] = prepare(name, PEERS[name])
         except PeerError as error:
             reasons[name] = str(error)
-    num_actors = provenance.available_cores()
+    num_actors = machine.available_cores()
     config = Config(num_actors=num_actors, network="atari_ff", warmup_steps=64)
     num_envs = num_actors * config.envs_per_actor
     ours: list[float] = []

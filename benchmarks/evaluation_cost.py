@@ -15,9 +15,10 @@ from pathlib import Path
 
 from results_table import Results
 
-from a3cjax import evaluation, run
-from a3cjax.config import Config
-from a3cjax.training import train
+from a3cjax.config.settings import Config
+from a3cjax.runs import evaluation
+from a3cjax.training import learning as run
+from a3cjax.training.run import train
 
 RESULTS = Path(__file__).parent / "results" / "evaluation_cost.csv"
 # Until the programs are compiled and the first evaluation has begun.

@@ -9,7 +9,7 @@ from pathlib import Path
 import rich.console
 import rich.table
 
-from a3cjax import provenance
+from a3cjax.system import machine, provenance
 
 
 class Results:
@@ -20,7 +20,7 @@ class Results:
         self._rows: list[dict[str, object]] = []
         self._origin = {
             "commit": provenance.describe_commit(),
-            **provenance.describe_machine(),
+            **machine.describe_machine(),
             "versions": json.dumps(provenance.describe_versions()),
         }
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from results_table import Results
 
-from a3cjax import provenance
-from a3cjax.config import Config
-from a3cjax.measuring import Training
-from a3cjax.placement import Place
+from a3cjax.actors.placement import Place
+from a3cjax.config.settings import Config
+from a3cjax.system import machine
+from a3cjax.training.measuring import Training
 
 RESULTS = Path(__file__).parent / "results" / "scaling.csv"
 
@@ -27,7 +27,7 @@ def main() -> None:
 
     config = Config(
         env=arguments.game,
-        num_actors=provenance.available_cores(),
+        num_actors=machine.available_cores(),
         network="atari_ff",
         warmup_steps=64,
     )
@@ -44,7 +44,7 @@ def main() -> None:
         num_actors=16, envs_per_actor=1, unroll_length=5
     )
     places = dict.fromkeys(variants, Place(None))
-    if cores := provenance.cores_of_thread():
+    if cores := machine.cores_of_thread():
         variants["1 actor, 1 core"] = config.replace(num_actors=1)
         places["1 actor, 1 core"] = Place(None, frozenset({min(cores)}))
     runs: dict[str, Training] = {}

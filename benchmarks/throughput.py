@@ -10,8 +10,8 @@ from pathlib import Path
 
 from results_table import Results
 
-from a3cjax.config import Config
-from a3cjax.measuring import Emulator, Training
+from a3cjax.config.settings import Config
+from a3cjax.training.measuring import Emulator, Training
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 

@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from a3cjax.config import ConfigError, load_config
-from a3cjax.plotting import read_columns, read_table
+from a3cjax.config.settings import load_config
+from a3cjax.errors import ConfigError
+from a3cjax.runs.tables import read_columns, read_table
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published" / "paper_methods.csv"
 COLORS = {

@@ -12,8 +12,8 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from a3cjax.config import load_config
-from a3cjax.plotting import read_columns
+from a3cjax.config.settings import load_config
+from a3cjax.runs.tables import read_columns
 
 PUBLISHED = Path(__file__).parent.parent / "results" / "published" / "curves.csv"
 

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.actor_learner import UpdateReport
-from a3cjax.metrics import MetricsWindow
-from a3cjax.parameters import Receipt
+from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.envs.base import EnvironmentSpec, Episode
+from a3cjax.logs.metrics import MetricsWindow
+from a3cjax.parameters.store import Receipt
 from a3cjax.types import Snapshot, TimeStep
 from a3cjax.updates import GradientMetrics
-from a3cjax.vector_envs import EnvironmentSpec, Episode
 
 DISCOUNT = 0.9
 

@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from a3cjax.agents import ALGORITHMS
-from a3cjax.config import Config
-from tests.commands import WrongCommandError, check_command, check_text_settings
+from a3cjax.config.settings import Config
+from tests.documented_commands import WrongCommandError, check_command, check_text_settings
 from tests.documents import (
     ROOT,
     Block,

@@ -12,6 +12,8 @@ PACKAGE = ROOT / "a3cjax"
 # Each part of the pure layer and what it may import; `agents` stands for all its files.
 ARROWS = {
     "types": set(),
+    "errors": set(),
+    "exploration": {"types"},
     "returns": {"types"},
     "distributions": {"types"},
     "losses": {"types", "distributions"},
@@ -22,6 +24,7 @@ ARROWS = {
     "updates": {"types", "agents", "optimizers"},
 }
 ABOVE_THE_HOST_BORDER = {"__init__", *ARROWS}
+MOST_FILES = 12  # that lie directly in the package: what it is about, at a glance
 # Frameworks of environments, settings and files, which the pure layer knows nothing of.
 HOST_PACKAGES = {
     *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "orbax", "tensorboardX", "rich"),
@@ -29,13 +32,12 @@ HOST_PACKAGES = {
     *("jinja2", "markupsafe", "PIL", "wandb", "mlflow"),
 }
 # The config is taken apart here; everything else receives plain arguments.
-READERS_OF_CONFIG = {
-    *("training", "run", "builders", "defaults", "evaluation", "run_folder"),
-    *("measuring", "doctor", "pretrained", "model_cards", "resolution", "video"),
-}
+READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands"}
+# Folders that make up the program; `agents` is mathematics.
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 ALL_FILES = FILES + sorted((ROOT / "experiments").rglob("*.py"))
+FOLDERS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
 
 
 def part_of(path):
@@ -81,12 +83,18 @@ def test_every_part_of_the_pure_layer_is_there():
     assert {part_of(path) for path in FILES} >= ABOVE_THE_HOST_BORDER
 
 
+def test_what_lies_directly_in_the_package_is_the_mathematics():
+    directly = {path.stem for path in PACKAGE.glob("*.py")}
+    assert directly == (ABOVE_THE_HOST_BORDER - {"agents"}) | {"__main__"}
+    assert len(directly) <= MOST_FILES
+
+
 @pytest.mark.parametrize("path", pure_files(), ids=relative_name)
 def test_pure_layer_imports_along_the_arrows_only(path):
     part = part_of(path)
-    # `a3cjax.load` imports `pretrained` when it is called; test_public_api.py shows that
+    # `a3cjax.load` imports `runs.loading` when it is called; test_public_api.py shows that
     # importing the package does not.
-    exports = {"distributions", "losses", "returns", "pretrained"}
+    exports = {"distributions", "losses", "returns", "runs"}
     allowed = exports if part == "__init__" else ARROWS[part]
     assert set(parts_imported_by(path)) - {part} <= allowed
 
@@ -96,17 +104,41 @@ def test_pure_layer_imports_nothing_of_the_host(path):
     assert not packages_imported_by(path) & HOST_PACKAGES
 
 
+@pytest.mark.parametrize("path", pure_files(), ids=relative_name)
+def test_files_of_the_mathematics_import_no_folder_but_agents(path):
+    if part_of(path) != "__init__":
+        assert not set(parts_imported_by(path)) & (FOLDERS - {"agents"})
+
+
 def test_no_part_imports_itself_by_a_detour():
     graph = {}
     for path in FILES:
         part = part_of(path)
         graph.setdefault(part, set()).update(set(parts_imported_by(path)) - {part})
+    # The package hands on what its files define; that is no detour.
+    graph.pop("__init__")
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_envs_is_the_only_importer_of_envpool():
+def test_no_file_imports_itself_by_a_detour():
+    modules = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES}
+    graph = {}
+    for module, path in modules.items():
+        imported = {
+            f"{m}.{name}" if f"{m}.{name}" in modules else m for m, name in imports_of(path)
+        }
+        graph[module] = (imported & modules.keys()) - {module}
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+def test_shared_parameters_know_nothing_of_those_who_use_them():
+    for path in (PACKAGE / "parameters").glob("*.py"):
+        assert not set(parts_imported_by(path)) & {"actors", "config", "runs"}, path
+
+
+def test_envpool_has_one_importer():
     importers = [relative_name(p) for p in ALL_FILES if "envpool" in packages_imported_by(p)]
-    assert importers == ["a3cjax/envs.py"]
+    assert importers == ["a3cjax/envs/making.py"]
 
 
 def test_optional_extras_are_imported_when_asked_for():
@@ -122,16 +154,12 @@ def test_optional_extras_are_imported_when_asked_for():
 def test_config_is_seen_by_the_program_only(path):
     if part_of(path) in READERS_OF_CONFIG:
         return
-    from_config = {name for module, name in imports_of(path) if module == "a3cjax.config"}
-    # These report a wrong name of an environment, or of a run, as what it is to the user.
-    is_reporter = part_of(path) in ("envs", "sweeps")
-    assert from_config <= ({"ConfigError"} if is_reporter else set())
-    assert ("a3cjax", "config") not in set(imports_of(path))
+    assert "config" not in set(parts_imported_by(path))
 
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)
-def test_package_does_not_import_hydra_or_the_experiments(path):
-    assert not packages_imported_by(path) & {"hydra", "experiments", "tests", "benchmarks"}
+def test_package_does_not_import_the_experiments(path):
+    assert not packages_imported_by(path) & {"experiments", "tests", "benchmarks"}
 
 
 @pytest.mark.parametrize("path", pure_files(), ids=relative_name)

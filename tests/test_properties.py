@@ -15,23 +15,24 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from a3cjax.config import (
+from a3cjax.config.settings import (
     AUTO,
     FIXED_BY_A_DETERMINISTIC_RUN,
     FIXED_BY_A_RUN,
     MAX_FRAMES,
     Config,
-    ConfigError,
     check_override,
     load_config,
     make_config,
     resume_config,
 )
+from a3cjax.errors import ConfigError
 from a3cjax.networks import NETWORK_NAMES
 from a3cjax.optimizers import OPTIMIZER_NAMES, make_optimizer
-from a3cjax.parameters import Receipt, SharedParameters
-from a3cjax.run_folder import write_config
-from a3cjax.turns import take_turns
+from a3cjax.parameters.shared import SharedParameters
+from a3cjax.parameters.store import Receipt
+from a3cjax.parameters.turns import take_turns
+from a3cjax.runs.folder import write_config
 from a3cjax.types import LearnerState
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import run_in_threads

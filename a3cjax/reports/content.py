@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from a3cjax.provenance import PACKAGES as OWN_PACKAGES
 from a3cjax.reports import tables
 from a3cjax.reports.aggregates import (
     Aggregate,
@@ -20,6 +19,7 @@ from a3cjax.reports.groups import Group, differing_settings, group_runs
 from a3cjax.reports.published import PEERS, has_curves
 from a3cjax.reports.runs import TIME_PARTS, Run
 from a3cjax.reports.tables import Table, make_table, text_cell
+from a3cjax.system.provenance import PACKAGES as OWN_PACKAGES
 
 SCORE_KINDS = {"evaluation": "final evaluation", "training": "last training games"}
 PACKAGES = ("python", *OWN_PACKAGES)

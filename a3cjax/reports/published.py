@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from a3cjax.plotting import read_table
 from a3cjax.reports.scores import human_normalized
+from a3cjax.runs.tables import read_table
 
 SCORES = Path(__file__).parent / "data" / "atari_scores.csv"
 # Curves lie in the checkout only: an installed package does without them.

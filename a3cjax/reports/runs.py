@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from a3cjax.plotting import read_table
+from a3cjax.runs.tables import read_table
 
 Column = npt.NDArray[np.float64]
 

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from a3cjax.files import replace_file
 from a3cjax.reports.content import Content, make_content
 from a3cjax.reports.markdown import render_markdown
 from a3cjax.reports.overview import write_overview
 from a3cjax.reports.page import render_page
 from a3cjax.reports.runs import TIME_PARTS, read_runs
+from a3cjax.system.files import replace_file
 
 
 def write_report(

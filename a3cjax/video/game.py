@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from a3cjax.agents import Agent
-from a3cjax.evaluation import MAX_EPISODE_STEPS
+from a3cjax.envs.base import Environments
 from a3cjax.exploration import evaluation_exploration
+from a3cjax.runs.evaluation import MAX_EPISODE_STEPS
 from a3cjax.types import Array, Constants, CoreState, Params, Snapshot, TimeStep
-from a3cjax.vector_envs import Environments
 
 
 class Moment(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from a3cjax.convolutions import blocks_to_frames
-from a3cjax.vector_envs import EnvironmentSpec
+from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.video import style
 from a3cjax.video.game import Moment
 

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import jax
 
 from a3cjax.agents import Agent
-from a3cjax.builders import build_evaluation_environments, make_keys
-from a3cjax.config import Config, load_config
-from a3cjax.evaluation import NEWEST, load_agent
+from a3cjax.config.builders import build_evaluation_environments, make_keys
+from a3cjax.config.settings import Config, load_config
+from a3cjax.envs.base import Environments
+from a3cjax.runs.folder import NEWEST
+from a3cjax.runs.loading import load_agent
 from a3cjax.types import Snapshot
-from a3cjax.vector_envs import Environments
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFile
 from a3cjax.video.game import Moment, make_decide, play

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from a3cjax.distributions import EpsilonGreedy
-from a3cjax.vector_envs import EnvironmentSpec
+from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.video import style
 from a3cjax.video.charts import ValueChart, choice_title, draw_choice
 from a3cjax.video.game import Moment

@@ -13,10 +13,13 @@ import numpy as np
 from arguments import make_parser
 from flax import linen as nn
 
-from a3cjax import builders, networks, provenance, spaces
-from a3cjax.config import Config
-from a3cjax.measuring import Training
-from a3cjax.placement import Place
+from a3cjax import networks
+from a3cjax.actors.placement import Place
+from a3cjax.config import builders
+from a3cjax.config.settings import Config
+from a3cjax.envs import spaces
+from a3cjax.system import machine
+from a3cjax.training.measuring import Training
 
 
 class PlainTorso(nn.Module):
@@ -44,7 +47,7 @@ def share_default_device(num_actors: int) -> list[Place]:
 
 def main() -> None:
     arguments = make_parser(__doc__).parse_args()
-    num_actors = provenance.available_cores()
+    num_actors = machine.available_cores()
     networks._TORSOS["atari"] = (PlainTorso, 256)
     spaces.frames_to_blocks = frames_to_nhwc
     builders.place_actors = share_default_device

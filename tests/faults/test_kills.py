@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from a3cjax.checkpoints import DIGESTS, Checkpointer, Progress
-from a3cjax.config import load_config
+from a3cjax.config.settings import load_config
+from a3cjax.runs.checkpoints import DIGESTS, Checkpointer, Progress
 from tests.fakes import compilation_cache_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -52,7 +52,7 @@ class Program:
         """Starts it; what it prints goes through `cat`, which no limit of its own binds."""
         path = self.folder / f"output-{len(self._processes)}.txt"
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "experiments" / "run.py"), *arguments],
+            [sys.executable, "-m", "a3cjax", "train", *arguments],
             cwd=self.folder,
             env=self._environment,
             stdout=subprocess.PIPE,

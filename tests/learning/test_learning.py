@@ -3,9 +3,9 @@
 import pytest
 
 from a3cjax.agents import ALGORITHMS
-from a3cjax.config import Config
-from a3cjax.evaluation import evaluate_run
-from a3cjax.training import train
+from a3cjax.config.settings import Config
+from a3cjax.runs.loading import evaluate_run
+from a3cjax.training.run import train
 from tests.learning import memory
 
 QUIET = {"checkpoint_period_frames": 10_000_000, "warmup_steps": 8, "video": False}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from a3cjax.config import Config
-from a3cjax.training import train
+from a3cjax.config.settings import Config
+from a3cjax.training.run import train
 
 
 @pytest.mark.slow

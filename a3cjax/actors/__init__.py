@@ -1,0 +1,1 @@
+"""Actor-learners: their loop, where they run, and who watches over them."""

@@ -1,0 +1,142 @@
+"""Threads that are watched: one failure stops all, and none vanishes."""
+
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+
+
+class StallError(RuntimeError):
+    """A thread that has not come any further for too long."""
+
+
+class _Watch:
+    """A thread, what it has come to, and when it last came any further."""
+
+    def __init__(self, thread: threading.Thread, progress: Callable[[], int] | None):
+        self.thread = thread
+        self._progress = progress
+        self._last, self._since = -1, time.monotonic()
+
+    def idle_seconds(self) -> float:
+        """Seconds without progress, as far as anybody looked; 0 where none is told."""
+        now = time.monotonic()
+        progress = self._progress() if self._progress is not None else None
+        if progress is None or progress != self._last:
+            self._last, self._since = progress, now
+        return now - self._since
+
+
+class Supervisor:
+    """Runs one function a thread until all return, one raises, or a stop is asked for."""
+
+    def __init__(self, stop_event: threading.Event):
+        self.stop_event = stop_event
+        self.failures: list[BaseException] = []
+        self._workers: list[_Watch] = []
+        self._helpers: list[_Watch] = []
+
+    def start(
+        self,
+        targets: Sequence[Callable[[threading.Event], None]],
+        name: str,
+        progresses: Sequence[Callable[[], int] | None] = (),
+    ) -> None:
+        """Starts threads `<name>-0`, `<name>-1`, …; each target is called with the stop event.
+
+        Each of `progresses` tells a number that changes as long as its thread works.
+        """
+        for index, target in enumerate(targets):
+            progress = progresses[index] if progresses else None
+            self._workers.append(self._start(target, f"{name}-{index}", progress))
+
+    def start_helper(self, target: Callable[[threading.Event], None], name: str) -> None:
+        """Starts a thread that goes on until it is asked to stop: it keeps no run alive."""
+        self._helpers.append(self._start(target, name, None))
+
+    def _start(self, target, name: str, progress: Callable[[], int] | None) -> _Watch:
+        # Daemons: a thread stuck in foreign code must not keep the program alive.
+        thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
+        thread.start()
+        return _Watch(thread, progress)
+
+    def _run(self, target: Callable[[threading.Event], None]) -> None:
+        try:
+            target(self.stop_event)
+        except BaseException as failure:
+            failure.add_note(f"in thread {threading.current_thread().name}")
+            self.add_failure(failure)
+
+    def add_failure(self, failure: BaseException) -> None:
+        """Notes a failure, wherever it happened, and asks all threads to stop."""
+        self.failures.append(failure)
+        self.stop_event.set()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether anything failed."""
+        return bool(self.failures)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any worker still works and nothing asked it to stop."""
+        return not self.stop_event.is_set() and any(w.thread.is_alive() for w in self._workers)
+
+    @property
+    def has_stuck_threads(self) -> bool:
+        """Whether any thread is still there, after `join`."""
+        return any(watch.thread.is_alive() for watch in self._workers + self._helpers)
+
+    def check_progress(self, stall_seconds: float) -> None:
+        """Raises if a worker has not come any further for this long.
+
+        Raises:
+          StallError: names the threads and shows where they are.
+        """
+        stalled = [
+            watch.thread
+            for watch in self._workers
+            if watch.thread.is_alive() and watch.idle_seconds() > stall_seconds
+        ]
+        if stalled:
+            names = ", ".join(thread.name for thread in stalled)
+            stacks = "".join(
+                f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled
+            )
+            raise StallError(f"no progress for {stall_seconds:g} s: {names}\n{stacks}")
+
+    def join(self, seconds: float) -> None:
+        """Waits for all threads together at most this long; a stuck one counts as a failure."""
+        deadline = time.monotonic() + seconds
+        threads = [watch.thread for watch in self._workers + self._helpers]
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        stuck = [thread.name for thread in threads if thread.is_alive()]
+        if stuck:
+            self.add_failure(RuntimeError(f"still running after {seconds} s: {stuck}"))
+
+    def raise_failures(self) -> None:
+        """Raises what failed: a single failure as it is, several as a group.
+
+        What is not an Exception comes wrapped in a RuntimeError: a SystemExit of foreign
+        code must not end the program as if nothing had happened.
+        """
+        failures = [_as_exception(failure) for failure in self.failures]
+        if len(failures) == 1:
+            raise failures[0]
+        if failures:
+            raise ExceptionGroup("several parts of the run failed", failures)
+
+
+def _describe_stack(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "".join(traceback.format_stack(frame)) if frame is not None else "  (ended)\n"
+
+
+def _as_exception(failure: BaseException) -> Exception:
+    if isinstance(failure, Exception):
+        return failure
+    wrapped = RuntimeError(f"a thread ended by {failure!r}")
+    wrapped.__cause__ = failure
+    return wrapped

@@ -1,0 +1,155 @@
+"""Random play before learning: decorrelates the environments and shows what they look like."""
+
+import functools
+import math
+import threading
+from collections.abc import Callable, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.envs.base import Environments
+from a3cjax.types import ObservationStatistics, TimeStep
+
+POLL_SECONDS = 0.01
+# After one has failed, stalls or a stop is asked for, a batch may finish its step.
+JOIN_SECONDS = 3.0
+
+
+class ObservationMoments:
+    """Sums from which the mean image and the scale of what remains are computed."""
+
+    def __init__(self, shape: tuple[int, ...]):
+        self._count = 0
+        self._sum = np.zeros(shape)
+        self._sum_of_squares = np.zeros(shape)
+
+    def add(self, observations: np.ndarray) -> None:
+        """Takes in a batch `[B, ...]`."""
+        values = observations.astype(np.float32)
+        self._count += len(values)
+        self._sum += values.sum(axis=0, dtype=np.float64)
+        self._sum_of_squares += np.square(values).sum(axis=0, dtype=np.float64)
+
+    def merge(self, other: "ObservationMoments") -> None:
+        """Takes in what another one saw."""
+        self._count += other._count
+        self._sum += other._sum
+        self._sum_of_squares += other._sum_of_squares
+
+    def statistics(self) -> ObservationStatistics:
+        """The per-pixel mean and the root of the mean variance around it.
+
+        One scale for all pixels: rarely changing pixels are not blown up. Nothing is
+        divided by less than a thousandth of the largest mean.
+        """
+        count = max(self._count, 1)  # 0 if the run was stopped before its first step
+        mean = self._sum / count
+        variance = np.maximum(self._sum_of_squares / count - np.square(mean), 0.0)
+        least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
+        scale = max(float(np.sqrt(variance.mean())), least)
+        return ObservationStatistics(
+            jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
+        )
+
+
+def play_randomly(
+    environments: Environments,
+    num_steps: int,
+    generator: np.random.Generator,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> tuple[TimeStep, ObservationMoments, int]:
+    """Plays `num_steps` uniformly random steps in every environment.
+
+    Each game is restarted once, at a step of its own: learning then begins with games at
+    all stages, not with a batch of games that go on in step.
+
+    Args:
+      environments: B of them; reset here.
+      num_steps: in each of them.
+      generator: of actions and restarts.
+      should_stop: asked at every step; True ends the play.
+
+    Returns:
+      The timestep at which the environments stand, the moments of what was seen, and the
+      number of steps in all environments together, automatic resets not counted.
+    """
+    moments = ObservationMoments(environments.spec.observation_shape)
+    num_envs = environments.num_envs
+    restarts = generator.integers(num_steps, size=num_envs) if num_steps else np.zeros(0)
+    timestep, num_taken = environments.reset(), 0
+    for step in range(num_steps):
+        if should_stop():
+            break
+        environments.restart(np.flatnonzero(restarts == step))
+        timestep = environments.step(environments.sample_actions(generator))
+        moments.add(np.asarray(timestep.observation))
+        num_taken += int(np.count_nonzero(~timestep.is_first))
+    environments.pop_episodes()
+    return timestep, moments, num_taken
+
+
+def warm_up(
+    batches: Sequence[Environments],
+    num_steps: int,
+    seed: int,
+    *,
+    gather: bool,
+    should_stop: Callable[[], bool] = lambda: False,
+    supervisor: Supervisor | None = None,
+    stall_seconds: float = math.inf,
+) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
+    """Warms up every actor's environments, all batches at the same time.
+
+    Args:
+      batches: the environments of each actor.
+      num_steps: in every environment.
+      seed: of the run.
+      gather: whether statistics are wanted.
+      should_stop: asked at every step; True ends the play.
+      supervisor: runs the threads; None for one of its own.
+      stall_seconds: after which a batch that does not come any further is given up.
+
+    Returns:
+      Each batch's timestep, the statistics over all batches (None unless `gather`), and
+      the number of steps in all environments together.
+
+    Raises:
+      StallError: names the thread and shows where it is.
+      Exception: what an environment raised; the other batches stop, too.
+    """
+    supervisor = supervisor or Supervisor(threading.Event())
+    num_looks = [0] * len(batches)  # one a step: shows that a batch comes any further
+    results: dict[int, tuple[TimeStep, ObservationMoments, int]] = {}
+
+    def play(index: int, stop_event: threading.Event) -> None:
+        def is_stopped() -> bool:
+            num_looks[index] += 1
+            return stop_event.is_set() or should_stop()
+
+        generator = np.random.default_rng([seed, index])
+        results[index] = play_randomly(batches[index], num_steps, generator, is_stopped)
+
+    supervisor.start(
+        [functools.partial(play, index) for index in range(len(batches))],
+        "warm-up",
+        [functools.partial(num_looks.__getitem__, index) for index in range(len(batches))],
+    )
+    try:
+        while supervisor.is_running and not should_stop():
+            supervisor.check_progress(stall_seconds)
+            supervisor.stop_event.wait(POLL_SECONDS)
+    except StallError as stall:
+        supervisor.add_failure(stall)
+    supervisor.join(JOIN_SECONDS)
+    supervisor.raise_failures()
+    in_order = [results[index] for index in range(len(batches))]
+    timesteps = [timestep for timestep, _, _ in in_order]
+    num_taken = sum(num_taken for _, _, num_taken in in_order)
+    if not gather:
+        return timesteps, None, num_taken
+    total = ObservationMoments(batches[0].spec.observation_shape)
+    for _, moments, _ in in_order:
+        total.merge(moments)
+    return timesteps, total.statistics(), num_taken

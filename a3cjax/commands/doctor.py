@@ -1,0 +1,98 @@
+"""`a3cjax doctor`: how fast this machine trains, what limits it, which settings suit it.
+
+Takes a minute or two, compilation included. Nothing else should run meanwhile.
+"""
+
+import argparse
+from collections.abc import Iterator, Mapping
+
+import rich.console
+import rich.table
+
+from a3cjax.config.settings import Config
+from a3cjax.system import machine
+from a3cjax.training.measuring import Emulator, Training
+
+WORTH_A_CHANGE = 1.1  # less than this is noise
+PARTS = {
+    "env": "the emulator",
+    "act": "choosing actions",
+    "learn": "computing gradients",
+    "push": "updating the parameters",
+}
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        prog="a3cjax doctor", description="Measures how fast this machine trains."
+    )
+    parser.add_argument("--env", default="Pong", help="any envpool id")
+    parser.add_argument("--network", default="auto")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    arguments = parser.parse_args()
+    console = rich.console.Console(highlight=False)
+    processor, cores = machine.describe_machine()["processor"], machine.available_cores()
+    console.print(f"{processor}, {cores} cores")
+
+    config = Config(env=arguments.env, network=arguments.network, warmup_steps=16)
+    emulator_rates = {}
+    for num_actors in sorted({1, cores}):
+        emulator = Emulator(arguments.env, num_actors, config.envs_per_actor)
+        emulator_rates[num_actors] = emulator.steps_per_second(arguments.seconds)
+        emulator.close()
+
+    table = rich.table.Table(title=f"{arguments.env}, agent steps a second")
+    for name in ("actors × environments", "emulator", "training", "ratio", *PARTS, "lock"):
+        table.add_column(name, justify="right")
+    results: dict[tuple[int, int], dict[str, float]] = {}
+    usual = config.envs_per_actor
+    candidates = [(1, usual), (cores, usual), (cores, 2 * usual), (cores + 1, usual)]
+    for num_actors, num_envs in dict.fromkeys(candidates):
+        training = Training(config.replace(num_actors=num_actors, envs_per_actor=num_envs))
+        result = training.run(arguments.seconds)
+        training.close()
+        results[num_actors, num_envs] = result
+        emulator_rate = emulator_rates[min(num_actors, cores)]
+        table.add_row(
+            f"{num_actors} × {num_envs}",
+            f"{emulator_rate:,.0f}",
+            f"{result['steps_per_second']:,.0f}",
+            f"{result['steps_per_second'] / emulator_rate:.2f}",
+            *(f"{result[part]:.0%}" for part in PARTS),
+            f"{result['wait'] + result['hold']:.1%}",
+        )
+    console.print(table)
+
+    for line in advise(results, cores, usual):
+        console.print(line)
+
+
+def advise(
+    results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, usual: int
+) -> Iterator[str]:
+    """Says what the figures mean.
+
+    Args:
+      results: of `Training.run`, for each pair of actors and environments of one actor.
+      cores: of this machine, the default number of actors.
+      usual: the default number of environments of one actor.
+    """
+    default = results[cores, usual]
+    largest = max(PARTS, key=lambda part: default[part])
+    yield f"Most of an actor's time goes to {PARTS[largest]} ({default[largest]:.0%})."
+    if cores > 1:
+        growth = default["steps_per_second"] / results[1, usual]["steps_per_second"]
+        yield f"{cores} actors train {growth:.2f} times as fast as one."
+    (num_actors, num_envs), best = max(
+        results.items(), key=lambda item: item[1]["steps_per_second"]
+    )
+    gain = best["steps_per_second"] / default["steps_per_second"]
+    if gain > WORTH_A_CHANGE:
+        yield (
+            f"Fastest: num_actors={num_actors} envs_per_actor={num_envs}, {gain:.2f} times the "
+            "default. More actors mean staler updates, more environments fewer of them: compare "
+            "scores, too."
+        )
+    else:
+        yield f"The default, num_actors={cores} envs_per_actor={usual}, suits this machine."

@@ -1,0 +1,126 @@
+"""From a configuration to the parts of a run: environments, agent, optimizer, templates."""
+
+import dataclasses
+import inspect
+from typing import NamedTuple
+
+import chex
+import jax
+import numpy as np
+import optax
+
+from a3cjax.agents import ALGORITHMS, Agent
+from a3cjax.config.settings import EPISODE, Config
+from a3cjax.envs.base import Environments, EnvironmentSpec
+from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
+from a3cjax.networks import Network, make_network
+from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.system.machine import available_cores
+from a3cjax.types import LearnerState, Params
+
+# The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
+ATARI_MAX_ABS_REWARD = 1.0
+
+
+def build_evaluation_environments(
+    config: Config,
+    num_envs: int,
+    *,
+    sticky_actions: float | None = None,
+    renders: bool = False,
+) -> Environments:
+    """`num_envs` environments that play whole games, with seeds that training never uses.
+
+    `sticky_actions` is the probability of a repeated action, None for the protocol's;
+    `renders`: they are to have pictures, where they can.
+
+    Raises:
+      ConfigError: if there is no such environment, or its spaces are of another kind.
+    """
+    return make_environments(
+        config.env,
+        num_envs=num_envs,
+        seed=config.seed * SEEDS_PER_RUN + EVALUATION_SEED_OFFSET,
+        discount=config.discount,
+        protocol=config.protocol,
+        is_evaluation=True,
+        sticky_actions=sticky_actions,
+        num_threads=available_cores(),
+        renders=renders,
+    )
+
+
+def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
+    """The configured algorithm around the configured network."""
+    make = ALGORITHMS[config.algorithm].make
+    offered = {
+        **dataclasses.asdict(config),
+        "max_abs_reward": ATARI_MAX_ABS_REWARD if spec.is_atari else None,
+        "bootstraps": config.unroll_length != EPISODE,
+    }
+    parameters = inspect.signature(make).parameters.values()
+    wanted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in offered]
+    return make(build_network(config, spec), **{name: offered[name] for name in wanted})
+
+
+def build_network(config: Config, spec: EnvironmentSpec) -> Network:
+    """The configured network with the heads that the algorithm needs."""
+    head = ALGORITHMS[config.algorithm].head
+    return make_network(
+        config.network,
+        spec.num_actions,
+        "gaussian_actor_critic" if spec.is_continuous else head,
+        per_dimension_variance=config.per_dimension_variance,
+    )
+
+
+class RunKeys(NamedTuple):
+    """The root keys of a run's random streams; actor k folds its index into `actors`."""
+
+    init: chex.PRNGKey
+    actors: chex.PRNGKey
+    evaluation: chex.PRNGKey
+
+
+def make_keys(seed: int) -> RunKeys:
+    """The keys that a run with this seed uses, never two alike."""
+    return RunKeys(*jax.random.split(jax.random.key(seed), len(RunKeys._fields)))
+
+
+def init_params(agent: Agent, spec: EnvironmentSpec, key: chex.PRNGKey) -> Params:
+    """Initial parameters for observations of this environment."""
+    observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
+    return jax.jit(agent.init)(key, observations)
+
+
+def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:
+    """What learning starts from: parameters, optimizer state, and targets if there are any."""
+    params = init_params(agent, spec, make_keys(config.seed).init)
+    opt_state = build_optimizer(config).init(params)
+    if not config.shared_statistics:
+        assert config.num_actors is not None
+        opt_state = (opt_state,) * config.num_actors
+    has_target_params = ALGORITHMS[config.algorithm].has_target_params
+    return LearnerState(params, opt_state, params if has_target_params else None)
+
+
+def build_schedule(config: Config) -> optax.Schedule:
+    """The learning rate by number of frames, annealed over this run's if so configured."""
+    learning_rate = config.learning_rate
+    assert learning_rate is not None
+    if not config.anneal_learning_rate:
+        return lambda _: learning_rate
+    return linear_annealing(learning_rate, config.total_frames)
+
+
+def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
+    """The configured optimizer."""
+    assert not isinstance(config.max_grad_norm, str)
+    return make_optimizer(
+        config.optimizer,
+        schedule=build_schedule(config),
+        decay=config.decay,
+        epsilon=config.epsilon,
+        momentum=config.momentum,
+        max_grad_norm=config.max_grad_norm,
+    )

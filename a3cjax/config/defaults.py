@@ -1,0 +1,79 @@
+"""The settings that depend on the environment and on each other, where they are left open."""
+
+from typing import Any
+
+from a3cjax.config.settings import AUTO, Config
+from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.networks import TABULAR
+from a3cjax.optimizers import fill_constants
+
+# Steps of random play in each environment; our choice.
+WARMUP_STEPS = 512
+# ε is final after this many emulator frames (Mnih et al. 2016, section 5.1), but a budget of a
+# few million is not to be spent on random actions alone; the fifth is our choice.
+EXPLORATION_FRAMES = 4_000_000
+
+LEFT_OPEN: dict[str, Any] = {
+    "optimizer": AUTO,
+    "unroll_length": AUTO,
+    "max_grad_norm": AUTO,
+    "learning_rate": None,
+    "entropy_cost": None,
+    "centre_observations": None,
+    "warmup_steps": None,
+    "exploration_frames": None,
+    "log_period_frames": None,
+    "network": AUTO,
+}
+# What is found best on a few cores: docs/decisions.md.
+LAPTOP: dict[str, Any] = {
+    "optimizer": "adam",
+    "unroll_length": 40,
+    "max_grad_norm": 40.0,
+    "learning_rate": 1e-3,
+    "entropy_cost": 0.01,
+    "centre_observations": True,
+}
+CONTINUOUS = LAPTOP | {"entropy_cost": 1e-4}  # Mnih et al. 2016, section 9
+# A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
+# form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
+TABLE = LAPTOP | {
+    "optimizer": "sgd",
+    "unroll_length": 1,
+    "max_grad_norm": None,
+    "learning_rate": 0.5,
+    "momentum": 0.0,
+    "centre_observations": False,
+}
+
+
+def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
+    """Replaces None and `auto` by what they come to for this environment.
+
+    Args:
+      config: settings, `num_actors` among them.
+      spec: of the training environments.
+
+    Returns:
+      A config in which only what means something as None is None.
+    """
+    assert config.num_actors is not None
+    num_envs = config.num_actors * config.envs_per_actor
+    defaults = CONTINUOUS if spec.is_continuous else LAPTOP
+    if config.network == TABULAR:
+        defaults = TABLE
+    # As a fixed number, the share of random play would grow with the number of cores, up to
+    # all of a small budget.
+    tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
+    fifth = config.total_frames // 5
+    defaults = defaults | {
+        "network": "atari_ff" if spec.is_image else "mlp_ff",
+        "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
+        "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
+        "log_period_frames": max(1, config.total_frames // 200),
+    }
+    open_ = [name for name, value in LEFT_OPEN.items() if getattr(config, name) == value]
+    filled = config.replace(**{name: defaults[name] for name in open_})
+    momentum = defaults.get("momentum") if config.momentum is None else config.momentum
+    constants = fill_constants(filled.optimizer, config.decay, config.epsilon, momentum)
+    return filled.replace(**constants._asdict())

@@ -1,0 +1,86 @@
+"""What a batch of environments is to an actor-learner, and what it tells of itself."""
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from a3cjax.types import TimeStep
+
+
+class Episode(NamedTuple):
+    """A finished game: where in the batch, the sum of its raw rewards, its agent steps."""
+
+    environment_index: int
+    episode_return: float
+    episode_length: int
+
+
+class EnvironmentSpec(NamedTuple):
+    """What an agent must know of an environment to be built.
+
+    `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
+    are so few that each has a number, shown as a one-hot vector.
+    """
+
+    observation_shape: tuple[int, ...]
+    observation_dtype: np.dtype
+    num_actions: int
+    frames_per_step: int
+    is_image: bool
+    is_atari: bool
+    is_continuous: bool = False
+    is_one_hot: bool = False
+
+
+class Environments(Protocol):
+    """A batch of environments as an actor-learner drives it."""
+
+    num_envs: int
+    spec: EnvironmentSpec
+    render_fps: float | None
+
+    def reset(self) -> TimeStep:
+        """Starts every environment anew: `is_first` everywhere, rewards 0."""
+        ...
+
+    def restart(self, indices: np.ndarray) -> None:
+        """Starts the environments of these int indices anew; their next step goes on from there."""
+        ...
+
+    def step(self, actions: np.ndarray) -> TimeStep:
+        """Takes int `[B]` actions, or float `[B, D]`, which are clipped to their bounds.
+
+        Raises:
+          AnswerError: if an environment returns something else than finite numbers in the
+            shape that it announced.
+          Exception: whatever an environment raises.
+        """
+        ...
+
+    def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
+        """A uniformly random action for each environment: int32 `[B]` or float32 `[B, D]`."""
+        ...
+
+    def pop_episodes(self) -> list[Episode]:
+        """The games finished since the last call."""
+        ...
+
+    def get_state(self) -> Any | None:
+        """Where all environments stand, in plain values for JSON; None if they cannot tell."""
+        ...
+
+    def set_state(self, state: Any) -> None:
+        """Goes on from what `get_state` returned, in this process or another."""
+        ...
+
+    def render(self) -> np.ndarray | None:
+        """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot.
+
+        Raises:
+          Exception: whatever an environment raises that promised pictures.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees the environments."""
+        ...

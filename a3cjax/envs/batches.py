@@ -1,0 +1,188 @@
+"""Batches of environments as TimeSteps: what a batch must do, and Gymnasium's vector interface.
+
+The traps of automatic resets, life losses and time limits end in this file; past it
+there are only `discount` and `is_first`.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from a3cjax.envs.base import EnvironmentSpec, Episode
+from a3cjax.envs.spaces import AnswerError as AnswerError
+from a3cjax.envs.spaces import ObservationLayout, check_numbers, clip_actions, sample_actions
+from a3cjax.types import TimeStep
+
+
+class VectorEnvironments:
+    """A batch behind Gymnasium's vector interface, envpool's or Gymnasium's own.
+
+    Both reset automatically one step late: the step that ends an episode returns its
+    true last observation; the next one ignores the action and returns the first
+    observation of the new episode. That next one is what `is_first` marks.
+
+    What environments return is checked before it can reach the parameters, and what they
+    raise is passed on with a note; both name `env` and the call.
+    """
+
+    def __init__(
+        self, env: str, envs: Any, *, discount: float, frames_per_step: int, is_atari: bool
+    ):
+        self._env = env
+        self._envs = envs
+        self._discount = discount
+        self._layout = ObservationLayout(envs.single_observation_space)
+        self._action_space = envs.single_action_space
+        self._was_done: np.ndarray = np.zeros(0, bool)
+        self._returns: np.ndarray = np.zeros(0)
+        self._lengths: np.ndarray = np.zeros(0, int)
+        self._episodes: list[Episode] = []
+        timestep = self.reset()
+        self.num_envs = len(timestep.is_first)
+        is_continuous = isinstance(self._action_space, gymnasium.spaces.Box)
+        self.spec = EnvironmentSpec(
+            observation_shape=timestep.observation.shape[1:],
+            observation_dtype=timestep.observation.dtype,
+            num_actions=self._action_space.shape[0] if is_continuous else int(self._action_space.n),
+            frames_per_step=frames_per_step,
+            is_image=timestep.observation.dtype == np.uint8 and timestep.observation.ndim == 4,
+            is_atari=is_atari,
+            is_continuous=is_continuous,
+            is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
+        )
+        # Steps a second at which people are to see it, where the environment tells.
+        self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")
+
+    def reset(self) -> TimeStep:
+        """Starts every environment anew; running games are dropped."""
+        with noting(self._env, "reset()"):
+            observations, _ = self._envs.reset()
+        num_envs = self._layout.num_envs(observations)
+        self._layout.check(observations, num_envs, f"reset() of {self._env}")
+        self._was_done = np.zeros(num_envs, bool)
+        self._returns = np.zeros(num_envs)
+        self._lengths = np.zeros(num_envs, int)
+        return TimeStep(
+            observation=self._layout.convert(observations),
+            reward=np.zeros(num_envs, np.float32),
+            discount=np.full(num_envs, self._discount, np.float32),
+            is_first=np.ones(num_envs, bool),
+        )
+
+    def restart(self, indices: np.ndarray) -> None:
+        """Starts some environments anew and drops their games; the next step goes on from there."""
+        if len(indices) == 0:
+            return
+        mask = np.zeros(self.num_envs, bool)
+        mask[indices] = True
+        with noting(self._env, "reset()"):
+            self._envs.reset(options={"reset_mask": mask})
+        self._was_done[indices] = False
+        self._returns[indices] = 0
+        self._lengths[indices] = 0
+
+    def step(self, actions: np.ndarray) -> TimeStep:
+        """Takes int `[B]` or float `[B, D]` actions; ignores them where an episode just ended."""
+        actions = clip_actions(self._action_space, actions)
+        with noting(self._env, "step()"):
+            observations, rewards, terminated, truncated, info = self._envs.step(actions)
+        self._layout.check(observations, self.num_envs, f"step() of {self._env}")
+        check_numbers("rewards", rewards, (self.num_envs,), f"step() of {self._env}")
+        is_first = self._was_done
+        terminated = terminated & ~is_first
+        truncated = truncated & ~is_first
+        self._was_done = terminated | truncated
+
+        self._returns += np.where(is_first, 0.0, rewards)
+        self._lengths += ~is_first
+        # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
+        is_over = info["terminated"].astype(bool) if self._counts_lives(info) else terminated
+        for i in np.flatnonzero((is_over | truncated) & ~is_first):
+            self._episodes.append(Episode(int(i), float(self._returns[i]), int(self._lengths[i])))
+            self._returns[i] = self._lengths[i] = 0
+
+        return TimeStep(
+            observation=self._layout.convert(observations),
+            reward=rewards.astype(np.float32),
+            discount=np.where(terminated, 0.0, self._discount).astype(np.float32),
+            is_first=is_first,
+        )
+
+    def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
+        """A uniformly random action for each environment: int32 `[B]` or float32 `[B, D]`."""
+        return sample_actions(self._action_space, self.num_envs, generator)
+
+    def pop_episodes(self) -> list[Episode]:
+        """The games finished since the last call: raw rewards, closed at the real game over."""
+        episodes, self._episodes = self._episodes, []
+        return episodes
+
+    def get_state(self) -> Any | None:
+        """Where all stand, if each is Gymnasium's and has `get_state` and `set_state` itself."""
+        envs = getattr(self._envs, "envs", ())
+        if not envs or not all(hasattr(env.unwrapped, "get_state") for env in envs):
+            return None
+        with noting(self._env, "get_state()"):
+            states = [env.unwrapped.get_state() for env in envs]
+        return {
+            "states": states,
+            "elapsed_steps": [[limit._elapsed_steps for limit in _time_limits(e)] for e in envs],
+            "was_done": self._was_done.tolist(),
+            "returns": self._returns.tolist(),
+            "lengths": self._lengths.tolist(),
+        }
+
+    def set_state(self, state: Any) -> None:
+        """Goes on from what `get_state` returned, in this process or another."""
+        for env, own, elapsed_steps in zip(
+            self._envs.envs, state["states"], state["elapsed_steps"], strict=True
+        ):
+            with noting(self._env, "set_state()"):
+                env.unwrapped.set_state(own)
+            for limit, num_steps in zip(_time_limits(env), elapsed_steps, strict=True):
+                limit._elapsed_steps = num_steps
+        self._was_done = np.array(state["was_done"], bool)
+        self._returns = np.array(state["returns"], float)
+        self._lengths = np.array(state["lengths"], int)
+        self._envs._autoreset_envs = self._was_done.copy()
+
+    def render(self) -> np.ndarray | None:
+        """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
+        if getattr(self._envs, "render_mode", None) != "rgb_array":
+            return None
+        with noting(self._env, "render()"):
+            picture = np.asarray(self._envs.render()[0])
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            rule = "pictures must be uint8 of shape (height, width, 3)"
+            got = f"{picture.dtype} of shape {picture.shape}"
+            raise AnswerError(f"{rule}, got {got} in render() of {self._env}.")
+        return picture
+
+    def close(self) -> None:
+        """Frees the environments."""
+        with noting(self._env, "close()"):
+            self._envs.close()
+
+    @staticmethod
+    def _counts_lives(info: dict[str, Any]) -> bool:
+        return "lives" in info and "terminated" in info
+
+
+def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
+    while isinstance(env, gymnasium.Wrapper):
+        if isinstance(env, gymnasium.wrappers.TimeLimit):
+            yield env
+        env = env.env
+
+
+@contextlib.contextmanager
+def noting(env: str, call: str) -> Iterator[None]:
+    """Adds to what is raised inside which environment raised it, and in which call."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"in {call} of {env}")
+        raise

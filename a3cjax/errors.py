@@ -1,0 +1,13 @@
+"""What users are told: the errors whose message is one line for them."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message is one line for the user."""
+
+    def __init__(self, message: str):
+        # It may quote a value or a name of several lines.
+        super().__init__(" ".join(message.split()))
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be written or read; the message is one line for the user."""

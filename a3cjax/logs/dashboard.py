@@ -1,0 +1,323 @@
+"""What a terminal shows of a run: lines of text that fit any window, in any alphabet."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from rich.text import Text
+
+from a3cjax.logs.metrics import PARTS, ActorRow, EpisodeRow
+
+# Of the algorithms' own metrics, in the order in which they are shown.
+LEARNING_METRICS = ("policy_loss", "value_loss", "entropy", "q_value", "epsilon", "grad_norm")
+STALL_SECONDS = 10.0
+"""An actor-learner without an update for this long is marked; ordinary ones take a second."""
+MAX_CURVE_ROWS = 6
+MIN_CURVE_ROWS = 3
+PART_STYLES = ("green", "cyan", "yellow", "magenta")
+LABEL_WIDTH = 9  # of the highest and the lowest value beside the curve
+
+
+class Glyphs(NamedTuple):
+    """What to draw with: `levels` of a cell from empty to full, a letter or block for each part."""
+
+    levels: str
+    full: str
+    rest: str
+    parts: str
+
+
+BLOCKS = Glyphs(" ▁▂▃▄▅▆▇█", "█", "░", "████")
+COLOURLESS_BLOCKS = BLOCKS._replace(parts="ealp")  # the first letters of env, act, learn, push
+ASCII = Glyphs(" .:#", "#", ".", "ealp")
+
+
+class Curve:
+    """Means of a quantity over a run, in a bounded number of intervals of frames."""
+
+    def __init__(self, max_size: int = 512):
+        self._max_size = max_size
+        self._span = 1
+        self._sums: list[float] = [0.0]
+        self._counts: list[float] = [0.0]
+
+    def add(self, num_frames: int, value: float) -> None:
+        """Takes in a value; intervals become twice as long when they would be too many."""
+        while num_frames // self._span >= self._max_size:
+            self._span *= 2
+            for series in (self._sums, self._counts):
+                series.append(0.0)  # the last of an odd number goes with nothing
+                series[:] = [a + b for a, b in zip(series[::2], series[1::2], strict=False)]
+        index = num_frames // self._span
+        missing = index + 1 - len(self._sums)
+        self._sums += [0.0] * missing
+        self._counts += [0.0] * missing
+        self._sums[index] += value
+        self._counts[index] += 1
+
+    def columns(self, size: int) -> list[float]:
+        """The mean in each of `size` equal parts of the run so far.
+
+        Where nothing was added, it is the one before; NaN before the first.
+        """
+        columns, last, length = [], math.nan, len(self._sums)
+        for column in range(size):
+            begin = column * length // size
+            end = max(begin + 1, (column + 1) * length // size)
+            count = sum(self._counts[begin:end])
+            last = sum(self._sums[begin:end]) / count if count else last
+            columns.append(last)
+        return columns
+
+
+class Dashboard:
+    """Remembers what rows do not hold, the returns over the run, and lays out everything."""
+
+    def __init__(self, title: str, total_frames: int, num_actors: int):
+        self._title = title
+        self._total_frames = total_frames
+        self._num_actors = num_actors
+        self._curve = Curve()
+        self._last = self._highest = math.nan
+
+    def add_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Takes in finished games."""
+        for episode in episodes:
+            value = float(episode.episode_return)
+            self._curve.add(episode.num_frames, value)
+            self._highest = value if math.isnan(self._highest) else max(self._highest, value)
+            self._last = value
+
+    def lines(
+        self,
+        row: Mapping[str, float],
+        actors: Sequence[ActorRow],
+        *,
+        width: int,
+        height: int,
+        glyphs: Glyphs,
+    ) -> list[Text]:
+        """At most `height` lines of at most `width` cells; what matters less is left out first."""
+        head = [Text(self._title, style="bold"), self._progress(row, width, glyphs)]
+        head += flow(self._speed_fields(row), width)
+        learning = flow(_learning_fields(row), width)
+        if not actors:
+            learning = [Text("compiling, until the first update", style="dim")]
+        room = height - len(head) - len(learning) - 1  # for the actors and the curve's rows
+        curve_rows = min(MAX_CURVE_ROWS, max(MIN_CURVE_ROWS, room - 1 - self._num_actors))
+        curve_rows = max(0, min(curve_rows, room - 2))  # a line of actors goes before the curve
+        actor_lines = self._actor_lines(actors, room - curve_rows, width, glyphs)
+        curve = draw_curve(self._curve.columns(max(1, width - LABEL_WIDTH)), curve_rows, glyphs)
+        parts = [head, [self._return_line(row), *curve], learning, actor_lines]
+        spare = height - sum(map(len, parts))
+        lines = []
+        for index, part in enumerate(parts):
+            if 0 < index <= spare and part:
+                lines.append(Text())
+            lines += part
+        for line in lines:
+            line.truncate(width, overflow="crop" if glyphs is ASCII else "ellipsis")
+        return lines[: max(0, height)]
+
+    def _progress(self, row: Mapping[str, float], width: int, glyphs: Glyphs) -> Text:
+        fraction = min(1.0, row["num_frames"] / self._total_frames)
+        numbers = f" {fraction:4.0%}  {row['num_frames']:,.0f} / {self._total_frames:,} frames"
+        size = max(0, width - len(numbers))
+        full = math.floor(fraction * size)
+        line = Text(glyphs.full * full, style="green")
+        line.append(glyphs.rest * (size - full), style="dim")
+        return line.append(numbers)
+
+    def _speed_fields(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
+        return [
+            ("frames/s", f"{row['frames_per_second']:,.0f}"),
+            ("elapsed", format_seconds(row["wall_seconds"])),
+            ("left", format_seconds(seconds_left(row, self._total_frames))),
+            ("updates", f"{row['num_updates']:,.0f}"),
+            ("episodes", f"{row['num_episodes']:,.0f}"),
+        ]
+
+    def _return_line(self, row: Mapping[str, float]) -> Text:
+        if math.isnan(row["episode_return_mean"]):
+            return Text("no episode is finished yet", style="dim")
+        line = Text("return ", style="dim")
+        line.append(f"{row['episode_return_mean']:.2f}", style="bold")
+        line.append(" (last 100 episodes)", style="dim")
+        if not math.isnan(self._last):
+            line.append(f"   last {self._last:.4g}   highest {self._highest:.4g}")
+        return line
+
+    def _actor_lines(
+        self, actors: Sequence[ActorRow], room: int, width: int, glyphs: Glyphs
+    ) -> list[Text]:
+        """A header and a line for each actor-learner: all by index, or the slowest and the rest."""
+        reported = {actor.actor: actor for actor in actors}
+        rows = [reported.get(index, _silent_actor(index)) for index in range(self._num_actors)]
+        rest: list[ActorRow] = []
+        if room < 2:
+            return []
+        if len(rows) > room - 1:
+            rows.sort(key=lambda actor: (-_stalled_seconds(actor), actor.steps_per_second))
+            rows, rest = rows[: room - 2], rows[room - 2 :]
+        layout = _Layout(width)
+        lines = [layout.header(), *(layout.line(actor, glyphs) for actor in rows)]
+        if rest:
+            speeds = [actor.steps_per_second for actor in rest]
+            mean = sum(speeds) / len(speeds)
+            text = f"{len(rest)} {'more' if rows else 'actors'}: {mean:,.0f} steps/s in the mean, "
+            text += f"{min(speeds):,.0f} to {max(speeds):,.0f}"
+            if num_stalled := sum(_stalled_seconds(actor) > 0 for actor in rest):
+                text += f", {num_stalled} stalled"
+            lines.append(Text(text, style="dim"))
+        return lines
+
+
+class _Layout:
+    """The columns of the actors' table: in narrow windows they stand closer."""
+
+    def __init__(self, width: int):
+        self._gap = "  " if width >= 72 else " "
+        # actor, steps/s, the bar, lock, stale, return, idle
+        self._bar_width = max(4, width - 35 - 6 * len(self._gap))
+
+    def _join(self, left: Sequence[str], bar: Text, right: Sequence[str]) -> Text:
+        widths = (5, 7), (5, 5, 8, 5)
+        cells = [
+            [text.rjust(size) for text, size in zip(texts, sizes, strict=True)]
+            for texts, sizes in zip((left, right), widths, strict=True)
+        ]
+        bar.truncate(self._bar_width, overflow="crop")
+        bar.pad_right(self._bar_width - len(bar))
+        gap = Text(self._gap)
+        return gap.join([*map(Text, cells[0]), bar, *map(Text, cells[1])])
+
+    def header(self) -> Text:
+        legend = Text(" ").join(
+            Text(part, style=style) for part, style in zip(PARTS, PART_STYLES, strict=True)
+        )
+        line = self._join(("actor", "steps/s"), legend, ("lock", "stale", "return", "idle"))
+        line.stylize("bold")
+        return line
+
+    def line(self, actor: ActorRow, glyphs: Glyphs) -> Text:
+        stalled = _stalled_seconds(actor) > 0
+        line = self._join(
+            (str(actor.actor), f"{actor.steps_per_second:,.0f}"),
+            draw_parts(actor.time_fractions, self._bar_width, glyphs),
+            (
+                _shown(actor.lock_wait_fraction, ".1%"),
+                _shown(actor.staleness_mean, ".1f"),
+                _shown(actor.episode_return_mean, ".2f", ".3g"),
+                ("!" if stalled else "") + _short_seconds(actor.idle_seconds),
+            ),
+        )
+        if stalled:
+            line.stylize("bold red")
+        return line
+
+
+def draw_parts(fractions: Sequence[float], width: int, glyphs: Glyphs) -> Text:
+    """A bar of `width` cells shared by the parts; empty where they are unknown."""
+    line, begin, total = Text(), 0, 0.0
+    if any(math.isnan(fraction) for fraction in fractions):
+        return line
+    for fraction, glyph, style in zip(fractions, glyphs.parts, PART_STYLES, strict=True):
+        total += fraction
+        end = round(total * width)
+        line.append(glyph * (end - begin), style=style)
+        begin = end
+    return line
+
+
+def draw_curve(values: Sequence[float], num_rows: int, glyphs: Glyphs) -> list[Text]:
+    """Columns as high as their values, from the lowest (still visible) to the highest.
+
+    The two stand at the left, in `LABEL_WIDTH` cells; NaN is an empty column.
+    """
+    known = [value for value in values if math.isfinite(value)]
+    if not known or num_rows < 1:
+        return []
+    low, high = min(known), max(known)
+    steps = len(glyphs.levels) - 1
+    heights = [
+        1 + round((value - low) / (high - low or 1.0) * (num_rows * steps - 1))
+        if math.isfinite(value)
+        else 0
+        for value in values
+    ]
+    ends = {0: low, num_rows - 1: high}
+    lines = []
+    for row in reversed(range(num_rows)):
+        label = _shown(ends[row], ".2f", ".3g") if row in ends else ""
+        cells = (glyphs.levels[min(steps, max(0, size - row * steps))] for size in heights)
+        lines.append(Text(f"{label:>{LABEL_WIDTH - 1}} ", style="dim"))
+        lines[-1].append("".join(cells), style="cyan")
+    return lines
+
+
+def flow(fields: Sequence[tuple[str, str]], width: int) -> list[Text]:
+    """Names and values one after the other, broken into lines between them."""
+    lines: list[Text] = []
+    for name, value in fields:
+        field = Text.assemble((f"{name} ", "dim"), value)
+        if lines and len(lines[-1]) + 3 + len(field) <= width:
+            lines[-1].append("   ").append_text(field)
+        else:
+            lines.append(field)
+    return lines
+
+
+def _learning_fields(row: Mapping[str, float]) -> list[tuple[str, str]]:
+    fields = [
+        (name.replace("_", " "), f"{row[name]:.4g}") for name in LEARNING_METRICS if name in row
+    ]
+    fields += [
+        ("staleness", f"{_shown(row['staleness_mean'], '.2f')} (max {row['staleness_max']:.0f})"),
+        ("lock wait", _shown(row["lock_wait_fraction"], ".1%")),
+    ]
+    if row["num_refused_updates"]:
+        fields.append(("refused updates", f"{row['num_refused_updates']:.0f}"))
+    return fields
+
+
+def _silent_actor(index: int) -> ActorRow:
+    """One that has reported nothing yet."""
+    unknown = math.nan
+    return ActorRow(index, 0.0, (unknown,) * len(PARTS), unknown, unknown, unknown, unknown)
+
+
+def _stalled_seconds(actor: ActorRow) -> float:
+    """Seconds without an update if they are too many, otherwise 0."""
+    return actor.idle_seconds if actor.idle_seconds >= STALL_SECONDS else 0.0
+
+
+def _shown(value: float, form: str, long_form: str = "") -> str:
+    """A number, in the second form if it is too long in the first; a dash for NaN."""
+    if math.isnan(value):
+        return "-"
+    text = format(value, form)
+    return format(value, long_form) if long_form and len(text) > 8 else text
+
+
+def _short_seconds(seconds: float) -> str:
+    """At most four characters; none below a second, where all is as it should be."""
+    if math.isnan(seconds):
+        return "-"
+    if seconds < 1:
+        return ""
+    return f"{seconds:.0f}s" if seconds < 999.5 else f"{min(seconds / 60, 999):.0f}m"
+
+
+def seconds_left(row: Mapping[str, float], total_frames: int) -> float:
+    """Seconds until the budget is used up at the present rate; NaN where there is none."""
+    rate = row["frames_per_second"]
+    return max(0.0, total_frames - row["num_frames"]) / rate if rate > 0 else math.nan
+
+
+def format_seconds(seconds: float) -> str:
+    """Seconds as `1:02:03`, or `?` for NaN."""
+    if math.isnan(seconds):
+        return "?"
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

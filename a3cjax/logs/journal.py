@@ -1,0 +1,195 @@
+"""The log of a run: takes the actors' reports in and writes rows when they are due."""
+
+import queue
+import time
+from collections.abc import Sequence
+
+from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.logs.loggers import Logger
+from a3cjax.logs.metrics import EpisodeRow, MetricsWindow
+from a3cjax.logs.terminal import TerminalLogger
+
+SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
+
+
+class BadUpdatesError(FloatingPointError):
+    """Too many gradients in a row were not finite; `report` is the last one's."""
+
+    def __init__(self, report: UpdateReport, count: int):
+        metrics = {**report.metrics.parts._asdict(), "grad_norm": report.metrics.grad_norm}
+        numbers = ", ".join(f"{name} {float(value):g}" for name, value in metrics.items())
+        super().__init__(
+            f"{count} updates in a row were refused, because loss, gradient or new parameters "
+            f"were NaN or infinite; the last is of actor {report.actor_index} after "
+            f"{report.run_frames} frames: {numbers}."
+        )
+        self.report = report
+
+
+class Journal:
+    """Files get a row every `period_frames`; the terminal one by the clock.
+
+    Updates are taken in by their version, whatever the order in which actors report them:
+    what the files say up to a number of frames is what the parameters of that number were
+    learned from. Used by the main thread alone; `reports.put` is what the actors call.
+    """
+
+    def __init__(
+        self,
+        loggers: Sequence[Logger],
+        terminal: TerminalLogger,
+        *,
+        num_frames: int,
+        num_updates: int = 0,
+        past_returns: Sequence[float] = (),
+        period_frames: int,
+        max_bad_updates: int,
+        began: float,
+    ):
+        """Starts where the run stands.
+
+        Args:
+          loggers: of the files.
+          terminal: for people.
+          num_frames: emulator frames so far.
+          num_updates: updates so far.
+          past_returns: scores of all episodes so far.
+          period_frames: between rows of the files.
+          max_bad_updates: refused in a row before `write` raises.
+          began: monotonic time of the run's start, resumed runs' earlier seconds deducted.
+        """
+        self.reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
+        self._early: dict[int, UpdateReport] = {}
+        self._loggers = loggers
+        self._terminal = terminal
+        self._period_frames = period_frames
+        self._max_bad_updates = max_bad_updates
+        self._num_bad_in_a_row = 0
+        self._bad_updates: BadUpdatesError | None = None
+        self._began = began
+        self._num_frames = self._row_frames = num_frames
+        self._num_updates = num_updates
+        self._for_files = MetricsWindow(past_returns)
+        self._for_terminal = MetricsWindow(past_returns, terminal.memory)
+        self._file_time = self._terminal_time = time.monotonic()
+
+    @property
+    def mean_return(self) -> float:
+        """Mean raw return of the last 100 training episodes; NaN before the first."""
+        return self._for_files.mean_return
+
+    def write(self) -> None:
+        """Takes in what the actors reported, and writes the rows that are due.
+
+        Raises:
+          BadUpdatesError: if that many in a row were refused.
+        """
+        self._receive()
+        self._take_in(self._next_reports())
+        if self._num_frames - self._row_frames >= self._period_frames:
+            self._write_file_row()
+        self._write_terminal_row(is_due=False)
+        self._raise_bad_updates()
+
+    def write_up_to(self, num_updates: int) -> None:
+        """Writes all updates up to this one and none beyond, with a row at its end.
+
+        To be called before the parameters of that version are saved. Gives up on an update
+        whose actor does not report it within two seconds.
+        """
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while True:
+            self._receive()
+            self._take_in(self._next_reports(last=num_updates))
+            if self._num_updates >= num_updates or time.monotonic() > deadline:
+                break
+            time.sleep(0.001)
+        self._write_file_row()
+
+    def finish(self) -> None:
+        """Writes what is left, at the end of the run, when no actor works any more."""
+        self._receive()
+        self._take_in([self._early.pop(version) for version in sorted(self._early)])
+        self._write_file_row()
+        self._write_terminal_row(is_due=True)
+        self._raise_bad_updates()
+
+    def _raise_bad_updates(self) -> None:
+        """Raises once, when all else is written."""
+        failure, self._bad_updates = self._bad_updates, None
+        if failure is not None:
+            raise failure
+
+    def _receive(self) -> None:
+        # As many as there are now: fast actors must not keep the caller here.
+        for _ in range(self.reports.qsize()):
+            report = self.reports.get()
+            if report.bad_trajectory is None:
+                self._num_bad_in_a_row = 0
+                self._early[report.version] = report
+                continue
+            self._num_bad_in_a_row += 1
+            self._take_in([report])
+            if self._num_bad_in_a_row == 1:
+                self._terminal.print(
+                    f"Actor {report.actor_index}: an update that is not finite was refused."
+                )
+            if self._num_bad_in_a_row == self._max_bad_updates:
+                self._bad_updates = BadUpdatesError(report, self._num_bad_in_a_row)
+
+    def _next_reports(self, last: int | None = None) -> list[UpdateReport]:
+        """Reports that follow on what was taken in, in order, up to version `last`."""
+        reports = []
+        version = self._num_updates + 1
+        while version in self._early and (last is None or version <= last):
+            reports.append(self._early.pop(version))
+            version += 1
+        return reports
+
+    def _take_in(self, reports: Sequence[UpdateReport]) -> None:
+        episodes = []
+        for report in reports:
+            self._for_files.add(report)
+            self._for_terminal.add(report)
+            if report.bad_trajectory is None:
+                self._num_frames, self._num_updates = report.run_frames, report.version
+            wall_seconds = round(time.monotonic() - self._began, 3)
+            episodes += [
+                EpisodeRow(
+                    self._num_frames,
+                    wall_seconds,
+                    report.actor_index,
+                    episode.episode_return,
+                    episode.episode_length,
+                )
+                for episode in report.episodes
+            ]
+        if episodes:
+            for logger in (*self._loggers, self._terminal):
+                logger.write_episodes(episodes)
+
+    def _write_file_row(self) -> None:
+        if self._num_frames == self._row_frames:
+            return
+        now = time.monotonic()
+        row = self._pop_row(self._for_files, now - self._file_time)
+        self._row_frames, self._file_time = self._num_frames, now
+        for logger in self._loggers:
+            logger.write_metrics(row)
+
+    def _write_terminal_row(self, *, is_due: bool) -> None:
+        now = time.monotonic()
+        seconds = now - self._terminal_time
+        is_due = is_due or seconds >= self._terminal.period_seconds
+        if is_due and (self._for_terminal.num_updates or self._terminal.is_live):
+            row = self._pop_row(self._for_terminal, seconds)
+            self._terminal.write_metrics(row, self._for_terminal.actor_rows)
+            self._terminal_time = now
+
+    def _pop_row(self, window: MetricsWindow, seconds: float) -> dict[str, float]:
+        return window.pop_row(
+            num_frames=self._num_frames,
+            num_updates=self._num_updates,
+            wall_seconds=time.monotonic() - self._began,
+            seconds=seconds,
+        )

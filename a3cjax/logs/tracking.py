@@ -1,0 +1,279 @@
+"""TensorBoard, Weights & Biases and MLflow: the same names for the same numbers.
+
+The last two are optional extras, imported when they are asked for. All are written to by the
+main thread: a slow one keeps rows and checkpoints waiting, but no actor-learner.
+"""
+
+import importlib.util
+import json
+import logging
+import math
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
+    Event,  # pyright: ignore[reportAttributeAccessIssue]
+    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
+)
+from tensorboardX.summary import scalar
+
+from a3cjax.logs.metrics import EpisodeRow
+from a3cjax.system.files import alone, replace_file
+
+# Metrics by the names that CleanRL's scripts give them (ppo_atari_envpool.py, dqn_atari.py);
+# what CleanRL does not know is `train/<name>`. The step is the number of emulator frames
+# everywhere, CleanRL's that of agent steps.
+TAGS = {
+    "episode_return_mean": "charts/avg_episodic_return",  # of 100 episodes, there of 20
+    "steps_per_second": "charts/SPS",  # agent steps, as there; since the last row, not the start
+    "learning_rate": "charts/learning_rate",
+    "epsilon": "charts/epsilon",
+    "policy_loss": "losses/policy_loss",
+    "value_loss": "losses/value_loss",  # ½(R − V)², as there
+    "entropy": "losses/entropy",
+    "q_value": "losses/q_values",
+}
+Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half
+EPISODE_TAGS = {
+    "episode_return": "charts/episodic_return",
+    "episode_length": "charts/episodic_length",
+}
+EVALUATION_TAG = "eval/episodic_return"
+PROJECT = "a3cjax"
+TRACKERS = ("wandb", "mlflow")
+"""Names of packages, of extras that bring them and of settings that ask for them."""
+
+Schedule = Callable[[float], Any]
+"""The learning rate by number of frames."""
+
+
+def is_installed(tracker: str) -> bool:
+    """Whether a package can be imported; a mere folder of its name, as W&B makes, cannot."""
+    spec = importlib.util.find_spec(tracker)
+    return spec is not None and spec.origin is not None
+
+
+def tag_row(row: Mapping[str, float], schedule: Schedule) -> dict[str, float]:
+    """A row of metrics and the learning rate by tag, without what is unknown."""
+    tags = Q_TAGS if "q_value" in row else TAGS
+    values = {**row, "learning_rate": float(schedule(float(row["num_frames"])))}
+    return {
+        tags.get(name, f"train/{name}"): value
+        for name, value in values.items()
+        if name != "num_frames" and not math.isnan(value)
+    }
+
+
+class TensorBoardLogger:
+    """Writes TensorBoard events into the run folder: every row and every episode."""
+
+    def __init__(self, run_dir: Path, schedule: Schedule, first_frame: int = 0):
+        """Earlier events of a resumed run count up to `first_frame`."""
+        self._schedule = schedule
+        # Not SummaryWriter: its thread dies of a full disk and lets its callers wait for ever.
+        suffix = f".{first_frame}" if first_frame else ""
+        self._writer = EventsWriter(str(run_dir / "events"), suffix)
+        if first_frame:  # what the run had written of later frames is not to be shown
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(step=first_frame + 1, session_log=start))
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """Writes every metric as a scalar."""
+        for tag, value in tag_row(row, self._schedule).items():
+            self._write(tag, value, int(row["num_frames"]))
+        self._writer.flush()
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Writes each game's return and length."""
+        for episode in episodes:
+            for name, tag in EPISODE_TAGS.items():
+                self._write(tag, getattr(episode, name), episode.num_frames)
+        self._writer.flush()
+
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """Writes an evaluation's mean score."""
+        self._write(EVALUATION_TAG, score, num_frames)
+        self._writer.flush()
+
+    def _write(self, tag: str, value: float, num_frames: int) -> None:
+        event = Event(wall_time=time.time(), step=num_frames, summary=scalar(tag, value))
+        self._writer.write_event(event)
+
+    def close(self, *, has_failed: bool = False) -> None:
+        """Flushes the events."""
+        del has_failed
+        self._writer.close()
+
+
+class _Tracker:
+    """What W&B and MLflow have in common: one record a row, with the means of its episodes.
+
+    Thousands of short episodes a second would be too many to send one by one.
+    """
+
+    def __init__(self, schedule: Schedule):
+        self._schedule = schedule
+        self._episodes: list[EpisodeRow] = []
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Keeps games for the next row."""
+        self._episodes += episodes
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """Writes every metric, and the mean return and length of the games since the last row."""
+        values = tag_row(row, self._schedule)
+        if self._episodes:
+            for name, tag in EPISODE_TAGS.items():
+                numbers = [getattr(episode, name) for episode in self._episodes]
+                values[tag] = sum(numbers) / len(numbers)
+        self._episodes = []
+        self._log(values, int(row["num_frames"]))
+
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """Writes an evaluation's mean score."""
+        self._log({EVALUATION_TAG: score}, num_frames)
+
+    def _log(self, values: Mapping[str, float], num_frames: int) -> None:
+        raise NotImplementedError
+
+
+class WandbLogger(_Tracker):
+    """Writes to Weights & Biases; a resumed run goes on in the same W&B run.
+
+    Without an account (no API key), or with WANDB_MODE=offline, everything stays in the run
+    folder until `wandb sync` uploads it.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        schedule: Schedule,
+        settings: Mapping[str, Any],
+        announce: Callable[[str], None],
+    ):
+        """Starts W&B's service process.
+
+        Raises:
+          Exception: W&B's own, if it cannot start or its server refuses.
+        """
+        super().__init__(schedule)
+        # Reports of W&B's own defects to its makers; their threads would outlive the run.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        import wandb
+
+        self._wandb = wandb
+        mode = os.environ.get("WANDB_MODE")
+        if mode is None and not wandb.login(prompt=False, verify=False):
+            mode = "offline"  # instead of asking for a key in the middle of the view
+        self._run = wandb.init(
+            project=os.environ.get("WANDB_PROJECT", PROJECT),
+            name=run_dir.name,
+            group=str(settings["env"]),
+            id=_remember(run_dir, "wandb", lambda: secrets.token_hex(4)),
+            resume="allow",
+            reinit="create_new",  # a run of the caller's own stays as it is
+            dir=str(run_dir),
+            config=dict(settings),
+            mode=mode,  # pyright: ignore[reportArgumentType]
+            settings=wandb.Settings(
+                silent=True,
+                console="off",  # it would copy all output, and the live view with it
+                disable_git=True,
+                save_code=False,
+                finish_timeout=60,  # what is not uploaded by then can be, with `wandb sync`
+                finish_timeout_raises=True,
+            ),
+        )
+        self._run.config.update(dict(settings), allow_val_change=True)  # changed by resuming
+        self._run.define_metric("*", step_metric="num_frames")
+        is_offline = self._run.settings.mode == "offline"
+        announce(
+            f"Weights & Biases, offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
+            if is_offline
+            else f"Weights & Biases: {self._run.url or mode}"
+        )
+
+    def _log(self, values: Mapping[str, float], num_frames: int) -> None:
+        self._run.log({"num_frames": num_frames, **values})
+
+    def close(self, *, has_failed: bool = False) -> None:
+        """Ends the W&B run and, unless the caller has one of its own, W&B's service process."""
+        try:
+            self._run.finish(exit_code=int(has_failed))
+        finally:
+            if self._wandb.run is None:
+                self._wandb.teardown(exit_code=int(has_failed))
+
+
+class MlflowLogger(_Tracker):
+    """Writes to MLflow: to MLFLOW_TRACKING_URI, or MLflow's default, ./mlflow.db (SQLite).
+
+    No server is needed: `mlflow ui` in the same folder shows it. A resumed run goes on in the
+    same MLflow run, whose parameters stay those that it began with: MLflow changes none.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        schedule: Schedule,
+        settings: Mapping[str, Any],
+        announce: Callable[[str], None],
+    ):
+        """Opens or makes the experiment `a3cjax` (or MLFLOW_EXPERIMENT_NAME) and a run in it.
+
+        Raises:
+          Exception: MLflow's own, if its store cannot be used.
+        """
+        super().__init__(schedule)
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        import mlflow
+        import mlflow.entities
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
+        self._make_metric = mlflow.entities.Metric
+
+        def start_run() -> str:
+            client = self._client
+            name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
+            experiment = client.get_experiment_by_name(name)
+            experiment_id = experiment.experiment_id if experiment else None
+            run = client.create_run(
+                experiment_id or client.create_experiment(name),
+                run_name=run_dir.name,
+                tags={"env": str(settings["env"]), "run_dir": str(run_dir)},
+            )
+            params = [mlflow.entities.Param(name, str(value)) for name, value in settings.items()]
+            client.log_batch(run.info.run_id, params=params)
+            return run.info.run_id
+
+        # Runs that begin at once would all make its tables and the experiment, and break them.
+        with alone(Path(tempfile.gettempdir()) / f"a3cjax-mlflow-{os.getuid()}.lock"):
+            self._client = mlflow.MlflowClient()
+            self._run_id = _remember(run_dir, "mlflow", start_run)
+        self._client.update_run(self._run_id, status="RUNNING")
+        announce(f"MLflow: run {self._run_id} in {mlflow.get_tracking_uri()}")
+
+    def _log(self, values: Mapping[str, float], num_frames: int) -> None:
+        now = int(time.time() * 1000)
+        metrics = [self._make_metric(tag, value, now, num_frames) for tag, value in values.items()]
+        self._client.log_batch(self._run_id, metrics=metrics)
+
+    def close(self, *, has_failed: bool = False) -> None:
+        """Ends the MLflow run."""
+        self._client.set_terminated(self._run_id, "FAILED" if has_failed else "FINISHED")
+
+
+def _remember(run_dir: Path, tracker: str, make_id: Callable[[], str]) -> str:
+    """The id in the run folder's tracking.json, which is made when there is none."""
+    path = run_dir / "tracking.json"
+    ids = json.loads(path.read_text()) if path.exists() else {}
+    if tracker not in ids:
+        ids[tracker] = make_id()
+        replace_file(path, json.dumps(ids, indent=2) + "\n")
+    return ids[tracker]

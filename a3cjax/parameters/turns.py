@@ -1,0 +1,129 @@
+"""Turns at the shared parameters: many actor-learners that learn the same in every run.
+
+Left to themselves, actor-learners push in the order in which the operating system lets them,
+and sums of floating-point numbers depend on their order. In turns they go through rounds of
+one update each: slower, since each waits for the slowest, but repeatable to the last bit.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from a3cjax.parameters.store import ParameterStore, Receipt
+from a3cjax.types import Params, Snapshot
+
+# Whoever waits looks at the stop event this often: nothing wakes it up when that is set.
+PATIENCE_SECONDS = 0.1
+
+
+def take_turns(
+    store: ParameterStore,
+    num_actors: int,
+    stop_event: threading.Event,
+    *,
+    at_round_end: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[ParameterStore]:
+    """A view of the store for each actor, by which all together train in rounds.
+
+    In a round every actor pulls the very same snapshot, the newest after all pushes of the
+    round before, and pushes one gradient. Pushes are applied in the order of the actors, each
+    waiting for its turn; so the staleness of actor k is k, less what the store refused in this
+    round. Since all see the same number of frames, all find the budget used up at the start of
+    the same round, and none waits for one that has returned.
+
+    Once `stop_event` is set nobody waits: pulls give the store's newest snapshot, and pushes
+    go through to the store out of turn. The run is being stopped; repeatability ends there.
+    A push that raises keeps its turn, so whoever catches the exception must set `stop_event`.
+
+    An actor that waits to push must hold nothing that those before it need to come to their
+    push: a `learning_slot` with fewer slots than actors brings all to a halt.
+
+    Args:
+      store: what all of them share; nobody else may push to it.
+      num_actors: N, the number of actors; all must keep pulling and pushing.
+      stop_event: ends all waiting within `PATIENCE_SECONDS`.
+      at_round_end: is called between rounds, when no actor works; it must not wait for one.
+      clock: tells the seconds that an actor waited for its turn to push. They are part of the
+        receipt's `wait_seconds`; waiting for the next round, part of the pull, is not.
+
+    Returns:
+      N stores, each to be used by one thread: number k is for the actor with index k.
+    """
+    rounds = _Rounds(store, num_actors, stop_event, at_round_end)
+    return [_StoreInTurns(store, rounds, index, num_actors, clock) for index in range(num_actors)]
+
+
+class _Rounds:
+    """How many pushes were made in turn, and the snapshot of the round that this makes.
+
+    Push number p, counted from 0, belongs to actor p mod N in round p div N.
+    """
+
+    def __init__(
+        self,
+        store: ParameterStore,
+        num_actors: int,
+        stop_event: threading.Event,
+        at_round_end: Callable[[], None],
+    ):
+        self._store = store
+        self._num_actors = num_actors
+        self._stop_event = stop_event
+        self._at_round_end = at_round_end
+        self._changed = threading.Condition()
+        self._num_pushes = 0
+        self.snapshot = store.pull()
+
+    def wait(self, num_pushes: int) -> bool:
+        """Waits until so many pushes were made; False if the stop event is set."""
+        with self._changed:
+            while self._num_pushes < num_pushes and not self._stop_event.is_set():
+                self._changed.wait(PATIENCE_SECONDS)
+        return not self._stop_event.is_set()
+
+    def count_push(self) -> None:
+        """Ends a turn, to be called by the one who has it; the last turn ends the round."""
+        with self._changed:
+            self._num_pushes += 1
+            if self._num_pushes % self._num_actors == 0:
+                self.snapshot = self._store.pull()
+                self._at_round_end()
+            self._changed.notify_all()
+
+
+class _StoreInTurns:
+    """The store as one actor sees it."""
+
+    def __init__(
+        self,
+        store: ParameterStore,
+        rounds: _Rounds,
+        index: int,
+        num_actors: int,
+        clock: Callable[[], float],
+    ):
+        self._store = store
+        self._rounds = rounds
+        self._index = index
+        self._num_actors = num_actors
+        self._clock = clock
+        self._round_start = 0  # the number of pushes before this actor's round
+
+    def pull(self) -> Snapshot:
+        """The snapshot of this actor's round, once the round before is over."""
+        # Read without the lock: no later round can begin before this actor's own push.
+        in_turn = self._rounds.wait(self._round_start)
+        return self._rounds.snapshot if in_turn else self._store.pull()
+
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+        """As `SharedParameters.push`, after the actors before this one and before the others."""
+        asked = self._clock()
+        in_turn = self._rounds.wait(self._round_start + self._index)
+        turn_seconds = self._clock() - asked
+        # Outside the lock, which those who wait need to look at the stop event.
+        receipt = self._store.push(grads, num_frames, version, actor_index)
+        self._round_start += self._num_actors
+        if in_turn:
+            self._rounds.count_push()
+        return receipt._replace(wait_seconds=turn_seconds + receipt.wait_seconds)

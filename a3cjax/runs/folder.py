@@ -1,0 +1,147 @@
+"""The run folder: its name, config.yaml and summary.json."""
+
+import dataclasses
+import datetime
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from a3cjax.config.settings import Config
+from a3cjax.errors import ConfigError
+from a3cjax.runs.evaluation import Evaluation
+from a3cjax.system import machine, provenance
+from a3cjax.system.files import replace_file
+from a3cjax.types import Snapshot
+
+
+class Summary(NamedTuple):
+    """What a run came to.
+
+    `evaluation` is None where none was asked for or a signal ended the run;
+    `signal_number` is None unless one did; `mean_return` is that of the last 100 training
+    episodes, NaN before the first; `wall_seconds` includes what came before resuming;
+    `best_score` is the mean of the best evaluation of the run.
+    """
+
+    run_dir: Path
+    num_frames: int
+    num_updates: int
+    wall_seconds: float
+    mean_return: float
+    evaluation: Evaluation | None
+    signal_number: int | None
+    num_resumes: int = 0
+    best_score: float | None = None
+
+
+def check_run_dir(config: Config) -> None:
+    """Refuses a run folder that is there already, before anything is started.
+
+    Raises:
+      ConfigError: if it exists.
+    """
+    try:
+        is_there = config.run_dir is not None and Path(config.run_dir).exists()
+    except OSError as error:  # a name that is too long, for instance
+        raise ConfigError(f"run_dir must be a path, got {config.run_dir}: {error}") from error
+    if is_there:
+        raise ConfigError(f"run_dir must not exist yet, got {config.run_dir}.")
+
+
+def make_run_dir(config: Config) -> Path:
+    """Makes the run folder and writes config.yaml into it.
+
+    Returns:
+      `config.run_dir`, or runs/<env>/<date-time>-seed<seed> where that is None.
+
+    Raises:
+      ConfigError: if it exists already or cannot be made.
+    """
+    check_run_dir(config)
+    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    parent = Path("runs") / config.env.replace(":", "-").replace("/", "-")
+    name = f"{stamp}-seed{config.seed}"
+    run_dir = parent / name if config.run_dir is None else Path(config.run_dir)
+    for number in itertools.count(2):
+        try:
+            run_dir.mkdir(parents=True)
+            break
+        except FileExistsError:
+            check_run_dir(config)
+            run_dir = parent / f"{name}-{number}"  # another run began within this second
+        except OSError as error:
+            raise ConfigError(f"run_dir must be writable, got {run_dir}: {error}") from error
+    write_config(config, run_dir)
+    return run_dir
+
+
+def write_config(config: Config, run_dir: Path) -> None:
+    """Writes config.yaml, in one piece: a run that is killed leaves the old one or the new.
+
+    `resume` is left out of it: that is said anew each time.
+    """
+    settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
+    replace_file(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+
+
+EVALUATION_COLUMNS = (
+    *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
+    *("standard_deviation", "min", "max", "scores"),
+)
+
+
+def append_evaluation(
+    run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
+) -> bool:
+    """Appends a row to evaluations.csv; `scores` are those of all games, blanks between.
+
+    Returns:
+      Whether it did: the same parameters get no second row.
+    """
+    path = run_dir / "evaluations.csv"
+    lines = path.read_text().splitlines() if path.exists() else [",".join(EVALUATION_COLUMNS)]
+    if lines[-1].partition(",")[0] == str(snapshot.num_frames):
+        return False
+    row = {
+        **evaluation.as_dict(),
+        "num_frames": snapshot.num_frames,
+        "wall_seconds": round(wall_seconds, 3),
+        "scores": " ".join(f"{score:g}" for score in evaluation.scores),
+    }
+    lines.append(",".join(str(row[name]) for name in EVALUATION_COLUMNS))
+    replace_file(path, "\n".join(lines) + "\n")
+    return True
+
+
+def write_summary(config: Config, summary: Summary, commit: str) -> None:
+    """Writes summary.json: the result and where it comes from.
+
+    `commit` is that of the start: the checkout may have moved on since.
+    """
+    seconds, mean_return = summary.wall_seconds, summary.mean_return
+    content = {
+        "env": config.env,
+        "seed": config.seed,
+        "command": provenance.describe_command(),
+        "commit": commit,
+        "num_frames": summary.num_frames,
+        "num_updates": summary.num_updates,
+        "num_resumes": summary.num_resumes,
+        "training_seconds": round(seconds, 1),
+        "frames_per_second": round(summary.num_frames / seconds, 1),
+        "training_return_mean": None if math.isnan(mean_return) else mean_return,
+        "evaluation": summary.evaluation.as_dict() if summary.evaluation else None,
+        "best_score": summary.best_score,
+        "signal": summary.signal_number,
+        "machine": machine.describe_machine(),
+        "versions": provenance.describe_versions(),
+    }
+    replace_file(summary.run_dir / "summary.json", json.dumps(content, indent=2) + "\n")
+
+
+# The folders of checkpoints in a run folder.
+NEWEST, BEST = "checkpoints", "best"

@@ -1,0 +1,34 @@
+"""The machine: its processor and the cores that this process may use."""
+
+import os
+import platform
+from pathlib import Path
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores_of_thread() -> set[int]:
+    """Cores that the calling thread may run on; empty where the system does not tell."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+
+
+def available_cores() -> int:
+    """Cores that the calling thread may use, a container's share of them counted, at least 1."""
+    cores = len(cores_of_thread()) or os.cpu_count() or 1
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError):  # no container's limit: no such file, or "max 100000"
+        return cores
+
+
+def describe_machine() -> dict[str, str | int]:
+    """The processor, the cores this process may use, and the system."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": models[0] if models else platform.processor(),
+        "cores": available_cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,5 @@
+"""Training: from a configuration to a run folder."""
+
+from a3cjax.training.run import train
+
+__all__ = ["train"]

@@ -1,0 +1,85 @@
+"""Evaluation while training goes on, in a thread that rests most of the time."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+import jax
+
+from a3cjax.actors.placement import background_device
+from a3cjax.parameters.shared import SharedParameters
+from a3cjax.runs.evaluation import Evaluation
+from a3cjax.system.machine import available_cores
+from a3cjax.types import LearnerState, Snapshot
+
+EVALUATION_SHARE = 0.04
+"""Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
+cores and more they need no rest. benchmarks/evaluation_cost.py measures what it comes to."""
+
+
+# A process that was put aside for an hour has not worked for an hour.
+MAX_REST_SECONDS = 60.0
+
+
+class Pace:
+    """Rests between the steps of an evaluation, so that it takes a small share of the machine.
+
+    Called after every step; tells whether to stop, as soon as that is known.
+    """
+
+    def __init__(self, share: float, stop_event: threading.Event):
+        """`share` of the time is for work, above 0 and at most 1."""
+        self._rest_per_second = 1 / share - 1
+        self._stop_event = stop_event
+        self._resumed = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Rests as long as the work since the last call demands; True as soon as it is to stop."""
+        worked = time.monotonic() - self._resumed
+        is_stopped = self._stop_event.wait(min(worked * self._rest_per_second, MAX_REST_SECONDS))
+        self._resumed = time.monotonic()
+        return is_stopped
+
+
+class Evaluator:
+    """Evaluates the newest parameters every `period_frames`, in a thread of its own.
+
+    That thread rests most of the time, at the price of long evaluations: while one goes on, the
+    next does not begin. Results lie in `results` as (state, snapshot, evaluation), for the main
+    thread.
+    """
+
+    def __init__(
+        self,
+        evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None],
+        store: SharedParameters,
+        *,
+        num_frames: int,
+        period_frames: int,
+    ):
+        """`evaluate(snapshot, should_stop)` plays the games; `num_frames` is where it starts."""
+        self._evaluate = evaluate
+        self._store = store
+        self._last_frames = num_frames
+        self._period_frames = period_frames
+        self.results: queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]] = (
+            queue.SimpleQueue()
+        )
+
+    def run(self, stop_event: threading.Event) -> None:
+        """Evaluates whenever it is due, until it is asked to stop."""
+        device = background_device()
+        share = min(1.0, EVALUATION_SHARE * available_cores())
+        while not stop_event.wait(0.1):
+            state, snapshot = self._store.read()
+            if snapshot.num_frames - self._last_frames < self._period_frames:
+                continue
+            self._last_frames = snapshot.num_frames
+            evaluated = snapshot._replace(
+                params=jax.device_put(snapshot.params, device),
+                statistics=jax.device_put(snapshot.statistics, device),
+            )
+            evaluation = self._evaluate(evaluated, Pace(share, stop_event))
+            if evaluation is not None:
+                self.results.put((state, snapshot, evaluation))

@@ -1,0 +1,446 @@
+import contextlib
+import json
+import threading
+
+import numpy as np
+import pytest
+
+from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.envs.base import Episode
+from tests.fakes import DISCOUNT, FakeClock, FakeEnvironments, FakeStore, counting
+
+T, B = 3, 2
+
+
+class Bench:
+    """An actor-learner among fakes that share one tape; what it produced stays readable."""
+
+    def __init__(self, *, tape=None, environments=None, store=None, **kwargs):
+        self.tape = tape if tape is not None else []
+        self.trajectories, self.snapshots, self.core_states, self.keys = [], [], [], []
+        self.explorations, self.reports = [], []
+        self.stop_event = threading.Event()
+        self.clock = FakeClock()
+        self.num_updates = 1  # then it stops
+        self.environments = environments or FakeEnvironments(tape=self.tape)
+        self._num_acts = counting(0)
+        arguments = {
+            "act": self.act,
+            "compute_gradients": self.compute_gradients,
+            "core_state": 0,
+            "environments": self.environments,
+            "store": store or FakeStore(self.tape),
+            "key": 0,
+            "explore": lambda num_frames: f"exploration at {num_frames}",
+            "unroll_length": T,
+            "total_frames": 10**9,
+            "report": self.report,
+            "timestep": self.environments.timestep(0),
+            "clock": self.clock,
+        }
+        self.actor_learner = ActorLearner(7, **{**arguments, **kwargs})
+
+    def run(self, num_updates=1):
+        self.num_updates = num_updates
+        self.actor_learner.run(self.stop_event)
+        return self
+
+    def act(self, snapshot, exploration, timestep, core_state, key):
+        t = int(timestep.observation[0, 0])
+        self.tape.append(("act", snapshot.version, t))
+        self.snapshots.append(snapshot)
+        self.explorations.append(exploration)
+        self.core_states.append(core_state)
+        self.keys.append(key)
+        self.clock.take(1.0)
+        actions = np.arange(B, dtype=np.int32) + self._num_acts()
+        return actions, f"core after {t}", f"key after {t}"
+
+    def compute_gradients(self, snapshot, exploration, trajectory):
+        self.tape.append(("gradients", snapshot.version))
+        self.snapshots.append(snapshot)
+        self.explorations.append(exploration)
+        self.trajectories.append(trajectory)
+        self.clock.take(100.0)
+        return f"grads {snapshot.version}", {"loss": snapshot.version}
+
+    def report(self, report):
+        self.tape.append(("report",))
+        assert len(self.reports) < self.num_updates, "it did not stop"
+        self.reports.append(report)
+        if len(self.reports) == self.num_updates:
+            self.stop_event.set()
+
+
+def test_update_pulls_acts_differentiates_and_pushes_in_this_order():
+    frames = 4 * T * B
+    assert Bench().run(num_updates=2).tape == [
+        ("pull", 0),
+        ("act", 0, 0),
+        ("step", [0, 1]),
+        ("act", 0, 1),
+        ("step", [1, 2]),
+        ("act", 0, 2),
+        ("step", [2, 3]),
+        ("gradients", 0),
+        ("push", "grads 0", frames, 0),
+        ("report",),
+        ("pull", 1),
+        ("act", 1, 3),
+        ("step", [3, 4]),
+        ("act", 1, 4),
+        ("step", [4, 5]),
+        ("act", 1, 5),
+        ("step", [5, 6]),
+        ("gradients", 1),
+        ("push", "grads 1", frames, 1),
+        ("report",),
+    ]
+
+
+def test_only_gradient_and_push_take_a_learning_slot():
+    tape = []
+
+    @contextlib.contextmanager
+    def noted(name):
+        tape.append((name, "entered"))
+        yield
+        tape.append((name, "left"))
+
+    class Slot:
+        def __enter__(self):
+            tape.append(("slot", "taken"))
+
+        def __exit__(self, *_):
+            tape.append(("slot", "free"))
+
+    Bench(tape=tape, enter_place=lambda: noted("place"), learning_slot=Slot()).run(num_updates=2)
+    assert [entry[0] for entry in tape if entry[0] not in ("act", "step")] == [
+        *("place", "pull", "slot", "gradients", "push", "slot", "report"),
+        *("pull", "slot", "gradients", "push", "slot", "report", "place"),
+    ]
+    assert [entry for entry in tape if entry[0] == "slot"] == [
+        ("slot", "taken"),
+        ("slot", "free"),
+    ] * 2
+
+
+def test_failed_gradient_frees_its_slot():
+    slot = threading.BoundedSemaphore(1)
+
+    def fail(snapshot, exploration, trajectory):
+        raise FloatingPointError("no gradient")
+
+    with pytest.raises(FloatingPointError):
+        Bench(learning_slot=slot, compute_gradients=fail).run()
+    assert slot.acquire(timeout=0)
+
+
+def test_environments_are_reset_once_if_no_timestep_is_given():
+    tape = Bench(timestep=None).run(num_updates=3).tape
+    assert tape[:3] == [("pull", 0), ("reset",), ("act", 0, 0)]
+    assert tape.count(("reset",)) == 1
+
+
+def test_one_snapshot_acts_and_is_differentiated():
+    bench = Bench().run(num_updates=2)
+    first, second = bench.snapshots[: T + 1], bench.snapshots[T + 1 :]
+    assert all(snapshot is first[0] for snapshot in first)
+    assert all(snapshot is second[0] for snapshot in second)
+    assert (first[0].version, second[0].version) == (0, 1)
+
+
+def test_one_exploration_of_the_snapshots_frames_acts_and_is_differentiated():
+    bench = Bench(store=FakeStore(num_frames=100)).run(num_updates=2)
+    frames = 4 * T * B
+    expected = ["exploration at 100"] * (T + 1) + [f"exploration at {100 + frames}"] * (T + 1)
+    assert bench.explorations == expected
+
+
+def test_pushes_carry_the_actors_index():
+    store = FakeStore()
+    Bench(store=store).run(num_updates=2)
+    assert store.pushed_by == [7, 7]
+
+
+def test_trajectory_holds_what_happened():
+    environments = FakeEnvironments(first={2: [1], 5: [0]})
+    first, second = Bench(environments=environments).run(num_updates=2).trajectories
+    np.testing.assert_array_equal(first.observations[..., 0], [[0, 0], [1, 1], [2, 2], [3, 3]])
+    np.testing.assert_array_equal(first.actions, [[0, 1], [1, 2], [2, 3]])
+    np.testing.assert_array_equal(first.rewards, [[1, 1], [2, 2], [3, 3]])
+    np.testing.assert_allclose(first.discounts, np.full((T, B), DISCOUNT), rtol=1e-6)
+    np.testing.assert_array_equal(first.is_first, np.array([[0, 0], [0, 0], [0, 1], [0, 0]], bool))
+    assert first.core_state == 0
+    np.testing.assert_array_equal(second.observations[..., 0], [[3, 3], [4, 4], [5, 5], [6, 6]])
+    np.testing.assert_array_equal(second.actions, [[3, 4], [4, 5], [5, 6]])
+    np.testing.assert_array_equal(second.rewards, [[4, 4], [5, 5], [6, 6]])
+    np.testing.assert_array_equal(second.is_first, np.array([[0, 0], [0, 0], [1, 0], [0, 0]], bool))
+
+
+def test_trajectory_keeps_types_and_shapes():
+    environments = FakeEnvironments()
+    (trajectory,) = Bench(environments=environments).run().trajectories
+    assert trajectory.observations.shape == (T + 1, B, 1)
+    assert trajectory.is_first.shape == (T + 1, B)
+    assert trajectory.actions.shape == trajectory.rewards.shape == trajectory.discounts.shape
+    assert trajectory.actions.shape == (T, B)
+    assert trajectory.observations.dtype == trajectory.rewards.dtype == np.float32
+    assert trajectory.actions.dtype == np.int32
+    assert trajectory.is_first.dtype == bool
+
+
+def test_last_timestep_starts_the_next_unroll():
+    environments = FakeEnvironments(first={T: [0]})
+    first, second = Bench(environments=environments).run(num_updates=2).trajectories
+    np.testing.assert_array_equal(first.observations[-1], second.observations[0])
+    np.testing.assert_array_equal(first.is_first[-1], [True, False])
+    np.testing.assert_array_equal(second.is_first[0], [True, False])
+
+
+def test_trajectories_own_their_arrays():
+    first, second = Bench().run(num_updates=2).trajectories
+    for one, other in zip(first[:-1], second[:-1], strict=True):
+        assert not np.shares_memory(one, other)
+
+
+def test_core_state_is_carried_and_its_start_is_recorded():
+    bench = Bench().run(num_updates=2)
+    after = [f"core after {t}" for t in range(2 * T)]
+    assert bench.core_states == [0, *after[:-1]]
+    assert [trajectory.core_state for trajectory in bench.trajectories] == [0, after[T - 1]]
+
+
+def test_every_key_is_used_once():
+    assert Bench().run(num_updates=2).keys == [0, *(f"key after {t}" for t in range(2 * T - 1))]
+
+
+# An agent that acts ahead chooses the first action of an unroll at the end of the one before.
+
+
+def test_action_chosen_ahead_ends_one_trajectory_and_begins_the_next():
+    bench = Bench(acts_ahead=True).run(num_updates=2)
+    assert bench.tape[:12] == [
+        ("pull", 0),
+        ("act", 0, 0),
+        ("step", [0, 1]),
+        ("act", 0, 1),
+        ("step", [1, 2]),
+        ("act", 0, 2),
+        ("step", [2, 3]),
+        ("act", 0, 3),
+        ("gradients", 0),
+        ("push", "grads 0", 4 * T * B, 0),
+        ("report",),
+        ("pull", 1),
+    ]
+    assert bench.tape[12:14] == [("step", [3, 4]), ("act", 1, 4)]
+    first, second = bench.trajectories
+    np.testing.assert_array_equal(first.actions, [[0, 1], [1, 2], [2, 3], [3, 4]])
+    np.testing.assert_array_equal(second.actions, [[3, 4], [4, 5], [5, 6], [6, 7]])
+    assert len(first.rewards) == len(second.rewards) == T
+    assert bench.reports[0].num_steps == T * B
+
+
+def test_acting_ahead_uses_every_core_state_and_key_once():
+    bench = Bench(acts_ahead=True).run(num_updates=2)
+    after = [f"core after {t}" for t in range(2 * T)]
+    assert bench.core_states == [0, *after]
+    # The core state before the first observation, which the first action was chosen at.
+    assert [trajectory.core_state for trajectory in bench.trajectories] == [0, after[T - 1]]
+    assert bench.keys == [0, *(f"key after {t}" for t in range(2 * T))]
+
+
+# Without an unroll length, an update is a whole episode in every environment.
+
+
+def test_whole_episodes_begin_with_a_reset_and_end_with_the_longest():
+    # Environment 0 ends at step 1, and again with its second episode at step 3; environment 1
+    # ends at step 4: a reset at 2 for 0, at 4 for 0 again, at 5 for 1.
+    environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1], 7: [0, 1]}, tape=(tape := []))
+    bench = Bench(tape=tape, environments=environments, unroll_length=None).run(num_updates=2)
+    first, second = bench.trajectories
+    steps = [entry[0] for entry in tape if entry[0] in ("reset", "step")]
+    assert steps == ["reset", *["step"] * 5, "reset", *["step"] * 2]
+    # All but the first episodes is marked, and the length grows to a power of two.
+    assert first.rewards.shape == (8, B)
+    np.testing.assert_array_equal(first.is_first[0], [True, True])
+    np.testing.assert_array_equal(first.is_first[1:6, 0], [False, True, True, True, True])
+    np.testing.assert_array_equal(first.is_first[1:6, 1], [False, False, False, False, True])
+    assert first.is_first[6:].all()
+    np.testing.assert_array_equal(first.rewards[:5, 0], [1, 2, 3, 4, 5])
+    assert second.rewards.shape == (2, B)
+    np.testing.assert_array_equal(second.observations[:, 0, 0], [5, 6, 7])
+
+
+def test_whole_episodes_cost_every_frame_that_was_played():
+    # Steps 1 to 5 in two environments; three of ten are resets, two more are no part of the
+    # first episodes but were played.
+    environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1]})
+    bench = Bench(environments=environments, unroll_length=None).run()
+    assert (bench.reports[0].num_steps, bench.reports[0].num_frames) == (7, 28)
+
+
+def test_stop_event_ends_a_whole_episode_within_a_step():
+    bench = Bench(unroll_length=None)  # an episode without end
+    bench.environments._on_step = lambda t: bench.stop_event.set() if t == 50 else None
+    bench.run()
+    assert bench.reports == []
+    assert bench.tape[-1][0] == "step"
+
+
+# Going on from a standing.
+
+
+class Restorable(FakeEnvironments):
+    """With a state: the number of steps."""
+
+    def get_state(self):
+        return {"t": self._t}
+
+    def set_state(self, state):
+        self._t = state["t"]
+
+
+class Numeric(Bench):
+    """Its core state is an array, as in a checkpoint."""
+
+    def act(self, snapshot, exploration, timestep, core_state, key):
+        actions, _, key = super().act(snapshot, exploration, timestep, core_state, key)
+        return actions, core_state + 1.5, key
+
+
+@pytest.mark.parametrize("acts_ahead", [False, True])
+def test_actor_goes_on_from_its_standing(acts_ahead):
+    def make():
+        return Numeric(
+            environments=Restorable(first={2 * T: [0]}),
+            core_state=np.zeros((B, 1), np.float32),
+            acts_ahead=acts_ahead,
+        )
+
+    whole, half, other = make().run(num_updates=3), make().run(num_updates=2), make()
+    standing = json.loads(json.dumps(half.actor_learner.get_standing()))
+    other.actor_learner.set_standing(standing)
+    for _ in range(2 * T + acts_ahead):
+        other._num_acts()  # actions count the calls
+    other.run()
+    for field, expected in zip(other.trajectories[0], whole.trajectories[2], strict=True):
+        np.testing.assert_array_equal(field, expected)
+        assert np.asarray(field).dtype == np.asarray(expected).dtype
+
+
+def test_automatic_resets_cost_no_frames():
+    # Steps 1 to 3 are the first unroll: three of its six transitions are resets.
+    environments = FakeEnvironments(first={1: [0], 3: [0, 1], 4: [1]}, frames_per_step=4)
+    store = FakeStore()
+    bench = Bench(environments=environments, store=store).run(num_updates=2)
+    assert [report.num_steps for report in bench.reports] == [3, 5]
+    assert [report.num_frames for report in bench.reports] == [12, 20]
+    assert store.pull().num_frames == 32
+
+
+def test_first_timestep_of_an_unroll_costs_no_frames():
+    bench = Bench(timestep=None).run()  # is_first everywhere in the timestep of the reset
+    assert bench.reports[0].num_steps == T * B
+
+
+def test_report_tells_actor_version_and_metrics():
+    environments = FakeEnvironments(episodes={2: [Episode(0, 5.0, 9)], 5: [Episode(1, 6.0, 8)]})
+    first, second = Bench(environments=environments).run(num_updates=2).reports
+    assert (first.actor_index, first.version, second.version) == (7, 1, 2)
+    assert (first.metrics, second.metrics) == ({"loss": 0}, {"loss": 1})
+    assert first.episodes == [Episode(0, 5.0, 9)]
+    assert second.episodes == [Episode(1, 6.0, 8)]
+
+
+@pytest.mark.parametrize("others", [0, 3])
+def test_staleness_counts_the_updates_of_others(others):
+    bench = Bench(store=FakeStore(others=others)).run(num_updates=2)
+    assert [report.staleness for report in bench.reports] == [others, others]
+
+
+@pytest.mark.parametrize("acts_ahead", [False, True])
+def test_report_seconds_add_up_to_the_whole_time(acts_ahead):
+    clock = FakeClock()
+    bench = Bench(
+        environments=FakeEnvironments(on_step=lambda _: clock.take(10.0)),
+        store=FakeStore(on_pull=lambda: clock.take(10_000.0), on_push=lambda: clock.take(1000.0)),
+        clock=clock,
+        acts_ahead=acts_ahead,
+    )
+    bench.clock = clock
+    began = clock()
+    (report,) = bench.run().reports
+    assert report.act_seconds == T * 1.0 + acts_ahead
+    assert report.env_seconds == T * 10.0
+    assert report.learn_seconds == 100.0
+    assert report.push_seconds == 11_000.0
+    assert clock() - began == T * 11.0 + acts_ahead + 11_100.0
+    assert (report.wait_seconds, report.hold_seconds) == (0.25, 0.5)
+
+
+@pytest.mark.parametrize(("total_frames", "num_updates"), [(24, 1), (25, 2), (48, 2), (49, 3)])
+def test_frame_budget_ends_the_run(total_frames, num_updates):
+    bench = Bench(total_frames=total_frames).run(num_updates=100)
+    assert len(bench.reports) == num_updates
+    assert bench.tape[-1] == ("pull", num_updates)
+    assert not bench.stop_event.is_set()
+
+
+def test_used_up_budget_starts_nothing():
+    bench = Bench(store=FakeStore(num_frames=50), total_frames=50).run()
+    assert bench.tape == []
+    assert bench.reports == []
+
+
+def test_stop_event_ends_the_run_within_a_step():
+    bench = Bench()
+    bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
+    bench.run(num_updates=100)
+    assert len(bench.reports) == 1
+    assert bench.tape[-1][0] == "step"
+
+
+def test_stopped_actor_that_runs_again_goes_on_where_its_environments_stand():
+    bench = Bench()
+    bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
+    bench.run(num_updates=100)
+    bench.stop_event.clear()
+    bench.run(num_updates=2)
+    np.testing.assert_array_equal(bench.trajectories[1].observations[:, 0, 0], [4, 5, 6, 7])
+
+
+def test_set_stop_event_starts_nothing():
+    bench = Bench()
+    bench.stop_event.set()
+    assert bench.run().tape == []
+
+
+def test_failures_of_collaborators_come_through():
+    def fail(t):
+        raise OSError("the environment broke")
+
+    bench = Bench(environments=FakeEnvironments(on_step=fail))
+    with pytest.raises(OSError, match="the environment broke"):
+        bench.run()
+    assert bench.reports == []
+
+
+def test_refused_update_leaves_its_trajectory():
+    bench = Bench(store=FakeStore(refuses=True)).run()
+    assert bench.reports[0].bad_trajectory is bench.trajectories[0]
+    assert Bench().run().reports[0].bad_trajectory is None
+
+
+def test_progress_counts_steps_and_the_key_is_the_next_one():
+    bench = Bench()
+    assert (bench.actor_learner.num_unrolled_steps, bench.actor_learner.key) == (0, 0)
+    bench.run(num_updates=2)
+    assert bench.actor_learner.num_unrolled_steps == 2 * T
+    assert bench.actor_learner.key == f"key after {2 * T - 1}"
+
+
+def test_report_tells_where_the_run_stands():
+    reports = Bench(store=FakeStore(num_frames=100)).run(num_updates=2).reports
+    assert [(r.version, r.run_frames) for r in reports] == [(1, 124), (2, 148)]

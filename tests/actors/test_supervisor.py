@@ -1,0 +1,255 @@
+import os
+import signal
+import threading
+import time
+import traceback
+
+import pytest
+
+from a3cjax.actors.supervisor import Supervisor
+from a3cjax.system.signals import SignalStop
+
+
+@pytest.fixture
+def stop_event():
+    return threading.Event()
+
+
+def wait_for_stop(stop_event):
+    assert stop_event.wait(30), "nobody asked to stop"
+
+
+def fail_at_once(stop_event):
+    raise OSError("the emulator broke")
+
+
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+
+
+def test_one_failure_stops_all_and_is_raised_as_it_was(stop_event):
+    supervisor = Supervisor(stop_event)
+    began = time.monotonic()
+    supervisor.start([wait_for_stop, fail_at_once, wait_for_stop], "actor-learner")
+    assert stop_event.wait(10)
+    assert supervisor.has_failed
+    supervisor.join(10.0)
+    assert time.monotonic() - began < 5.0
+    with pytest.raises(OSError, match="the emulator broke") as caught:
+        supervisor.raise_failures()
+    lines = "".join(traceback.format_exception(caught.value))
+    assert "in fail_at_once" in lines
+    assert 'raise OSError("the emulator broke")' in lines
+    assert "actor-learner-1" in lines
+
+
+@pytest.mark.parametrize("failure", [SystemExit(0), KeyboardInterrupt(), MemoryError()])
+def test_any_exception_is_a_failure(stop_event, failure):
+    # SystemExit included: raised again as it is, it would end the program with exit code 0.
+    def fail(stop_event):
+        raise failure
+
+    supervisor = Supervisor(stop_event)
+    supervisor.start([fail], "actor-learner")
+    assert stop_event.wait(10)
+    supervisor.join(10.0)
+    with pytest.raises(Exception, match=r"in thread actor-learner-0|a thread ended by") as caught:
+        supervisor.raise_failures()
+    assert failure in (caught.value, caught.value.__cause__)
+
+
+def test_several_failures_come_as_a_group(stop_event):
+    def fail_on_stop(stop_event):
+        wait_for_stop(stop_event)
+        raise ValueError("and another")
+
+    supervisor = Supervisor(stop_event)
+    supervisor.start([fail_on_stop, fail_at_once], "actor-learner")
+    supervisor.join(10.0)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        supervisor.raise_failures()
+    failures = {type(failure): failure for failure in caught.value.exceptions}
+    assert set(failures) == {OSError, ValueError}
+    assert failures[ValueError].__notes__ == ["in thread actor-learner-0"]
+    assert failures[OSError].__notes__ == ["in thread actor-learner-1"]
+
+
+def test_stuck_thread_is_reported_by_name(stop_event):
+    release = threading.Event()
+    supervisor = Supervisor(stop_event)
+    supervisor.start([wait_for_stop, lambda _: release.wait(30)], "actor-learner")
+    stop_event.set()
+    began = time.monotonic()
+    supervisor.join(0.1)
+    waited = time.monotonic() - began
+    try:
+        assert 0.1 <= waited < 5.0
+        with pytest.raises(RuntimeError, match=r"still running .*actor-learner-1") as caught:
+            supervisor.raise_failures()
+        assert "actor-learner-0" not in str(caught.value)
+    finally:
+        release.set()
+
+
+def test_stuck_thread_does_not_hide_the_failure_that_stopped_it(stop_event):
+    release = threading.Event()
+    supervisor = Supervisor(stop_event)
+    supervisor.start([fail_at_once, lambda _: release.wait(30)], "actor-learner")
+    wait_until(stop_event.is_set)
+    supervisor.join(0.05)
+    release.set()
+    with pytest.raises(BaseExceptionGroup) as caught:
+        supervisor.raise_failures()
+    assert [type(failure) for failure in caught.value.exceptions] == [OSError, RuntimeError]
+
+
+def test_several_stuck_threads_share_the_time_limit(stop_event):
+    release = threading.Event()
+    supervisor = Supervisor(stop_event)
+    supervisor.start([lambda _: release.wait(30)] * 8, "actor-learner")
+    began = time.monotonic()
+    supervisor.join(0.3)
+    waited = time.monotonic() - began
+    release.set()
+    assert waited < 8 * 0.3
+
+
+def test_returning_threads_stop_nobody(stop_event):
+    release = threading.Event()
+    supervisor = Supervisor(stop_event)
+    supervisor.start([lambda _: None, lambda _: release.wait(30)], "actor-learner")
+    time.sleep(0.05)
+    assert not stop_event.is_set()
+    assert supervisor.is_running
+    release.set()
+    supervisor.join(10.0)
+    assert not supervisor.is_running
+    assert not stop_event.is_set()
+    supervisor.raise_failures()
+
+
+def test_supervisor_is_not_running_once_a_stop_is_asked_for(stop_event):
+    supervisor = Supervisor(stop_event)
+    assert not supervisor.is_running
+    supervisor.start([wait_for_stop], "actor-learner")
+    assert supervisor.is_running
+    stop_event.set()
+    assert not supervisor.is_running
+    supervisor.join(10.0)
+    assert not supervisor.has_failed
+    supervisor.raise_failures()
+
+
+def test_threads_are_named_and_get_the_stop_event(stop_event):
+    seen = {}
+
+    def look(event):
+        seen[threading.current_thread().name] = event, threading.current_thread().daemon
+
+    supervisor = Supervisor(stop_event)
+    supervisor.start([look, look], "actor-learner")
+    supervisor.join(10.0)
+    # Daemons: one that is stuck must not keep the program alive.
+    assert seen == {f"actor-learner-{index}": (stop_event, True) for index in (0, 1)}
+
+
+# Signals. They arrive in the main thread, where pytest runs its tests.
+
+
+def send(number):
+    """Sends a signal to this process and waits until its handler has run."""
+    os.kill(os.getpid(), number)
+    for _ in range(100):
+        time.sleep(0.001)
+
+
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def usual(request):
+    """A signal and a list of those of its kind that were handled as usual."""
+    handled = []
+    previous = signal.signal(request.param, lambda number, frame: handled.append(number))
+    yield request.param, handled
+    signal.signal(request.param, previous)
+
+
+def test_first_signal_is_remembered(usual):
+    number, handled = usual
+    signal_stop = SignalStop()
+    assert not signal_stop.is_set()
+    with signal_stop.installed():
+        send(number)
+        assert signal_stop.is_set()
+        assert signal_stop.signal_number == number
+    assert handled == []
+
+
+def test_second_signal_acts_as_usual(usual):
+    number, handled = usual
+    with SignalStop().installed():
+        send(number)
+        send(number)
+        assert handled == [number]
+        send(number)
+    assert handled == [number, number]
+
+
+def test_second_signal_may_be_the_other(usual):
+    number, handled = usual
+    other = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}[number]
+    signal_stop = SignalStop()
+    with signal_stop.installed():
+        send(other)
+        send(number)
+    assert handled == [number]
+    assert signal_stop.signal_number == other
+
+
+@pytest.fixture
+def foreground():
+    """Interrupts are handled as Python does it; a shell's background jobs start ignoring them."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
+@pytest.mark.usefixtures("foreground")
+def test_second_interrupt_raises_keyboard_interrupt():
+    with SignalStop().installed():
+        send(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            send(signal.SIGINT)
+
+
+@pytest.mark.parametrize("num_signals", [0, 1])
+def test_handlers_are_restored(num_signals):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with SignalStop().installed():
+        during = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        for _ in range(num_signals):
+            send(signal.SIGINT)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+    assert not set(before) & set(during)
+
+
+def test_handlers_are_restored_after_a_failure():
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError, match="inside"), SignalStop().installed():
+        raise ValueError("inside")
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_other_threads_handle_no_signals():
+    before = signal.getsignal(signal.SIGINT)
+    during = []
+
+    def install():
+        with SignalStop().installed():
+            during.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=install)
+    thread.start()
+    thread.join(10.0)
+    assert during == [before]

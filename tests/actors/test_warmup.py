@@ -1,0 +1,235 @@
+import itertools
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from a3cjax.actors import warmup
+from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.actors.warmup import ObservationMoments, play_randomly, warm_up
+from a3cjax.envs.base import Episode
+from tests.fakes import FakeEnvironments
+
+
+def statistics_of(*batches):
+    moments = ObservationMoments(batches[0].shape[1:])
+    for batch in batches:
+        moments.add(batch)
+    return moments.statistics()
+
+
+def test_statistics_by_hand():
+    # Two pixels seen 0, 4 and 10, 10: means 2 and 10, variances 4 and 0, their mean 2.
+    statistics = statistics_of(np.array([[0, 10], [4, 10]], np.uint8))
+    np.testing.assert_allclose(statistics.mean, [2, 10])
+    np.testing.assert_allclose(statistics.scale, np.sqrt(2), rtol=1e-6)
+
+
+def test_statistics_are_constants_of_the_agent():
+    statistics = statistics_of(np.zeros((4, 3, 2), np.uint8))
+    assert isinstance(statistics.mean, jax.Array)
+    assert (statistics.mean.shape, statistics.mean.dtype) == ((3, 2), np.float32)
+    assert (statistics.scale.shape, statistics.scale.dtype) == ((), np.float32)
+
+
+@given(
+    hnp.arrays(np.uint8, (7, 3, 2), elements=st.integers(0, 255)),
+    st.integers(1, 6),
+)
+def test_statistics_agree_with_numpy_however_the_batches_are_cut(pixels, cut):
+    statistics = statistics_of(pixels[:cut], pixels[cut:])
+    mean = pixels.mean(axis=0, dtype=np.float64)
+    scale = np.sqrt(np.mean((pixels - mean) ** 2))
+    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        statistics.scale, max(scale, 1e-3 * mean.max(), 1e-6), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_large_observations_keep_their_scale():
+    # 255 ± 1 over many frames: sums of squares in float32 would have lost the difference.
+    values = np.full((20_000, 2), 254, np.uint8)
+    values[::2] = 252
+    np.testing.assert_allclose(statistics_of(values).scale, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("value", "scale"), [(200, 0.2), (-200, 0.2), (0, 1e-6)])
+def test_constant_observations_are_not_blown_up(value, scale):
+    statistics = statistics_of(np.full((5, 2), value, np.float32))
+    np.testing.assert_allclose(statistics.scale, scale, rtol=1e-6)
+    assert statistics.scale > 0
+
+
+@given(hnp.arrays(np.uint8, (4, 2)), hnp.arrays(np.uint8, (3, 2)))
+def test_merged_moments_are_those_of_all_that_was_seen(one, other):
+    merged, rest = ObservationMoments((2,)), ObservationMoments((2,))
+    merged.add(one)
+    rest.add(other)
+    merged.merge(rest)
+    expected = statistics_of(np.concatenate([one, other]))
+    jax.tree.map(np.testing.assert_array_equal, merged.statistics(), expected)
+
+
+def test_random_play_takes_the_steps_asked_for():
+    tape = []
+    environments = FakeEnvironments(tape=tape)
+    timestep, _, _ = play_randomly(environments, 5, np.random.default_rng(0))
+    assert tape[0] == ("reset",)
+    assert [event[0] for event in tape if event[0] != "restart"] == ["reset"] + ["step"] * 5
+    jax.tree.map(np.testing.assert_array_equal, timestep, environments.timestep(5))
+
+
+def test_every_game_is_restarted_once_at_a_step_of_its_own():
+    tape = []
+    play_randomly(FakeEnvironments(num_envs=50, tape=tape), 40, np.random.default_rng(0))
+    restarts = [event[1] for event in tape if event[0] == "restart"]
+    assert sorted(itertools.chain(*restarts)) == list(range(50))
+    assert len(restarts) > 20
+    # The last thing is a step: where the environments stand is what the pool shows.
+    assert tape[-1][0] == "step"
+
+
+def test_no_random_play_still_resets():
+    tape = []
+    timestep, _, _ = play_randomly(FakeEnvironments(tape=tape), 0, np.random.default_rng(0))
+    assert timestep.is_first.all()
+    assert tape == [("reset",)]
+
+
+def test_random_play_is_uniform_over_actions():
+    environments = FakeEnvironments(num_envs=100, num_actions=4)
+    play_randomly(environments, 60, np.random.default_rng(0))
+    actions = np.stack(environments.actions)
+    assert actions.shape == (60, 100)
+    assert actions.dtype == np.int32
+    counts = np.bincount(actions.ravel(), minlength=4)
+    np.testing.assert_allclose(counts / 6000, 0.25, atol=0.03)
+    assert len({tuple(row) for row in actions}) == 60
+    assert len({tuple(row) for row in actions.T}) == 100
+
+
+def test_random_play_draws_restarts_and_then_an_action_a_step():
+    environments = FakeEnvironments(num_envs=3, num_actions=4)
+    play_randomly(environments, 5, np.random.default_rng(7))
+    generator = np.random.default_rng(7)
+    generator.integers(5, size=3)
+    expected = [generator.integers(4, size=3, dtype=np.int32) for _ in range(5)]
+    np.testing.assert_array_equal(environments.actions, expected)
+
+
+def test_random_play_takes_continuous_actions():
+    environments = FakeEnvironments(num_envs=3, num_actions=2, is_continuous=True)
+    play_randomly(environments, 5, np.random.default_rng(0))
+    actions = np.stack(environments.actions)
+    assert (actions.shape, actions.dtype) == ((5, 3, 2), np.float32)
+    assert len(np.unique(actions)) == 30
+
+
+def test_random_play_leaves_no_episodes_behind():
+    environments = FakeEnvironments(episodes={2: [Episode(0, 1.0, 2)]})
+    play_randomly(environments, 3, np.random.default_rng(0))
+    assert environments.pop_episodes() == []
+
+
+def test_warm_up_gathers_over_all_batches():
+    # FakeEnvironments show the number of the step: 1, 2, 3, 4, in one twice as fast.
+    fast = FakeEnvironments(num_envs=1)
+    show = fast.timestep
+    fast.timestep = lambda t: show(2 * t)
+    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0, gather=True)
+    assert statistics is not None
+    seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
+    np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
+    np.testing.assert_allclose(statistics.scale, np.std(seen), rtol=1e-6)
+    assert [timestep.observation.tolist() for timestep in timesteps] == [[[8]], [[4], [4], [4]]]
+
+
+def test_warm_up_gathers_nothing_unless_asked():
+    timesteps, statistics, _ = warm_up([FakeEnvironments()], 4, seed=0, gather=False)
+    assert statistics is None
+    assert len(timesteps) == 1
+
+
+def actions_of_warm_up(seed):
+    batches = [FakeEnvironments(), FakeEnvironments()]
+    warm_up(batches, 20, seed=seed, gather=False)
+    return [np.stack(batch.actions).tolist() for batch in batches]
+
+
+def test_warm_up_follows_the_seed():
+    assert actions_of_warm_up(1) == actions_of_warm_up(1)
+    assert actions_of_warm_up(1) != actions_of_warm_up(2)
+
+
+def test_warm_up_plays_differently_for_every_actor():
+    one, other = actions_of_warm_up(1)
+    assert one != other
+
+
+def test_warm_up_plays_all_batches_at_the_same_time():
+    together = threading.Barrier(3)
+    batches = [FakeEnvironments(on_step=lambda _: together.wait(60)) for _ in range(3)]
+    warm_up(batches, 2, seed=0, gather=False)
+
+
+def test_failures_of_a_warm_up_come_through():
+    def fail(t):
+        raise OSError("the environment broke")
+
+    with pytest.raises(OSError, match="the environment broke"):
+        warm_up([FakeEnvironments(), FakeEnvironments(on_step=fail)], 2, seed=0, gather=False)
+
+
+def test_failure_in_one_batch_ends_the_play_of_the_others():
+    def fail(t):
+        raise OSError("the environment broke")
+
+    long = FakeEnvironments(on_step=lambda _: time.sleep(0.001))
+    with pytest.raises(OSError, match="the environment broke"):
+        warm_up([long, FakeEnvironments(on_step=fail)], 10**6, seed=0, gather=False)
+    assert len(long.actions) < 10_000
+
+
+def test_random_play_ends_when_asked():
+    environments = FakeEnvironments()
+    _, _, num_taken = play_randomly(
+        environments,
+        10**6,
+        np.random.default_rng(0),
+        should_stop=lambda: len(environments.actions) == 7,
+    )
+    assert num_taken == 7 * environments.num_envs
+
+
+def test_stopped_before_the_first_step_leaves_finite_statistics():
+    _, statistics, num_taken = warm_up(
+        [FakeEnvironments()], 5, seed=0, gather=True, should_stop=lambda: True
+    )
+    assert num_taken == 0
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))
+
+
+def test_stalled_random_play_is_named_with_its_stack(monkeypatch):
+    monkeypatch.setattr(warmup, "JOIN_SECONDS", 0.1)
+    release = threading.Event()
+
+    def get_stuck(_):
+        release.wait(60)
+
+    batches = [FakeEnvironments(), FakeEnvironments(on_step=get_stuck)]
+    supervisor = Supervisor(threading.Event())
+    with pytest.raises(ExceptionGroup) as caught:
+        warm_up(batches, 4, seed=0, gather=False, supervisor=supervisor, stall_seconds=0.3)
+    stall = caught.value.exceptions[0]
+    assert isinstance(stall, StallError)
+    assert "warm-up-1" in str(stall)
+    assert "warm-up-0" not in str(stall)
+    assert "in get_stuck" in str(stall)
+    assert supervisor.has_stuck_threads
+    release.set()
+    supervisor.join(10.0)

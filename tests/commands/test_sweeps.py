@@ -1,0 +1,330 @@
+"""Sweeps: every combination once, resumable, within the machine's cores."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from a3cjax.commands import sweeps
+from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
+from a3cjax.errors import ConfigError
+from a3cjax.system.machine import available_cores, cores_of_thread
+
+# Stands for the program: notes what it was called with and where, and leaves what a run leaves.
+PROGRAM = """
+import json, os, pathlib, signal, sys, time
+settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
+run_dir = pathlib.Path(settings.get("run_dir") or settings["resume"])
+run_dir.mkdir(parents=True, exist_ok="resume" in settings)
+with open(run_dir / "calls", "a") as file:
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    file.write(json.dumps({"arguments": sys.argv[1:], "cores": cores}) + "\\n")
+(run_dir / "config.yaml").write_text("env: Pong")
+if settings.get("seed") == "666":
+    sys.exit(1)
+(run_dir / "checkpoints" / "100").mkdir(parents=True, exist_ok=True)
+stopped_by = None
+if settings.get("env") == "Endless":
+    def stop(number, frame):
+        global stopped_by
+        stopped_by = number
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    (run_dir / "ready").touch()
+    while stopped_by is None:
+        time.sleep(0.01)
+    if settings.get("seed") == "667":
+        sys.exit(1)
+summary = {"signal": stopped_by, "num_frames": int(settings.get("total_frames", 100))}
+(run_dir / "summary.json").write_text(json.dumps(summary))
+sys.exit(128 + stopped_by if stopped_by else 0)
+"""
+
+
+@pytest.fixture
+def program(tmp_path):
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    return [sys.executable, str(path)]
+
+
+def calls(run_dir):
+    return [json.loads(line) for line in (run_dir / "calls").read_text().splitlines()]
+
+
+def run(program, points, jobs=1, lock=None):
+    lines = []
+    sweep = Sweep(program, points, jobs, lines.append)
+    return sweep.run(lock), sweep, lines
+
+
+def wait_for(path):
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def begin(point):
+    (point.run_dir / "checkpoints" / "0").mkdir(parents=True)
+
+
+def names(points):
+    return [point.run_dir.name for point in points]
+
+
+def test_every_combination_is_run_once_in_order(tmp_path):
+    values = {"env": ["Pong", "Breakout"], "discount": ["0.99"], "seed": ["1", "2"]}
+    points = expand(values, tmp_path)
+    assert names(points) == ["Pong-seed1", "Pong-seed2", "Breakout-seed1", "Breakout-seed2"]
+    assert points[1].settings == {"env": "Pong", "discount": "0.99", "seed": "2"}
+    assert points[0].run_dir == tmp_path / "Pong-seed1"
+
+
+def test_folders_are_named_by_what_differs(tmp_path):
+    values = {"env": [r"gymnasium\:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
+    assert names(expand(values, tmp_path)) == [
+        "gymnasium-m-A-v0-discount0.9",
+        "gymnasium-m-A-v0-discount0.99",
+    ]
+    assert names(expand({}, tmp_path)) == ["run"]
+
+
+def test_the_same_run_twice_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"^A sweep must have each run once, got Pong twice\.$"):
+        expand({"env": ["Pong", "Pong"]}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run_dir", "resume"])
+def test_folders_of_runs_are_the_sweeps_to_choose(tmp_path, name):
+    with pytest.raises(ConfigError, match=f"^{name} must be left to the sweep, got here"):
+        expand({name: ["here"]}, tmp_path)
+
+
+def test_a_sweep_runs_all_and_started_again_none(tmp_path, program):
+    points = expand({"env": ["Pong"], "seed": ["1", "2"], "total_frames": ["100"]}, tmp_path)
+    stop_signal, sweep, _ = run(program, points)
+    assert stop_signal is None
+    assert sweep.failed == []
+    for seed, point in zip("12", points, strict=True):
+        (call,) = calls(point.run_dir)
+        assert call["arguments"] == [
+            "env=Pong",
+            f"seed={seed}",
+            "total_frames=100",
+            f"run_dir={point.run_dir}",
+        ]
+    _, _, lines = run(program, points)
+    assert [line.endswith("finished before") for line in lines] == [True, True]
+    assert len(calls(points[0].run_dir)) == 1
+
+
+def test_a_larger_budget_makes_finished_runs_longer(tmp_path, program):
+    run(program, expand({"seed": ["1"], "total_frames": ["100"]}, tmp_path))
+    (point,) = expand({"seed": ["1"], "total_frames": ["200"]}, tmp_path)
+    run(program, [point])
+    assert calls(point.run_dir)[1]["arguments"] == [f"resume={point.run_dir}", "total_frames=200"]
+    assert arguments_of(point) is None
+
+
+@pytest.mark.parametrize("summary", [None, {"signal": 2, "num_frames": 100}])
+def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary):
+    point = Point({"total_frames": "100"}, tmp_path / "run")
+    (point.run_dir / "checkpoints" / "50").mkdir(parents=True)
+    if summary is not None:
+        (point.run_dir / "summary.json").write_text(json.dumps(summary))
+    assert arguments_of(point) == [f"resume={point.run_dir}", "total_frames=100"]
+
+
+def test_what_ended_before_its_first_checkpoint_begins_anew(tmp_path):
+    point = Point({"seed": "1"}, tmp_path / "run")
+    (point.run_dir / "checkpoints" / "50.unfinished").mkdir(parents=True)
+    (point.run_dir / "config.yaml").write_text("env: Pong")
+    assert arguments_of(point) == ["seed=1", f"run_dir={point.run_dir}"]
+    assert not point.run_dir.exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    point = Point({"seed": "1"}, tmp_path / "run")
+    point.run_dir.mkdir()
+    (point.run_dir / "thesis.tex").touch()
+    assert arguments_of(point) == ["seed=1", f"run_dir={point.run_dir}"]  # the program refuses it
+    assert (point.run_dir / "thesis.tex").exists()
+
+
+def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path, program):
+    points = expand({"seed": ["666", "2"]}, tmp_path)
+    stop_signal, sweep, lines = run(program, points)
+    assert stop_signal is None
+    assert sweep.failed == [points[0].run_dir]
+    assert any("failed, exit code 1" in line for line in lines)
+    assert arguments_of(points[1]) is None
+
+
+def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(tmp_path, program):
+    points = expand({"seed": ["1", "2"]}, tmp_path)
+    begin(points[0])
+    (points[0].run_dir / "summary.json").write_text("{")
+    stop_signal, sweep, lines = run(program, points)
+    assert stop_signal is None
+    assert sweep.failed == [points[0].run_dir]
+    assert any("seed1: failed, Expecting property name" in line for line in lines)
+    assert arguments_of(points[1]) is None
+
+
+def test_other_settings_than_those_of_the_beginning_are_refused_by_name(tmp_path):
+    sweep_dir = tmp_path / "sweep"
+
+    def note(values):
+        points = expand(values, sweep_dir)
+        with occupied(sweep_dir):
+            record(points, sweep_dir)
+        return points
+
+    note({"seed": ["1"], "discount": ["0.9"], "total_frames": ["100"]})  # it never began
+    begin(*note({"seed": ["1"], "discount": ["0.99"], "total_frames": ["100"]}))
+    begin(note({"seed": ["1", "2"], "discount": ["0.99"], "total_frames": ["200"]})[1])
+    with pytest.raises(ConfigError, match=r"^discount must be 0.99, as when seed1 began, got 0.9"):
+        note({"seed": ["1"], "discount": ["0.9"]})
+    with pytest.raises(ConfigError, match=r"^discount must be 0.99, as when .*, got nothing\.$"):
+        note({"seed": ["2"]})
+    with pytest.raises(ConfigError, match=r"^lambda_ must be left alone, as when seed1 began, got"):
+        note({"seed": ["1"], "discount": ["0.99"], "lambda_": ["1"]})
+
+
+@pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
+def test_runs_at_once_share_the_cores(tmp_path, program):
+    before = cores_of_thread()
+    points = expand({"seed": ["1", "2", "3", "4"]}, tmp_path)
+    run(program, points, jobs=2)
+    shares = {tuple(calls(point.run_dir)[0]["cores"]) for point in points}
+    assert shares <= {tuple(sorted(share)) for share in share_cores(2)}
+    assert (tmp_path / "seed1.log").is_file()
+    assert cores_of_thread() == before
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "expected"),
+    [(4, 1, [{0, 1, 2, 3}]), (4, 2, [{0, 2}, {1, 3}]), (3, 2, [{0, 2}, {1}])],
+)
+@pytest.mark.parametrize("num_others", [0, 60])
+def test_cores_are_shared_out_evenly(monkeypatch, cores, jobs, expected, num_others):
+    monkeypatch.setattr(sweeps, "available_cores", lambda: cores)  # a container's share of more
+    monkeypatch.setattr(sweeps, "cores_of_thread", lambda: set(range(cores + num_others)))
+    assert share_cores(jobs) == expected
+
+
+@pytest.mark.parametrize("jobs", [0, 4])
+def test_more_jobs_than_cores_are_refused(monkeypatch, jobs):
+    monkeypatch.setattr(sweeps, "available_cores", lambda: 3)
+    with pytest.raises(ConfigError, match=f"jobs must be between 1 and 3, .*, got {jobs}"):
+        share_cores(jobs)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
+    points = expand({"env": ["Endless"], "seed": ["1", "2"]}, tmp_path)
+
+    def interrupt():
+        wait_for(points[0].run_dir / "ready")
+        os.kill(os.getpid(), number)
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    before = signal.getsignal(number)
+    stop_signal, sweep, _ = run(program, points)
+    helper.join()
+    assert stop_signal == number
+    assert sweep.failed == []
+    told = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM  # those that a run knows
+    assert json.loads((points[0].run_dir / "summary.json").read_text())["signal"] == told
+    assert not points[1].run_dir.exists()
+    assert signal.getsignal(number) is before
+    assert arguments_of(points[0]) == [f"resume={points[0].run_dir}"]
+
+
+def test_a_signal_that_comes_while_a_run_is_being_started_ends_it(tmp_path, program, monkeypatch):
+    (point,) = expand({"env": ["Endless"]}, tmp_path)
+    started, start_process = [], subprocess.Popen
+
+    def start(*arguments, **named):
+        started.append(start_process(*arguments, **named))
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)  # for the main thread to notice
+        return started[0]
+
+    timer = threading.Timer(20, lambda: started[0].kill())
+    timer.start()
+    monkeypatch.setattr(subprocess, "Popen", start)
+    stop_signal, sweep, _ = run(program, [point])
+    timer.cancel()
+    timer.join()
+    assert stop_signal == signal.SIGINT
+    assert sweep.failed == []  # killed, it would have failed
+
+
+def test_a_run_that_fails_when_it_is_stopped_is_told(tmp_path, program):
+    (point,) = expand({"env": ["Endless"], "seed": ["667"]}, tmp_path)
+
+    def interrupt():
+        wait_for(point.run_dir / "ready")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    helper = threading.Thread(target=interrupt)
+    helper.start()
+    stop_signal, sweep, lines = run(program, [point])
+    helper.join()
+    assert stop_signal == signal.SIGINT
+    assert sweep.failed == [point.run_dir]
+    assert any("failed, exit code 1" in line for line in lines)
+
+
+def test_two_sweeps_in_one_folder_are_refused(tmp_path):
+    with (
+        occupied(tmp_path / "sweep"),
+        pytest.raises(ConfigError, match=r"^sweep_dir must not be that of a sweep, .*sweep\.$"),
+        occupied(tmp_path / "sweep"),
+    ):
+        pass
+    with occupied(tmp_path / "sweep"):
+        pass
+
+
+def test_a_run_that_outlives_its_sweep_keeps_the_folder_occupied(tmp_path, program):
+    (point,) = expand({"env": ["Endless"]}, tmp_path)
+    stack = contextlib.ExitStack()
+    lock = stack.enter_context(occupied(tmp_path))
+    refused = []
+
+    def leave():
+        wait_for(point.run_dir / "ready")
+        stack.close()  # as when the sweep is killed
+        try:
+            with occupied(tmp_path):
+                pass
+        except ConfigError as error:
+            refused.append(str(error))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    helper = threading.Thread(target=leave)
+    helper.start()
+    run(program, [point], lock=lock)
+    helper.join()
+    assert len(refused) == 1
+    with occupied(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["file", "file/sweep"])
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"^sweep_dir must be writable, got "),
+        occupied(tmp_path / name),
+    ):
+        pass

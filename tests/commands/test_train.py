@@ -1,0 +1,340 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from a3cjax.commands import main
+from tests.fakes import compilation_cache_options
+
+ROOT = Path(__file__).parents[2]
+RUN, EVALUATE, SWEEP = "train", "evaluate", "sweep"
+SMALL = (
+    "num_actors=1",
+    "envs_per_actor=2",
+    "unroll_length=10",
+    "warmup_steps=16",
+    "eval_episodes=2",
+    "video=false",
+    "run_dir=run",
+)
+
+# A Gymnasium module as a user may have one: five steps an episode, and a defect on demand.
+BREAKING_MODULE = """
+import os
+
+import gymnasium
+import numpy as np
+
+
+class Breaking(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        self.num_steps = self.num_steps_ever = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.num_steps = 0
+        return self.observation(), {}
+
+    def observation(self):
+        return self.np_random.uniform(-1, 1, 3).astype(np.float32)
+
+    def step(self, action):
+        self.num_steps += 1
+        self.num_steps_ever += 1
+        if self.num_steps_ever > int(os.environ.get("BREAK_AFTER", 10**9)):
+            raise OSError("the emulator broke")
+        reward = float(action)
+        if self.num_steps_ever > int(os.environ.get("NAN_AFTER", 10**9)):
+            reward = float("nan")
+        return self.observation(), reward, self.num_steps == 5, False, {}
+
+
+gymnasium.register("Breaking-v0", Breaking)
+"""
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs a program in this process as if from the command line, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # as run.py has it, put back afterwards
+
+    def run(program, *arguments):
+        monkeypatch.setattr(sys, "argv", ["a3cjax", program, *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def start(tmp_path, tmp_path_factory):
+    """Starts a program in a process and an empty folder of its own."""
+    options = compilation_cache_options(tmp_path_factory)
+    processes = []
+
+    def start_process(program, *arguments, **variables):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            **{name.upper(): str(value) for name, value in options.items()},
+            **variables,
+        }
+        environment = {name: value for name, value in environment.items() if value}
+        process = subprocess.Popen(
+            [sys.executable, "-m", "a3cjax", program, *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start_process
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def wait_until(condition, process, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def assert_refused(answer, *words):
+    """Exit code 2 and one line that holds these words."""
+    code, _, err = answer
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    for word in words:
+        assert word in line
+
+
+# Wrong names and values.
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("evn=Pong", ["evn", "nearest: env"]),
+        ("unrol_length=20", ["unrol_length", "nearest: unroll_length"]),
+        ("+evn=Pong", ["evn", "nearest: env"]),
+        ("env=Pnog", ["env must be", "got Pnog", "nearest: Pong"]),
+        ("env=gymnasium:CartPoel-v1", ["env must be", "CartPole"]),
+        ("env=gymnasium:no_such_module:X-v0", ["env must be", "no_such_module"]),
+        ("env=Cleaner-v0", ["env must have discrete actions or vectors of floats"]),
+        ("preset=papr", ["preset", "papr", "paper"]),
+        ("algorithm=a2c", ["algorithm must be one of", "a3c", "got a2c"]),
+        ("network=atari", ["network must be one of", "atari_ff", "got atari"]),
+        ("optimizer=admm", ["optimizer must be one of", "adam", "got admm"]),
+        ("protocol=papr", ["protocol must be one of", "paper", "got papr"]),
+        ("unroll_length=0", ["unroll_length must be >= 1, got 0."]),
+        ("unroll_length=epsiode", ["unroll_length must be of type int", "got 'epsiode'"]),
+        ("max_grad_norm=many", ["max_grad_norm must be of type float", "got 'many'"]),
+        ("entropy_spread=0.5", ["entropy_spread must be >= 1, got 0.5."]),
+        ("exploration_frames=101", ["exploration_frames must be between 1 and 100, got 101."]),
+        ("discount=1.5", ["discount must be between 0 and 1, got 1.5."]),
+        ("seed=x", ["seed must be of type int, got 'x'."]),
+        ("total_frames=", ["total_frames must be of type int"]),
+        ("total_frames=1e30", ["total_frames must be of type int, got 1e+30."]),
+        ("num_actors=100000", ["num_actors must be between 1 and 1000, got 100000."]),
+        ("envs_per_actor=1000000000", ["envs_per_actor must be between 1 and 10000"]),
+        ("eval_episodes=100000", ["eval_episodes must be between 0 and 10000, got 100000."]),
+        ("unroll_length=100", ["total_frames must be at least the 800 of one update", "got 100."]),
+        ("env=gymnasium:a:b:X-v0", ["env must be in a module to import", "got gymnasium:a:b:X-v0"]),
+        ("preset=", ["preset must be one of laptop, paper, paper_mujoco, got ."]),
+        ("seed=1,2", ["seed"]),
+        ("unroll_length=[1", ["unroll_length"]),
+        ("Pong", ["name=value, got Pong"]),
+    ],
+)
+def test_wrong_settings_are_refused_in_one_line(command, tmp_path, argument, words):
+    assert_refused(command(RUN, *SMALL, "total_frames=100", argument), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_wrong_settings_of_a_sweep_are_refused(command, tmp_path):
+    assert_refused(command(RUN, "-m", "evn=Pong,Breakout"), "nearest: env")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_refusal_reaches_the_shell(start):
+    process = start(RUN, "env=Pnog")
+    _, err = process.communicate(timeout=200)
+    assert_refused((process.returncode, "", err), "nearest: Pong")
+
+
+@pytest.mark.parametrize("arguments", [["nothing"], ["."]])
+def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, arguments):
+    assert_refused(command(EVALUATE, *arguments), "config.yaml", arguments[0])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--episodes", value) for value in ("0", "-1", "x")]
+    + [("--sticky-actions", value) for value in ("1.1", "-0.1", "nan", "x")],
+)
+def test_evaluation_with_a_number_out_of_range_is_refused(command, flag, value):
+    code, _, err = command(EVALUATE, ".", f"{flag}={value}")
+    assert code == 2
+    assert flag in err
+
+
+def test_hydra_shows_the_settings(command, tmp_path):
+    code, out, _ = command(RUN, "--cfg", "job", "seed=7")
+    assert code == 0
+    assert "seed: 7" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_given(command):
+    code, out, _ = command(EVALUATE, "--help")
+    assert code == 0
+    assert "run folder" in out
+
+
+# Runs.
+
+
+def test_sweep_makes_a_run_for_every_value(command, tmp_path):
+    settings = [setting for setting in SMALL if not setting.startswith("run_dir")]
+    # Two environments play 16 random steps each; one update comes after them.
+    code, _, _ = command(
+        RUN, "-m", "seed=3,4", "env=CartPole", "total_frames=33", *settings, "eval_episodes=0"
+    )
+    assert code == 0
+    runs = sorted((tmp_path / "runs" / "CartPole").iterdir())
+    assert [run.name.rpartition("-")[2] for run in runs] == ["seed3", "seed4"]
+    for seed, run in zip((3, 4), runs, strict=True):
+        assert json.loads((run / "summary.json").read_text())["seed"] == seed
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_sweep_script_runs_all_reports_and_started_again_runs_none(start, tmp_path):
+    settings = [setting for setting in SMALL if not setting.startswith("run_dir")]
+    arguments = ["sweep_dir=sweep", "env=CartPole", "seed=range(3,5)", "total_frames=60", *settings]
+    for told in ("sweep/CartPole-seed4: env=CartPole", "sweep/CartPole-seed4: finished before"):
+        process = start(SWEEP, *arguments, "eval_episodes=0")
+        out, err = process.communicate(timeout=250)
+        assert process.returncode == 0, err
+        assert told in out
+        assert "written to sweep/report.html" in out
+    for seed in (3, 4):
+        folder = tmp_path / "sweep" / f"CartPole-seed{seed}"
+        assert json.loads((folder / "summary.json").read_text())["seed"] == seed
+    assert "CartPole" in (tmp_path / "sweep" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["jobs=0"], ["jobs", "got 0"]),
+        (["jobs=many"], ["jobs", "got many"]),
+        (["jobs=100000"], ["jobs", "got 100000"]),
+        (["env=Pong,Brekout"], ["env", "nearest: Breakout"]),
+        (["seeed=1,2"], ["seeed", "nearest: seed"]),
+        (["seed=1,x"], ["seed", "'x'"]),
+        (["seed=1,1"], ["each run once", "seed1"]),
+        (["discount=0.9,2"], ["discount", "got 2"]),
+        (["run_dir=here"], ["run_dir", "got here"]),
+        (["Pong"], ["name=value", "got Pong"]),
+        (["seed=1,,2"], ["seed"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_sweeps_are_refused_before_anything_starts(command, tmp_path, arguments, words):
+    assert_refused(command(SWEEP, "sweep_dir=sweep", *arguments), *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
+    home = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "MPLCONFIGDIR": matplotlib.get_configdir()}
+    arguments = (*SMALL, "env=CartPole", "total_frames=100", "eval_episodes=0")
+    compiled = []
+    for seed in (1, 2):
+        process = start(
+            RUN,
+            *arguments,
+            f"seed={seed}",
+            f"run_dir=run{seed}",
+            JAX_COMPILATION_CACHE_DIR="",
+            JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="1.0",
+            **home,
+        )
+        _, err = process.communicate(timeout=200)
+        assert process.returncode == 0, err
+        # Of the many programs, the one that always takes long enough to be kept, on any machine.
+        programs = (tmp_path / "cache").rglob("jit_compute_gradients-*-cache")
+        compiled.append({path.name for path in programs})
+    assert compiled[0]
+    assert compiled[1] == compiled[0]
+
+
+def test_interrupt_saves_and_exits_with_130(start, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start(RUN, "env=CartPole", "total_frames=1000000000", "log_period_frames=20", *SMALL)
+    metrics = run_dir / "metrics.csv"
+    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "entropy" in out  # a plain line of progress
+    assert "SIGINT: stopping, then saving to run" in out
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["signal"] == signal.SIGINT
+    assert summary["num_updates"] > 0
+    assert (run_dir / "checkpoints" / str(summary["num_frames"])).is_dir()
+    assert "a3cjax train env=CartPole" in summary["command"]
+
+
+def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
+    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, BREAK_AFTER="60")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    assert "Traceback" in err
+    assert 'breaking.py", line' in err
+    assert "OSError: the emulator broke" in err
+    assert "actor-learner-0" in err
+
+    process = start(EVALUATE, "run")
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, err
+    assert "evaluation-sampled-2.json" in out
+    result = json.loads((tmp_path / "run" / "evaluation-sampled-2.json").read_text())
+    assert result["lengths"] == [5, 5]  # whole games
+    assert result["num_episodes"] == 2
+
+
+def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
+    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, NAN_AFTER="60")
+    _, err = process.communicate(timeout=200)
+    assert process.returncode == 1
+    where = "in step() of gymnasium:breaking:Breaking-v0 (environment 0 of the batch)"
+    assert f"AnswerError: rewards must be finite, got nan {where}." in err
+    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    assert max(saved) > min(saved)  # the first one is written before the first update

@@ -1,0 +1,675 @@
+import dataclasses
+import math
+import types
+import typing
+from pathlib import Path
+
+import hydra
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from a3cjax.agents import ALGORITHMS
+from a3cjax.config.defaults import LEFT_OPEN
+from a3cjax.config.resolution import resolve
+from a3cjax.config.settings import (
+    AUTO,
+    Config,
+    check_override,
+    load_config,
+    make_config,
+    resume_config,
+)
+from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.making import PROTOCOL_NAMES
+from a3cjax.errors import ConfigError
+
+FIELDS = {field.name: field for field in dataclasses.fields(Config)}
+CONF = Path(__file__).parents[2] / "a3cjax" / "commands" / "conf"
+PRESETS = ("laptop", "paper")
+
+
+def kinds(name) -> tuple[type, ...]:
+    annotation = FIELDS[name].type
+    return (
+        typing.get_args(annotation)
+        if isinstance(annotation, types.UnionType)
+        else (typing.cast(type, annotation),)
+    )
+
+
+def refused(name, value):
+    """The message with which a setting is refused."""
+    with pytest.raises(ConfigError) as caught:
+        Config(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{name} must be ")
+    assert "\n" not in message
+    assert message.endswith((f"got {value}.", f"got {value!r}."))
+    return message
+
+
+NAMES_BY_KIND = {
+    kind: [name for name in FIELDS if kind in kinds(name)]
+    for kind in (int, float, str, bool, type(None))
+}
+
+
+# Settings that are a number or one of these.
+WORDS = {"unroll_length": ("auto", "episode"), "max_grad_norm": ("auto",)}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_every_setting_refuses_values_of_another_type(name):
+    wrong = [[1], {"a": 1}, b"x"]
+    if bool in kinds(name):
+        wrong += [0, 1, "true"]
+    else:
+        wrong += [True, False]
+    if str not in kinds(name):
+        wrong += ["x", "", "1", "none"]
+    if name in WORDS:  # or a number
+        wrong += ["x", "", "1", "none", "Auto"]
+    elif str in kinds(name):
+        wrong += [1]
+    if float not in kinds(name):
+        wrong += [1.5]
+    if type(None) not in kinds(name):
+        wrong += [None]
+    for value in wrong:
+        assert "type" in refused(name, value)
+
+
+@pytest.mark.parametrize("name", NAMES_BY_KIND[type(None)])
+def test_none_is_taken_where_it_means_something(name):
+    assert getattr(Config(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_some_numbers_may_be_words(name):
+    for word in WORDS[name]:
+        assert getattr(Config(**{name: word}), name) == word
+    assert getattr(Config(**{name: 3}), name) == 3
+
+
+@pytest.mark.parametrize("name", NAMES_BY_KIND[float])
+def test_fractions_may_be_whole_but_not_nan(name):
+    assert getattr(Config(**{name: 0 if name in BELOW_ONE else 1}), name) in (0, 1)
+    refused(name, math.nan)
+
+
+AT_LEAST_ONE = [
+    "total_frames",
+    "unroll_length",
+    "num_actors",
+    "envs_per_actor",
+    "log_period_frames",
+    "checkpoint_period_frames",
+    "eval_period_frames",
+    "max_bad_updates",
+    "target_period_frames",
+    "exploration_frames",
+]
+AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
+FACTORS = ["entropy_spread"]
+FRACTIONS = ["discount", "lambda_"]
+BELOW_ONE = ["decay", "momentum"]
+POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"]
+
+
+@pytest.mark.parametrize("name", AT_LEAST_ONE)
+def test_counts_are_at_least_one(name):
+    assert refused(name, 0) == f"{name} must be >= 1, got 0."
+    refused(name, -5)
+    assert getattr(Config(**{name: 1}), name) == 1
+
+
+@pytest.mark.parametrize("name", [*AT_LEAST_ONE, "warmup_steps", "eval_episodes"])
+def test_counts_are_bounded(name):
+    high = {
+        "num_actors": 1000,
+        "envs_per_actor": 10**4,
+        "eval_episodes": 10**4,
+        "exploration_frames": Config.total_frames,
+    }.get(name, 10**15)
+    assert getattr(Config(**{name: high}), name) == high
+    low = 0 if name in AT_LEAST_ZERO else 1
+    for value in (high + 1, 10**30):
+        assert refused(name, value) == f"{name} must be between {low} and {high}, got {value}."
+
+
+@pytest.mark.parametrize("name", AT_LEAST_ZERO)
+def test_costs_are_not_negative(name):
+    assert refused(name, -1) == f"{name} must be >= 0, got -1."
+    assert getattr(Config(centre_observations=False, **{name: 0}), name) == 0
+
+
+@pytest.mark.parametrize("name", FACTORS)
+def test_factors_are_at_least_one(name):
+    for value in (0, 0.999, -5):
+        assert refused(name, value) == f"{name} must be >= 1, got {value}."
+    assert [getattr(Config(**{name: value}), name) for value in (1, 2.5)] == [1, 2.5]
+
+
+def test_exploration_ends_within_the_budget():
+    assert Config(exploration_frames=5, total_frames=5).exploration_frames == 5
+    with pytest.raises(ConfigError) as caught:
+        Config(exploration_frames=6, total_frames=5)
+    assert str(caught.value) == "exploration_frames must be between 1 and 5, got 6."
+
+
+@pytest.mark.parametrize("name", FRACTIONS)
+def test_fractions_lie_between_0_and_1(name):
+    assert refused(name, 1.5) == f"{name} must be between 0 and 1, got 1.5."
+    refused(name, -0.01)
+    assert [getattr(Config(**{name: bound}), name) for bound in (0, 1)] == [0, 1]
+
+
+@pytest.mark.parametrize("name", BELOW_ONE)
+def test_averages_forget(name):
+    assert refused(name, 1) == f"{name} must be >= 0 and < 1, got 1."
+    refused(name, -0.01)
+    assert [getattr(Config(**{name: value}), name) for value in (0, 0.9999)] == [0, 0.9999]
+    assert "32-bit" in refused(name, 1 - 1e-12)  # Adam would divide zero by zero
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_step_sizes_are_positive(name):
+    assert refused(name, 0) == f"{name} must be > 0, got 0."
+    refused(name, -1e-3)
+    assert "32-bit" in refused(name, 1e-300)
+
+
+@pytest.mark.parametrize("name", [*AT_LEAST_ZERO[2:], *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 10**400])
+def test_no_fraction_is_infinite(name, value):
+    refused(name, value)
+
+
+def test_seed_is_bounded():
+    assert refused("seed", -1) == "seed must be >= 0, got -1."
+    assert refused("seed", 20_001) == "seed must be between 0 and 20000, got 20001."
+    assert Config(seed=20_000).seed == 20_000
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        *(("algorithm", algorithm) for algorithm in ALGORITHMS),
+        ("network", "nature_lstm"),
+        ("network", "tabular"),
+        ("network", "auto"),
+        ("optimizer", "auto"),
+        ("optimizer", "rmsprop"),
+        ("protocol", "machado"),
+    ],
+)
+def test_names_are_refused_with_those_there_are(name, known):
+    message = refused(name, "unheard-of")
+    assert message.startswith(f"{name} must be one of ")
+    assert known in message
+    assert getattr(Config(**{name: known}), name) == known
+
+
+def test_every_protocol_of_the_environments_can_be_chosen():
+    for protocol in PROTOCOL_NAMES:
+        assert Config(protocol=protocol).protocol == protocol
+
+
+def test_centring_needs_a_warmup():
+    with pytest.raises(ConfigError, match=r"^warmup_steps must be >= 1 .*, got 0\.$"):
+        Config(warmup_steps=0, centre_observations=True)
+    # Whether they are centred may depend on the environment.
+    config = Config(warmup_steps=0, num_actors=1)
+    with pytest.raises(ConfigError, match=r"^warmup_steps must be >= 1 .*, got 0\.$"):
+        resolve(config, VECTORS)
+    assert resolve(config.replace(network="tabular"), STATES).warmup_steps == 0
+
+
+def test_every_setting_is_checked_by_a_test():
+    # A new setting belongs into one of the lists above.
+    named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "optimizer", "protocol"}
+    numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
+    assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=5),
+    st.lists(st.integers(), max_size=2),
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(FIELDS)), ANYTHING, min_size=1, max_size=2))
+def test_any_settings_are_taken_or_refused_in_one_line(settings):
+    try:
+        config = make_config(settings)
+    except ConfigError as error:
+        first_line = str(error).splitlines()[0]
+        assert any(first_line.startswith(f"{name} must be ") for name in FIELDS)
+    else:
+        assert {name: getattr(config, name) for name in settings} == settings
+
+
+def test_config_cannot_be_changed_but_replaced():
+    config = Config(seed=1)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.seed = 2  # pyright: ignore[reportAttributeAccessIssue]
+    assert config.replace(seed=2).seed == 2
+    assert config.seed == 1
+    with pytest.raises(ConfigError):
+        config.replace(seed=-1)
+
+
+# Unknown settings.
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("evn", "env"),
+        ("learning_rte", "learning_rate"),
+        ("lr_rate", "learning_rate"),
+        ("num_actor", "num_actors"),
+        ("lambda", "lambda_"),
+        ("center_observations", "centre_observations"),
+    ],
+)
+def test_unknown_settings_are_answered_with_the_nearest(name, nearest):
+    for attempt in (lambda: make_config({name: 1}), lambda: check_override(f"{name}=1", PRESETS)):
+        with pytest.raises(ConfigError, match=rf"no setting named {name}; nearest: .*\b{nearest}"):
+            attempt()
+
+
+def test_unlike_settings_have_no_nearest():
+    with pytest.raises(ConfigError, match=r"^There is no setting named qqqq\.$"):
+        make_config({"qqqq": 1})
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_overrides_of_settings_pass(name):
+    check_override(f"{name}=whatever", PRESETS)
+
+
+def test_known_presets_pass_alone_and_in_a_sweep():
+    check_override("preset=paper", PRESETS)
+    check_override("preset=paper,laptop", PRESETS)
+
+
+def test_unknown_preset_is_answered_with_the_known():
+    with pytest.raises(ConfigError, match=r"^preset must be one of laptop, paper, got papr\.$"):
+        check_override("preset=papr", PRESETS)
+
+
+def test_overrides_of_hydra_pass():
+    check_override("hydra.sweep.dir=x", PRESETS)
+    check_override("hydra/launcher=basic", PRESETS)
+    with pytest.raises(ConfigError, match=r"^There is no setting named hydrax"):
+        check_override("hydrax=3", PRESETS)
+
+
+@pytest.mark.parametrize("argument", ["Pong", "seed", "seed:1"])
+def test_overrides_are_assignments(argument):
+    with pytest.raises(ConfigError, match=f"name=value, got {argument}"):
+        check_override(argument, PRESETS)
+
+
+def test_misspelt_preset_name_is_answered():
+    with pytest.raises(ConfigError, match="nearest: preset"):
+        check_override("presett=paper", PRESETS)
+
+
+# Files.
+
+
+def write_config(folder, text):
+    (folder / "config.yaml").write_text(text)
+    return folder
+
+
+def test_config_comes_back_from_its_file(tmp_path):
+    config = Config(env="gymnasium:CartPole-v1", epsilon=1e-10, num_actors=None, run_dir="runs/ü")
+    write_config(tmp_path, yaml.safe_dump(dataclasses.asdict(config)))
+    assert load_config(tmp_path) == config
+
+
+def test_folder_without_config_is_no_run_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"config.yaml, got {tmp_path}"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- 1", "settings by name, got list"),
+        ("", "settings by name, got NoneType"),
+        ("evn: Pong", "nearest: env"),
+        ("seed: -1", "seed must be"),
+    ],
+)
+def test_files_with_something_else_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write_config(tmp_path, text))
+
+
+# Presets.
+
+
+def compose(*overrides):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+    return make_config(typing.cast("dict[str, typing.Any]", settings))
+
+
+def test_default_preset_has_the_defaults_of_config():
+    assert compose() == compose("preset=laptop") == Config()
+
+
+def test_paper_preset_has_the_values_of_the_paper():
+    assert compose("preset=paper") == Config(
+        total_frames=320_000_000,  # a day on 16 cores
+        algorithm="a3c",
+        network="atari_ff",
+        num_actors=16,
+        envs_per_actor=1,
+        unroll_length=5,  # t_max
+        discount=0.99,
+        lambda_=1.0,
+        value_cost=0.5,
+        entropy_cost=0.01,
+        entropy_spread=1.0,
+        per_dimension_variance=False,
+        centre_observations=False,
+        exploration_frames=4_000_000,
+        target_period_frames=40_000,
+        warmup_steps=0,
+        optimizer="rmsprop",
+        shared_statistics=True,
+        learning_rate=7e-4,
+        anneal_learning_rate=True,
+        max_grad_norm=40.0,
+        protocol="paper",
+    )
+
+
+def test_paper_mujoco_preset_differs_from_the_papers_by_section_9():
+    paper = dataclasses.asdict(compose("preset=paper"))
+    mujoco = dataclasses.asdict(compose("preset=paper_mujoco"))
+    assert {name: value for name, value in mujoco.items() if paper[name] != value} == {
+        "total_frames": 10_000_000,  # our choice
+        "network": "mujoco_lstm",
+        "unroll_length": "episode",
+        "entropy_cost": 1e-4,
+    }
+
+
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "preset").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_presets_agree_on_what_a_preset_sets(path):
+    # Otherwise a setting would leak from the defaults into one of them.
+    settings = yaml.safe_load(path.read_text())
+    assert settings.keys() == yaml.safe_load((CONF / "preset" / "paper.yaml").read_text()).keys()
+    assert compose(f"preset={path.stem}") == Config(**settings)
+
+
+def test_overrides_win_over_the_preset():
+    config = compose("preset=paper", "unroll_length=20", "env=Breakout", "max_grad_norm=null")
+    assert (config.unroll_length, config.env, config.max_grad_norm) == (20, "Breakout", None)
+
+
+# What is left open until the environment is known.
+
+FLOAT = np.dtype("float32")
+IMAGES = EnvironmentSpec((21, 21, 64), np.dtype("uint8"), 6, 4, is_image=True, is_atari=True)
+VECTORS = EnvironmentSpec((4,), FLOAT, 2, 1, is_image=False, is_atari=False)
+CONTINUOUS = VECTORS._replace(observation_shape=(17,), num_actions=6, is_continuous=True)
+STATES = VECTORS._replace(observation_shape=(16,), num_actions=4, is_one_hot=True)
+ONE_ACTOR = Config(num_actors=1)
+
+LAPTOP = {
+    "optimizer": "adam",
+    "unroll_length": 40,
+    "max_grad_norm": 40.0,
+    "learning_rate": 1e-3,
+    "entropy_cost": 0.01,
+    "centre_observations": True,
+    "momentum": 0.0,
+}
+TABLE = {
+    "optimizer": "sgd",
+    "unroll_length": 1,
+    "max_grad_norm": None,
+    "learning_rate": 0.5,
+    "entropy_cost": 0.01,
+    "centre_observations": False,
+    "momentum": 0.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("network", "spec", "expected"),
+    [
+        ("auto", IMAGES, {**LAPTOP, "network": "atari_ff"}),
+        ("auto", VECTORS, {**LAPTOP, "network": "mlp_ff"}),
+        ("auto", STATES, {**LAPTOP, "network": "mlp_ff"}),
+        ("auto", CONTINUOUS, {**LAPTOP, "network": "mlp_ff", "entropy_cost": 1e-4}),
+        ("mujoco_lstm", CONTINUOUS, {**LAPTOP, "entropy_cost": 1e-4}),
+        ("tabular", STATES, TABLE),
+    ],
+)
+def test_defaults_follow_actions_and_network(network, spec, expected):
+    config = resolve(ONE_ACTOR.replace(network=network), spec)
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+OWN_VALUES = {
+    "optimizer": "rmsprop",
+    "unroll_length": 7,
+    "max_grad_norm": 3.0,
+    "learning_rate": 0.25,
+    "entropy_cost": 0.125,
+    "centre_observations": True,
+    "warmup_steps": 3,
+    "exploration_frames": 77,
+    "log_period_frames": 99,
+    "network": "mlp_gru",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OPEN)
+@pytest.mark.parametrize("spec", [STATES, CONTINUOUS])
+def test_settings_of_ones_own_are_kept(name, spec):
+    assert getattr(Config(), name) == LEFT_OPEN[name]
+    network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
+    config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
+    assert getattr(resolve(config, spec), name) == OWN_VALUES[name]
+
+
+def test_no_clipping_and_whole_episodes_are_settings_of_ones_own():
+    config = ONE_ACTOR.replace(max_grad_norm=None, unroll_length="episode")
+    config = resolve(config, VECTORS)
+    assert (config.max_grad_norm, config.unroll_length) == (None, "episode")
+
+
+@pytest.mark.parametrize(
+    ("network", "spec"), [("auto", IMAGES), ("auto", CONTINUOUS), ("tabular", STATES)]
+)
+def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec):
+    config = resolve(ONE_ACTOR.replace(network=network), spec)
+    settings = dataclasses.asdict(config)
+    assert AUTO not in settings.values()
+    none = {name for name, value in settings.items() if value is None}
+    meaningful = {"run_dir", "resume", "eval_period_frames"}
+    if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
+        meaningful |= {"max_grad_norm", "decay", "epsilon"}
+    assert none == meaningful
+    assert resolve(config, spec) == config
+
+
+@pytest.mark.parametrize(
+    ("total_frames", "expected"), [(6_000_000, 1_200_000), (10**9, 4_000_000), (100, 20), (4, 1)]
+)
+def test_exploration_takes_a_fifth_of_the_budget_up_to_the_papers(total_frames, expected):
+    config = Config(
+        num_actors=1, envs_per_actor=1, unroll_length=1, warmup_steps=1, total_frames=total_frames
+    )
+    assert resolve(config, VECTORS).exploration_frames == expected
+
+
+@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "a3c"])
+def test_q_methods_refuse_continuous_actions(algorithm):
+    config = ONE_ACTOR.replace(algorithm=algorithm, env="Pendulum")
+    with pytest.raises(ConfigError) as caught:
+        resolve(config, CONTINUOUS)
+    expected = "algorithm must have a policy for the continuous actions of Pendulum"
+    assert str(caught.value) == f"{expected}, got {algorithm}."
+    assert resolve(config, VECTORS).algorithm == algorithm
+
+
+def test_a3c_takes_continuous_actions():
+    assert resolve(ONE_ACTOR, CONTINUOUS).algorithm == "a3c"
+
+
+@pytest.mark.parametrize("spec", [VECTORS, IMAGES, CONTINUOUS])
+def test_table_refuses_observations_that_are_no_numbered_states(spec):
+    config = ONE_ACTOR.replace(network="tabular", env="CartPole")
+    with pytest.raises(ConfigError, match=r"^network must not be tabular for CartPole: "):
+        resolve(config, spec)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_algorithm_takes_a_table(algorithm):
+    config = resolve(ONE_ACTOR.replace(network="tabular", algorithm=algorithm), STATES)
+    assert config.network == "tabular"
+
+
+@pytest.mark.parametrize(("spec", "network"), [(IMAGES, "atari_ff"), (VECTORS, "mlp_ff")])
+def test_auto_network_fits_the_observations(spec, network):
+    assert resolve(ONE_ACTOR, spec).network == network
+
+
+@pytest.mark.parametrize("network", ["nature_lstm", "mlp_gru", "mujoco_ff"])
+def test_chosen_network_is_kept(network):
+    assert resolve(ONE_ACTOR.replace(network=network), IMAGES).network == network
+
+
+@pytest.mark.parametrize("network", ["atari_ff", "nature_gru"])
+def test_image_networks_refuse_vectors(network):
+    message = rf"^network must be mlp_\* or mujoco_\* for CartPole, got {network}\.$"
+    with pytest.raises(ConfigError, match=message):
+        resolve(ONE_ACTOR.replace(network=network, env="CartPole"), VECTORS)
+
+
+@pytest.mark.parametrize(("network", "least"), [("atari_ff", 5), ("nature_gru", 9)])
+def test_image_networks_refuse_images_smaller_than_their_kernels(network, least):
+    config = ONE_ACTOR.replace(network=network)
+    small = IMAGES._replace(observation_shape=(least - 1, 30, 64))
+    with pytest.raises(ConfigError, match=f"^network must fit Pong, got {network}: image must"):
+        resolve(config, small)
+    resolve(config, IMAGES._replace(observation_shape=(least, 30, 64)))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        ("auto", (0.999, 1e-5, 0.0)),
+        ("adam", (0.999, 1e-5, 0.0)),
+        ("rmsprop", (0.99, 0.1, None)),
+        ("sgd", (None, None, 0.99)),
+    ],
+)
+def test_optimizers_bring_their_own_constants(optimizer, expected):
+    config = resolve(ONE_ACTOR.replace(optimizer=optimizer), IMAGES)
+    assert (config.decay, config.epsilon, config.momentum) == expected
+    config = resolve(ONE_ACTOR.replace(optimizer=optimizer, decay=0.5), IMAGES)
+    assert (config.decay, config.epsilon, config.momentum) == (0.5, *expected[1:])
+
+
+def test_random_play_must_leave_something_of_the_budget():
+    config = Config(
+        num_actors=2, envs_per_actor=3, unroll_length=1, warmup_steps=5, total_frames=121
+    )
+    assert resolve(config, IMAGES).warmup_steps == 5  # 2 · 3 · 5 steps of 4 frames
+    with pytest.raises(ConfigError, match=r"^total_frames must be more than the 120 .*, got 120"):
+        resolve(config.replace(total_frames=120), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("num_actors", "total_frames", "expected"),
+    [
+        (2, 400_000, 512),
+        (25, 400_000, 50),  # 25 · 8 · 512 steps of 4 frames would be more than the budget
+        (100, 6_000_000, 187),
+        (100, 40_000, 1),
+    ],
+)
+def test_default_random_play_takes_at_most_a_tenth_of_the_budget(
+    num_actors, total_frames, expected
+):
+    config = Config(num_actors=num_actors, total_frames=total_frames)
+    assert resolve(config, IMAGES).warmup_steps == expected
+    # A number of one's own is taken as it is, or refused.
+    if num_actors > 2:
+        with pytest.raises(ConfigError, match=rf"^total_frames .*\(warmup_steps={10**5} in"):
+            resolve(config.replace(warmup_steps=10**5), IMAGES)
+
+
+def test_budget_holds_one_update():
+    config = Config(num_actors=2, envs_per_actor=3, unroll_length=10, warmup_steps=1)
+    assert resolve(config.replace(total_frames=120), IMAGES).total_frames == 120
+    with pytest.raises(ConfigError, match=r"^total_frames must be at least the 120 .*, got 119\.$"):
+        resolve(config.replace(total_frames=119), IMAGES)
+
+
+def test_memory_holds_one_update():
+    config = ONE_ACTOR.replace(total_frames=10**15, unroll_length=10**11)
+    with pytest.raises(ConfigError, match=r"^unroll_length must .* GiB, got 100000000000\.$"):
+        resolve(config, IMAGES)
+
+
+def test_whole_episodes_are_checked_against_no_budget():
+    # How long they are nobody knows.
+    config = ONE_ACTOR.replace(total_frames=40, warmup_steps=1, unroll_length="episode")
+    assert resolve(config, VECTORS).unroll_length == "episode"
+
+
+@pytest.mark.parametrize(("total_frames", "expected"), [(4_000_000, 20_000), (100, 1)])
+def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
+    config = ONE_ACTOR.replace(total_frames=total_frames, envs_per_actor=1, warmup_steps=1)
+    assert resolve(config, VECTORS).log_period_frames == expected
+
+
+def test_given_log_period_is_kept():
+    assert resolve(ONE_ACTOR.replace(log_period_frames=7), VECTORS).log_period_frames == 7
+
+
+def test_a_resumed_run_has_its_own_folder():
+    assert Config(resume="runs/1").run_dir is None
+    assert Config(resume="runs/1", run_dir="runs/1").resume == "runs/1"
+    with pytest.raises(ConfigError, match=r"^run_dir must be left alone with resume, got runs/2\."):
+        Config(resume="runs/1", run_dir="runs/2")
+
+
+def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
+    settings = {"num_actors": 2, "shared_statistics": False}
+    run_dir = str(write_config(tmp_path, yaml.safe_dump(settings)))
+    for num_actors in (1, 3):
+        with pytest.raises(ConfigError) as caught:
+            resume_config(run_dir, {"num_actors": num_actors})
+        expected = f"num_actors must be 2, as in the run to resume, got {num_actors}."
+        assert str(caught.value) == expected
+    assert resume_config(run_dir, {"num_actors": 2}).num_actors == 2
+    write_config(tmp_path, yaml.safe_dump({"num_actors": 2}))
+    assert resume_config(run_dir, {"num_actors": 3}).num_actors == 3
+
+
+def test_evaluating_during_training_takes_games():
+    with pytest.raises(ConfigError, match=r"^eval_episodes must be >= 1 .*, got 0\."):
+        Config(eval_period_frames=100, eval_episodes=0)

@@ -1,0 +1,217 @@
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import Box, Dict, Discrete
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from a3cjax.convolutions import blocks_to_frames
+from a3cjax.envs.spaces import AnswerError, ObservationLayout, clip_actions, sample_actions
+
+INFINITY = np.inf
+
+
+def bounds(low, high, dtype=np.float32):
+    """A Box of the actions `(D,)` between these bounds."""
+    return Box(np.array(low, dtype), np.array(high, dtype), dtype=dtype)
+
+
+# Actions.
+
+
+@given(
+    hnp.arrays(np.float32, (2, 3), elements=st.floats(-1e6, 1e6, width=32)),
+    hnp.arrays(np.float32, (4, 3), elements=st.floats(-1e6, 1e6, width=32)),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_clipped_actions_are_the_nearest_ones_in_the_bounds(edges, actions, dtype):
+    low, high = edges.min(axis=0), edges.max(axis=0)
+    clipped = clip_actions(bounds(low, high, dtype), actions)
+    assert clipped.dtype == dtype
+    for (i, d), action in np.ndenumerate(actions):
+        nearest = low[d] if action < low[d] else high[d] if action > high[d] else action
+        assert clipped[i, d] == nearest
+
+
+def test_infinite_bounds_clip_nothing():
+    space = bounds([-INFINITY, 0.0, -INFINITY], [INFINITY, INFINITY, 1.0])
+    actions = np.array([[-1e30, -1e30, -1e30], [1e30, 1e30, 1e30]], np.float32)
+    expected = np.array([[-1e30, 0.0, -1e30], [1e30, 1e30, 1.0]], np.float32)
+    np.testing.assert_array_equal(clip_actions(space, actions), expected)
+
+
+def test_clipping_leaves_the_agents_own_actions_alone():
+    actions = np.array([[5.0]], np.float32)
+    clip_actions(bounds([-1.0], [1.0]), actions)
+    np.testing.assert_array_equal(actions, [[5.0]])
+
+
+def test_discrete_actions_are_not_clipped():
+    actions = np.array([0, 2], np.int32)
+    assert clip_actions(Discrete(3), actions) is actions
+
+
+def test_discrete_samples_are_the_integers_of_the_generator():
+    sampled = sample_actions(Discrete(4), 6, np.random.default_rng(3))
+    expected = np.random.default_rng(3).integers(4, size=6, dtype=np.int32)
+    assert sampled.dtype == np.int32
+    np.testing.assert_array_equal(sampled, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_samples_are_uniform_within_finite_bounds(dtype):
+    space = bounds([-1.0, 0.0, 2.0], [1.0, 0.5, 2.0], dtype)
+    sampled = sample_actions(space, 4000, np.random.default_rng(0))
+    assert (sampled.shape, sampled.dtype) == ((4000, 3), np.float32)
+    for d, (low, high) in enumerate([(-1.0, 1.0), (0.0, 0.5), (2.0, 2.0)]):
+        quarters, _ = np.histogram(sampled[:, d], 4, (low, high) if low < high else (1.5, 2.01))
+        assert low <= sampled[:, d].min()
+        assert sampled[:, d].max() <= high
+        if low < high:
+            np.testing.assert_allclose(quarters / 4000, 0.25, atol=0.03)
+    assert abs(np.corrcoef(sampled[:, 0], sampled[:, 1])[0, 1]) < 0.05
+
+
+@pytest.mark.parametrize("bound", [INFINITY, np.finfo(np.float32).max, 1e10])
+def test_samples_are_normal_without_bounds_and_clipped_to_the_one_there_is(bound):
+    space = bounds([-bound, 0.5, -bound], [bound, bound, -0.5])
+    sampled = sample_actions(space, 4000, np.random.default_rng(0))
+    np.testing.assert_allclose(sampled[:, 0].mean(), 0.0, atol=0.05)
+    np.testing.assert_allclose(sampled[:, 0].std(), 1.0, atol=0.05)
+    assert sampled[:, 1].min() == 0.5
+    assert sampled[:, 2].max() == -0.5
+    # Φ(0.5) = 0.69 of a standard normal lies below 0.5.
+    np.testing.assert_allclose(np.mean(sampled[:, 1] == 0.5), 0.69, atol=0.03)
+
+
+@given(
+    hnp.arrays(np.float32, (2, 3), elements=st.floats(-(2.0**40), 2.0**40, width=32)),
+    hnp.arrays(bool, (2, 3)),
+    st.integers(0, 2**32 - 1),
+)
+def test_samples_are_finite_and_within_any_bounds(edges, is_missing, seed):
+    low = np.where(is_missing[0], -INFINITY, edges.min(axis=0))
+    high = np.where(is_missing[1], INFINITY, edges.max(axis=0))
+    sampled = sample_actions(bounds(low, high), 5, np.random.default_rng(seed))
+    assert np.isfinite(sampled).all()
+    assert ((low <= sampled) & (sampled <= high)).all()
+
+
+# Observations.
+
+ARM = Dict(
+    {
+        "touch": Box(0, 1, (2,), np.int8),
+        "arm": Dict({"b": Box(-1, 1, (2, 2), np.float64), "a": Box(-1, 1, (), np.float32)}),
+        "Height": Box(0, 9, (1,), np.float32),
+    }
+)
+
+
+def arm(num_envs):
+    """A batch as a pool may answer: keys in any order, each environment its own numbers."""
+    own = np.arange(num_envs)
+    return {
+        "touch": (own[:, None] * 100 + [1, 2]).astype(np.int8),
+        "Height": (own[:, None] * 100 + [3]).astype(np.float32),
+        "arm": {
+            "a": (own * 100 + 4).astype(np.float32),
+            "b": (own[:, None, None] * 100 + [[5, 6], [7, 8]]).astype(np.float64),
+        },
+    }
+
+
+def test_leaves_of_a_dict_are_joined_in_the_order_of_sorted_keys():
+    # Height, arm[a], arm[b] row by row, touch: capitals sort first.
+    expected = np.array([3, 4, 5, 6, 7, 8, 1, 2])
+    layout = ObservationLayout(ARM)
+    assert layout.num_envs(arm(2)) == 2
+    vectors = layout.convert(arm(2))
+    assert (vectors.shape, vectors.dtype) == ((2, 8), np.float32)
+    np.testing.assert_array_equal(vectors, [expected, expected + 100])
+
+
+def test_order_of_a_dict_does_not_depend_on_who_wrote_it():
+    turned = Dict({key: ARM[key] for key in reversed(list(ARM.spaces))})
+    np.testing.assert_array_equal(
+        ObservationLayout(turned).convert(arm(3)), ObservationLayout(ARM).convert(arm(3))
+    )
+
+
+@pytest.mark.parametrize("space", [Box(-1, 1, (3,)), Box(-1, 1, (3,), np.float64)], ids=str)
+def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
+    values = np.ones((2, 3), space.dtype)
+    vectors = ObservationLayout(Dict({"position": space})).convert({"position": values})
+    assert not np.shares_memory(vectors, values)
+    np.testing.assert_array_equal(vectors, values)
+
+
+def test_images_in_a_dict_become_numbers():
+    space = Dict({"image": Box(0, 255, (2, 2, 3), np.uint8), "x": Box(-1, 1, (1,))})
+    image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    vectors = ObservationLayout(space).convert({"image": image, "x": np.ones((1, 1), np.float32)})
+    np.testing.assert_array_equal(vectors, [[*range(12), 1]])
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [(("Height",), "observations['Height']"), (("arm", "b"), "observations['arm']['b']")],
+)
+@pytest.mark.parametrize("value", [np.nan, INFINITY, -INFINITY])
+def test_leaf_that_is_not_finite_is_named(keys, name, value):
+    observations = arm(3)
+    leaf = observations
+    for key in keys:
+        leaf = leaf[key]
+    leaf[1] = value
+    with pytest.raises(AnswerError) as caught:
+        ObservationLayout(ARM).check(observations, 3, "step() of Arm")
+    assert str(caught.value) == (
+        f"{name} must be finite, got {value} in step() of Arm (environment 1 of the batch)."
+    )
+
+
+def test_leaf_of_another_shape_is_named():
+    observations = arm(2)
+    observations["arm"]["b"] = np.zeros((2, 4))
+    with pytest.raises(AnswerError) as caught:
+        ObservationLayout(ARM).check(observations, 2, "reset() of Arm")
+    assert str(caught.value) == (
+        "observations['arm']['b'] must be of shape (2, 2, 2), got (2, 4) in reset() of Arm."
+    )
+
+
+@given(st.integers(1, 13), st.integers(1, 13), st.integers(1, 4), st.booleans())
+def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_last):
+    channels = min(channels, height, width)
+    shape = (height, width, channels) if is_last else (channels, height, width)
+    values = np.random.default_rng(0).integers(1, 256, (2, *shape)).astype(np.uint8)
+    blocks = ObservationLayout(Box(0, 255, shape, np.uint8)).convert(values)
+    assert blocks.dtype == np.uint8
+    frames = blocks_to_frames(blocks)
+    # Square images as deep as they are high could be either: taken as channels first.
+    is_last = is_last and channels < height
+    expected = np.moveaxis(values, -1, 1) if is_last else values
+    rows, columns = expected.shape[2:]
+    np.testing.assert_array_equal(frames[:, :, :rows, :columns], expected)
+    assert not frames[:, :, rows:].any()
+    assert not frames[:, :, :, columns:].any()
+    assert frames.shape[2:] == (-(-rows // 4) * 4, -(-columns // 4) * 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "blocks"),
+    [
+        ((3, 64, 64), (16, 16, 48)),  # Procgen
+        ((96, 96, 3), (24, 24, 48)),  # CarRacing
+        ((72, 96, 4), (18, 24, 64)),  # football
+        ((12, 84, 84), (21, 21, 192)),  # ViZDoom, four colour frames
+        ((4, 84, 84), (21, 21, 64)),  # Atari
+        ((210, 160, 3), (53, 40, 48)),  # ALE through Gymnasium
+    ],
+)
+def test_images_of_known_games_become_blocks(shape, blocks):
+    space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
+    images = np.zeros((2, *shape), np.uint8)
+    assert ObservationLayout(space).convert(images).shape == (2, *blocks)

@@ -1,0 +1,257 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from a3cjax.envs.base import Episode
+from a3cjax.logs import journal as journal_module
+from a3cjax.logs.journal import BadUpdatesError, Journal
+from a3cjax.logs.terminal import TerminalLogger
+from tests.fakes import make_report
+
+
+class FakeLogger:
+    def __init__(self):
+        self.rows, self.episodes = [], []
+
+    def write_metrics(self, row):
+        self.rows.append(row)
+
+    def write_episodes(self, episodes):
+        self.episodes += episodes
+
+    def write_evaluation(self, num_frames, score):
+        raise AssertionError("the journal knows of no evaluation")
+
+    def close(self, *, has_failed=False):
+        pass
+
+
+class FakeView(FakeLogger):
+    """A terminal that redraws itself."""
+
+    is_live, period_seconds, memory = True, 1.0, 0.5
+
+    def write_metrics(self, row, actors=()):
+        self.rows.append((row, actors))
+
+
+class Bench:
+    """A journal with a clock that is set by hand; a report is 80 frames."""
+
+    def __init__(self, monkeypatch, terminal=None, **changes):
+        self.now = 100.0
+        self.late_reports = []
+        monkeypatch.setattr(journal_module.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(journal_module.time, "sleep", self.wait)
+        self.logger, self.stream = FakeLogger(), io.StringIO()
+        terminal = terminal or TerminalLogger("Pong", 10_000, console=Console(file=self.stream))
+        settings = {"num_frames": 0, "period_frames": 400, "began": 90.0, "max_bad_updates": 10}
+        settings |= changes
+        self.version, self.frames = settings.get("num_updates", 0), settings["num_frames"]
+        self.journal = Journal([self.logger], terminal, **settings)
+
+    def report(self, num_reports, **changes):
+        for _ in range(num_reports):
+            self.version += 1
+            self.frames += 80
+            self.journal.reports.put(
+                make_report(version=self.version, run_frames=self.frames, **changes)
+            )
+
+    def wait(self, seconds):
+        self.now += seconds
+        if self.late_reports:
+            self.journal.reports.put(self.late_reports.pop(0))
+
+    def lines(self):
+        """The number of frames in each line printed."""
+        return [line.split()[1] for line in self.stream.getvalue().splitlines()[1:]]
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    return Bench(monkeypatch)
+
+
+def test_files_get_a_row_every_period_of_frames(bench):
+    for _ in range(12):
+        bench.now += 0.5
+        bench.report(1)
+        bench.journal.write()
+    assert [row["num_frames"] for row in bench.logger.rows] == [400, 800]
+    assert [row["num_updates"] for row in bench.logger.rows] == [5, 10]
+    assert [row["wall_seconds"] for row in bench.logger.rows] == [12.5, 15.0]
+    assert [row["frames_per_second"] for row in bench.logger.rows] == [160.0, 160.0]
+
+
+def test_the_rest_gets_a_row_at_the_end(bench):
+    bench.report(6)
+    bench.now += 1
+    bench.journal.write()
+    bench.report(1)
+    bench.now += 1
+    bench.journal.finish()
+    bench.journal.finish()
+    assert [row["num_frames"] for row in bench.logger.rows] == [480, 560]
+
+
+def test_terminal_gets_a_row_every_ten_seconds_and_at_the_end(bench):
+    for _ in range(25):
+        bench.now += 1
+        bench.report(1)
+        bench.journal.write()
+    assert bench.lines() == ["800", "1,600"]
+    bench.journal.finish()
+    assert bench.lines() == ["800", "1,600", "2,000"]
+
+
+def test_view_is_redrawn_when_nothing_happens(monkeypatch):
+    view = FakeView()
+    bench = Bench(monkeypatch, view)
+    bench.report(1, actor_index=0)
+    bench.report(1, actor_index=1)
+    for _ in range(3):
+        bench.now += 1.0
+        bench.journal.write()
+        bench.report(1, actor_index=1)  # and the other one does nothing any more
+        bench.journal.write()  # too early
+    assert [row["num_frames"] for row, _ in view.rows] == [160, 240, 320]
+    idle = [[actor.idle_seconds for actor in actors] for _, actors in view.rows]
+    assert idle == [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]
+    bench.now += 1.0
+    bench.journal.write()
+    bench.now += 1.0
+    bench.journal.write()  # no actor does anything
+    assert [actor.idle_seconds for actor in view.rows[-1][1]] == [4.0, 1.0]
+
+
+def test_view_gets_every_episode(monkeypatch):
+    view = FakeView()
+    bench = Bench(monkeypatch, view)
+    bench.report(1, episodes=[Episode(0, 2.0, 7), Episode(1, 4.0, 9)])
+    bench.journal.write()
+    assert [episode.episode_return for episode in view.episodes] == [2.0, 4.0]
+    assert view.episodes == bench.logger.episodes
+
+
+def test_long_periods_of_the_files_do_not_keep_the_terminal_waiting(monkeypatch):
+    bench = Bench(monkeypatch, period_frames=10**9)
+    bench.report(3)
+    bench.now += 11
+    bench.journal.write()
+    assert bench.logger.rows == []
+    assert bench.lines() == ["240"]
+
+
+def test_nothing_is_shown_before_the_first_update(bench):
+    bench.now += 60
+    bench.journal.finish()
+    assert bench.lines() == []
+    assert bench.logger.rows == []
+
+
+def test_episodes_are_written_with_the_frames_of_their_update(bench):
+    bench.report(2)
+    bench.report(1, actor_index=3, episodes=[Episode(0, 2.0, 7), Episode(1, 4.0, 9)])
+    bench.now += 5
+    bench.journal.write()
+    assert [tuple(row) for row in bench.logger.episodes] == [
+        (240, 15.0, 3, 2.0, 7),
+        (240, 15.0, 3, 4.0, 9),
+    ]
+    assert bench.journal.mean_return == 3.0
+
+
+def test_frames_count_on_from_where_the_run_stood(monkeypatch):
+    bench = Bench(monkeypatch, num_frames=1000)
+    bench.report(5)
+    bench.now += 1
+    bench.journal.write()
+    assert [row["num_frames"] for row in bench.logger.rows] == [1400]
+
+
+def reports(*versions, **changes):
+    return [make_report(version=v, run_frames=80 * v, **changes) for v in versions]
+
+
+def test_updates_are_taken_in_by_their_version_not_by_their_arrival(bench):
+    for report in reports(3, 1, 5):
+        bench.journal.reports.put(report._replace(episodes=[Episode(0, float(report.version), 7)]))
+    bench.now += 1
+    bench.journal.write()
+    assert [(e.num_frames, e.episode_return) for e in bench.logger.episodes] == [(80, 1.0)]
+    bench.journal.reports.put(reports(2)[0])
+    bench.journal.write()
+    assert [(e.num_frames, e.episode_return) for e in bench.logger.episodes] == [
+        (80, 1.0),
+        (240, 3.0),
+    ]
+    bench.journal.finish()  # update 4 was never reported: its actor failed
+    assert bench.logger.episodes[-1].num_frames == 400
+    assert bench.logger.rows[-1]["num_frames"] == 400
+
+
+def test_before_a_checkpoint_the_files_say_what_it_holds_and_no_more(bench):
+    for report in reports(1, 2, 4, episodes=[Episode(0, 1.0, 7)]):
+        bench.journal.reports.put(report)
+    bench.late_reports = reports(3, episodes=[Episode(0, 1.0, 7)])
+    bench.now += 1
+    bench.journal.write_up_to(3)
+    assert [episode.num_frames for episode in bench.logger.episodes] == [80, 160, 240]
+    assert [row["num_frames"] for row in bench.logger.rows] == [240]
+    assert bench.logger.rows[0]["num_updates"] == 3
+    bench.now += 1
+    bench.journal.finish()
+    assert [row["num_frames"] for row in bench.logger.rows] == [240, 320]
+
+
+def test_an_update_that_is_never_reported_holds_up_no_checkpoint(bench):
+    bench.journal.reports.put(reports(2)[0])
+    began = bench.now
+    bench.journal.write_up_to(2)
+    assert 2.0 < bench.now - began < 3.0
+
+
+def refused(**changes):
+    return make_report(version=0, run_frames=0, bad_trajectory="trajectory", **changes)
+
+
+def test_refused_updates_are_counted_and_told_once(bench):
+    bench.journal.reports.put(refused())
+    bench.journal.reports.put(refused(episodes=[Episode(0, 5.0, 7)]))
+    bench.report(5)
+    bench.now += 1
+    bench.journal.write()
+    (row,) = bench.logger.rows
+    assert (row["num_refused_updates"], row["num_updates"], row["num_frames"]) == (2, 5, 400)
+    assert row["grad_norm"] == 3.0  # of the others
+    assert bench.journal.mean_return == 5.0
+    assert bench.stream.getvalue().count("not finite") == 1
+
+
+def test_too_many_refused_updates_in_a_row_end_the_run(monkeypatch):
+    bench = Bench(monkeypatch, max_bad_updates=3)
+    for _ in range(2):
+        bench.journal.reports.put(refused())
+        bench.journal.reports.put(refused())
+        bench.report(1)
+    bench.journal.write()
+    for _ in range(3):
+        bench.journal.reports.put(refused(actor_index=4))
+    with pytest.raises(BadUpdatesError, match=r"3 updates in a row .* of actor 4") as caught:
+        bench.journal.write()
+    assert caught.value.report.bad_trajectory == "trajectory"
+    bench.now += 1
+    bench.journal.finish()
+    assert bench.logger.rows[-1]["num_updates"] == 2
+
+
+def test_a_resumed_run_counts_on(monkeypatch):
+    bench = Bench(monkeypatch, num_frames=800, num_updates=10, past_returns=[1.0] * 150)
+    bench.report(5, episodes=[Episode(0, 2.0, 7)])
+    bench.now += 1
+    bench.journal.write()
+    (row,) = bench.logger.rows
+    assert (row["num_frames"], row["num_updates"], row["num_episodes"]) == (1200, 15, 155)
+    assert row["episode_return_mean"] == 1.05

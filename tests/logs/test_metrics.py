@@ -1,0 +1,205 @@
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a3cjax.envs.base import Episode
+from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, RETURN_WINDOW, MetricsWindow
+from a3cjax.updates import GradientMetrics
+from tests.fakes import FakeLoss, make_report
+
+
+def row_of(*reports, window=None, seconds=2.0):
+    window = window or MetricsWindow()
+    for report in reports:
+        window.add(report)
+    return window.pop_row(num_frames=1000, num_updates=7, wall_seconds=12.3456, seconds=seconds)
+
+
+def test_row_has_the_columns_that_scripts_rely_on():
+    columns = (
+        "num_frames num_updates wall_seconds frames_per_second episode_return_mean policy_loss "
+        "value_loss entropy grad_norm staleness_mean lock_wait_fraction"
+    )
+    assert set(columns.split()) <= set(row_of(make_report()))
+
+
+def test_row_begins_with_the_counters_it_was_given():
+    row = row_of(make_report())
+    assert list(row)[:3] == ["num_frames", "num_updates", "wall_seconds"]
+    assert (row["num_frames"], row["num_updates"], row["wall_seconds"]) == (1000, 7, 12.346)
+
+
+def test_rates_are_those_of_the_period():
+    row = row_of(make_report(num_frames=80, num_steps=20), make_report(num_frames=60, num_steps=15))
+    assert row["frames_per_second"] == 70.0  # 140 frames in 2 seconds
+    assert row["steps_per_second"] == 17.5
+
+
+def test_scalars_are_means_over_the_updates():
+    row = row_of(
+        make_report(metrics=GradientMetrics(FakeLoss(1.0, 2.0, 0.5), jnp.float32(4.0))),
+        make_report(metrics=GradientMetrics(FakeLoss(-2.0, 4.0, 1.0), jnp.float32(5.0))),
+    )
+    assert (row["policy_loss"], row["value_loss"], row["entropy"]) == (-0.5, 3.0, 0.75)
+    assert row["grad_norm"] == 4.5
+    assert all(isinstance(value, int | float) for value in row.values())
+
+
+def test_staleness_is_summarised():
+    row = row_of(*(make_report(staleness=staleness) for staleness in (0, 1, 5)))
+    assert row["staleness_mean"] == 2.0
+    assert row["staleness_max"] == 5
+
+
+def test_fractions_are_of_the_time_of_the_actors():
+    # Together 10 seconds of one actor, and 20 of another.
+    row = row_of(
+        make_report(),
+        make_report(
+            env_seconds=2.0,
+            act_seconds=3.0,
+            learn_seconds=7.0,
+            push_seconds=8.0,
+            wait_seconds=5.5,
+            hold_seconds=1.25,
+        ),
+    )
+    fractions = {name: row[f"{name}_fraction"] for name in ("env", "act", "learn", "push")}
+    assert fractions == {"env": 6 / 30, "act": 6 / 30, "learn": 9 / 30, "push": 9 / 30}
+    assert row["lock_wait_fraction"] == 6 / 30
+    assert row["lock_hold_fraction"] == 1.5 / 30
+
+
+def test_every_row_starts_a_new_period():
+    window = MetricsWindow()
+    row_of(make_report(staleness=9, num_frames=800), window=window)
+    row = row_of(make_report(staleness=1, num_frames=40), window=window)
+    assert row["staleness_max"] == 1
+    assert row["frames_per_second"] == 20.0
+
+
+def episodes(*returns):
+    return [Episode(0, float(episode_return), 10) for episode_return in returns]
+
+
+def test_mean_return_is_unknown_before_the_first_episode():
+    assert math.isnan(MetricsWindow().mean_return)
+    assert math.isnan(row_of(make_report())["episode_return_mean"])
+
+
+def test_mean_return_reaches_over_periods():
+    window = MetricsWindow()
+    assert row_of(make_report(episodes=episodes(1, 3)), window=window)["episode_return_mean"] == 2
+    assert row_of(make_report(episodes=episodes(8)), window=window)["episode_return_mean"] == 4
+    assert row_of(make_report(), window=window)["episode_return_mean"] == 4
+    assert window.mean_return == 4
+
+
+def test_mean_return_is_of_the_last_100_episodes():
+    returns = np.arange(250.0)
+    window = MetricsWindow()
+    for chunk in np.split(returns, 25):
+        window.add(make_report(episodes=episodes(*chunk)))
+    assert RETURN_WINDOW == 100
+    assert window.mean_return == returns[-100:].mean()
+
+
+def test_num_episodes_counts_all_since_the_start():
+    window = MetricsWindow()
+    assert row_of(make_report(episodes=episodes(1, 2)), window=window)["num_episodes"] == 2
+    assert row_of(make_report(episodes=episodes(1)), window=window)["num_episodes"] == 3
+
+
+def test_period_without_an_update_has_no_rates():
+    row = row_of()
+    assert row["frames_per_second"] == 0
+    assert math.isnan(row["staleness_mean"])
+    assert math.isnan(row["env_fraction"])
+
+
+@pytest.mark.parametrize("field", ["value_loss", "policy_loss"])
+def test_divergence_stays_visible(field):
+    loss = FakeLoss(0.0, 0.0, 0.0)._replace(**{field: math.nan})
+    assert math.isnan(row_of(make_report(metrics=GradientMetrics(loss, math.nan)))[field])
+
+
+# Rows of the actor-learners.
+
+
+def test_each_actor_has_a_row_of_its_own():
+    window = MetricsWindow()
+    row_of(
+        make_report(actor_index=3, num_steps=20, staleness=2, episodes=episodes(1, 3)),
+        make_report(actor_index=3, num_steps=20, staleness=4),
+        make_report(actor_index=1, num_steps=5, env_seconds=0.0, wait_seconds=3.0),
+        window=window,
+    )
+    first, second = window.actor_rows
+    assert (first.actor, second.actor) == (1, 3)
+    assert (first.steps_per_second, second.steps_per_second) == (2.5, 20.0)  # in 2 seconds
+    assert first.time_fractions == (0.0, 3 / 6, 2 / 6, 1 / 6)
+    assert second.time_fractions == (0.4, 0.3, 0.2, 0.1)
+    assert (first.lock_wait_fraction, second.lock_wait_fraction) == (0.5, 0.05)
+    assert (first.staleness_mean, second.staleness_mean) == (0.0, 3.0)
+    assert math.isnan(first.episode_return_mean)
+    assert second.episode_return_mean == 2.0
+
+
+def test_rows_of_the_actors_add_up_to_that_of_the_run():
+    window = MetricsWindow()
+    row = row_of(
+        *(make_report(actor_index=index, num_steps=10 * index) for index in range(1, 5)),
+        window=window,
+    )
+    assert sum(actor.steps_per_second for actor in window.actor_rows) == row["steps_per_second"]
+
+
+def test_return_of_an_actor_is_of_its_last_episodes():
+    window = MetricsWindow()
+    for value in range(30):
+        window.add(make_report(episodes=episodes(value)))
+    row_of(window=window)
+    assert ACTOR_RETURN_WINDOW == 10
+    assert window.actor_rows[0].episode_return_mean == np.mean(range(20, 30))
+
+
+def test_actor_without_updates_is_idle_for_whole_periods():
+    window = MetricsWindow()
+    row_of(make_report(), window=window)
+    assert window.actor_rows[0].idle_seconds == 0.0
+    for seconds in (2.0, 4.0):
+        row_of(window=window)
+        assert window.actor_rows[0].idle_seconds == seconds
+    assert math.isnan(window.actor_rows[0].time_fractions[0])
+    row_of(make_report(), window=window)
+    assert window.actor_rows[0].idle_seconds == 0.0
+
+
+# Memory of earlier periods.
+
+
+def test_earlier_periods_count_with_their_weight():
+    window = MetricsWindow(memory=0.5)
+    row_of(make_report(num_steps=40, staleness=4), window=window)
+    row = row_of(make_report(num_steps=10, staleness=1), window=window)
+    # Half of the first period: 20 steps and half an update, in 1 second.
+    assert row["steps_per_second"] == (20 + 10) / (1 + 2)
+    assert row["staleness_mean"] == (2 + 1) / 1.5
+    assert window.actor_rows[0].steps_per_second == 10.0
+    assert row["staleness_max"] == 1
+    assert window.num_updates == 0
+    row = row_of(window=window)
+    assert row["steps_per_second"] == (10 + 5) / (0.5 + 1 + 2)
+    assert row["policy_loss"] == -0.5
+
+
+def test_numbers_that_are_not_finite_are_forgotten_after_their_period():
+    window = MetricsWindow(memory=0.5)
+    loss = FakeLoss(math.nan, 2.0, 1.5)
+    row = row_of(make_report(metrics=GradientMetrics(loss, jnp.float32(math.inf))), window=window)
+    assert math.isnan(row["policy_loss"])
+    row = row_of(make_report(), make_report(), window=window)
+    assert row["policy_loss"] == -1.0 / 2.5
+    assert math.isfinite(row["grad_norm"])

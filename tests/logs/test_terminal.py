@@ -1,0 +1,397 @@
+import io
+import math
+import sys
+
+import pyte
+import pytest
+from rich.console import Console, ConsoleDimensions
+
+from a3cjax.envs.base import Episode
+from a3cjax.logs.metrics import ActorRow, EpisodeRow, MetricsWindow
+from a3cjax.logs.terminal import TerminalLogger, print_evaluation
+from a3cjax.runs.evaluation import Evaluation
+from tests.fakes import make_row
+
+COLOURS = {"TERM": "xterm-256color"}
+
+
+class Terminal(io.TextIOWrapper):
+    """What a program takes for a terminal; `text` is all that it wrote."""
+
+    def __init__(self, encoding="utf-8"):
+        super().__init__(io.BytesIO(), encoding=encoding, newline="", write_through=True)
+
+    def isatty(self):
+        return True
+
+    @property
+    def text(self):
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+class Window:
+    """A TerminalLogger before a terminal emulator's window."""
+
+    def __init__(self, width=80, height=24, *, environment=COLOURS, encoding="utf-8", **settings):
+        self.stream = Terminal(encoding)
+        self.console = Console(
+            file=self.stream, width=width, height=height, highlight=False, _environ=environment
+        )
+        self.screen = pyte.HistoryScreen(width, height)
+        self._emulator, self._num_fed = pyte.Stream(self.screen), 0
+        settings = {"title": "Pong  runs/Pong/1", "total_frames": 4_000_000} | settings
+        self.logger = TerminalLogger(console=self.console, **settings)
+
+    def lines(self):
+        """What is to be seen now, without blanks at the right."""
+        text = self.stream.text.replace("\n", "\r\n")  # as the driver of a terminal does
+        self._emulator.feed(text[self._num_fed :])
+        self._num_fed = len(text)
+        return [line.rstrip() for line in self.screen.display]
+
+    def resize(self, width, height):
+        self.lines()  # what was drawn before belongs to the old window
+        self.console.size = ConsoleDimensions(width, height)
+        self.screen.resize(height, width)
+
+    def show(self, num_frames=400_000, actors=(), **changes):
+        self.logger.write_metrics(make_row(num_frames, **changes), actors)
+        return self.lines()
+
+
+def make_actors(num_actors, **changes):
+    actors = [
+        ActorRow(index, 400.0 + index, (0.4, 0.3, 0.2, 0.1), 0.005, 1.25, 12.5, 0.0)
+        for index in range(num_actors)
+    ]
+    return [actor._replace(**changes) for actor in actors]
+
+
+def learning_curve(logger, num_episodes=400):
+    """Returns that rise from -20 to 20."""
+    logger.write_episodes(
+        [
+            EpisodeRow(1000 * index, 0.0, index % 2, -20.0 + 40.0 * index / (num_episodes - 1), 9)
+            for index in range(num_episodes)
+        ]
+    )
+
+
+def line_with(lines, text):
+    (line,) = (line for line in lines if text in line)
+    return line
+
+
+# Plain lines.
+
+
+def plain(stream=None, **settings):
+    console = Console(file=stream or io.StringIO(), highlight=False, _environ={}, width=80)
+    settings = {"title": "Pong", "total_frames": 4_000_000} | settings
+    return TerminalLogger(console=console, **settings), console.file
+
+
+def test_plain_lines_where_there_is_no_terminal():
+    logger, stream = plain()
+    logger.write_episodes([EpisodeRow(400, 1.5, 0, 21.0, 900)])
+    logger.write_metrics(make_row(400_000, frames_per_second=1000.0), make_actors(1))
+    logger.close()
+    title, line = stream.getvalue().splitlines()
+    assert title == "Pong"
+    assert "\x1b" not in line
+    assert "frames 400,000 / 4,000,000" in line
+    assert "frames/s 1,000" in line
+    assert "left 1:00:00" in line  # 3.6 million frames at 1,000 a second
+    assert "return 12.50" in line
+    assert "policy_loss -0.5  value_loss 2  entropy 1.5  grad_norm 3  staleness" in line
+
+
+def test_plain_lines_show_the_metrics_that_the_algorithm_has():
+    logger, stream = plain()
+    row = make_row(grad_norm=0.00012345)
+    for name in ("policy_loss", "entropy"):
+        del row[name]
+    logger.write_metrics({**row, "epsilon": 0.25, "q_value": 1234.5})
+    expected = "value_loss 2  q_value 1234  epsilon 0.25  grad_norm 0.0001234  staleness"
+    assert expected in stream.getvalue()
+
+
+def test_frames_beyond_the_budget_leave_no_time():
+    logger, stream = plain(total_frames=1000)
+    logger.write_metrics(make_row(20_000))
+    assert "left 0:00" in stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("stream", "environment", "is_live"),
+    [
+        (Terminal, COLOURS, True),
+        (Terminal, {"TERM": "dumb"}, False),
+        (Terminal, {**COLOURS, "TTY_INTERACTIVE": "0"}, False),
+        (io.StringIO, COLOURS, False),
+        (io.StringIO, {**COLOURS, "FORCE_COLOR": "1"}, False),
+    ],
+)
+def test_the_view_is_for_terminals_that_can_move_a_cursor(stream, environment, is_live):
+    console = Console(file=stream(), _environ=environment)
+    logger = TerminalLogger("Pong", 1000, console=console)
+    logger.close()
+    assert logger.is_live is is_live
+    assert logger.period_seconds == (1.0 if is_live else 10.0)
+
+
+def test_letters_that_a_terminal_has_not_become_question_marks():
+    stream = Terminal("ascii")
+    logger, _ = plain(stream, title="Pong in späte Läufe")
+    logger.print("Ähnlich")
+    logger.close()
+    assert "Pong in sp?te L?ufe" in stream.text
+    assert "?hnlich" in stream.text
+
+
+# The view.
+
+
+def test_view_begins_before_there_are_numbers():
+    window = Window()
+    assert window.lines()[0] == "Pong  runs/Pong/1  starting: random play, then compilation"
+    window.logger.close()
+
+
+def test_view_shows_where_the_run_stands():
+    window = Window(num_actors=2)
+    learning_curve(window.logger)
+    window.show(400_000)
+    lines = window.show(
+        1_000_000, make_actors(2), frames_per_second=1000.0, wall_seconds=3661.0, epsilon=0.25
+    )
+    assert lines[0] == "Pong  runs/Pong/1"
+    assert lines[1].endswith("25%  1,000,000 / 4,000,000 frames")
+    assert lines[1].count("█") == lines[1].count("░") // 3  # a quarter, of a bar of 44
+    assert "frames/s 1,000   elapsed 1:01:01   left 50:00" in lines[2]
+    assert (
+        line_with(lines, "return 12.50") == "return 12.50 (last 100 episodes)   last 20   "
+        "highest 20"
+    )
+    assert line_with(lines, "policy loss") == (
+        "policy loss -0.5   value loss 2   entropy 1.5   epsilon 0.25   grad norm 3"
+    )
+    assert line_with(lines, "staleness") == "staleness 0.00 (max 0)   lock wait 5.0%"
+    window.logger.close()
+
+
+def test_view_has_a_line_for_each_actor_learner():
+    window = Window(num_actors=3)
+    actors = make_actors(2, time_fractions=(0.5, 0.25, 0.25, 0.0))
+    lines = window.show(actors=actors)
+    header = next(index for index, line in enumerate(lines) if line.startswith("actor"))
+    assert " ".join(lines[header].split()) == (
+        "actor steps/s env act learn push lock stale return idle"
+    )
+    assert lines[header + 1].split()[:2] == ["0", "400"]
+    assert lines[header + 2].split()[:2] == ["1", "401"]
+    assert lines[header + 2].split()[-3:] == ["0.5%", "1.2", "12.50"]
+    assert lines[header + 3].split() == ["2", "0", "-", "-", "-", "-"]  # nothing reported yet
+    window.logger.close()
+
+
+def test_time_of_an_actor_is_a_bar_of_its_parts():
+    window = Window(environment={**COLOURS, "NO_COLOR": "1"})
+    lines = window.show(actors=make_actors(1, time_fractions=(0.5, 0.25, 0.25, 0.0)))
+    bar = line_with(lines, "eee").split()[2]
+    assert len(bar) == 33
+    counts = {letter: bar.count(letter) for letter in "ealp"}
+    assert counts == {"e": 16, "a": 9, "l": 8, "p": 0}  # halves go to the even side
+    window.logger.close()
+
+    window = Window()
+    window.show(actors=make_actors(1, time_fractions=(0.5, 0.25, 0.25, 0.0)))
+    row = next(row for row in range(24) if window.screen.display[row].lstrip().startswith("0  "))
+    cells = [window.screen.buffer[row][column] for column in range(80)]
+    colours = [cell.fg for cell in cells if cell.data == "█"]
+    assert colours == ["green"] * 16 + ["cyan"] * 9 + ["brown"] * 8  # pyte calls yellow so
+    window.logger.close()
+
+
+def test_stalled_actors_are_marked_with_their_seconds():
+    window = Window(num_actors=2)
+    busy, idle = make_actors(2)
+    lines = window.show(actors=[busy, idle._replace(idle_seconds=9.0)])
+    assert line_with(lines, "  1      401").endswith("12.50     9s")
+    lines = window.show(actors=[busy, idle._replace(idle_seconds=35.2)])
+    assert line_with(lines, "  1      401").endswith("12.50   !35s")
+    row = next(i for i, line in enumerate(lines) if line.endswith("!35s"))
+    assert window.screen.buffer[row][79].fg == "red"
+    lines = window.show(actors=[busy, idle._replace(idle_seconds=3600.0)])
+    assert line_with(lines, "  1      401").endswith("12.50   !60m")
+    window.logger.close()
+
+
+def test_of_many_actors_the_slowest_are_shown_and_the_rest_summed_up():
+    window = Window(num_actors=100)
+    actors = make_actors(100)
+    actors[70] = actors[70]._replace(steps_per_second=3.0)
+    actors[50] = actors[50]._replace(idle_seconds=20.0)
+    lines = window.show(actors=list(reversed(actors)))
+    header = next(index for index, line in enumerate(lines) if line.startswith("actor"))
+    assert [line.split()[0] for line in lines[header + 1 : header + 5]] == ["50", "70", "0", "1"]
+    num_shown = 22 - header - 1
+    assert lines[22] == f"{100 - num_shown} more: 454 steps/s in the mean, 410 to 499"
+    assert lines[23] == ""
+    lines = window.show(actors=make_actors(100, idle_seconds=60.0))
+    assert lines[22].endswith("to 499, 88 stalled")
+    window.logger.close()
+
+
+def test_curve_rises_with_the_returns():
+    window = Window()
+    learning_curve(window.logger)
+    lines = window.show()
+    top = next(index for index, line in enumerate(lines) if line.startswith("   1"))
+    rows = [lines[top + index][9:].ljust(71) for index in range(6)]
+    assert float(lines[top][:8]) == pytest.approx(20, abs=0.5)
+    assert float(lines[top + 5][:8]) == pytest.approx(-20, abs=0.5)
+    levels = " ▁▂▃▄▅▆▇█"
+    heights = [sum(levels.index(row[column]) for row in rows) for column in range(71)]
+    assert heights == sorted(heights)
+    assert (heights[0], heights[-1]) == (1, 48)
+    window.logger.close()
+
+
+def test_curve_that_is_flat_or_empty_is_drawn():
+    window = Window()
+    lines = window.show(episode_return_mean=math.nan)
+    assert "no episode is finished yet" in lines
+    window.logger.write_episodes([EpisodeRow(0, 1.5, 0, 7.0, 9)] * 3)
+    lines = window.show()
+    assert "    7.00 " + "▁" * 71 in lines
+    window.logger.close()
+
+
+# Windows of any size.
+
+
+@pytest.mark.parametrize("num_actors", [2, 100])
+@pytest.mark.parametrize(
+    ("width", "height", "encoding"),
+    [
+        (80, 24, "utf-8"),
+        (60, 24, "utf-8"),
+        (60, 12, "ascii"),
+        (132, 43, "utf-8"),
+        (40, 10, "utf-8"),
+        (20, 5, "ascii"),
+        (8, 2, "utf-8"),
+    ],
+)
+def test_view_never_leaves_its_window(width, height, num_actors, encoding):
+    window = Window(
+        width, height, num_actors=num_actors, encoding=encoding, title="Pong  runs/" + "x" * 200
+    )
+    learning_curve(window.logger)
+    numbers = {"frames_per_second": 1e7, "grad_norm": -1.2345e-30, "episode_return_mean": -1e7}
+    for num_frames in (400_000, 10**12):
+        lines = window.show(num_frames, make_actors(num_actors, idle_seconds=12.0), **numbers)
+        assert not window.screen.history.top  # nothing has scrolled away
+        assert lines[0].startswith("Pong")
+        assert not lines[height - 1]
+    # No line goes on in the next one: each is drawn as a whole, or cut.
+    assert sum(line.startswith("frames/s") for line in lines) <= 1
+    assert all(line[0] != "x" for line in lines if line)
+    window.logger.close()
+
+
+@pytest.mark.parametrize("width", [60, 80])
+def test_columns_stand_below_their_names(width):
+    window = Window(width, num_actors=2)
+    actors = make_actors(2, steps_per_second=123_456.0, episode_return_mean=-123_456.0)
+    lines = window.show(actors=actors)
+    header = line_with(lines, "actor")
+    row = line_with(lines, "  0 ")
+    for name, value in (("steps/s", "123,456"), ("lock", "0.5%"), ("return", "-1.23e+05")):
+        if name != "return":
+            assert header.index(name) + len(name) == row.index(value) + len(value)
+    assert len(header) <= width
+    assert len(row) <= width
+    window.logger.close()
+
+
+def test_view_without_unicode_is_ascii():
+    window = Window(encoding="ascii", num_actors=2)
+    learning_curve(window.logger)
+    lines = window.show(1_000_000, make_actors(2))
+    assert window.stream.text.isascii()
+    assert lines[1].startswith("###########.....")
+    assert "eeeeeeeeee" in line_with(lines, "  0      400")
+    window.logger.close()
+
+
+def test_view_without_colours_has_none():
+    window = Window(environment={**COLOURS, "NO_COLOR": "1"}, num_actors=2)
+    learning_curve(window.logger)
+    window.show(actors=make_actors(2, idle_seconds=20.0))
+    colours = {cell.fg for row in window.screen.buffer.values() for cell in row.values()}
+    assert colours == {"default"}
+    window.logger.close()
+
+
+@pytest.mark.parametrize("size", [(60, 24), (100, 30), (50, 12)])
+def test_view_follows_a_window_that_changes_its_size(size):
+    window = Window(num_actors=4)
+    learning_curve(window.logger)
+    window.show(actors=make_actors(4))
+    window.resize(*size)
+    lines = window.show(800_000, make_actors(4))
+    assert lines[0] == "Pong  runs/Pong/1"
+    assert sum("frames/s" in line for line in lines) == 1
+    assert sum("Pong" in line for line in lines) == 1
+    assert line_with(lines, "800,000 / 4,000,000").endswith("frames")
+    assert all(len(line) <= size[0] for line in lines)
+    window.logger.close()
+
+
+def test_messages_stand_above_the_view():
+    window = Window()
+    window.show()
+    window.logger.print("Actor 3: an update that is not finite was refused.")
+    lines = window.show(800_000)
+    assert lines[0] == "Actor 3: an update that is not finite was refused."
+    assert lines[1] == "Pong  runs/Pong/1"
+    window.logger.close()
+
+
+def test_view_stays_on_the_screen_and_gives_the_terminal_back():
+    before = sys.stdout, sys.stderr
+    window = Window()
+    window.show()
+    window.show(4_000_000)
+    window.logger.close()
+    window.logger.close()
+    window.console.print("after it")
+    lines = window.lines()
+    assert (sys.stdout, sys.stderr) == before
+    assert "100%  4,000,000 / 4,000,000 frames" in lines[1]
+    assert "after it" in lines[lines.index("after it") :]
+    assert not window.screen.cursor.hidden
+
+
+def test_rows_without_rates_and_losses_are_shown():
+    row = MetricsWindow().pop_row(num_frames=0, num_updates=0, wall_seconds=0.0, seconds=1.0)
+    window = Window(num_actors=2)
+    window.logger.write_metrics(row)
+    assert "left ?" in window.lines()[2]
+    assert "compiling, until the first update" in window.lines()
+    window.logger.close()
+    logger, stream = plain()
+    logger.write_metrics(row)
+    assert "left ?" in stream.getvalue()
+
+
+def test_evaluation_is_printed_as_a_table():
+    console = Console(file=io.StringIO(), width=80, highlight=False)
+    evaluation = Evaluation([Episode(0, 1.0, 5), Episode(1, 4.0, 9)], is_greedy=True)
+    print_evaluation(evaluation, console)
+    text = console.file.getvalue()
+    assert "2 full games, greedy actions" in text
+    for number in ("2.50", "1.50", "1.00", "4.00"):
+        assert number in text

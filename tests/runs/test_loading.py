@@ -1,0 +1,265 @@
+"""Published agents: the file of parameters, `a3cjax.load`, the model card."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+import yaml
+
+import a3cjax
+from a3cjax.commands import main
+from a3cjax.config.settings import Config
+from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
+from a3cjax.runs.publishing import publish
+from a3cjax.training.run import train
+from a3cjax.types import ObservationStatistics, Snapshot
+from tests.documents import ROOT
+
+PARAMS = {"params": {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}}}
+STATISTICS = ObservationStatistics(jnp.full((4, 4), 0.5), jnp.asarray(2.0))
+SNAPSHOT = Snapshot(version=7, num_frames=400, params=PARAMS, statistics=STATISTICS)
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("statistics", [STATISTICS, None])
+def test_what_is_written_is_read(tmp_path, statistics):
+    snapshot = SNAPSHOT._replace(statistics=statistics)
+    write_parameters(tmp_path, snapshot)
+    blank = jax.tree.map(jnp.zeros_like, snapshot)
+    read = read_parameters(tmp_path, blank.params, blank.statistics)
+    assert_equal(read, snapshot)
+    assert jax.tree.structure(read) == jax.tree.structure(snapshot)
+
+
+def test_target_parameters_are_left_out(tmp_path):
+    size = write_parameters(tmp_path, SNAPSHOT).stat().st_size
+    path = write_parameters(tmp_path, SNAPSHOT._replace(target_params=PARAMS))
+    assert path.stat().st_size == size
+
+
+def test_any_flipped_byte_of_the_header_or_cut_is_noticed_or_changes_numbers_only(tmp_path):
+    path = write_parameters(tmp_path, SNAPSHOT)
+    good = path.read_bytes()
+    for length in range(0, len(good), 7):
+        path.write_bytes(good[:length])
+        with pytest.raises(CheckpointError, match=PARAMETER_FILE):
+            read_parameters(tmp_path, PARAMS, STATISTICS)
+    for index in range(len(good)):
+        path.write_bytes(good[:index] + bytes([good[index] ^ 0x20]) + good[index + 1 :])
+        try:
+            read = read_parameters(tmp_path, PARAMS, STATISTICS)
+        except CheckpointError:
+            continue
+        assert jax.tree.map(jnp.shape, read) == jax.tree.map(jnp.shape, SNAPSHOT)
+
+
+@pytest.mark.parametrize(
+    ("params", "statistics"),
+    [
+        ({"params": {"dense": {"kernel": jnp.zeros((2, 3))}}}, STATISTICS),
+        ({"params": {"dense": {"kernel": jnp.zeros((3, 2)), "bias": jnp.ones(3)}}}, STATISTICS),
+        (PARAMS, None),
+    ],
+    ids=["a name too many", "another shape", "statistics too many"],
+)
+def test_parameters_of_another_network_are_refused(tmp_path, params, statistics):
+    write_parameters(tmp_path, SNAPSHOT)
+    with pytest.raises(CheckpointError, match=r"must hold .*, got .*kernel"):
+        read_parameters(tmp_path, params, statistics)
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_parameters_that_are_not_finite_are_refused(tmp_path, bad):
+    statistics = STATISTICS._replace(scale=jnp.asarray(bad))
+    write_parameters(tmp_path, SNAPSHOT._replace(statistics=statistics))
+    with pytest.raises(CheckpointError, match="finite numbers, got others in statistics"):
+        read_parameters(tmp_path, PARAMS, STATISTICS)
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("F64", 8)])
+def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
+    params = {"kernel": jnp.ones(4)}
+    path = write_parameters(tmp_path, Snapshot(1, 4, params))
+    old = path.read_bytes()
+    header = json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])
+    header["params/kernel"] |= {"dtype": dtype, "data_offsets": [0, 4 * size]}
+    new = json.dumps(header).encode()
+    path.write_bytes(len(new).to_bytes(8, "little") + new + bytes(4 * size))
+    with pytest.raises(CheckpointError, match=f"must hold .*F32.*, got .*{dtype}"):
+        read_parameters(tmp_path, params, None)
+
+
+def test_files_of_other_programs_are_refused(tmp_path):
+    safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / PARAMETER_FILE)
+    with pytest.raises(CheckpointError, match="must be of format a3cjax-1, got None"):
+        read_parameters(tmp_path, PARAMS, STATISTICS)
+
+
+def test_folder_without_an_agent_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+        a3cjax.load(tmp_path)
+    (tmp_path / "config.yaml").write_text("env: CartPole\nnetwork: mlp_ff\n")
+    with pytest.raises(FileNotFoundError, match="checkpoints/"):
+        a3cjax.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The summary of a short run with memory and centred observations."""
+    config = Config(
+        env="CartPole",
+        network="mlp_gru",
+        total_frames=700,
+        num_actors=1,
+        envs_per_actor=4,
+        unroll_length=20,
+        warmup_steps=16,
+        eval_episodes=3,
+        video=False,
+        run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+    )
+    return train(config)
+
+
+@pytest.fixture
+def published(finished, tmp_path):
+    return publish(finished.run_dir, tmp_path / "published")
+
+
+def test_published_agent_is_small_and_complete(published):
+    names = {path.name for path in published.iterdir()}
+    assert names == {"config.yaml", "summary.json", PARAMETER_FILE, "README.md"}
+
+
+@pytest.mark.parametrize("kind", ["run", "published"])
+def test_loaded_agent_repeats_the_evaluation_of_its_run(finished, published, kind):
+    agent = a3cjax.load(finished.run_dir if kind == "run" else str(published))
+    assert agent.evaluate(num_episodes=3).scores == finished.evaluation.scores
+    assert agent.snapshot.num_frames == finished.num_frames
+
+
+def test_loaded_agent_acts(published):
+    agent = a3cjax.load(published)
+    environments = agent.make_environments(2)
+    timestep, core_state = environments.reset(), agent.initial_state(2)
+    key = jax.random.key(0)
+    games = []
+    while len(games) < 2:
+        actions, core_state, new_key = agent.act(timestep, core_state, key)
+        assert actions.shape == (2,)
+        assert not np.array_equal(jax.random.key_data(key), jax.random.key_data(new_key))
+        timestep, key = environments.step(actions), new_key
+        games += environments.pop_episodes()
+    environments.close()
+
+
+def test_best_parameters_of_a_run_can_be_loaded(finished, published):
+    assert a3cjax.load(finished.run_dir, best=True).snapshot.num_frames == finished.num_frames
+    with pytest.raises(FileNotFoundError, match="best/"):
+        a3cjax.load(published, best=True)
+
+
+def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, published):
+    head, body = (published / "README.md").read_text().split("---\n")[1:]
+    metadata = yaml.safe_load(head)
+    evaluation = json.loads((finished.run_dir / "summary.json").read_text())["evaluation"]
+    (model,) = metadata["model-index"]
+    (result,) = model["results"]
+    assert result["dataset"]["name"] == "CartPole"
+    mean, deviation = result["metrics"][0]["value"].split(" +/- ")
+    assert float(mean) == pytest.approx(evaluation["mean"], abs=0.005)
+    assert float(deviation) == pytest.approx(evaluation["standard_deviation"], abs=0.005)
+    assert metadata["library_name"] == "a3cjax"
+    assert "| `network` | mlp_gru |" in body
+    assert f"{finished.num_frames:,} emulator" in body
+    assert "play.gif" not in body
+
+
+def test_code_of_the_model_card_runs(published, capsys, finished):
+    code = (published / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    exec(code, {})
+    assert float(capsys.readouterr().out) == finished.evaluation.mean
+
+
+def test_run_without_an_evaluation_is_not_published(finished, tmp_path):
+    for name in ("config.yaml", "summary.json"):
+        (tmp_path / name).write_text((finished.run_dir / name).read_text())
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "evaluation": None}))
+    with pytest.raises(ConfigError, match="must be of a run with a final evaluation, got"):
+        publish(tmp_path, tmp_path / "out")
+    (tmp_path / "summary.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"summary\.json, got"):
+        publish(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_run_that_went_on_after_its_summary_is_not_published(finished, tmp_path):
+    path = finished.run_dir / "summary.json"
+    before = path.read_text()
+    path.write_text(json.dumps({**json.loads(before), "num_frames": 5}))
+    try:
+        with pytest.raises(ConfigError, match=r"of a run that has ended, got .* is of frame 5"):
+            publish(finished.run_dir, tmp_path / "out")
+    finally:
+        path.write_text(before)
+
+
+def test_published_agent_is_replaced_with_its_picture(finished, published):
+    picture = finished.run_dir / "play.gif"
+    picture.write_bytes(b"GIF89a")
+    try:
+        publish(finished.run_dir, published)
+        assert "(play.gif)" in (published / "README.md").read_text()
+    finally:
+        picture.unlink()
+    publish(finished.run_dir, published)
+    assert not (published / "play.gif").exists()
+    assert "play.gif" not in (published / "README.md").read_text()
+
+
+def test_run_is_not_published_into_its_own_folder(finished, published):
+    for folder in (finished.run_dir, published):
+        before = sorted(folder.iterdir())
+        with pytest.raises(ConfigError, match="output_dir must be another folder than run_dir"):
+            publish(folder, folder / "." / ".." / folder.name)
+        assert sorted(folder.iterdir()) == before
+
+
+def test_folder_that_cannot_be_made_is_refused_in_one_line(finished, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    command = ["a3cjax", "publish", str(finished.run_dir), str(tmp_path / "file")]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "file" in line
+
+
+# What the repository ships, and what their final evaluations must at least come to.
+SHIPPED = {"pong": 18.0, "breakout": 300.0}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_agent_is_small_and_told_of_in_the_readme(name):
+    folder = ROOT / "results" / name
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+    evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
+    readme = (ROOT / "README.md").read_text()
+    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in readme
+    assert a3cjax.load(folder).snapshot.num_frames >= 6_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_agent_plays_as_well_as_the_readme_says(name):
+    agent = a3cjax.load(ROOT / "results" / name)
+    assert agent.evaluate(num_episodes=30).mean > SHIPPED[name]

@@ -1,0 +1,94 @@
+import sys
+import threading
+
+import pytest
+
+from a3cjax.commands import doctor
+from a3cjax.config.settings import Config
+from a3cjax.training.measuring import Emulator, Training, run_threads
+
+CONFIG = Config(env="CartPole", num_actors=2, envs_per_actor=2, unroll_length=5, warmup_steps=4)
+
+
+def test_threads_run_until_the_time_is_over():
+    ended = []
+
+    def target(stop_event: threading.Event) -> None:
+        assert stop_event.wait(30)
+        ended.append(threading.current_thread())
+
+    run_threads([target, target], 0.05)
+    assert len(set(ended)) == 2
+
+
+def test_failure_of_a_thread_stops_the_others_and_is_raised():
+    def fail(_: threading.Event) -> None:
+        raise OSError("the emulator broke")
+
+    def wait(stop_event: threading.Event) -> None:
+        assert stop_event.wait(30)
+
+    with pytest.raises(OSError, match="the emulator broke"):
+        run_threads([wait, fail], 60.0)
+
+
+@pytest.mark.parametrize("env", ["CartPole", "Pendulum"])  # discrete and continuous actions
+def test_emulator_is_timed(env):
+    emulator = Emulator(env, 2, 3)
+    assert emulator.steps_per_second(0.2) > 100
+    emulator.close()
+
+
+def test_training_is_timed_and_its_time_adds_up():
+    training = Training(CONFIG)
+    result = training.run(0.5)
+    training.close()
+    assert result["steps_per_second"] > 10
+    assert sum(result[part] for part in ("env", "act", "learn", "push")) == pytest.approx(1.0)
+    assert result["wait"] + result["hold"] <= result["push"]
+
+
+def test_training_with_defaults_that_follow_the_environment_is_timed():
+    config = CONFIG.replace(env="FrozenLake", network="tabular", algorithm="one_step_sarsa")
+    training = Training(config.replace(unroll_length="auto"))
+    assert training.config.unroll_length == 1
+    result = training.run(0.5)
+    training.close()
+    assert result["steps_per_second"] > 10
+    assert result["act"] > 0  # it acts ahead, which takes its time, too
+
+
+def test_training_measures_the_cores_number_of_actors_by_default():
+    training = Training(CONFIG.replace(num_actors=None))
+    assert training.config.num_actors is not None
+    assert training.config.network == "mlp_ff"
+    training.close()
+
+
+@pytest.mark.slow
+def test_doctor_names_the_settings_to_use(monkeypatch, capsys):
+    arguments = ["doctor.py", "--env", "CartPole", "--seconds", "0.3"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setenv("COLUMNS", "120")
+    doctor.main()
+    out = capsys.readouterr().out
+    assert "CartPole, agent steps a second" in out
+    assert "Most of an actor's time goes to" in out
+    assert "num_actors=" in out
+
+
+FIGURES = {"env": 0.5, "act": 0.2, "learn": 0.3, "push": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("fastest", "advice"),
+    [((2, 8), "num_actors=2 envs_per_actor=8, suits"), ((3, 8), "num_actors=3 envs_per_actor=8")],
+)
+def test_advice_is_the_fastest_setting(fastest, advice):
+    settings = [(1, 8), (2, 8), (3, 8)]
+    rates = {setting: 100.0 + 50.0 * (setting == fastest) for setting in settings}
+    results = {s: {**FIGURES, "steps_per_second": rate} for s, rate in rates.items()}
+    part, growth, choice = doctor.advise(results, cores=2, usual=8)
+    assert "the emulator (50%)" in part
+    assert f"{rates[2, 8] / rates[1, 8]:.2f} times" in growth
+    assert advice in choice

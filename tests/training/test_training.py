@@ -1,0 +1,842 @@
+import csv
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+import traceback
+
+import gymnasium
+import jax
+import numpy as np
+import pytest
+
+from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.envs.base import Episode
+from a3cjax.envs.batches import VectorEnvironments
+from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.logs.journal import BadUpdatesError
+from a3cjax.logs.metrics import EpisodeRow
+from a3cjax.runs import checkpoints
+from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.folder import BEST, make_run_dir, write_config
+from a3cjax.runs.loading import build_checkpoint_template, evaluate_run, load_agent, load_checkpoint
+from a3cjax.training import learning as run
+from a3cjax.training.run import train
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+CONFIG = Config(
+    env="CartPole",
+    total_frames=1500,
+    num_actors=1,
+    envs_per_actor=4,
+    unroll_length=10,
+    warmup_steps=16,
+    log_period_frames=400,
+    eval_episodes=3,
+    video=False,
+)
+ENDLESS = CONFIG.replace(total_frames=10**9, eval_episodes=0)
+WARMUP_FRAMES, FRAMES_PER_UPDATE = 16 * 4, 10 * 4
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The summary of a run that came to its end."""
+    return train(CONFIG.replace(run_dir=str(tmp_path_factory.mktemp("runs") / "finished")))
+
+
+def read_rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_episodes(run_dir):
+    """All of episodes.csv that does not tell the time."""
+    rows = read_rows(run_dir / "episodes.csv")
+    return [{name: row[name] for name in row if name != "wall_seconds"} for row in rows]
+
+
+def read_params(run_dir):
+    _, snapshot = load_agent(load_config(run_dir), run_dir)
+    return jax.tree.leaves(snapshot.params)
+
+
+def actor_threads():
+    return [thread.name for thread in threading.enumerate() if "actor-learner" in thread.name]
+
+
+# The run folder.
+
+
+def test_run_folder_is_complete(finished):
+    names = {path.name for path in finished.run_dir.iterdir()}
+    (events,) = (name for name in names if name.startswith("events.out.tfevents."))
+    assert names - {events} == {
+        "config.yaml",
+        "metrics.csv",
+        "episodes.csv",
+        "evaluations.csv",
+        "summary.json",
+        "checkpoints",
+        "best",
+        "curves.png",
+    }
+    assert (finished.run_dir / events).stat().st_size > 1000
+    assert (finished.run_dir / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_config_file_holds_the_resolved_config(finished):
+    config = load_config(finished.run_dir)
+    assert config == CONFIG.replace(
+        network="mlp_ff",
+        run_dir=str(finished.run_dir),
+        entropy_cost=0.01,
+        centre_observations=True,
+        exploration_frames=300,
+        optimizer="adam",
+        learning_rate=1e-3,
+        decay=0.999,
+        epsilon=1e-5,
+        momentum=0.0,
+        max_grad_norm=40.0,
+    )
+
+
+def test_budget_of_frames_is_kept(finished):
+    # The random play before counts too; one update may reach beyond the end.
+    assert 1500 <= finished.num_frames < 1500 + FRAMES_PER_UPDATE
+    num_updates = json.loads((finished.run_dir / "summary.json").read_text())["num_updates"]
+    assert (num_updates - 1) * FRAMES_PER_UPDATE < 1500
+    # Automatic resets cost no frames.
+    assert finished.num_frames < WARMUP_FRAMES + num_updates * FRAMES_PER_UPDATE
+
+
+def test_metrics_have_their_columns_and_count_up(finished):
+    rows = read_rows(finished.run_dir / "metrics.csv")
+    columns = (
+        "num_frames num_updates wall_seconds frames_per_second episode_return_mean policy_loss "
+        "value_loss entropy grad_norm staleness_mean lock_wait_fraction"
+    )
+    assert set(columns.split()) <= set(rows[0])
+    assert not any(value in (None, "") for row in rows for value in row.values())
+    for name in ("num_frames", "num_updates", "wall_seconds"):
+        values = [float(row[name]) for row in rows]
+        assert all(np.diff(values) > 0)
+    frames = [int(row["num_frames"]) for row in rows]
+    assert all(np.diff(frames)[:-1] >= 400)
+    assert all(float(row["staleness_mean"]) == 0 for row in rows)  # a single actor
+
+
+def test_last_row_is_the_end_of_the_run(finished):
+    last = read_rows(finished.run_dir / "metrics.csv")[-1]
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert int(last["num_frames"]) == summary["num_frames"] == finished.num_frames
+    assert int(last["num_updates"]) == summary["num_updates"]
+
+
+def test_episodes_agree_with_the_metrics(finished):
+    rows = read_rows(finished.run_dir / "episodes.csv")
+    last = read_rows(finished.run_dir / "metrics.csv")[-1]
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert tuple(rows[0]) == EpisodeRow._fields
+    assert len(rows) == int(last["num_episodes"])
+    frames = [int(row["num_frames"]) for row in rows]
+    assert frames == sorted(frames)
+    assert frames[-1] <= finished.num_frames
+    returns = [float(row["episode_return"]) for row in rows]
+    assert returns == [float(row["episode_length"]) for row in rows]  # CartPole: 1 a step
+    assert float(last["episode_return_mean"]) == pytest.approx(np.mean(returns[-100:]), rel=1e-5)
+    assert summary["training_return_mean"] == pytest.approx(np.mean(returns[-100:]))
+    assert {row["actor"] for row in rows} == {"0"}
+
+
+def test_summary_tells_result_and_origin(finished):
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert (summary["env"], summary["seed"], summary["signal"]) == ("CartPole", 1, None)
+    assert summary["evaluation"] == finished.evaluation.as_dict()
+    assert summary["evaluation"]["num_episodes"] == 3
+    assert summary["evaluation"]["actions"] == "sampled"
+    rate = summary["num_frames"] / summary["training_seconds"]
+    assert summary["frames_per_second"] == pytest.approx(rate, rel=0.1)
+    assert summary["versions"]["jax"] == jax.__version__
+    assert summary["machine"]["cores"] >= 1
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", summary["commit"])
+    assert summary["command"].startswith("python ")
+
+
+def test_checkpoint_is_the_end_of_the_run(finished):
+    _, snapshot = load_agent(load_config(finished.run_dir), finished.run_dir)
+    summary = json.loads((finished.run_dir / "summary.json").read_text())
+    assert (snapshot.num_frames, snapshot.version) == (finished.num_frames, summary["num_updates"])
+    assert snapshot.statistics is not None
+    assert snapshot.statistics.mean.shape == (4,)
+
+
+def test_final_evaluation_can_be_repeated(finished):
+    scores = finished.evaluation.scores
+    assert evaluate_run(finished.run_dir).scores == scores
+    assert evaluate_run(finished.run_dir, num_episodes=4, is_greedy=True).scores != scores
+
+
+# Reproducibility.
+
+
+def test_runs_of_one_seed_and_actor_are_equal_bit_by_bit(finished, tmp_path):
+    again = train(CONFIG.replace(run_dir=str(tmp_path / "again")))
+    assert again.num_frames == finished.num_frames
+    assert read_episodes(again.run_dir) == read_episodes(finished.run_dir)
+    for one, other in zip(read_params(again.run_dir), read_params(finished.run_dir), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.evaluation.scores == finished.evaluation.scores
+
+
+def test_runs_of_another_seed_differ(finished, tmp_path):
+    other = train(CONFIG.replace(run_dir=str(tmp_path / "other"), seed=2))
+    assert read_episodes(other.run_dir) != read_episodes(finished.run_dir)
+    params = zip(read_params(other.run_dir), read_params(finished.run_dir), strict=True)
+    assert not any(np.array_equal(one, other) for one, other in params)
+
+
+# Several actors, failures and signals.
+
+
+def watch_steps(monkeypatch, watch):
+    """Has `watch(actor, num_steps)` called in the actors' threads before every step."""
+    step, counts = VectorEnvironments.step, {}
+
+    def watched_step(self, actions):
+        name = threading.current_thread().name
+        if name.startswith("actor-learner-"):
+            actor = int(name.removeprefix("actor-learner-"))
+            counts[actor] = counts.get(actor, 0) + 1
+            watch(actor, counts[actor])
+        return step(self, actions)
+
+    monkeypatch.setattr(VectorEnvironments, "step", watched_step)
+
+
+@pytest.fixture
+def num_closed(monkeypatch):
+    """The number of batches that were closed, as a list of ones."""
+    close, closed = VectorEnvironments.close, []
+
+    def count_and_close(self):
+        closed.append(1)
+        close(self)
+
+    monkeypatch.setattr(VectorEnvironments, "close", count_and_close)
+    return closed
+
+
+def test_two_actors_share_parameters_and_budget(tmp_path, num_closed, monkeypatch):
+    both = threading.Barrier(2)
+    watch_steps(monkeypatch, lambda _, num_steps: both.wait(60) if num_steps == 1 else None)
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), num_actors=2, eval_episodes=0)
+    summary = train(config)
+    assert 1500 <= summary.num_frames < 1500 + 2 * FRAMES_PER_UPDATE
+    assert summary.evaluation is None
+    rows = read_rows(summary.run_dir / "metrics.csv")
+    assert int(rows[-1]["num_frames"]) == summary.num_frames
+    num_updates = int(rows[-1]["num_updates"])
+    assert num_updates == json.loads((summary.run_dir / "summary.json").read_text())["num_updates"]
+    assert {row["actor"] for row in read_rows(summary.run_dir / "episodes.csv")} == {"0", "1"}
+    assert len(num_closed) == 2
+    assert actor_threads() == []
+
+
+def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed, monkeypatch):
+    moments = {}
+
+    def break_down(actor, num_steps):
+        if actor == 1 and num_steps == 25:
+            moments["failed"] = time.monotonic()
+            raise OSError("the emulator broke")
+
+    save = run.Run.save
+
+    def save_and_look(run):
+        if "failed" in moments:
+            moments.setdefault("stopped", time.monotonic())
+            moments["threads"] = actor_threads()
+        return save(run)
+
+    watch_steps(monkeypatch, break_down)
+    monkeypatch.setattr(run.Run, "save", save_and_look)
+    run_dir = tmp_path / "run"
+    with pytest.raises(OSError, match="the emulator broke") as caught:
+        train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2, eval_episodes=3))
+    text = "".join(traceback.format_exception(caught.value))
+    assert 'raise OSError("the emulator broke")' in text
+    assert "actor-learner-1" in text
+    assert moments["stopped"] - moments["failed"] < 5.0
+    assert moments["threads"] == []
+    # What was learned until then is there.
+    _, snapshot = load_agent(load_config(run_dir), run_dir)
+    last = read_rows(run_dir / "metrics.csv")[-1]
+    assert int(last["num_updates"]) == snapshot.version >= 2
+    assert int(last["num_frames"]) == snapshot.num_frames
+    assert len(num_closed) == 2 + 1  # one to load the agent
+
+
+def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
+    release, is_stuck = threading.Event(), threading.Event()
+
+    def get_stuck(actor, num_steps):
+        if actor == 1 and num_steps == 25:
+            is_stuck.set()
+            release.wait(120)
+            raise RuntimeError("too late")
+        if actor == 0 and is_stuck.is_set():
+            raise OSError("the emulator broke")
+
+    watch_steps(monkeypatch, get_stuck)
+    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
+    run_dir = tmp_path / "run"
+    with pytest.raises(BaseExceptionGroup) as caught:
+        train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2))
+    release.set()
+    failure, stuck = caught.value.exceptions
+    assert isinstance(failure, OSError)
+    assert re.search(r"still running .*actor-learner-1", str(stuck))
+    assert load_agent(load_config(run_dir), run_dir)[1].version >= 2
+
+
+def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatch):
+    run_dir, is_joining, join = tmp_path / "run", threading.Event(), Supervisor.join
+
+    def tell_and_join(self, seconds):
+        if actor_threads():  # the random play before is joined, too
+            is_joining.set()
+        join(self, seconds)
+
+    def interrupt_after_two_checkpoints(actor, num_steps):
+        time.sleep(0.001)
+        if is_joining.is_set() or num_steps % 10:
+            return
+        if len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
+            os.kill(os.getpid(), signal.SIGINT)
+            is_joining.wait(60)
+            time.sleep(0.1)  # nothing failed: the actor may finish its update
+
+    watch_steps(monkeypatch, interrupt_after_two_checkpoints)
+    monkeypatch.setattr(Supervisor, "join", tell_and_join)
+    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.01)
+    handler = signal.getsignal(signal.SIGINT)
+    config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
+    summary = train(config)
+    assert summary.signal_number == signal.SIGINT
+    assert summary.evaluation is None
+    written = json.loads((run_dir / "summary.json").read_text())
+    assert (written["signal"], written["evaluation"]) == (signal.SIGINT, None)
+    saved = sorted(int(path.name) for path in (run_dir / "checkpoints").glob("[0-9]*"))
+    assert saved[-1] == summary.num_frames == written["num_frames"]
+    assert saved[1] - saved[0] >= 200
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert actor_threads() == []
+
+
+def test_signal_that_cannot_be_told_of_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
+    def interrupt(actor, num_steps):
+        if num_steps == 25:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def write(self, message):
+        if "SIGINT" in message:
+            raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
+
+    watch_steps(monkeypatch, interrupt)
+    monkeypatch.setattr(run.TerminalLogger, "print", write)
+    with pytest.raises(BrokenPipeError):
+        train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
+    assert actor_threads() == []
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+
+
+def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
+    def evaluate_agent(*_, should_stop, **__):
+        assert not should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert should_stop()
+
+    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
+    summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
+    assert (summary.signal_number, summary.evaluation) == (signal.SIGTERM, None)
+    written = json.loads((summary.run_dir / "summary.json").read_text())
+    assert written["signal"] == signal.SIGTERM
+    assert (written["num_updates"], written["evaluation"]) == (summary.num_updates, None)
+
+
+def test_signal_in_the_random_play_ends_it(tmp_path, monkeypatch):
+    num_steps, step = [], VectorEnvironments.step
+
+    def interrupt(self, actions):
+        num_steps.append(1)
+        if len(num_steps) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        return step(self, actions)
+
+    monkeypatch.setattr(VectorEnvironments, "step", interrupt)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), warmup_steps=1000)
+    summary = train(config)
+    assert len(num_steps) < 100
+    assert (summary.signal_number, summary.num_updates) == (signal.SIGINT, 0)
+    assert load_agent(load_config(summary.run_dir), summary.run_dir)[1].version == 0
+
+
+def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch):
+    has_broken = threading.Event()
+
+    def break_down(actor, num_steps):
+        if num_steps == 25:
+            has_broken.set()
+            raise OSError("the emulator broke")
+
+    def write_metrics(self, row):
+        assert has_broken.wait(100)
+        raise ValueError("the disk is full")
+
+    watch_steps(monkeypatch, break_down)
+    monkeypatch.setattr(run.CsvLogger, "write_metrics", write_metrics)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        train(ENDLESS.replace(run_dir=str(tmp_path / "run"), log_period_frames=1))
+    messages = {str(failure) for failure in caught.value.exceptions}
+    assert messages == {"the emulator broke", "the disk is full"}
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+
+
+# Settings that do not fit.
+
+
+def test_existing_run_folder_is_refused_and_left_alone(tmp_path, num_closed):
+    (tmp_path / "results.csv").write_text("precious")
+    with pytest.raises(ConfigError, match=f"^run_dir must not exist yet, got {tmp_path}"):
+        train(CONFIG.replace(run_dir=str(tmp_path)))
+    assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
+    assert num_closed == []  # nothing had been started
+
+
+def test_run_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"^run_dir must be writable, got .*file/run"):
+        make_run_dir(Config(run_dir=str(tmp_path / "file" / "run")))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": "atari_ff"}, "network must .*, got atari_ff"),
+        ({"network": "tabular"}, "network must not be tabular for CartPole"),
+        ({"env": "Pnog"}, "env must .*, got Pnog"),
+        ({"env": "Cleaner-v0"}, "env must have discrete actions or vectors.*, got Cleaner-v0"),
+        ({"env": "Pendulum", "algorithm": "n_step_q"}, "algorithm must .*, got n_step_q"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(
+    tmp_path, monkeypatch, settings, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"^{message}"):
+        train(CONFIG.replace(**settings))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run_folders_are_named_by_environment_time_and_seed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for env, folder in [("Pong", "Pong"), ("gymnasium:a/B-v0", "gymnasium-a-B-v0")]:
+        run_dir = make_run_dir(Config(env=env, seed=3))
+        assert re.fullmatch(
+            rf"runs/{folder}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", run_dir.as_posix()
+        )
+        assert load_config(run_dir) == Config(env=env, seed=3, run_dir=str(run_dir))
+
+
+def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_dirs = [make_run_dir(Config()) for _ in range(20)]
+    assert len(set(run_dirs)) == 20
+    assert any(run_dir.name.endswith("seed1-2") for run_dir in run_dirs)
+
+
+def test_config_file_lists_every_setting(finished):
+    text = (finished.run_dir / "config.yaml").read_text()
+    for field in dataclasses.fields(Config):
+        assert re.search(rf"^{field.name}: ", text, re.MULTILINE)
+
+
+# Going on with a run.
+
+
+def resume(run_dir, **changes):
+    return train(resume_config(str(run_dir), changes))
+
+
+@pytest.fixture(scope="module")
+def resumed(finished, tmp_path_factory):
+    """A copy of the finished run, its log lines of before, and the summary of going on."""
+    run_dir = tmp_path_factory.mktemp("runs") / "resumed"
+    shutil.copytree(finished.run_dir, run_dir)
+    before = {name: (run_dir / name).read_text() for name in LOGS}
+    return before, resume(run_dir, total_frames=3000)
+
+
+LOGS = ("metrics.csv", "episodes.csv", "evaluations.csv")
+
+
+def test_resumed_run_counts_on_to_the_new_budget(finished, resumed):
+    _, summary = resumed
+    assert 3000 <= summary.num_frames < 3000 + FRAMES_PER_UPDATE
+    assert summary.num_updates > finished.num_updates
+    assert summary.wall_seconds > finished.wall_seconds
+    assert summary.num_resumes == 1
+    written = json.loads((summary.run_dir / "summary.json").read_text())
+    assert written["num_resumes"] == 1
+    assert written["num_frames"] == summary.num_frames
+    assert load_config(summary.run_dir).total_frames == 3000
+    assert load_config(summary.run_dir).resume is None
+    _, snapshot = load_agent(load_config(summary.run_dir), summary.run_dir)
+    assert (snapshot.num_frames, snapshot.version) == (summary.num_frames, summary.num_updates)
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_resumed_run_appends_to_its_logs(resumed, name):
+    before, summary = resumed
+    text = (summary.run_dir / name).read_text()
+    assert text.startswith(before[name])
+    assert len(text) > len(before[name])
+    rows = read_rows(summary.run_dir / name)
+    for column in ("num_frames", "wall_seconds"):
+        values = [float(row[column]) for row in rows]
+        assert values == sorted(values)
+    if name == "metrics.csv":
+        assert int(rows[-1]["num_episodes"]) == len(read_rows(summary.run_dir / "episodes.csv"))
+        assert int(rows[-1]["num_updates"]) == summary.num_updates
+
+
+def test_resumed_run_keeps_what_was_learned(resumed, finished):
+    # More updates move the parameters; a fresh start would be much further away.
+    config = load_config(finished.run_dir)
+    spec, _ = load_checkpoint(config, finished.run_dir)
+    fresh = jax.tree.leaves(build_checkpoint_template(config, spec).state.params)
+    later = read_params(resumed[1].run_dir)
+    distances = [
+        sum(float(np.square(a - b).sum()) for a, b in zip(later, other, strict=True))
+        for other in (read_params(finished.run_dir), fresh)
+    ]
+    assert 0 < distances[0] < distances[1]
+
+
+def test_killed_run_goes_on_from_its_last_checkpoint_without_a_gap(finished, tmp_path):
+    run_dir = tmp_path / "killed"
+    shutil.copytree(finished.run_dir, run_dir)
+    checkpoint = json.loads((run_dir / "summary.json").read_text())["num_frames"]
+    with (run_dir / "episodes.csv").open("a") as file:  # written after the checkpoint
+        file.write(f"{checkpoint + 40},99.5,0,17,17\r\n{checkpoint + 80},99.")
+    summary = resume(run_dir, total_frames=2500)
+    rows = read_rows(run_dir / "episodes.csv")
+    before = read_rows(finished.run_dir / "episodes.csv")
+    assert rows[: len(before)] == before
+    assert all(int(row["num_frames"]) > checkpoint for row in rows[len(before) :])
+    assert "99.5" not in {row["wall_seconds"] for row in rows}
+    assert summary.num_frames >= 2500
+
+
+def test_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, capfd):
+    config = CONFIG.replace(
+        run_dir=str(tmp_path / "run"), checkpoint_period_frames=300, eval_episodes=0
+    )
+    train(config)
+    saved = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+    (tmp_path / "run" / "checkpoints" / str(saved[-1]) / "digests.json").unlink()
+    summary = resume(tmp_path / "run", total_frames=1700)
+    assert f"checkpoints/{saved[-1]} is damaged" in capfd.readouterr().err
+    assert summary.num_frames >= 1700
+    frames = [int(row["num_frames"]) for row in read_rows(tmp_path / "run" / "episodes.csv")]
+    assert frames == sorted(frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("network", "mlp_gru"),
+        ("env", "Catch"),
+        ("optimizer", "sgd"),
+        ("seed", 9),
+        ("algorithm", "n_step_q"),
+        ("shared_statistics", False),
+        ("per_dimension_variance", True),
+    ],
+)
+def test_setting_that_contradicts_the_run_is_refused_by_name(finished, name, value):
+    with pytest.raises(ConfigError, match=rf"^{name} must be .*, as in the run .* got {value}"):
+        resume(finished.run_dir, **{name: value})
+
+
+def test_folder_without_a_run_cannot_be_resumed(tmp_path, finished):
+    with pytest.raises(ConfigError, match=r"^resume must be a run folder, got .*nothing"):
+        resume(tmp_path / "nothing")
+    shutil.copy(finished.run_dir / "config.yaml", tmp_path)
+    with pytest.raises(ConfigError, match=r"^resume must be a folder with a sound checkpoint"):
+        resume(tmp_path)
+
+
+def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run_dir)
+    (best,) = (path for path in (run_dir / "best").iterdir() if path.is_dir())
+    (best / "progress" / "metadata").write_text('{"format_version": 99}')
+    checkpoints._write_digests(best)
+    with pytest.raises(CheckpointError, match=r"^checkpoint must have format version .* got 99"):
+        resume(run_dir, total_frames=3000)
+
+
+# Faults of the parts around the actors.
+
+
+def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
+    release = threading.Event()
+
+    def get_stuck(actor, num_steps):
+        if actor == 1 and num_steps == 25:
+            release.wait(60)
+
+    watch_steps(monkeypatch, get_stuck)
+    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2, stall_timeout_seconds=5.0)
+    with pytest.raises(BaseExceptionGroup) as caught:
+        train(config)
+    release.set()
+    stall = caught.value.exceptions[0]
+    assert isinstance(stall, StallError)
+    assert "no progress for 5 s: actor-learner-1\n" in str(stall)
+    assert "in get_stuck" in str(stall)
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 2
+
+
+def test_bad_updates_are_refused_and_end_the_run_with_their_trajectory(tmp_path, monkeypatch):
+    step = VectorEnvironments.step
+
+    def poisoned_step(self, actions):
+        timestep = step(self, actions)
+        if threading.current_thread().name.startswith("actor-learner-"):
+            counts.append(1)
+            if len(counts) > 50:
+                return timestep._replace(reward=np.full_like(timestep.reward, np.nan))
+        return timestep
+
+    counts = []
+    monkeypatch.setattr(VectorEnvironments, "step", poisoned_step)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), max_bad_updates=4)
+    with pytest.raises(BadUpdatesError, match="4 updates in a row"):
+        train(config)
+    _, snapshot = load_agent(load_config(tmp_path / "run"), tmp_path / "run")
+    assert snapshot.version == 5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(snapshot.params))
+    with np.load(tmp_path / "run" / "bad-trajectory.npz", allow_pickle=False) as trajectory:
+        assert np.isnan(trajectory["rewards"]).any()
+        assert trajectory["observations"].shape == (11, 4, 4)
+
+
+@pytest.mark.parametrize("method", ["write_metrics", "write_episodes"])
+def test_failing_logger_ends_the_run_and_loses_nothing(tmp_path, monkeypatch, method):
+    def fail(*_):
+        raise RuntimeError("the logger broke")
+
+    monkeypatch.setattr(run.TensorBoardLogger, method, fail)
+    with pytest.raises((RuntimeError, BaseExceptionGroup)) as caught:
+        train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
+    assert "the logger broke" in "".join(traceback.format_exception(caught.value))
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert actor_threads() == []
+
+
+def test_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
+    saved = []
+
+    def save(self, checkpoint):
+        if saved:
+            raise CheckpointError("no space left")
+        saved.append(checkpoint)
+
+    monkeypatch.setattr(run.Checkpointer, "save", save)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), checkpoint_period_frames=100)
+    with pytest.raises(CheckpointError, match="no space left"):
+        train(config)
+    assert actor_threads() == []
+
+
+def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
+    scores = iter([3.0, 7.0, 5.0])
+
+    def evaluate_agent(*_, **__):
+        score = next(scores, 1.0)
+        return Evaluation([Episode(0, score, 10)], is_greedy=False)
+
+    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
+    watch_steps(monkeypatch, lambda *_: time.sleep(0.005))
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), eval_period_frames=300)
+    summary = train(config)
+    rows = read_rows(summary.run_dir / "evaluations.csv")
+    assert [float(row["mean"]) for row in rows][:3] == [3.0, 7.0, 5.0]
+    frames = [int(row["num_frames"]) for row in rows]
+    assert frames == sorted(set(frames))
+    assert frames[-1] == summary.num_frames
+    assert summary.best_score == 7.0
+    (best,) = (path.name for path in (summary.run_dir / "best").glob("[0-9]*"))
+    assert best == rows[1]["num_frames"]
+    _, snapshot = load_agent(load_config(summary.run_dir), summary.run_dir, BEST)
+    assert snapshot.num_frames == int(best) < summary.num_frames
+
+
+def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
+    def evaluate_agent(*_, **__):
+        raise RuntimeError("the evaluator broke")
+
+    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
+    config = ENDLESS.replace(run_dir=str(tmp_path / "run"), eval_episodes=1, eval_period_frames=100)
+    with pytest.raises(RuntimeError, match="the evaluator broke") as caught:
+        train(config)
+    assert "in thread evaluator" in caught.value.__notes__
+    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+
+
+def test_deterministic_runs_of_several_actors_are_equal_bit_by_bit(tmp_path, monkeypatch):
+    generator = np.random.default_rng()
+    watch_steps(monkeypatch, lambda *_: time.sleep(generator.uniform(0, 0.002)))
+    runs = [
+        train(
+            CONFIG.replace(
+                run_dir=str(tmp_path / name), num_actors=3, deterministic=True, eval_episodes=0
+            )
+        )
+        for name in "ab"
+    ]
+    one, other = (read_params(run.run_dir) for run in runs)
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert runs[0].num_frames == runs[1].num_frames
+    assert read_episodes(runs[0].run_dir) == read_episodes(runs[1].run_dir)
+
+
+class Drifting(gymnasium.Env):
+    """A random walk with a time limit around it, whose state can be saved and restored."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self._position = self.np_random.normal(size=2)
+        return self._position.astype(np.float32), {}
+
+    def step(self, action):
+        self._position += self.np_random.normal(size=2) + (0.3 if action else -0.3)
+        is_over = bool(np.abs(self._position[0]) > 4)
+        reward = float(self._position[1])
+        return self._position.astype(np.float32), reward, is_over, False, {}
+
+    def get_state(self):
+        return {
+            "position": self._position.tolist(),
+            "generator": self.np_random.bit_generator.state,
+        }
+
+    def set_state(self, state):
+        self._position = np.array(state["position"])
+        self.np_random.bit_generator.state = state["generator"]
+
+
+gymnasium.register("Drifting-v0", Drifting, max_episode_steps=17)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        pytest.param({"network": "mlp_ff"}, id="ff"),
+        pytest.param({"network": "mlp_gru"}, id="gru", marks=pytest.mark.slow),
+        pytest.param(
+            {"network": "mlp_gru", "shared_statistics": False, "optimizer": "rmsprop"},
+            id="own statistics",
+            marks=pytest.mark.slow,
+        ),
+        # Two thirds of the way target parameters are older than the checkpoint.
+        pytest.param(
+            {"algorithm": "one_step_sarsa", "network": "mlp_gru", "target_period_frames": 700},
+            id="sarsa",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, settings):
+    config = CONFIG.replace(
+        env="gymnasium:Drifting-v0",
+        num_actors=2,
+        deterministic=True,
+        anneal_learning_rate=False,
+        total_frames=2000,
+        exploration_frames=900,
+        eval_episodes=0,
+        **settings,
+    )
+    whole = train(config.replace(run_dir=str(tmp_path / "whole")))
+    half = train(config.replace(run_dir=str(tmp_path / "half"), total_frames=1000))
+    assert half.num_frames < whole.num_frames
+    halves = resume(half.run_dir, total_frames=2000)
+    assert halves.num_resumes == 1
+    assert (halves.num_frames, halves.num_updates) == (whole.num_frames, whole.num_updates)
+    for a, b in zip(read_params(whole.run_dir), read_params(half.run_dir), strict=True):
+        np.testing.assert_array_equal(a, b)
+    episodes = read_episodes(whole.run_dir)
+    assert read_episodes(half.run_dir) == episodes
+    lengths = {row["episode_length"] for row in episodes}
+    assert "17" in lengths  # the time limit, and ends before it
+    assert len(lengths) > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm": "one_step_q", "env": "Catch"},
+        {"algorithm": "n_step_q", "network": "mlp_gru"},
+        {"algorithm": "one_step_sarsa", "env": "FrozenLake", "network": "tabular"},
+        {"env": "Pendulum", "network": "mujoco_lstm"},
+        {"env": "Pendulum", "network": "mujoco_ff", "per_dimension_variance": True},
+        {"unroll_length": "episode", "shared_statistics": False, "num_actors": 2},
+        {"unroll_length": "episode", "algorithm": "one_step_sarsa", "entropy_spread": 4.0},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_every_kind_of_run_learns_is_saved_and_goes_on(tmp_path, settings):
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=800, **settings)
+    summary = train(config)
+    assert summary.num_frames >= 800
+    assert summary.num_updates > 0
+    assert evaluate_run(summary.run_dir).scores == summary.evaluation.scores
+    rows = read_rows(summary.run_dir / "metrics.csv")
+    assert all(np.isfinite(float(rows[-1][name])) for name in ("value_loss", "grad_norm"))
+    assert ("q_value" in rows[-1]) == ("algorithm" in settings)
+    assert (summary.run_dir / "curves.png").exists()
+    resumed = resume(summary.run_dir, total_frames=summary.num_frames + 300)
+    assert resumed.num_frames >= summary.num_frames + 300
+    assert resumed.num_updates > summary.num_updates
+
+
+def test_deterministic_run_goes_on_with_as_many_actors(tmp_path):
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), num_actors=2, deterministic=True)
+    train(config.replace(eval_episodes=0))
+    with pytest.raises(ConfigError, match=r"^num_actors must be 2, as in the run to resume, got 3"):
+        resume(tmp_path / "run", num_actors=3)
+
+
+def test_run_may_be_made_shorter_than_its_exploration_was_to_be(finished, tmp_path):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    config = load_config(finished.run_dir)
+    write_config(config.replace(total_frames=10**6, exploration_frames=10**6), tmp_path / "run")
+    assert resume(tmp_path / "run", total_frames=1700).num_frames >= 1700

@@ -1,0 +1,204 @@
+"""Games as a viewer follows them: scores, values, choices and saliency belong to their moment."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a3cjax.agents import Agent, make_a3c, make_one_step_q
+from a3cjax.distributions import Categorical
+from a3cjax.envs.base import Episode
+from a3cjax.exploration import EVALUATION_EPSILON, evaluation_exploration
+from a3cjax.networks import make_network
+from a3cjax.runs import evaluation
+from a3cjax.types import Constants, NetworkOutput, Snapshot, TimeStep
+from a3cjax.video import game
+from a3cjax.video.game import make_decide, play, value_saliency
+from tests.fakes import FakeEnvironments
+
+KEY = jax.random.key(0)
+CONSTANTS = Constants(None, None, evaluation_exploration(1))
+
+
+class ShownEnvironments(FakeEnvironments):
+    """Whose picture is grey, as bright as the number of steps taken."""
+
+    render_fps = None
+
+    def render(self):
+        return np.full((6, 4, 3), self._t, np.uint8)
+
+
+def make_environments(*ends, **options):
+    script = {step: [Episode(0, 100.0 * step, step)] for step in ends}
+    return ShownEnvironments(num_envs=1, episodes=script, **options)
+
+
+def unused(*_):
+    raise AssertionError("a video neither starts from scratch nor learns")
+
+
+def make_agent():
+    """Values an observation by `params` times it, and prefers action 1 by as many logits."""
+
+    def look(params, constants, timestep, core_state):
+        number = timestep.observation[:, 0]
+        logits = jnp.stack([jnp.zeros_like(number), number, jnp.zeros_like(number)], axis=-1)
+        return NetworkOutput(Categorical(logits), params * number), core_state
+
+    return Agent(unused, lambda batch_size: (), unused, unused, unused, look)
+
+
+def watch(agent, snapshot, environments, *, is_greedy=False, with_saliency=False, key=KEY):
+    decide = make_decide(agent, is_greedy=is_greedy, with_saliency=with_saliency)
+    return list(play(decide, agent, snapshot, environments, key))
+
+
+def test_game_ends_with_a_moment_that_has_the_score_and_no_action():
+    environments = make_environments(5, 9)
+    moments = watch(make_agent(), Snapshot(1, 4, 2.0), environments)
+    assert [moment.num_steps for moment in moments] == [0, 1, 2, 3, 4, 5]
+    # Reward t is t; the score is what lies behind.
+    assert [moment.reward for moment in moments] == [0, 1, 2, 3, 4, 5]
+    assert [moment.score for moment in moments] == [0, 1, 3, 6, 10, 15]
+    assert [moment.action is None for moment in moments] == [False] * 5 + [True]
+    actions = np.concatenate(environments.actions)
+    np.testing.assert_array_equal(actions, [moment.action for moment in moments[:-1]])
+
+
+def test_picture_value_and_policy_belong_to_the_same_observation():
+    for moment in watch(make_agent(), Snapshot(1, 4, 2.0), make_environments(4)):
+        t = moment.num_steps
+        np.testing.assert_array_equal(moment.observation, [t])
+        assert moment.value == 2.0 * t
+        np.testing.assert_array_equal(moment.policy.logits, [0, t, 0])
+        assert moment.picture.max() == t
+        assert moment.saliency is None
+
+
+def test_next_game_begins_with_a_reset_and_a_score_of_zero():
+    tape = []
+    environments = make_environments(3, 6, tape=tape)
+    watch(make_agent(), Snapshot(1, 4, 2.0), environments)
+    second = watch(make_agent(), Snapshot(1, 4, 2.0), environments)
+    assert [event[0] for event in tape] == ["reset", *["step"] * 3] * 2
+    assert second[0].score == 0
+    assert second[-1].score == 4 + 5 + 6
+
+
+def test_greedy_actions_are_the_most_probable_and_sampled_ones_follow_the_key():
+    def actions(**options):
+        moments = watch(make_agent(), Snapshot(1, 4, 1.0), make_environments(12), **options)
+        return [int(moment.action) for moment in moments[:-1]]
+
+    assert actions(is_greedy=True) == [0] + [1] * 11
+    sampled = [tuple(actions(key=jax.random.key(number))) for number in (0, 0, 1, 2, 3)]
+    assert sampled[0] == sampled[1]
+    assert len(set(sampled)) > 1
+
+
+def test_endless_games_are_given_up(monkeypatch):
+    monkeypatch.setattr(game, "MAX_EPISODE_STEPS", 20)
+    assert evaluation.MAX_EPISODE_STEPS > 27_000  # the longest of Atari
+    with pytest.raises(RuntimeError, match="must end within 20 steps"):
+        watch(make_agent(), Snapshot(1, 4, 1.0), make_environments())
+
+
+def look_along(network, params, moments):
+    """The network's answer to the whole game at once."""
+    observations = np.stack([moment.observation for moment in moments])[:, None]
+    is_first = np.arange(len(moments))[:, None] == 0
+    output, _ = network.apply(params, None, observations, is_first, network.initial_state(1))
+    return output
+
+
+def test_memory_of_a_recurrent_network_is_carried_through_the_game():
+    network = make_network("mlp_lstm", 3)
+    params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
+    moments = watch(make_a3c(network), Snapshot(1, 4, params), make_environments(6))
+    output = look_along(network, params, moments)
+    values = [moment.value for moment in moments]
+    np.testing.assert_allclose(values, output.values[:, 0], rtol=1e-5)
+    logits = [moment.policy.logits for moment in moments]
+    np.testing.assert_allclose(logits, output.policy.logits[:, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_q_methods_show_action_values_and_the_largest_of_them():
+    network = make_network("mlp_ff", 3, "action_values")
+    params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
+    moments = watch(make_one_step_q(network), Snapshot(1, 4, params), make_environments(4))
+    q_values = look_along(network, params, moments)[:, 0]
+    for moment, expected in zip(moments, q_values, strict=True):
+        np.testing.assert_allclose(moment.policy.q_values, expected, rtol=1e-5)
+        assert moment.value == pytest.approx(float(expected.max()), rel=1e-5)
+        assert moment.policy.epsilons == np.float32(EVALUATION_EPSILON)
+
+
+def test_gaussian_policies_show_mean_and_variance():
+    network = make_network("mlp_ff", 2, "gaussian_actor_critic")
+    params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
+    environments = make_environments(3, num_actions=2, is_continuous=True)
+    moments = watch(make_a3c(network), Snapshot(1, 4, params), environments, is_greedy=True)
+    for moment in moments[:-1]:
+        assert moment.policy.mean.shape == (2,)
+        assert moment.policy.variance.shape == (1,)
+        np.testing.assert_array_equal(moment.action, moment.policy.mean)
+
+
+# Saliency.
+
+
+def make_timestep(observation):
+    ones = np.ones(len(observation), np.float32)
+    return TimeStep(observation, ones, ones, ones.astype(bool))
+
+
+def linear_agent():
+    """Whose value is the sum of its observation, weighted by the parameters."""
+
+    def look(params, constants, timestep, core_state):
+        number = timestep.observation.astype(jnp.float32)
+        values = jnp.sum((number * params[None]).reshape(len(number), -1), axis=-1)
+        return NetworkOutput(Categorical(jnp.zeros((len(values), 2))), values), core_state
+
+    return Agent(unused, lambda batch_size: (), unused, unused, unused, look)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_saliency_is_the_size_of_the_gradient_of_the_value(dtype):
+    weights = np.array([[1.0, -2.0, 0.0], [0.5, 0.0, 4.0]], np.float32)
+    observation = np.arange(12).reshape(2, 2, 3).astype(dtype)
+    saliency = value_saliency(linear_agent(), weights, CONSTANTS, make_timestep(observation), ())
+    np.testing.assert_array_equal(saliency, [np.abs(weights)] * 2)
+
+
+def test_saliency_is_zero_where_the_network_does_not_look():
+    network = make_network("mlp_ff", 3)
+    params = network.init(KEY, np.zeros((1, 1, 4), np.float32))
+    kernel = params["body"]["torso"]["Dense_0"]["kernel"]
+    params["body"]["torso"]["Dense_0"]["kernel"] = kernel.at[2].set(0.0)
+    timestep = make_timestep(np.ones((1, 4), np.float32))
+    saliency = value_saliency(make_a3c(network), params, CONSTANTS, timestep, ())
+    assert saliency.shape == (1, 4)
+    assert [bool(number > 0) for number in saliency[0]] == [True, True, False, True]
+    params["body"]["torso"]["Dense_0"]["kernel"] = jnp.zeros_like(kernel)
+    blind = value_saliency(make_a3c(network), params, CONSTANTS, timestep, ())
+    np.testing.assert_array_equal(blind, np.zeros((1, 4)))
+
+
+def test_saliency_of_images_has_their_shape():
+    network = make_network("atari_ff", 3)
+    shape = (1, 9, 9, 64)
+    params = network.init(KEY, np.zeros((1, *shape), np.uint8))
+    images = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    saliency = value_saliency(make_a3c(network), params, CONSTANTS, make_timestep(images), ())
+    assert saliency.shape == shape
+    assert saliency.dtype == jnp.float32
+    assert float(saliency.min()) >= 0
+    assert float(saliency.max()) > 0
+
+
+def test_saliency_comes_with_every_moment_where_it_is_asked_for():
+    moments = watch(make_agent(), Snapshot(1, 4, -3.0), make_environments(3), with_saliency=True)
+    for moment in moments:
+        np.testing.assert_array_equal(moment.saliency, [3.0])

@@ -1,0 +1,402 @@
+"""Video files: what is in them, what is left when making one fails, and the command line."""
+
+import json
+import sys
+import types
+
+import av
+import gymnasium
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from a3cjax.commands import main
+from a3cjax.config.builders import build_agent, init_params
+from a3cjax.config.resolution import resolve
+from a3cjax.config.settings import Config
+from a3cjax.envs import making as envs
+from a3cjax.envs.making import make_environments
+from a3cjax.runs.evaluation import evaluate_agent
+from a3cjax.training.run import train
+from a3cjax.types import Snapshot
+from a3cjax.video import recording
+from a3cjax.video.files import MAX_GIF_RATE, GifFile, Mp4File
+from a3cjax.video.recording import HOLD_SECONDS, record_at_end, record_video, steps_per_second
+
+SMALL = {"total_frames": 200, "num_actors": 1, "envs_per_actor": 2, "unroll_length": 10}
+CATCH_STEPS = 9  # of every game
+
+
+def make_player(**settings):
+    """Configuration, agent and untrained parameters."""
+    config = Config(**SMALL, **settings)
+    environments = make_environments(config.env, num_envs=1, seed=0, discount=0.99)
+    spec = environments.spec
+    environments.close()
+    config = resolve(config, spec)
+    agent = build_agent(config, spec)
+    return config, agent, Snapshot(0, 0, init_params(agent, spec, jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def catcher():
+    return make_player(env="Catch")
+
+
+def read_video(path):
+    """Codec, pixel format and frames a second of a file, and all its frames."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        kind = (stream.codec_context.name, stream.codec_context.pix_fmt, stream.average_rate)
+        return kind, [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+
+
+def test_files_hold_every_step_and_the_end_for_a_while(catcher, tmp_path):
+    result = record_video(*catcher, tmp_path / "catch", num_episodes=2)
+    assert [path.name for path in result.paths] == ["catch.mp4", "catch.gif"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["catch.gif", "catch.mp4"]
+    kind, frames = read_video(tmp_path / "catch.mp4")
+    assert kind == ("h264", "yuv420p", 30)
+    assert len(frames) == 2 * (CATCH_STEPS + 30 * HOLD_SECONDS)
+    assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
+    assert np.abs(frames[0].astype(int) - frames[CATCH_STEPS]).max() > 50  # something moved
+    assert set(result.scores) <= {-1.0, 1.0}
+    with Image.open(tmp_path / "catch.gif") as gif:
+        assert gif.size == frames[0].shape[1::-1]
+        assert gif.info["loop"] == 0
+        seconds = gif.n_frames * gif.info["duration"] / 1000
+    assert seconds == pytest.approx(len(frames) / 30, abs=0.6)
+
+
+def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
+    config, agent, snapshot = make_player(env="CartPole")
+    evaluation = evaluate_agent(config, agent, snapshot, num_episodes=1, is_greedy=True)
+    result = record_video(
+        config, agent, snapshot, tmp_path / "game", formats=["mp4"], is_greedy=True
+    )
+    assert result.scores == evaluation.scores
+    _, frames = read_video(tmp_path / "game.mp4")
+    assert len(frames) == evaluation.episodes[0].episode_length + 30 * HOLD_SECONDS
+    assert frames[0].mean() > 60  # envpool draws its own picture, on white
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"env": "FrozenLake", "algorithm": "one_step_q", "network": "tabular"},
+        {"env": "gymnasium:Pendulum-v1"},
+        {"env": "Catch", "network": "mlp_gru"},
+    ],
+)
+def test_every_kind_of_agent_can_be_filmed_with_saliency(settings, tmp_path):
+    result = record_video(
+        *make_player(**settings),
+        tmp_path / "game",
+        formats=["mp4"],
+        with_saliency=True,
+        max_play_seconds=0.25,
+    )
+    _, frames = read_video(result.paths[0])
+    assert frames[0].std() > 5
+
+
+def test_length_is_limited(catcher, tmp_path):
+    result = record_video(
+        *catcher, tmp_path / "a", formats=["mp4"], num_episodes=9, max_play_seconds=0.4
+    )
+    assert len(read_video(result.paths[0])[1]) == 0.4 * 30 + HOLD_SECONDS * 30 - 1
+    assert result.play_seconds == pytest.approx(0.4)
+    assert len(result.scores) == 2  # the second game is not over
+    result = record_video(*catcher, tmp_path / "b", num_episodes=10**6, max_work_seconds=0.0)
+    assert len(read_video(result.paths[0])[1]) == 1
+
+
+def test_games_follow_the_seed(catcher, tmp_path):
+    def film(name, seed):
+        stem = tmp_path / name
+        return record_video(*catcher, stem, formats=["gif"], num_episodes=3, seed=seed).paths[0]
+
+    first = film("a", None).read_bytes()
+    assert film("b", catcher[0].seed).read_bytes() == first
+    assert film("c", catcher[0].seed + 1).read_bytes() != first
+
+
+def test_video_that_is_given_up_leaves_nothing(catcher, tmp_path):
+    asked = iter([False] * 4 + [True])
+    stem = tmp_path / "game"
+    assert record_video(*catcher, stem, should_stop=lambda: next(asked)) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_leaves_nothing_and_an_older_video_as_it_was(catcher, tmp_path, monkeypatch):
+    (tmp_path / "game.mp4").write_bytes(b"older")
+
+    def fail(self, frame):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(GifFile, "write", fail)
+    with pytest.raises(OSError, match="no space left"):
+        record_video(*catcher, tmp_path / "game")
+    assert [path.name for path in tmp_path.iterdir()] == ["game.mp4"]
+    assert (tmp_path / "game.mp4").read_bytes() == b"older"
+
+
+def test_gif_leaves_frames_out_and_keeps_the_time(tmp_path):
+    file = GifFile(tmp_path / "a.gif", 20, 10, rate=50.0)
+    for index in range(100):
+        file.write(np.full((10, 20, 3), 2 * index, np.uint8))
+    file.close()
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames <= 2 * MAX_GIF_RATE
+        assert gif.n_frames * gif.info["duration"] == pytest.approx(2000, abs=300)
+
+
+def test_colours_stay_what_they_are(tmp_path):
+    frame = np.zeros((64, 64, 3), np.uint8)
+    frame[:32] = (240, 180, 70)
+    for kind, name in ((Mp4File, "a.mp4"), (GifFile, "a.gif")):
+        file = kind(tmp_path / name, 64, 64, 10.0)
+        for _ in range(3):
+            file.write(frame)
+        file.close()
+        shown = read_video(tmp_path / name)[1][0].astype(int)
+        assert np.abs(shown[8, 8] - (240, 180, 70)).max() < 12
+        assert np.abs(shown[56, 56]).max() < 12
+
+
+# Pictures of environments.
+
+
+class Painter(gymnasium.Env):
+    """Three steps a game; shows itself as one colour, or fails to."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 5}  # noqa: RUF012
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    picture = np.full((30, 40, 3), (200, 30, 90), np.uint8)
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        self.num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        self.num_steps = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.num_steps += 1
+        return np.zeros(2, np.float32), 1.0, self.num_steps == 3, False, {}
+
+    def render(self):
+        if isinstance(self.picture, Exception):
+            raise self.picture
+        return self.picture
+
+
+@pytest.fixture
+def painter(monkeypatch):
+    gymnasium.register("Painter-v0", Painter)
+    yield make_player(env="gymnasium:Painter-v0")
+    gymnasium.registry.pop("Painter-v0")
+
+
+def test_environments_of_gymnasium_are_shown_as_they_show_themselves(painter, tmp_path):
+    result = record_video(*painter, tmp_path / "game", formats=["mp4"])
+    kind, frames = read_video(result.paths[0])
+    assert kind[2] == 5
+    assert len(frames) == 3 + 5 * HOLD_SECONDS
+    assert np.abs(frames[0][200, 100].astype(int) - (200, 30, 90)).max() < 12
+    assert result.scores == [3.0]
+
+
+def test_observations_are_shown_where_rendering_fails(painter, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Painter, "picture", RuntimeError("no display\nat all"))
+    assert record_video(*painter, tmp_path / "game", formats=["mp4"]) is not None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("The environment cannot be rendered")
+    assert line.endswith("no display")
+
+
+def test_observations_are_shown_where_only_the_constructor_for_pictures_fails(
+    painter, tmp_path, monkeypatch, capsys
+):
+    def init(self, render_mode=None):
+        if render_mode is not None:
+            raise RuntimeError("no display")
+        self.render_mode = None
+
+    monkeypatch.setattr(Painter, "__init__", init)
+    result = record_video(*painter, tmp_path / "game", formats=["mp4"])
+    assert result.scores == [3.0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("warning: gymnasium:Painter-v0 cannot be made with pictures: ")
+    assert "no display" in line
+
+
+@pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")  # Gymnasium's own check
+def test_pictures_of_another_kind_are_refused(painter, monkeypatch):
+    monkeypatch.setattr(Painter, "picture", np.zeros((30, 40)))
+    environments = make_environments(
+        "gymnasium:Painter-v0", num_envs=1, seed=0, discount=0.9, renders=True
+    )
+    with pytest.raises(RuntimeError, match=r"pictures must be uint8 of shape \(height, width, 3\)"):
+        environments.render()
+    environments.close()
+
+
+@pytest.mark.parametrize("returncode", [1, -6])
+def test_mujoco_is_not_asked_for_pictures_where_that_would_end_the_process(returncode, monkeypatch):
+    tried = []
+
+    def run(command, **options):
+        tried.append(command[-1])
+        return types.SimpleNamespace(returncode=returncode)
+
+    monkeypatch.setattr(envs.subprocess, "run", run)
+    environments = make_environments(
+        "InvertedPendulum", num_envs=1, seed=0, discount=0.9, renders=True
+    )
+    assert environments.render() is None
+    environments.close()
+    (env_id,) = tried
+    assert env_id.startswith("InvertedPendulum-v")
+
+
+def test_atari_games_are_shown_in_colour_at_the_speed_of_the_console():
+    environments = make_environments(
+        "Pong", num_envs=1, seed=0, discount=0.9, is_evaluation=True, renders=True
+    )
+    picture = environments.render()
+    assert picture.shape == (210, 160, 3)
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 3
+    assert steps_per_second(environments) == 15.0
+    environments.close()
+
+
+# The end of a run, and the command line.
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run that left a video."""
+    run_dir = tmp_path_factory.mktemp("runs") / "catch"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recording, "END_WORK_SECONDS", 1000.0)  # of a busy machine
+        train(Config(env="Catch", run_dir=str(run_dir), eval_episodes=0, **SMALL))
+    return run_dir
+
+
+def test_run_leaves_a_short_video_after_everything_else(finished):
+    assert json.loads((finished / "summary.json").read_text())["num_frames"] >= 200
+    assert (finished / "curves.png").exists()
+    assert len(read_video(finished / "play.mp4")[1]) == CATCH_STEPS + 30 * HOLD_SECONDS
+    with Image.open(finished / "play.gif") as gif:
+        assert gif.n_frames > 1
+
+
+def test_failing_video_costs_a_run_nothing_but_a_line(catcher, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise OSError("libx264\nis gone")
+
+    monkeypatch.setattr(recording, "play", fail)
+    record_at_end(*catcher, tmp_path, lambda: False)
+    assert capsys.readouterr().err == "warning: no video: OSError: libx264 is gone\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_video_of_a_slow_game_ends_where_it_is(catcher, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(recording, "END_WORK_SECONDS", 0.0)
+    record_at_end(*catcher, tmp_path, lambda: False)
+    assert len(read_video(tmp_path / "play.mp4")[1]) == 1
+    assert "play.mp4 and play.gif" in capsys.readouterr().out
+
+
+def test_stopped_video_says_nothing(catcher, tmp_path, capsys):
+    record_at_end(*catcher, tmp_path, lambda: True)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "play" not in captured.out
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """Runs play.py in this process as if from the command line, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["a3cjax", "play", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def test_command_writes_into_the_run_folder(command, finished):
+    code, out, err = command(finished, "--episodes", 2, "--format", "gif", "--saliency")
+    assert (code, err) == (0, "")
+    assert f"written to {finished / 'game.gif'}" in out
+    assert "score " in out
+    assert (finished / "game.gif").exists()
+    assert not (finished / "game.mp4").exists()
+
+
+def test_command_writes_elsewhere_for_another_seed(command, finished, tmp_path):
+    arguments = ("--best", "--greedy", "--seed", 5, "--max-seconds", 0.2, "--output", "new/a.b")
+    code, _, err = command(finished, *arguments)
+    assert code == 2  # the run was not evaluated
+    assert "no checkpoint in" in err
+    code, _, err = command(finished, *arguments[1:])
+    assert (code, err) == (0, "")
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.b.gif", "a.b.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("output", "names"),
+    [("there", ["there/game.gif", "there/game.mp4"]), ("there/x.gif", ["there/x.gif"])],
+)
+def test_output_may_be_a_folder_or_name_its_format(command, finished, tmp_path, output, names):
+    (tmp_path / "there").mkdir()
+    code, _, err = command(finished, "--max-seconds", 0.2, "--output", output)
+    assert (code, err) == (0, "")
+    found = [path for path in tmp_path.rglob("*") if path.suffix in {".gif", ".mp4"}]
+    assert sorted(str(path.relative_to(tmp_path)) for path in found) == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "config.yaml, got nothing"),
+        (["."], "config.yaml, got ."),
+        (["{run}", "--seed", "-1"], "seed must be >= 0, got -1."),
+    ],
+)
+def test_what_cannot_be_filmed_is_refused_in_one_line(command, finished, arguments, words):
+    code, _, err = command(*(word.format(run=finished) for word in arguments))
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    assert words in line
+
+
+def test_folder_without_a_checkpoint_is_refused(command, finished, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text((finished / "config.yaml").read_text())
+    code, _, err = command("run")
+    assert code == 2
+    assert err == "error: run folder must hold checkpoints/, got run.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--episodes", "0"], ["--format", "avi"], ["--max-seconds", "0"]]
+)
+def test_wrong_options_are_refused(command, arguments):
+    code, _, err = command(".", *arguments)
+    assert code == 2
+    assert arguments[0] in err
