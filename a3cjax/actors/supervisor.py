@@ -31,8 +31,14 @@ class _Watch:
 class Supervisor:
     """Runs one function a thread until all return, one raises, or a stop is asked for."""
 
-    def __init__(self, stop_event: threading.Event):
-        self.stop_event = stop_event
+    def __init__(
+        self,
+        stop_event: threading.Event | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        """The event is what it stops its threads by, `should_stop` what else it is to go by."""
+        self.stop_event = stop_event or threading.Event()
+        self._should_stop = should_stop
         self.failures: list[BaseException] = []
         self._workers: list[_Watch] = []
         self._helpers: list[_Watch] = []
@@ -79,14 +85,38 @@ class Supervisor:
         return bool(self.failures)
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether something asked for a stop."""
+        return self.stop_event.is_set() or self._should_stop()
+
+    @property
     def is_running(self) -> bool:
         """Whether any worker still works and nothing asked it to stop."""
-        return not self.stop_event.is_set() and any(w.thread.is_alive() for w in self._workers)
+        return not self.is_stopping and any(w.thread.is_alive() for w in self._workers)
 
     @property
     def has_stuck_threads(self) -> bool:
         """Whether any thread is still there, after `join`."""
         return any(watch.thread.is_alive() for watch in self._workers + self._helpers)
+
+    def watch(
+        self, stall_seconds: float, look: Callable[[], None] = lambda: None, period: float = 0.1
+    ) -> None:
+        """Watches while the workers run; calls `look` every `period` seconds.
+
+        What `look` raises is noted as a failure, and so is a worker that has not come any
+        further for `stall_seconds`. A KeyboardInterrupt goes through at once.
+        """
+        try:
+            while self.is_running:
+                look()
+                self.check_progress(stall_seconds)
+                self.stop_event.wait(period)
+        except KeyboardInterrupt:
+            self.stop_event.set()
+            raise
+        except BaseException as failure:
+            self.add_failure(failure)
 
     def check_progress(self, stall_seconds: float) -> None:
         """Raises if a worker has not come any further for this long.

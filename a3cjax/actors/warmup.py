@@ -2,13 +2,12 @@
 
 import functools
 import math
-import threading
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.envs.base import Environments
 from a3cjax.types import ObservationStatistics, TimeStep
 
@@ -96,7 +95,6 @@ def warm_up(
     seed: int,
     *,
     gather: bool,
-    should_stop: Callable[[], bool] = lambda: False,
     supervisor: Supervisor | None = None,
     stall_seconds: float = math.inf,
 ) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
@@ -107,8 +105,7 @@ def warm_up(
       num_steps: in every environment.
       seed: of the run.
       gather: whether statistics are wanted.
-      should_stop: asked at every step; True ends the play.
-      supervisor: runs the threads; None for one of its own.
+      supervisor: runs the threads, and tells them when to end the play; None for one of its own.
       stall_seconds: after which a batch that does not come any further is given up.
 
     Returns:
@@ -119,29 +116,24 @@ def warm_up(
       StallError: names the thread and shows where it is.
       Exception: what an environment raised; the other batches stop, too.
     """
-    supervisor = supervisor or Supervisor(threading.Event())
+    supervisor = supervisor or Supervisor()
     num_looks = [0] * len(batches)  # one a step: shows that a batch comes any further
     results: dict[int, tuple[TimeStep, ObservationMoments, int]] = {}
 
-    def play(index: int, stop_event: threading.Event) -> None:
-        def is_stopped() -> bool:
+    def play(index: int, _) -> None:
+        def should_stop() -> bool:
             num_looks[index] += 1
-            return stop_event.is_set() or should_stop()
+            return supervisor.is_stopping
 
         generator = np.random.default_rng([seed, index])
-        results[index] = play_randomly(batches[index], num_steps, generator, is_stopped)
+        results[index] = play_randomly(batches[index], num_steps, generator, should_stop)
 
     supervisor.start(
         [functools.partial(play, index) for index in range(len(batches))],
         "warm-up",
         [functools.partial(num_looks.__getitem__, index) for index in range(len(batches))],
     )
-    try:
-        while supervisor.is_running and not should_stop():
-            supervisor.check_progress(stall_seconds)
-            supervisor.stop_event.wait(POLL_SECONDS)
-    except StallError as stall:
-        supervisor.add_failure(stall)
+    supervisor.watch(stall_seconds, period=POLL_SECONDS)
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
     in_order = [results[index] for index in range(len(batches))]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.actors.reports import UpdateReport
 
 RETURN_WINDOW = 100
 """Episodes over which the mean training return is taken."""
@@ -16,12 +16,6 @@ ACTOR_RETURN_WINDOW = 10
 
 PARTS = ("env", "act", "learn", "push")
 """What an actor-learner's time goes into."""
-_SUMMED = (
-    "num_frames",
-    "num_steps",
-    "staleness",
-    *(f"{part}_seconds" for part in (*PARTS, "wait", "hold")),
-)
 
 
 class EpisodeRow(NamedTuple):
@@ -103,11 +97,13 @@ class MetricsWindow:
         self.num_updates += 1
         actor.num_updates += 1
         actor.sums["num_updates"] += 1
-        for name in _SUMMED:
-            actor.sums[name] += getattr(report, name)
-        for name, value in report.metrics.parts._asdict().items():
-            self._scalar_sums[name] += float(value)
-        self._scalar_sums["grad_norm"] += float(report.metrics.grad_norm)
+        actor.sums["num_frames"] += report.num_frames
+        actor.sums["num_steps"] += report.num_steps
+        actor.sums["staleness"] += report.staleness
+        for part, seconds in report.seconds._asdict().items():
+            actor.sums[f"{part}_seconds"] += seconds
+        for name, value in report.metrics.items():
+            self._scalar_sums[name] += value
         self._staleness_max = max(self._staleness_max, report.staleness)
 
     @property

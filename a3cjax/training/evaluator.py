@@ -59,7 +59,7 @@ class Evaluator:
         period_frames: int,
     ):
         """`evaluate(snapshot, should_stop)` plays the games; `num_frames` is where it starts."""
-        self._evaluate = evaluate
+        self.evaluate = evaluate
         self._store = store
         self._last_frames = num_frames
         self._period_frames = period_frames
@@ -80,6 +80,6 @@ class Evaluator:
                 params=jax.device_put(snapshot.params, device),
                 statistics=jax.device_put(snapshot.statistics, device),
             )
-            evaluation = self._evaluate(evaluated, Pace(share, stop_event))
+            evaluation = self.evaluate(evaluated, Pace(share, stop_event))
             if evaluation is not None:
                 self.results.put((state, snapshot, evaluation))

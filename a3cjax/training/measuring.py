@@ -1,45 +1,35 @@
 """Measures speed: the emulator alone, and training without its program."""
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from a3cjax.actors.actor_learner import UpdateReport
-from a3cjax.actors.warmup import warm_up
-from a3cjax.config.builders import build_agent
-from a3cjax.config.resolution import resolve
+from a3cjax.actors.reports import Seconds, UpdateReport
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.config.settings import Config
+from a3cjax.envs.base import Environments
 from a3cjax.envs.making import make_pool, resolve_envpool_id
 from a3cjax.envs.spaces import sample_actions
-from a3cjax.system import machine
 from a3cjax.system.compilation import configure_jax
-from a3cjax.training.assembly import build_actors, build_batches, build_store
+from a3cjax.training.assembly import assemble, close_all, prepare
+from a3cjax.training.fleet import Fleet
+
+# Asked to stop, an actor-learner may first compile what it began with.
+JOIN_SECONDS = 600.0
 
 
 def run_threads(targets: Sequence[Callable[[threading.Event], None]], seconds: float) -> None:
-    """Runs `target(stop_event)` in a thread each for so long; raises what one of them raised."""
-    stop_event, failures = threading.Event(), []
-
-    def run(target: Callable[[threading.Event], None]) -> None:
-        try:
-            target(stop_event)
-        except BaseException as failure:
-            failures.append(failure)
-            stop_event.set()
-
-    threads = [threading.Thread(target=run, args=(target,)) for target in targets]
-    for thread in threads:
-        thread.start()
-    stop_event.wait(seconds)
-    stop_event.set()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+    """Runs `target(stop_event)` in a thread each for so long; raises what any of them raised."""
+    supervisor = Supervisor()
+    supervisor.start(targets, "measured")
+    supervisor.stop_event.wait(seconds)
+    supervisor.stop_event.set()
+    supervisor.join(JOIN_SECONDS)
+    supervisor.raise_failures()
 
 
 class Emulator:
@@ -74,31 +64,16 @@ class Emulator:
             pool.close()
 
 
+@dataclass
 class Training:
-    """A run without its program: actor-learners that train, with nothing written."""
+    """A run without its program: actor-learners that train, with nothing written.
 
-    def __init__(self, config: Config):
-        configure_jax()
-        num_actors = config.num_actors or machine.available_cores()
-        config = config.replace(num_actors=num_actors)
-        self._batches = build_batches(config)
-        spec = self._batches[0].spec
-        self.config = config = resolve(config, spec)
-        agent = build_agent(config, spec)
-        timesteps, observation_statistics, _ = warm_up(
-            self._batches,
-            config.warmup_steps or 0,
-            config.seed,
-            gather=bool(config.centre_observations),
-        )
-        store = build_store(config, agent, spec, statistics=observation_statistics, num_frames=0)
-        self._reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
-        self._actors = build_actors(
-            config, agent, self._batches, timesteps, store, self._reports.put
-        )
-        # The first update of every actor compiles or waits for it: not to be timed.
-        while self._reports.qsize() < 2 * num_actors:
-            run_threads([actor.run for actor in self._actors], 5.0)
+    `config` is resolved.
+    """
+
+    config: Config
+    batches: list[Environments]
+    fleet: Fleet
 
     def run(self, seconds: float) -> dict[str, float]:
         """Trains for so long.
@@ -107,27 +82,33 @@ class Training:
           `steps_per_second` of all actors together, and the shares of an actor's time in
           environments, acting, learning, pushing, and waiting for and holding the lock.
         """
-        while self._reports.qsize():
-            self._reports.get()
-        run_threads([actor.run for actor in self._actors], seconds)
-        reports = [self._reports.get() for _ in range(self._reports.qsize())]
+        self._pop_reports()
+        run_threads(self.fleet.targets, seconds)
+        reports = self._pop_reports()
         # Whole updates over their own time: what a stop cuts off counts in neither.
         rate = 0.0
         for index in {report.actor_index for report in reports}:
             own = [report for report in reports if report.actor_index == index]
-            rate += sum(r.num_steps for r in own) / sum(_actor_seconds(r) for r in own)
-        total = sum(_actor_seconds(report) for report in reports)
-        parts = ("env", "act", "learn", "push", "wait", "hold")
-        return {
-            "steps_per_second": rate,
-            **{part: sum(getattr(r, f"{part}_seconds") for r in reports) / total for part in parts},
-        }
+            rate += sum(r.num_steps for r in own) / sum(r.seconds.total for r in own)
+        sums = Seconds(*map(sum, zip(*(report.seconds for report in reports), strict=True)))
+        shares = {part: seconds / sums.total for part, seconds in sums._asdict().items()}
+        return {"steps_per_second": rate, **shares}
+
+    def _pop_reports(self) -> list[UpdateReport]:
+        reports = self.fleet.reports
+        return [reports.get() for _ in range(reports.qsize())]
 
     def close(self) -> None:
         """Frees the environments."""
-        for batch in self._batches:
-            batch.close()
+        close_all(self.batches)
 
 
-def _actor_seconds(report: UpdateReport) -> float:
-    return report.env_seconds + report.act_seconds + report.learn_seconds + report.push_seconds
+def start_training(config: Config) -> Training:
+    """Assembles a run and trains until everything is compiled."""
+    configure_jax()
+    config, agent, batches = prepare(config)
+    training = Training(config, batches, assemble(config, agent, batches))
+    # The first update of every actor compiles or waits for it: not to be timed.
+    while training.fleet.reports.qsize() < 2 * len(batches):
+        run_threads(training.fleet.targets, 5.0)
+    return training

@@ -1,28 +1,28 @@
-"""`train`: builds a run from its configuration, starts the actors, watches, stops, saves."""
+"""`train`: prepares a run, opens its files, warms up, learns, judges the result, and leaves."""
 
 import contextlib
-import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
-from a3cjax.config.builders import build_agent
-from a3cjax.config.resolution import resolve
+from a3cjax.agents import Agent
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import Environments
-from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.logs.journal import Journal
 from a3cjax.logs.terminal import print_evaluation
-from a3cjax.logs.tracking import TRACKERS, is_installed
 from a3cjax.reports.run_curves import plot_curves
-from a3cjax.runs.checkpoints import Checkpoint
-from a3cjax.runs.folder import Summary, check_run_dir, make_run_dir, write_config, write_summary
-from a3cjax.runs.loading import load_checkpoint
-from a3cjax.runs.tables import cut_csv
-from a3cjax.system import machine, provenance
+from a3cjax.runs.checkpoints import Progress
+from a3cjax.runs.evaluation import evaluate_agent
+from a3cjax.runs.folder import Summary, write_summary
+from a3cjax.runs.tables import read_column
+from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
-from a3cjax.training.assembly import build_batches
-from a3cjax.training.learning import Run
+from a3cjax.training.assembly import assemble, close_all, prepare
+from a3cjax.training.evaluator import Evaluator
+from a3cjax.training.learning import Learning
+from a3cjax.training.opening import check_trackers, find_checkpoint, open_logs, open_run_dir
+from a3cjax.training.saver import open_saver
+from a3cjax.types import Snapshot
 from a3cjax.video import record_at_end
 
 
@@ -46,102 +46,84 @@ def train(config: Config) -> Summary:
     configure_jax()
     check_trackers(config)
     commit = provenance.describe_commit()
-    checkpoint = None
-    if config.resume is None:
-        check_run_dir(config)
-    else:
-        checkpoint = find_checkpoint(config)
-    config = config.replace(num_actors=config.num_actors or machine.available_cores())
+    checkpoint = find_checkpoint(config)
+    past = checkpoint.progress if checkpoint else Progress()
     signal_stop = SignalStop()
+    supervisor = Supervisor(should_stop=signal_stop.is_set)
     with contextlib.ExitStack() as stack:
-        batches = build_batches(config, checkpoint.progress.num_seeds if checkpoint else 0)
-        supervisor = Supervisor(threading.Event())
-        stack.callback(close_batches, batches, supervisor)
-        config = resolve(config, batches[0].spec)
+        config, agent, batches = prepare(config, past.num_seeds)
+        stack.callback(_close_batches, batches, supervisor)
         stack.enter_context(signal_stop.installed())
-        return _train(config, batches, checkpoint, supervisor, signal_stop, commit)
-
-
-def check_trackers(config: Config) -> None:
-    """Refuses a tracker whose package is missing, before anything is started.
-
-    Raises:
-      ConfigError: says what to install.
-    """
-    for name in TRACKERS:
-        if getattr(config, name) and not is_installed(name):
-            raise ConfigError(
-                f"{name} must be false where its package is missing, got true: "
-                f"pip install 'a3cjax[{name}]'"
+        run_dir = open_run_dir(config, past)
+        num_envs = sum(batch.num_envs for batch in batches)
+        with (
+            open_saver(run_dir, past, num_envs) as saver,
+            open_logs(config, run_dir, past) as logs,
+        ):
+            fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
+            assert config.log_period_frames is not None
+            journal = Journal(
+                fleet.reports,
+                logs.loggers,
+                logs.terminal,
+                num_frames=fleet.store.pull().num_frames,
+                num_updates=past.num_updates,
+                past_returns=logs.past_returns,
+                period_frames=config.log_period_frames,
+                max_bad_updates=config.max_bad_updates,
+                began=saver.began,
             )
+            evaluator = Evaluator(
+                lambda snapshot, should_stop: evaluate_agent(
+                    config, agent, snapshot, should_stop=should_stop
+                ),
+                fleet.store,
+                num_frames=int(
+                    max(read_column(run_dir / "evaluations.csv", "num_frames"), default=0)
+                ),
+                period_frames=config.eval_period_frames or config.total_frames,
+            )
+            learning = Learning(
+                config, fleet, logs, journal, saver, evaluator, supervisor, signal_stop
+            )
+            learning.run()
+            seconds = saver.seconds()
+            evaluation = learning.judge(seconds)
+        if evaluation is not None:
+            print_evaluation(evaluation)
+        snapshot = fleet.store.pull()
+        summary = Summary(
+            run_dir=run_dir,
+            num_frames=snapshot.num_frames,
+            num_updates=snapshot.version,
+            wall_seconds=seconds,
+            mean_return=journal.mean_return,
+            evaluation=evaluation,
+            signal_number=signal_stop.signal_number,
+            num_resumes=past.num_resumes,
+            best_score=saver.progress.best_score,
+        )
+        _leave(config, agent, snapshot, summary, commit, signal_stop)
+    return summary
 
 
-def find_checkpoint(config: Config) -> Checkpoint:
-    """The checkpoint that a run goes on from.
-
-    Raises:
-      ConfigError: if the folder holds none that can be used.
-    """
-    assert config.resume is not None
-    try:
-        return load_checkpoint(config, Path(config.resume))[1]
-    except (OSError, ValueError, CheckpointError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
-        ) from error
+def _leave(
+    config: Config,
+    agent: Agent,
+    snapshot: Snapshot,
+    summary: Summary,
+    commit: str,
+    signal_stop: SignalStop,
+) -> None:
+    """Writes what a run leaves beside its logs: the summary, pictures, a video."""
+    write_summary(config, summary, commit)
+    title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
+    plot_curves(summary.run_dir, title)
+    if config.video and not signal_stop.is_set():
+        record_at_end(config, agent, snapshot, summary.run_dir, signal_stop.is_set)
 
 
-def close_batches(batches: Sequence[Environments], supervisor: Supervisor) -> None:
+def _close_batches(batches: Sequence[Environments], supervisor: Supervisor) -> None:
     """Frees all environments, unless a thread is stuck in one: that could take for ever."""
     if not supervisor.has_stuck_threads:
-        for batch in batches:
-            batch.close()
-
-
-def _train(
-    config: Config,
-    batches: Sequence[Environments],
-    checkpoint: Checkpoint | None,
-    supervisor: Supervisor,
-    signal_stop: SignalStop,
-    commit: str,
-) -> Summary:
-    agent = build_agent(config, batches[0].spec)
-    if checkpoint is None:
-        run_dir = make_run_dir(config)
-    else:
-        run_dir = Path(config.resume or "")
-        write_config(config, run_dir)
-        for name in ("metrics.csv", "episodes.csv", "evaluations.csv"):
-            cut_csv(run_dir / name, checkpoint.progress.num_frames)
-    with contextlib.ExitStack() as stack:
-        run = Run(config, agent, batches, run_dir, checkpoint, supervisor, signal_stop, stack)
-        run.learn()
-        seconds = run.seconds()
-        evaluation = None
-        if config.eval_episodes and not signal_stop.is_set():
-            evaluation = run.evaluate(run.store.pull(), signal_stop.is_set)
-        if evaluation is not None:
-            run.take_evaluation(*run.store.read(), evaluation, seconds)
-    if evaluation is not None:
-        print_evaluation(evaluation)
-    snapshot = run.store.pull()
-    summary = Summary(
-        run_dir,
-        snapshot.num_frames,
-        snapshot.version,
-        seconds,
-        run.journal.mean_return,
-        evaluation,
-        signal_stop.signal_number,
-        run.num_resumes,
-        run.best_score,
-    )
-    write_summary(config, summary, commit)
-    plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
-    if config.video and not signal_stop.is_set():
-        record_at_end(config, agent, snapshot, run_dir, signal_stop.is_set)
-    return summary
+        close_all(batches)

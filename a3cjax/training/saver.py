@@ -1,0 +1,113 @@
+"""What a run leaves to go on from: its newest parameters, its best, and what it failed at."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from a3cjax.errors import CheckpointError
+from a3cjax.logs.journal import BadUpdatesError
+from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
+from a3cjax.runs.folder import BEST, NEWEST
+from a3cjax.training.fleet import Standstill
+from a3cjax.types import LearnerState, Snapshot
+
+
+@dataclass
+class Saver:
+    """Saves the newest and the best parameters of a run.
+
+    `progress` holds what does not follow from the parameters: how often the run was resumed,
+    the seeds used by now, the best score. `began` is the monotonic time of its start, the
+    seconds before it was resumed deducted.
+    """
+
+    run_dir: Path
+    newest: Checkpointer
+    best: Checkpointer
+    progress: Progress
+    began: float
+
+    def seconds(self) -> float:
+        """Wall-clock seconds of the run until now, those before it was resumed included."""
+        return time.monotonic() - self.began
+
+    def save(self, standstill: Standstill) -> None:
+        """Saves where the run stands.
+
+        Raises:
+          CheckpointError: if it cannot be written.
+        """
+        self.newest.save(self._make_checkpoint(standstill))
+
+    def note_score(self, score: float) -> bool:
+        """Notes the mean score of an evaluation; whether it is the best of the run so far."""
+        best = self.progress.best_score
+        is_best = best is None or score > best
+        if is_best:
+            self.progress = self.progress._replace(best_score=score)
+        return is_best
+
+    def save_best(self, state: LearnerState, snapshot: Snapshot) -> None:
+        """Saves the best parameters so far.
+
+        The newest are to be saved before: the best must not lie ahead of where a run can go on.
+
+        Raises:
+          CheckpointError: if they cannot be written.
+        """
+        self.best.save(self._make_checkpoint(Standstill(state, snapshot)))
+
+    def save_bad_trajectory(self, failure: BadUpdatesError) -> None:
+        """Saves what a refused update was computed from, for inspection."""
+        path = self.run_dir / "bad-trajectory.npz"
+        trajectory = failure.report.bad_trajectory
+        assert trajectory is not None
+        arrays = trajectory._asdict()
+        leaves = jax.tree.leaves(arrays.pop("core_state"))
+        arrays |= {f"core_state_{index}": leaf for index, leaf in enumerate(leaves)}
+        np.savez_compressed(path, **cast(dict[str, Any], arrays))
+        failure.add_note(f"its trajectory is saved in {path}")
+
+    def _make_checkpoint(self, standstill: Standstill) -> Checkpoint:
+        snapshot = standstill.snapshot
+        progress = self.progress._replace(
+            num_frames=snapshot.num_frames,
+            num_updates=snapshot.version,
+            wall_seconds=self.seconds(),
+            actor_keys=standstill.actor_keys,
+            standings=standstill.standings,
+        )
+        return Checkpoint(standstill.state, snapshot.statistics, progress)
+
+
+@contextlib.contextmanager
+def open_saver(run_dir: Path, past: Progress, num_envs: int) -> Iterator[Saver]:
+    """Opens the checkpoints of a run that has come this far; what lies beyond is discarded.
+
+    Args:
+      run_dir: its folder.
+      past: where it goes on from.
+      num_envs: all its environments, each of which uses a seed.
+
+    Raises:
+      CheckpointError: if the best checkpoint is none.
+    """
+    began = time.monotonic() - past.wall_seconds
+    newest, best = Checkpointer(run_dir / NEWEST), Checkpointer(run_dir / BEST, max_to_keep=1)
+    with contextlib.closing(newest), contextlib.closing(best):
+        for checkpointer in (newest, best):
+            checkpointer.discard_after(past.num_frames)
+        try:
+            found = best.read_progress()
+        except ValueError as error:
+            raise CheckpointError(str(error)) from error
+        progress = past._replace(
+            num_seeds=past.num_seeds + num_envs, best_score=found.best_score if found else None
+        )
+        yield Saver(run_dir, newest, best, progress, began)
