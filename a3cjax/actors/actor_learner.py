@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import chex
@@ -35,12 +36,10 @@ class Programs(NamedTuple):
     learning_slot: AbstractContextManager = contextlib.nullcontext()
 
 
-def make_programs(
-    agent: Agent, learning_slot: AbstractContextManager = contextlib.nullcontext()
-) -> Programs:
+def make_programs(agent: Agent) -> Programs:
     """Compiles an agent's functions, for all actor-learners that run it."""
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead, learning_slot)
+    return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
 
 
 class Decision(NamedTuple):
@@ -64,97 +63,66 @@ class Standing(NamedTuple):
     key: chex.PRNGKey
 
 
+@dataclass(eq=False)
 class ActorLearner:
     """Acts T steps with a snapshot, differentiates it, pushes the gradient, and again.
 
     One instance belongs to one thread. Collaborators are given: tests replace them.
     """
 
-    clock: Callable[[], float] = time.perf_counter
-    """Tells the seconds of its reports."""
+    index: int  # tells its reports and gradients from those of others
+    programs: Programs
+    environments: Environments  # B of them, its own
+    store: ParameterStore
+    standing: Standing  # where it begins, with the environments
+    explore: Explore
+    unroll_length: int | None  # T; None makes an update of a whole episode in every environment
+    total_frames: int  # of the run, after which it returns
+    report: Callable[[UpdateReport], None]
 
-    def __init__(
-        self,
-        index: int,
-        programs: Programs,
-        environments: Environments,
-        store: ParameterStore,
-        standing: Standing,
-        *,
-        explore: Explore,
-        unroll_length: int | None,
-        total_frames: int,
-        report: Callable[[UpdateReport], None],
-    ):
-        """Takes what it works with.
-
-        Args:
-          index: its number; tells its reports and its gradients from those of others.
-          programs: what it runs.
-          environments: B of them, its own.
-          store: the shared parameters.
-          standing: where it begins, with the environments.
-          explore: how it explores after a number of frames.
-          unroll_length: T; None makes an update of one whole episode in every environment.
-          total_frames: of the whole run, after which it returns.
-          report: is called after every update.
-        """
-        self._index = index
-        self._programs = programs
-        self._environments = environments
-        self._store = store
-        self._standing = standing
-        self._explore = explore
-        self._unroll_length = unroll_length
-        self._total_frames = total_frames
-        self._report = report
-        self.num_unrolled_steps = 0
-        """Steps taken so far: what a watcher looks at to see whether this one still works."""
-
-    @property
-    def key(self) -> chex.PRNGKey:
-        """The key that the next action is sampled with."""
-        return self._standing.key
+    def __post_init__(self):
+        self.num_unrolled_steps = 0  # so far: shows a watcher that this one still works
+        self.clock = time.perf_counter
 
     def get_standing(self) -> dict[str, Any] | None:
         """Where it stands between two updates, in plain values for JSON.
 
         None if its environments cannot tell. The key is not part of it.
         """
-        state = self._environments.get_state()
+        state = self.environments.get_state()
         if state is None:
             return None
-        leaves = jax.tree.leaves(self._standing._replace(key=None))
+        leaves = jax.tree.leaves(self.standing._replace(key=None))
         return {
             "leaves": [np.asarray(leaf).tolist() for leaf in leaves],
-            "is_ahead": self._standing.ahead is not None,
+            "is_ahead": self.standing.ahead is not None,
             "environments": state,
         }
 
     def set_standing(self, standing: dict[str, Any]) -> None:
         """Goes on from what `get_standing` returned, with the same number of environments."""
-        own = self._standing._replace(key=None)
+        own = self.standing._replace(key=None)
         if standing["is_ahead"]:
-            action = np.zeros(self._environments.num_envs, np.int32)
+            action = np.zeros(self.environments.num_envs, np.int32)
             own = own._replace(ahead=Decision(action, own.core_state))
         own_leaves, structure = jax.tree.flatten(own)
         leaves = [
             np.array(values, leaf.dtype).reshape(leaf.shape)
             for values, leaf in zip(standing["leaves"], own_leaves, strict=True)
         ]
-        self._standing = jax.tree.unflatten(structure, leaves)._replace(key=self.key)
-        self._environments.set_state(standing["environments"])
+        self.standing = jax.tree.unflatten(structure, leaves)._replace(key=self.standing.key)
+        self.environments.set_state(standing["environments"])
 
     def run(self, stop_event: threading.Event) -> None:
         """Updates until the frame budget is used up or `stop_event` is set."""
         while not stop_event.is_set():
             self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
             self._lap_began = self.clock()
-            snapshot = self._store.pull()
-            if snapshot.num_frames >= self._total_frames:
+            snapshot = self.store.pull()
+            if snapshot.num_frames >= self.total_frames:
                 return
             self._lap("push")
-            exploration = self._explore(snapshot.num_frames)
+            exploration = self.explore(snapshot.num_frames)
             trajectory = self._unroll(snapshot, exploration, stop_event)
             if trajectory is None or stop_event.is_set():
                 return
@@ -175,38 +143,36 @@ class ActorLearner:
           T + 1 timesteps and T actions (T + 1 of an agent that acts ahead); None if it was
           asked to stop.
         """
-        plays_episodes = self._unroll_length is None
+        plays_episodes = self.unroll_length is None
         if plays_episodes:
-            self._standing = self._standing._replace(
-                timestep=self._environments.reset(), ahead=None
-            )
+            self.standing = self.standing._replace(timestep=self.environments.reset(), ahead=None)
             self._lap("env")
-        core_state = (self._standing.ahead or self._standing).core_state
-        timesteps, actions = [self._standing.timestep], []
-        has_ended = np.zeros(self._environments.num_envs, bool)
-        while not (has_ended.all() if plays_episodes else len(actions) == self._unroll_length):
+        core_state = (self.standing.ahead or self.standing).core_state
+        timesteps, actions = [self.standing.timestep], []
+        has_ended = np.zeros(self.environments.num_envs, bool)
+        while not (has_ended.all() if plays_episodes else len(actions) == self.unroll_length):
             if stop_event.is_set():
                 return None
-            decision = self._standing.ahead or self._decide(snapshot, exploration)
+            decision = self.standing.ahead or self._decide(snapshot, exploration)
             actions.append(decision.action)
             self._lap("act")
-            timestep = self._environments.step(decision.action)
-            self._standing = self._standing._replace(timestep=timestep, ahead=None)
+            timestep = self.environments.step(decision.action)
+            self.standing = self.standing._replace(timestep=timestep, ahead=None)
             timesteps.append(timestep)
             has_ended |= np.asarray(timestep.is_first)
             self.num_unrolled_steps += 1
             self._lap("env")
-        if self._programs.acts_ahead:
+        if self.programs.acts_ahead:
             ahead = self._decide(snapshot, exploration)
-            self._standing = self._standing._replace(ahead=ahead)
+            self.standing = self.standing._replace(ahead=ahead)
             actions.append(ahead.action)
             self._lap("act")
         return stack(timesteps, actions, core_state)
 
     def _decide(self, snapshot: Snapshot, exploration: Exploration) -> Decision:
-        timestep, before, _, key = self._standing
-        action, core_state, key = self._programs.act(snapshot, exploration, timestep, before, key)
-        self._standing = self._standing._replace(core_state=core_state, key=key)
+        timestep, before, _, key = self.standing
+        action, core_state, key = self.programs.act(snapshot, exploration, timestep, before, key)
+        self.standing = self.standing._replace(core_state=core_state, key=key)
         return Decision(np.asarray(action), before)
 
     def _learn(
@@ -218,28 +184,28 @@ class ActorLearner:
     ) -> None:
         """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
         num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
-        if self._unroll_length is None:
+        if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
-        num_frames = num_steps * self._environments.spec.frames_per_step
-        with self._programs.learning_slot:
+        num_frames = num_steps * self.environments.spec.frames_per_step
+        with self.programs.learning_slot:
             if stop_event.is_set():  # after waiting for others
                 return
             grads, metrics = jax.block_until_ready(
-                self._programs.compute_gradients(snapshot, exploration, trajectory)
+                self.programs.compute_gradients(snapshot, exploration, trajectory)
             )
             self._lap("learn")
-            receipt = self._store.push(grads, num_frames, snapshot.version, self._index)
+            receipt = self.store.push(grads, num_frames, snapshot.version, self.index)
         self._lap("push")
-        self._report(
+        self.report(
             UpdateReport(
-                actor_index=self._index,
+                actor_index=self.index,
                 num_frames=num_frames,
                 num_steps=num_steps,
                 run_frames=receipt.num_frames,
                 version=receipt.version,
                 staleness=receipt.staleness,
                 metrics=metrics.as_dict(),
-                episodes=self._environments.pop_episodes(),
+                episodes=self.environments.pop_episodes(),
                 seconds=Seconds(
                     **self._spent, wait=receipt.wait_seconds, hold=receipt.hold_seconds
                 ),

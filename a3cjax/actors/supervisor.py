@@ -5,27 +5,28 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 
 class StallError(RuntimeError):
     """A thread that has not come any further for too long."""
 
 
+@dataclass
 class _Watch:
-    """A thread, what it has come to, and when it last came any further."""
+    """A thread, what tells its progress, what that was, and when it last changed."""
 
-    def __init__(self, thread: threading.Thread, progress: Callable[[], int] | None):
-        self.thread = thread
-        self._progress = progress
-        self._last, self._since = -1, time.monotonic()
+    thread: threading.Thread
+    progress: Callable[[], float]
+    last: float = -1
+    since: float = field(default_factory=time.monotonic)
 
     def idle_seconds(self) -> float:
-        """Seconds without progress, as far as anybody looked; 0 where none is told."""
-        now = time.monotonic()
-        progress = self._progress() if self._progress is not None else None
-        if progress is None or progress != self._last:
-            self._last, self._since = progress, now
-        return now - self._since
+        """Seconds without progress, as far as anybody looked."""
+        now, progress = time.monotonic(), self.progress()
+        if progress != self.last:
+            self.last, self.since = progress, now
+        return now - self.since
 
 
 class Supervisor:
@@ -47,21 +48,21 @@ class Supervisor:
         self,
         targets: Sequence[Callable[[threading.Event], None]],
         name: str,
-        progresses: Sequence[Callable[[], int] | None] = (),
+        progresses: Sequence[Callable[[], float]] = (),
     ) -> None:
         """Starts threads `<name>-0`, `<name>-1`, …; each target is called with the stop event.
 
         Each of `progresses` tells a number that changes as long as its thread works.
         """
         for index, target in enumerate(targets):
-            progress = progresses[index] if progresses else None
+            progress = progresses[index] if progresses else time.monotonic
             self._workers.append(self._start(target, f"{name}-{index}", progress))
 
     def start_helper(self, target: Callable[[threading.Event], None], name: str) -> None:
         """Starts a thread that goes on until it is asked to stop: it keeps no run alive."""
-        self._helpers.append(self._start(target, name, None))
+        self._helpers.append(self._start(target, name, time.monotonic))
 
-    def _start(self, target, name: str, progress: Callable[[], int] | None) -> _Watch:
+    def _start(self, target, name: str, progress: Callable[[], float]) -> _Watch:
         # Daemons: a thread stuck in foreign code must not keep the program alive.
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         thread.start()
@@ -124,11 +125,8 @@ class Supervisor:
         Raises:
           StallError: names the threads and shows where they are.
         """
-        stalled = [
-            watch.thread
-            for watch in self._workers
-            if watch.thread.is_alive() and watch.idle_seconds() > stall_seconds
-        ]
+        alive = [watch for watch in self._workers if watch.thread.is_alive()]
+        stalled = [watch.thread for watch in alive if watch.idle_seconds() > stall_seconds]
         if stalled:
             names = ", ".join(thread.name for thread in stalled)
             stacks = "".join(

@@ -98,15 +98,11 @@ class SharedParameters:
         frames = np.float32(num_frames)
         if self._shares_statistics:
             return self._apply_gradients(state, grads, frames)
-        opt_states = state.opt_state
+        opt_states = list(state.opt_state)
         own = state._replace(opt_state=opt_states[actor_index])
         own, is_finite = self._apply_gradients(own, grads, frames)
-        opt_states = (
-            *opt_states[:actor_index],
-            own.opt_state,
-            *opt_states[actor_index + 1 :],
-        )
-        return own._replace(opt_state=opt_states), is_finite
+        opt_states[actor_index] = own.opt_state
+        return own._replace(opt_state=tuple(opt_states)), is_finite
 
     def _successors(
         self, old: Snapshot, state: LearnerState, num_frames: int

@@ -1,14 +1,19 @@
 """The parts of a run put together: environments, agent, shared parameters, actor-learners."""
 
 import contextlib
+import functools
+import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, make_programs
-from a3cjax.actors.placement import place_actors
+from a3cjax.actors.placement import Place, place_actors
+from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
 from a3cjax.agents import Agent
@@ -17,7 +22,7 @@ from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import Environments
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
-from a3cjax.errors import ConfigError
+from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
 from a3cjax.parameters.on_device import ParametersOnDevice
 from a3cjax.parameters.shared import SharedParameters
@@ -25,9 +30,72 @@ from a3cjax.parameters.store import ParameterStore
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
-from a3cjax.training.fleet import Fleet
-from a3cjax.types import TimeStep
 from a3cjax.updates import make_apply_gradients
+
+
+class Fleet:
+    """Actor-learners, each in a thread of its own, and the parameters that they share."""
+
+    def __init__(self, store: SharedParameters):
+        self.store = store
+        self.reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
+        self.targets: list[Callable[[threading.Event], None]] = []
+        """What their threads run, to be called with an event that stops them."""
+        self._actors: list[ActorLearner] = []
+        self._last_round: Checkpoint | None = None
+
+    def add(self, actor: ActorLearner, place: Place) -> None:
+        """Takes in an actor-learner, which is to run at this place and report to `reports`."""
+
+        def run(stop_event: threading.Event) -> None:
+            with place.entered():
+                actor.run(stop_event)
+
+        self._actors.append(actor)
+        self.targets.append(run)
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Starts them all under this supervisor's eyes."""
+        steps = [functools.partial(getattr, actor, "num_unrolled_steps") for actor in self._actors]
+        supervisor.start(self.targets, "actor-learner", steps)
+
+    def standstill(self) -> Checkpoint:
+        """What belongs together at one moment, as far as the actor-learners know of it.
+
+        Of those that take turns that of the last round's end, to go on just there.
+        """
+        return self._last_round or self._look()
+
+    def note_round(self) -> None:
+        """Remembers the end of a round, when no actor-learner works, if all can be saved."""
+        standings = [actor.get_standing() for actor in self._actors]
+        if None not in standings:
+            self._last_round = self._look(tuple(standings))
+
+    def _look(self, standings: tuple[dict[str, Any] | None, ...] = ()) -> Checkpoint:
+        state, snapshot = self.store.read()
+        keys = [jax.random.key_data(actor.standing.key) for actor in self._actors]
+        progress = Progress(
+            num_frames=snapshot.num_frames,
+            num_updates=snapshot.version,
+            actor_keys=tuple(tuple(np.asarray(words).tolist()) for words in keys),
+            standings=standings,
+        )
+        return Checkpoint(state, snapshot.statistics, progress)
+
+    def restore(self, standings: Sequence[dict[str, Any]]) -> None:
+        """Goes on from the standings of as many actor-learners.
+
+        Raises:
+          CheckpointError: if they do not fit.
+        """
+        try:
+            for actor, standing in zip(self._actors, standings, strict=True):
+                actor.set_standing(standing)
+        # What an environment makes of a state that it did not write, only itself knows.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"environments cannot be restored: {reason}") from error
 
 
 def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Environments]]:
@@ -35,31 +103,27 @@ def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Env
 
     Args:
       config: settings.
-      num_seeds: see `build_batches`.
+      num_seeds: used by the run before: a resumed run plays other games than it began with.
 
     Returns:
-      The settings with nothing left open, the agent, and every actor-learner's environments:
-      the caller closes them.
+      The settings with nothing left open, the agent, and every actor-learner's environments,
+      which the caller closes.
 
     Raises:
-      ConfigError: if settings do not fit the environment.
+      ConfigError: if settings do not fit the environment, or there is none of that name.
     """
     config = config.replace(num_actors=config.num_actors or available_cores())
     batches = build_batches(config, num_seeds)
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_all, batches)
         config = resolve(config, batches[0].spec)
-        return config, build_agent(config, batches[0].spec), batches
-    except BaseException:
-        close_all(batches)
-        raise
+        agent = build_agent(config, batches[0].spec)
+        stack.pop_all()
+    return config, agent, batches
 
 
 def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
-    """Every actor's training environments; no two environments share a seed.
-
-    Args:
-      config: settings, `num_actors` among them.
-      num_seeds: used by the run before: a resumed run plays other games than it began with.
+    """Every actor's training environments; no two environments share a seed, or one used before.
 
     Raises:
       ConfigError: if there is no such environment, its spaces are of another kind, or there
@@ -74,21 +138,20 @@ def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
         )
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
-    first_seed = num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
-    try:
+    first_seed = config.seed * SEEDS_PER_RUN + num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_all, batches)
         for index, place in enumerate(place_actors(config.num_actors)):
             with place.entered():
                 batch = make_environments(
                     config.env,
                     num_envs=config.envs_per_actor,
-                    seed=config.seed * SEEDS_PER_RUN + first_seed + index * config.envs_per_actor,
+                    seed=first_seed + index * config.envs_per_actor,
                     discount=config.discount,
                     protocol=config.protocol,
                 )
             batches.append(batch)
-    except BaseException:
-        close_all(batches)
-        raise
+        stack.pop_all()
     return batches
 
 
@@ -144,44 +207,27 @@ def assemble(
         target_period_frames=config.target_period_frames,
         shares_statistics=config.shared_statistics,
     )
-    fleet = Fleet(store)
     stores: Sequence[ParameterStore] = [store] * len(batches)
-    if config.deterministic:
-        stores = take_turns(
-            store, len(batches), supervisor.stop_event, at_round_end=fleet.note_round
-        )
-    _add_actors(fleet, config, agent, batches, timesteps, stores, past.actor_keys)
-    if past.standings:  # of a deterministic run, which goes on with as many actors
-        fleet.restore(past.standings)
-    if config.deterministic:
-        fleet.note_round()
-    return fleet
-
-
-def _add_actors(
-    fleet: Fleet,
-    config: Config,
-    agent: Agent,
-    batches: Sequence[Environments],
-    timesteps: Sequence[TimeStep],
-    stores: Sequence[ParameterStore],
-    keys: Sequence[Sequence[int]],
-) -> None:
-    """An actor-learner for each batch; the first go on with the keys of a checkpoint."""
     # Each actor's gradient keeps a core busy. With more at once than cores, the one that holds
     # the lock waits for a core, and all others for the lock: docs/decisions.md.
-    # Actors that wait for their turn would keep the slots of those whose turn it is.
     slots = threading.BoundedSemaphore(available_cores())
-    programs = make_programs(agent, contextlib.nullcontext() if config.deterministic else slots)
+    programs = make_programs(agent)._replace(learning_slot=slots)
+    fleet = Fleet(store)
+    if config.deterministic:
+        num_actors, stop_event = len(batches), supervisor.stop_event
+        stores = take_turns(store, num_actors, stop_event, at_round_end=fleet.note_round)
+        # Actors that wait for their turn would keep the slots of those whose turn it is.
+        programs = make_programs(agent)
+    actor_key = make_keys(config.seed).actors
+    keys = [jax.random.fold_in(actor_key, index) for index in range(len(batches))]
+    for index, words in enumerate(past.actor_keys[: len(batches)]):
+        keys[index] = jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32))
     places = place_actors(len(batches))
     factors = spread_factors(len(batches), config.entropy_spread)
     unroll_length = config.unroll_length
     assert config.exploration_frames is not None
     for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
-        key = jax.random.fold_in(make_keys(config.seed).actors, index)
-        if index < len(keys):
-            key = jax.random.wrap_key_data(jnp.asarray(keys[index], jnp.uint32))
-        start = (programs.initial_state(batch.num_envs), key)
+        start = (programs.initial_state(batch.num_envs), keys[index])
         core_state, key = jax.device_put(start, place.device)
         actor = ActorLearner(
             index,
@@ -189,7 +235,7 @@ def _add_actors(
             batch,
             ParametersOnDevice(stores[index], place.device),
             Standing(timestep, core_state, None, key),
-            explore=make_explore(
+            make_explore(
                 config.seed,
                 index,
                 batch.num_envs,
@@ -201,3 +247,8 @@ def _add_actors(
             report=fleet.reports.put,
         )
         fleet.add(actor, place)
+    if past.standings:  # of a deterministic run, which goes on with as many actors
+        fleet.restore(past.standings)
+    if config.deterministic:
+        fleet.note_round()
+    return fleet

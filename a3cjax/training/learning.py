@@ -10,8 +10,8 @@ from a3cjax.logs.journal import BadUpdatesError, Journal
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import append_evaluation
 from a3cjax.system.signals import SignalStop
+from a3cjax.training.assembly import Fleet
 from a3cjax.training.evaluator import Evaluator
-from a3cjax.training.fleet import Fleet
 from a3cjax.training.opening import Logs
 from a3cjax.training.saver import Saver
 from a3cjax.types import LearnerState, Snapshot
@@ -62,11 +62,11 @@ class Learning:
         Returns:
           The number of frames they were learned from.
         """
-        standstill = self.fleet.standstill()
+        newest = self.fleet.standstill()
         if not self.supervisor.has_failed:
-            self.journal.write_up_to(standstill.snapshot.version)
-        self.saver.save(standstill)
-        return standstill.snapshot.num_frames
+            self.journal.write_up_to(newest.progress.num_updates)
+        self.saver.save(newest)
+        return newest.progress.num_frames
 
     def _look_after_files(self) -> None:
         self.journal.write()

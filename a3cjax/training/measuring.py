@@ -15,8 +15,7 @@ from a3cjax.envs.base import Environments
 from a3cjax.envs.making import make_pool, resolve_envpool_id
 from a3cjax.envs.spaces import sample_actions
 from a3cjax.system.compilation import configure_jax
-from a3cjax.training.assembly import assemble, close_all, prepare
-from a3cjax.training.fleet import Fleet
+from a3cjax.training.assembly import Fleet, assemble, close_all, prepare
 
 # Asked to stop, an actor-learner may first compile what it began with.
 JOIN_SECONDS = 600.0

@@ -14,7 +14,6 @@ from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.training.fleet import Standstill
 from a3cjax.types import LearnerState, Snapshot
 
 
@@ -22,8 +21,8 @@ from a3cjax.types import LearnerState, Snapshot
 class Saver:
     """Saves the newest and the best parameters of a run.
 
-    `progress` holds what does not follow from the parameters: how often the run was resumed,
-    the seeds used by now, the best score. `began` is the monotonic time of its start, the
+    `progress` holds what the actor-learners do not know: how often the run was resumed, the
+    seeds used by now, the best score. `began` is the monotonic time of its start, the
     seconds before it was resumed deducted.
     """
 
@@ -37,13 +36,13 @@ class Saver:
         """Wall-clock seconds of the run until now, those before it was resumed included."""
         return time.monotonic() - self.began
 
-    def save(self, standstill: Standstill) -> None:
+    def save(self, newest: Checkpoint) -> None:
         """Saves where the run stands.
 
         Raises:
           CheckpointError: if it cannot be written.
         """
-        self.newest.save(self._make_checkpoint(standstill))
+        self.newest.save(self._complete(newest))
 
     def note_score(self, score: float) -> bool:
         """Notes the mean score of an evaluation; whether it is the best of the run so far."""
@@ -61,7 +60,8 @@ class Saver:
         Raises:
           CheckpointError: if they cannot be written.
         """
-        self.best.save(self._make_checkpoint(Standstill(state, snapshot)))
+        progress = Progress(num_frames=snapshot.num_frames, num_updates=snapshot.version)
+        self.best.save(self._complete(Checkpoint(state, snapshot.statistics, progress)))
 
     def save_bad_trajectory(self, failure: BadUpdatesError) -> None:
         """Saves what a refused update was computed from, for inspection."""
@@ -74,16 +74,14 @@ class Saver:
         np.savez_compressed(path, **cast(dict[str, Any], arrays))
         failure.add_note(f"its trajectory is saved in {path}")
 
-    def _make_checkpoint(self, standstill: Standstill) -> Checkpoint:
-        snapshot = standstill.snapshot
-        progress = self.progress._replace(
-            num_frames=snapshot.num_frames,
-            num_updates=snapshot.version,
+    def _complete(self, checkpoint: Checkpoint) -> Checkpoint:
+        progress = checkpoint.progress._replace(
             wall_seconds=self.seconds(),
-            actor_keys=standstill.actor_keys,
-            standings=standstill.standings,
+            num_resumes=self.progress.num_resumes,
+            num_seeds=self.progress.num_seeds,
+            best_score=self.progress.best_score,
         )
-        return Checkpoint(standstill.state, snapshot.statistics, progress)
+        return checkpoint._replace(progress=progress)
 
 
 @contextlib.contextmanager
