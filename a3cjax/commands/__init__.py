@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         print(f"a3cjax {describe_versions()['a3cjax']}")
         return
+    if verb == "train" and "-m" in rest:  # as Hydra's programs take several values
+        verb, rest = "sweep", [word for word in rest if word != "-m"]
     with refusing(ConfigError):
         if verb not in VERBS:
             nearest = difflib.get_close_matches(verb, VERBS, n=1)

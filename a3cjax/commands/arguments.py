@@ -36,7 +36,7 @@ def parse(
     most = len(arguments) if places.endswith("...") else len(re.findall("<", places))
     words: list[str] = []
     texts: dict[str, str] = {}
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         name, equals, text = argument.partition("=")
         looks_like_a_setting = equals and re.fullmatch(r"[-+~]*\w[\w.-]*", name)
         if equals and name in fields:

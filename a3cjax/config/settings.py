@@ -94,7 +94,7 @@ class Config(Settings):
         None, "subtract the mean of random play; null: yes, but not for a table"
     )
     exploration_frames: int | None = _agent(
-        None, "until ε is final (Q methods); null: 4M, at most a fifth of the budget", FRAMES
+        None, "until ε is final (Q methods); null: 4M, at most a fifth of the budget", at_least(1)
     )
     target_period_frames: int = _agent(
         40_000, "target parameters are renewed this often (Q methods)", FRAMES
@@ -197,12 +197,12 @@ def read_config(texts: Mapping[str, str]) -> Config:
       ConfigError: as `make_config`; for settings that contradict the run to resume.
     """
     texts = dict(texts)
-    preset = texts.pop("preset", None)
+    preset = texts.pop("preset", "laptop")
     values = read_settings(Config, texts)
     run_dir = values.pop("resume", None)
     if run_dir is None:
-        return make_config(read_preset(preset or "laptop") | values)
-    if preset is not None:
+        return make_config(read_preset(preset) | values)
+    if preset != "laptop":
         raise ConfigError("preset cannot be given with resume: the run has its settings.")
     return resume_config(run_dir, values)
 
