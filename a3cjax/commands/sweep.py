@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from a3cjax.commands.arguments import read
@@ -35,11 +35,8 @@ SETTINGS, PLACES = (SweepSettings, Preset, Config), ""
 def main(words: list[str], texts: dict[str, str]) -> None:
     """Runs the sweep, and writes the report."""
     del words
-    settings = read(SweepSettings, texts)
-    own = {field.name for field in dataclasses.fields(SweepSettings)}
-    values = {name: split(text) for name, text in texts.items() if name not in own}
+    settings, points = read_points(texts)
     sweep_dir = Path(settings.sweep_dir)
-    points = expand(values, sweep_dir)
     sweep = Sweep([sys.executable, "-m", "a3cjax", "train"], points, settings.jobs)
     print("importing JAX and envpool ...", flush=True)
     check(points)
@@ -57,6 +54,18 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     if stop_signal is not None:
         sys.exit(128 + stop_signal)
     sys.exit(1 if sweep.failed else 0)
+
+
+def read_points(texts: Mapping[str, str]) -> tuple[SweepSettings, list[Point]]:
+    """The settings of the sweep itself, and its runs.
+
+    Raises:
+      ConfigError: names the setting, the rule and what it got.
+    """
+    settings = read(SweepSettings, texts)
+    own = {field.name for field in dataclasses.fields(SweepSettings)}
+    values = {name: split(text) for name, text in texts.items() if name not in own}
+    return settings, expand(values, Path(settings.sweep_dir))
 
 
 def split(text: str) -> list[str]:
