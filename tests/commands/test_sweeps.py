@@ -87,7 +87,7 @@ def test_every_combination_is_run_once_in_order(tmp_path):
 
 
 def test_folders_are_named_by_what_differs(tmp_path):
-    values = {"env": [r"gymnasium\:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
+    values = {"env": ["gymnasium:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
     assert names(expand(values, tmp_path)) == [
         "gymnasium-m-A-v0-discount0.9",
         "gymnasium-m-A-v0-discount0.99",
