@@ -5,7 +5,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 class StallError(RuntimeError):
@@ -18,8 +18,8 @@ class _Watch:
 
     thread: threading.Thread
     progress: Callable[[], float]
+    since: float
     last: float = -1
-    since: float = field(default_factory=time.monotonic)
 
     def idle_seconds(self) -> float:
         """Seconds without progress, as far as anybody looked."""
@@ -66,7 +66,7 @@ class Supervisor:
         # Daemons: a thread stuck in foreign code must not keep the program alive.
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         thread.start()
-        return _Watch(thread, progress)
+        return _Watch(thread, progress, time.monotonic())
 
     def _run(self, target: Callable[[threading.Event], None]) -> None:
         try:
@@ -129,10 +129,8 @@ class Supervisor:
         stalled = [watch.thread for watch in alive if watch.idle_seconds() > stall_seconds]
         if stalled:
             names = ", ".join(thread.name for thread in stalled)
-            stacks = "".join(
-                f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled
-            )
-            raise StallError(f"no progress for {stall_seconds:g} s: {names}\n{stacks}")
+            stacks = [f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled]
+            raise StallError(f"no progress for {stall_seconds:g} s: {names}\n{''.join(stacks)}")
 
     def join(self, seconds: float) -> None:
         """Waits for all threads together at most this long; a stuck one counts as a failure."""

@@ -21,11 +21,21 @@ from a3cjax.training.assembly import Fleet, assemble, close_all, prepare
 JOIN_SECONDS = 600.0
 
 
-def run_threads(targets: Sequence[Callable[[threading.Event], None]], seconds: float) -> None:
-    """Runs `target(stop_event)` in a thread each for so long; raises what any of them raised."""
+def run_threads(
+    targets: Sequence[Callable[[threading.Event], None]],
+    seconds: float,
+    is_enough: Callable[[], bool] = lambda: True,
+) -> None:
+    """Runs `target(stop_event)` in a thread each for so long, and until that is enough.
+
+    Raises:
+      Exception: what they raised, see `Supervisor.raise_failures`.
+    """
     supervisor = Supervisor()
     supervisor.start(targets, "measured")
     supervisor.stop_event.wait(seconds)
+    while not (is_enough() or supervisor.stop_event.wait(0.01)):
+        pass
     supervisor.stop_event.set()
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
@@ -49,7 +59,7 @@ class Emulator:
 
         def play(pool, stop_event: threading.Event) -> None:
             rng, num_steps, began = np.random.default_rng(0), 0, time.perf_counter()
-            while not stop_event.is_set():
+            while not (num_steps and stop_event.is_set()):
                 pool.step(sample_actions(pool.action_space, self._num_envs, rng))
                 num_steps += self._num_envs
             rates.append(num_steps / (time.perf_counter() - began))
@@ -75,15 +85,15 @@ class Training:
     fleet: Fleet
 
     def run(self, seconds: float) -> dict[str, float]:
-        """Trains for so long.
+        """Trains for so long, or until the first update where that takes longer.
 
         Returns:
           `steps_per_second` of all actors together, and the shares of an actor's time in
           environments, acting, learning, pushing, and waiting for and holding the lock.
         """
-        self._pop_reports()
-        run_threads(self.fleet.targets, seconds)
-        reports = self._pop_reports()
+        self.pop_reports()
+        run_threads(self.fleet.targets, seconds, lambda: self.fleet.reports.qsize() > 0)
+        reports = self.pop_reports()
         # Whole updates over their own time: what a stop cuts off counts in neither.
         rate = 0.0
         for index in {report.actor_index for report in reports}:
@@ -93,7 +103,8 @@ class Training:
         shares = {part: seconds / sums.total for part, seconds in sums._asdict().items()}
         return {"steps_per_second": rate, **shares}
 
-    def _pop_reports(self) -> list[UpdateReport]:
+    def pop_reports(self) -> list[UpdateReport]:
+        """The reports of all updates since the last call."""
         reports = self.fleet.reports
         return [reports.get() for _ in range(reports.qsize())]
 
@@ -103,11 +114,10 @@ class Training:
 
 
 def start_training(config: Config) -> Training:
-    """Assembles a run and trains until everything is compiled."""
+    """Puts a run together, and trains until every program is compiled."""
     configure_jax()
     config, agent, batches = prepare(config)
-    training = Training(config, batches, assemble(config, agent, batches))
+    fleet = assemble(config, agent, batches)
     # The first update of every actor compiles or waits for it: not to be timed.
-    while training.fleet.reports.qsize() < 2 * len(batches):
-        run_threads(training.fleet.targets, 5.0)
-    return training
+    run_threads(fleet.targets, 0.0, lambda: fleet.reports.qsize() >= 2 * len(batches))
+    return Training(config, batches, fleet)
