@@ -36,10 +36,10 @@ class Programs(NamedTuple):
     learning_slot: AbstractContextManager = contextlib.nullcontext()
 
 
-def make_programs(agent: Agent) -> Programs:
-    """Compiles an agent's functions, for all actor-learners that run it."""
-    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
+def make_programs(agent: Agent, learning_slot: AbstractContextManager | None = None) -> Programs:
+    """Compiles an agent's functions; without a `learning_slot` all may learn at once."""
+    functions = (make_act(agent), make_compute_gradients(agent), agent.initial_state)
+    return Programs(*functions, agent.acts_ahead, learning_slot or contextlib.nullcontext())
 
 
 class Decision(NamedTuple):

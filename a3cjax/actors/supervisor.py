@@ -14,7 +14,7 @@ class StallError(RuntimeError):
 
 @dataclass
 class _Watch:
-    """A thread, what tells its progress, what that was, and when it last changed."""
+    """A thread, what tells its progress, when that last changed, and what it was."""
 
     thread: threading.Thread
     progress: Callable[[], float]
@@ -37,10 +37,10 @@ class Supervisor:
         stop_event: threading.Event | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ):
-        """The event is what it stops its threads by, `should_stop` what else it is to go by."""
+        """The event stops the threads; `should_stop` is asked whether they are to stop."""
         self.stop_event = stop_event or threading.Event()
-        self._should_stop = should_stop
         self.failures: list[BaseException] = []
+        self._should_stop = should_stop
         self._workers: list[_Watch] = []
         self._helpers: list[_Watch] = []
 
@@ -87,7 +87,7 @@ class Supervisor:
 
     @property
     def is_stopping(self) -> bool:
-        """Whether something asked for a stop."""
+        """Whether anything asked for a stop."""
         return self.stop_event.is_set() or self._should_stop()
 
     @property
@@ -103,15 +103,15 @@ class Supervisor:
     def watch(
         self, stall_seconds: float, look: Callable[[], None] = lambda: None, period: float = 0.1
     ) -> None:
-        """Watches while the workers run; calls `look` every `period` seconds.
+        """Watches while the workers run, and calls `look` every `period` seconds.
 
-        What `look` raises is noted as a failure, and so is a worker that has not come any
+        What that raises is noted as a failure, and so are workers that have not come any
         further for `stall_seconds`. A KeyboardInterrupt goes through at once.
         """
         try:
             while self.is_running:
                 look()
-                self.check_progress(stall_seconds)
+                self._check_progress(stall_seconds)
                 self.stop_event.wait(period)
         except KeyboardInterrupt:
             self.stop_event.set()
@@ -119,12 +119,8 @@ class Supervisor:
         except BaseException as failure:
             self.add_failure(failure)
 
-    def check_progress(self, stall_seconds: float) -> None:
-        """Raises if a worker has not come any further for this long.
-
-        Raises:
-          StallError: names the threads and shows where they are.
-        """
+    def _check_progress(self, stall_seconds: float) -> None:
+        """Raises an error that names the workers that stand still, and shows where they are."""
         alive = [watch for watch in self._workers if watch.thread.is_alive()]
         stalled = [watch.thread for watch in alive if watch.idle_seconds() > stall_seconds]
         if stalled:

@@ -105,7 +105,7 @@ def warm_up(
       num_steps: in every environment.
       seed: of the run.
       gather: whether statistics are wanted.
-      supervisor: runs the threads, and tells them when to end the play; None for one of its own.
+      supervisor: runs the threads and says when to stop; None for one of its own.
       stall_seconds: after which a batch that does not come any further is given up.
 
     Returns:
@@ -128,20 +128,19 @@ def warm_up(
         generator = np.random.default_rng([seed, index])
         results[index] = play_randomly(batches[index], num_steps, generator, should_stop)
 
+    indices = range(len(batches))
     supervisor.start(
-        [functools.partial(play, index) for index in range(len(batches))],
+        [functools.partial(play, index) for index in indices],
         "warm-up",
-        [functools.partial(num_looks.__getitem__, index) for index in range(len(batches))],
+        [functools.partial(num_looks.__getitem__, index) for index in indices],
     )
     supervisor.watch(stall_seconds, period=POLL_SECONDS)
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
-    in_order = [results[index] for index in range(len(batches))]
-    timesteps = [timestep for timestep, _, _ in in_order]
-    num_taken = sum(num_taken for _, _, num_taken in in_order)
+    timesteps, moments, nums_taken = zip(*(results[index] for index in indices), strict=True)
     if not gather:
-        return timesteps, None, num_taken
+        return list(timesteps), None, sum(nums_taken)
     total = ObservationMoments(batches[0].spec.observation_shape)
-    for _, moments, _ in in_order:
-        total.merge(moments)
-    return timesteps, total.statistics(), num_taken
+    for part in moments:
+        total.merge(part)
+    return list(timesteps), total.statistics(), sum(nums_taken)

@@ -69,10 +69,6 @@ class SharedParameters:
           num_frames: emulator frames that the gradient was computed from.
           version: of the snapshot that it was computed at.
           actor_index: whose it is.
-
-        Returns:
-          The new version and number of frames, the staleness, and the time spent waiting for
-          and holding the lock.
         """
         asked = self._clock()
         with self._lock:

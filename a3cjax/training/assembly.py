@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.actors.actor_learner import ActorLearner, Standing, make_programs
-from a3cjax.actors.placement import Place, place_actors
+from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing, make_programs
+from a3cjax.actors.placement import place_actors
 from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
@@ -30,33 +30,26 @@ from a3cjax.parameters.store import ParameterStore
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
+from a3cjax.types import TimeStep
 from a3cjax.updates import make_apply_gradients
 
 
 class Fleet:
-    """Actor-learners, each in a thread of its own, and the parameters that they share."""
+    """Actor-learners, each in a thread of its own, and the parameters that they share.
+
+    `reports` holds what their updates leave for the log, `targets` what their threads run.
+    """
 
     def __init__(self, store: SharedParameters):
         self.store = store
         self.reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
+        self.actors: list[ActorLearner] = []
         self.targets: list[Callable[[threading.Event], None]] = []
-        """What their threads run, to be called with an event that stops them."""
-        self._actors: list[ActorLearner] = []
         self._last_round: Checkpoint | None = None
-
-    def add(self, actor: ActorLearner, place: Place) -> None:
-        """Takes in an actor-learner, which is to run at this place and report to `reports`."""
-
-        def run(stop_event: threading.Event) -> None:
-            with place.entered():
-                actor.run(stop_event)
-
-        self._actors.append(actor)
-        self.targets.append(run)
 
     def start(self, supervisor: Supervisor) -> None:
         """Starts them all under this supervisor's eyes."""
-        steps = [functools.partial(getattr, actor, "num_unrolled_steps") for actor in self._actors]
+        steps = [functools.partial(getattr, actor, "num_unrolled_steps") for actor in self.actors]
         supervisor.start(self.targets, "actor-learner", steps)
 
     def standstill(self) -> Checkpoint:
@@ -68,13 +61,13 @@ class Fleet:
 
     def note_round(self) -> None:
         """Remembers the end of a round, when no actor-learner works, if all can be saved."""
-        standings = [actor.get_standing() for actor in self._actors]
+        standings = [actor.get_standing() for actor in self.actors]
         if None not in standings:
             self._last_round = self._look(tuple(standings))
 
     def _look(self, standings: tuple[dict[str, Any] | None, ...] = ()) -> Checkpoint:
         state, snapshot = self.store.read()
-        keys = [jax.random.key_data(actor.standing.key) for actor in self._actors]
+        keys = [jax.random.key_data(actor.standing.key) for actor in self.actors]
         progress = Progress(
             num_frames=snapshot.num_frames,
             num_updates=snapshot.version,
@@ -83,34 +76,16 @@ class Fleet:
         )
         return Checkpoint(state, snapshot.statistics, progress)
 
-    def restore(self, standings: Sequence[dict[str, Any]]) -> None:
-        """Goes on from the standings of as many actor-learners.
-
-        Raises:
-          CheckpointError: if they do not fit.
-        """
-        try:
-            for actor, standing in zip(self._actors, standings, strict=True):
-                actor.set_standing(standing)
-        # What an environment makes of a state that it did not write, only itself knows.
-        except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            raise CheckpointError(f"environments cannot be restored: {reason}") from error
-
 
 def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Environments]]:
     """Makes the environments of a run, and what follows from them.
-
-    Args:
-      config: settings.
-      num_seeds: used by the run before: a resumed run plays other games than it began with.
 
     Returns:
       The settings with nothing left open, the agent, and every actor-learner's environments,
       which the caller closes.
 
     Raises:
-      ConfigError: if settings do not fit the environment, or there is none of that name.
+      ConfigError: if the environments cannot be made, or settings do not fit them.
     """
     config = config.replace(num_actors=config.num_actors or available_cores())
     batches = build_batches(config, num_seeds)
@@ -123,7 +98,9 @@ def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Env
 
 
 def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
-    """Every actor's training environments; no two environments share a seed, or one used before.
+    """Every actor's training environments, no two with the same seed.
+
+    `num_seeds` were used by the run before: resumed, it plays other games than it began with.
 
     Raises:
       ConfigError: if there is no such environment, its spaces are of another kind, or there
@@ -169,72 +146,92 @@ def assemble(
     checkpoint: Checkpoint | None = None,
     supervisor: Supervisor | None = None,
 ) -> Fleet:
-    """Makes the shared parameters and the actor-learners, after random play.
+    """Plays at random, then makes the shared parameters and the actor-learners.
 
     Args:
       config: resolved.
       agent: what they run.
       batches: the environments of each.
       checkpoint: where the run goes on from; None where it begins.
-      supervisor: of the run; None where it is watched by nobody.
-
-    Returns:
-      Actor-learners that stand where random play ended, or where the checkpoint says.
+      supervisor: of the run; None where nobody watches it.
 
     Raises:
       CheckpointError: if environments cannot go on from the checkpoint.
       Exception: what random play raised, see `warm_up`.
     """
-    past = checkpoint.progress if checkpoint else Progress()
-    supervisor = supervisor or Supervisor()
-    spec = batches[0].spec
+    supervisor, spec = supervisor or Supervisor(), batches[0].spec
+    begins = checkpoint is None
+    state, statistics, past = checkpoint or (init_state(config, agent, spec), None, Progress())
     is_played = past.standings or past.num_frames >= config.total_frames
-    timesteps, statistics, num_steps = warm_up(
+    timesteps, gathered, num_steps = warm_up(
         batches,
         0 if is_played else config.warmup_steps or 0,
         config.seed + SEEDS_PER_RUN * past.num_resumes,
-        gather=bool(config.centre_observations) and checkpoint is None,
+        gather=bool(config.centre_observations) and begins,
         supervisor=supervisor,
         stall_seconds=config.stall_timeout_seconds,
     )
     store = SharedParameters(
-        checkpoint.state if checkpoint else init_state(config, agent, spec),
+        state,
         make_apply_gradients(build_optimizer(config)),
-        statistics=checkpoint.statistics if checkpoint else statistics,
+        statistics=gathered if begins else statistics,
         # Random play costs frames, too.
         num_frames=past.num_frames + num_steps * spec.frames_per_step,
         num_updates=past.num_updates,
         target_period_frames=config.target_period_frames,
         shares_statistics=config.shared_statistics,
     )
+    fleet = Fleet(store)
     stores: Sequence[ParameterStore] = [store] * len(batches)
     # Each actor's gradient keeps a core busy. With more at once than cores, the one that holds
     # the lock waits for a core, and all others for the lock: docs/decisions.md.
-    slots = threading.BoundedSemaphore(available_cores())
-    programs = make_programs(agent)._replace(learning_slot=slots)
-    fleet = Fleet(store)
+    programs = make_programs(agent, threading.BoundedSemaphore(available_cores()))
     if config.deterministic:
         num_actors, stop_event = len(batches), supervisor.stop_event
         stores = take_turns(store, num_actors, stop_event, at_round_end=fleet.note_round)
         # Actors that wait for their turn would keep the slots of those whose turn it is.
         programs = make_programs(agent)
-    actor_key = make_keys(config.seed).actors
-    keys = [jax.random.fold_in(actor_key, index) for index in range(len(batches))]
-    for index, words in enumerate(past.actor_keys[: len(batches)]):
-        keys[index] = jax.random.wrap_key_data(jnp.asarray(words, jnp.uint32))
+    _add_actors(fleet, config, programs, batches, timesteps, stores, past.actor_keys)
+    if past.standings:
+        try:
+            # Of a deterministic run, which goes on with as many actors.
+            for actor, standing in zip(fleet.actors, past.standings, strict=True):
+                actor.set_standing(standing)
+        # What an environment makes of a state that it did not write, only itself knows.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"environments cannot be restored: {reason}") from error
+    if config.deterministic:
+        fleet.note_round()
+    return fleet
+
+
+def _add_actors(
+    fleet: Fleet,
+    config: Config,
+    programs: Programs,
+    batches: Sequence[Environments],
+    timesteps: Sequence[TimeStep],
+    stores: Sequence[ParameterStore],
+    keys: Sequence[Sequence[int]],
+) -> None:
+    """An actor-learner for each batch; the first go on with the keys of a checkpoint."""
     places = place_actors(len(batches))
     factors = spread_factors(len(batches), config.entropy_spread)
     unroll_length = config.unroll_length
     assert config.exploration_frames is not None
-    for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
-        start = (programs.initial_state(batch.num_envs), keys[index])
+    for index, (batch, place) in enumerate(zip(batches, places, strict=True)):
+        key = jax.random.fold_in(make_keys(config.seed).actors, index)
+        if index < len(keys):
+            key = jax.random.wrap_key_data(jnp.asarray(keys[index], jnp.uint32))
+        start = (programs.initial_state(batch.num_envs), key)
         core_state, key = jax.device_put(start, place.device)
         actor = ActorLearner(
             index,
             programs,
             batch,
             ParametersOnDevice(stores[index], place.device),
-            Standing(timestep, core_state, None, key),
+            Standing(timesteps[index], core_state, None, key),
             make_explore(
                 config.seed,
                 index,
@@ -246,9 +243,5 @@ def assemble(
             total_frames=config.total_frames,
             report=fleet.reports.put,
         )
-        fleet.add(actor, place)
-    if past.standings:  # of a deterministic run, which goes on with as many actors
-        fleet.restore(past.standings)
-    if config.deterministic:
-        fleet.note_round()
-    return fleet
+        fleet.actors.append(actor)
+        fleet.targets.append(place.entered()(actor.run))  # which enters it for every call

@@ -1,18 +1,22 @@
 """The learning of a run: from its first checkpoint to its last."""
 
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from a3cjax.actors.supervisor import Supervisor
+from a3cjax.agents import Agent
 from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError, Journal
-from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import append_evaluation
+from a3cjax.logs.loggers import Logger
+from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.runs.evaluation import Evaluation, evaluate_agent
+from a3cjax.runs.folder import Summary, append_evaluation
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import Fleet
 from a3cjax.training.evaluator import Evaluator
-from a3cjax.training.opening import Logs
 from a3cjax.training.saver import Saver
 from a3cjax.types import LearnerState, Snapshot
 
@@ -22,18 +26,46 @@ FAILURE_JOIN_SECONDS = 3.0
 STOP_JOIN_SECONDS = 8.0
 
 
+class Logs(NamedTuple):
+    """Where a run's progress is written, for people and in files, and what was there before.
+
+    `past_returns` are the scores of all games, `judged_frames` those of the last evaluation.
+    """
+
+    terminal: TerminalLogger
+    loggers: list[Logger]
+    past_returns: list[float]
+    judged_frames: int
+
+
 @dataclass
 class Learning:
     """Sets the actor-learners to work, and looks after log, checkpoints and evaluations."""
 
     config: Config
+    agent: Agent
     fleet: Fleet
     logs: Logs
-    journal: Journal
     saver: Saver
-    evaluator: Evaluator
     supervisor: Supervisor
     signal_stop: SignalStop
+
+    def __post_init__(self):
+        config, store = self.config, self.fleet.store
+        assert config.log_period_frames is not None
+        self.journal = Journal(
+            self.fleet.reports,
+            self.logs.loggers,
+            self.logs.terminal,
+            num_frames=store.pull().num_frames,
+            num_updates=store.pull().version,
+            past_returns=self.logs.past_returns,
+            period_frames=config.log_period_frames,
+            max_bad_updates=config.max_bad_updates,
+            began=self.saver.began,
+        )
+        period_frames = config.eval_period_frames or config.total_frames
+        self.evaluator = Evaluator(self._evaluate, store, self.logs.judged_frames, period_frames)
 
     def run(self) -> None:
         """Learns until the budget is used up, something fails or a signal comes; then saves."""
@@ -44,15 +76,28 @@ class Learning:
         self.supervisor.watch(self.config.stall_timeout_seconds, self._look_after_files)
         self._end()
 
-    def judge(self, seconds: float) -> Evaluation | None:
-        """Evaluates what was learned in these seconds; None if it is not to, or is stopped."""
-        if not self.config.eval_episodes or self.signal_stop.is_set():
-            return None
+    def judge(self) -> Summary:
+        """Evaluates what was learned, unless a signal came or no games are wanted."""
+        seconds, evaluation = self.saver.seconds(), None
         state, snapshot = self.fleet.store.read()
-        evaluation = self.evaluator.evaluate(snapshot, self.signal_stop.is_set)
+        if self.config.eval_episodes and not self.signal_stop.is_set():
+            evaluation = self._evaluate(snapshot, self.signal_stop.is_set)
         if evaluation is not None:
             self._take_evaluation(state, snapshot, evaluation, seconds)
-        return evaluation
+        return Summary(
+            run_dir=self.saver.run_dir,
+            num_frames=snapshot.num_frames,
+            num_updates=snapshot.version,
+            wall_seconds=seconds,
+            mean_return=self.journal.mean_return,
+            evaluation=evaluation,
+            signal_number=self.signal_stop.signal_number,
+            num_resumes=self.saver.progress.num_resumes,
+            best_score=self.saver.progress.best_score,
+        )
+
+    def _evaluate(self, snapshot: Snapshot, should_stop: Callable[[], bool]) -> Evaluation | None:
+        return evaluate_agent(self.config, self.agent, snapshot, should_stop=should_stop)
 
     def save(self) -> int:
         """Saves the newest parameters with the optimizer state that belongs to them.

@@ -1,28 +1,33 @@
 """`train`: prepares a run, opens its files, warms up, learns, judges the result, and leaves."""
 
 import contextlib
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
-from a3cjax.agents import Agent
+from a3cjax.config.builders import build_schedule
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import Environments
-from a3cjax.logs.journal import Journal
-from a3cjax.logs.terminal import print_evaluation
+from a3cjax.errors import ConfigError
+from a3cjax.logs.loggers import CsvLogger, Logger, read_episodes
+from a3cjax.logs.terminal import TerminalLogger, print_evaluation
+from a3cjax.logs.tracking import (
+    TRACKERS,
+    MlflowLogger,
+    TensorBoardLogger,
+    WandbLogger,
+    is_installed,
+)
 from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs.checkpoints import Progress
-from a3cjax.runs.evaluation import evaluate_agent
 from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.tables import read_column
 from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import assemble, close_all, prepare
-from a3cjax.training.evaluator import Evaluator
-from a3cjax.training.learning import Learning
-from a3cjax.training.opening import check_trackers, find_checkpoint, open_logs, open_run_dir
-from a3cjax.training.saver import open_saver
-from a3cjax.types import Snapshot
+from a3cjax.training.learning import Learning, Logs
+from a3cjax.training.saver import find_checkpoint, open_run_dir, open_saver
 from a3cjax.video import record_at_end
 
 
@@ -52,7 +57,8 @@ def train(config: Config) -> Summary:
     supervisor = Supervisor(should_stop=signal_stop.is_set)
     with contextlib.ExitStack() as stack:
         config, agent, batches = prepare(config, past.num_seeds)
-        stack.callback(_close_batches, batches, supervisor)
+        # A thread that is stuck in an environment could keep its end waiting for ever.
+        stack.callback(lambda: supervisor.has_stuck_threads or close_all(batches))
         stack.enter_context(signal_stop.installed())
         run_dir = open_run_dir(config, past)
         num_envs = sum(batch.num_envs for batch in batches)
@@ -61,69 +67,63 @@ def train(config: Config) -> Summary:
             open_logs(config, run_dir, past) as logs,
         ):
             fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
-            assert config.log_period_frames is not None
-            journal = Journal(
-                fleet.reports,
-                logs.loggers,
-                logs.terminal,
-                num_frames=fleet.store.pull().num_frames,
-                num_updates=past.num_updates,
-                past_returns=logs.past_returns,
-                period_frames=config.log_period_frames,
-                max_bad_updates=config.max_bad_updates,
-                began=saver.began,
-            )
-            evaluator = Evaluator(
-                lambda snapshot, should_stop: evaluate_agent(
-                    config, agent, snapshot, should_stop=should_stop
-                ),
-                fleet.store,
-                num_frames=int(
-                    max(read_column(run_dir / "evaluations.csv", "num_frames"), default=0)
-                ),
-                period_frames=config.eval_period_frames or config.total_frames,
-            )
-            learning = Learning(
-                config, fleet, logs, journal, saver, evaluator, supervisor, signal_stop
-            )
+            learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
             learning.run()
-            seconds = saver.seconds()
-            evaluation = learning.judge(seconds)
-        if evaluation is not None:
-            print_evaluation(evaluation)
-        snapshot = fleet.store.pull()
-        summary = Summary(
-            run_dir=run_dir,
-            num_frames=snapshot.num_frames,
-            num_updates=snapshot.version,
-            wall_seconds=seconds,
-            mean_return=journal.mean_return,
-            evaluation=evaluation,
-            signal_number=signal_stop.signal_number,
-            num_resumes=past.num_resumes,
-            best_score=saver.progress.best_score,
-        )
-        _leave(config, agent, snapshot, summary, commit, signal_stop)
+            summary = learning.judge()
+        if summary.evaluation is not None:
+            print_evaluation(summary.evaluation)
+        write_summary(config, summary, commit)
+        title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
+        plot_curves(run_dir, title)
+        if config.video and not signal_stop.is_set():
+            snapshot = fleet.store.pull()
+            record_at_end(config, agent, snapshot, run_dir, signal_stop.is_set)
     return summary
 
 
-def _leave(
-    config: Config,
-    agent: Agent,
-    snapshot: Snapshot,
-    summary: Summary,
-    commit: str,
-    signal_stop: SignalStop,
-) -> None:
-    """Writes what a run leaves beside its logs: the summary, pictures, a video."""
-    write_summary(config, summary, commit)
-    title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
-    plot_curves(summary.run_dir, title)
-    if config.video and not signal_stop.is_set():
-        record_at_end(config, agent, snapshot, summary.run_dir, signal_stop.is_set)
+def check_trackers(config: Config) -> None:
+    """Refuses a tracker whose package is missing, before anything is started.
+
+    Raises:
+      ConfigError: says what to install.
+    """
+    for name in TRACKERS:
+        if getattr(config, name) and not is_installed(name):
+            raise ConfigError(
+                f"{name} must be false where its package is missing, got true: "
+                f"pip install 'a3cjax[{name}]'"
+            )
 
 
-def _close_batches(batches: Sequence[Environments], supervisor: Supervisor) -> None:
-    """Frees all environments, unless a thread is stuck in one: that could take for ever."""
-    if not supervisor.has_stuck_threads:
-        close_all(batches)
+@contextlib.contextmanager
+def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
+    """Opens the terminal and the configured loggers.
+
+    All are closed at the end; the loggers are told whether the run failed.
+    """
+    with contextlib.ExitStack() as stack:
+        terminal = TerminalLogger(
+            f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
+        )
+        stack.callback(terminal.close)
+        schedule, settings = build_schedule(config), dataclasses.asdict(config)
+        loggers: list[Logger] = []
+
+        def add(logger: Logger) -> None:
+            stack.push(lambda failure, *_: logger.close(has_failed=failure is not None))
+            loggers.append(logger)
+
+        add(CsvLogger(run_dir))
+        if config.tensorboard:
+            add(TensorBoardLogger(run_dir, schedule, past.num_frames))
+        if config.wandb:
+            add(WandbLogger(run_dir, schedule, settings, terminal.print))
+        if config.mlflow:
+            add(MlflowLogger(run_dir, schedule, settings, terminal.print))
+        past_episodes = read_episodes(run_dir / "episodes.csv")
+        terminal.write_episodes(past_episodes)
+        if config.resume is not None:
+            terminal.print(f"going on after {past.num_frames:,} frames")
+        past_returns = [episode.episode_return for episode in past_episodes]
+        judged = read_column(run_dir / "evaluations.csv", "num_frames")
+        yield Logs(terminal, loggers, past_returns, int(max(judged, default=0)))

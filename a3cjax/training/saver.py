@@ -1,4 +1,4 @@
-"""What a run leaves to go on from: its newest parameters, its best, and what it failed at."""
+"""Where a run goes on from, and what it leaves to go on from: its newest and best parameters."""
 
 import contextlib
 import time
@@ -10,11 +10,52 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from a3cjax.errors import CheckpointError
+from a3cjax.config.settings import Config
+from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
-from a3cjax.runs.folder import BEST, NEWEST
+from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, make_run_dir, write_config
+from a3cjax.runs.loading import load_checkpoint
+from a3cjax.runs.tables import cut_csv
 from a3cjax.types import LearnerState, Snapshot
+
+
+def find_checkpoint(config: Config) -> Checkpoint | None:
+    """The checkpoint that a run goes on from, resumed once more; None where a run begins.
+
+    Raises:
+      ConfigError: if the folder to resume holds none that can be used, or that of a new run
+        is there already.
+    """
+    if config.resume is None:
+        check_run_dir(config)
+        return None
+    try:
+        checkpoint = load_checkpoint(config, Path(config.resume))[1]
+    except (OSError, ValueError, CheckpointError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
+        ) from error
+    num_resumes = checkpoint.progress.num_resumes + 1
+    return checkpoint._replace(progress=checkpoint.progress._replace(num_resumes=num_resumes))
+
+
+def open_run_dir(config: Config, past: Progress) -> Path:
+    """Makes the run folder, or cuts the logs of the one to resume back to its checkpoint.
+
+    Raises:
+      ConfigError: if it cannot be made.
+    """
+    if config.resume is None:
+        return make_run_dir(config)
+    run_dir = Path(config.resume)
+    write_config(config, run_dir)
+    for name in ("metrics.csv", "episodes.csv", "evaluations.csv"):
+        cut_csv(run_dir / name, past.num_frames)
+    return run_dir
 
 
 @dataclass
@@ -88,10 +129,7 @@ class Saver:
 def open_saver(run_dir: Path, past: Progress, num_envs: int) -> Iterator[Saver]:
     """Opens the checkpoints of a run that has come this far; what lies beyond is discarded.
 
-    Args:
-      run_dir: its folder.
-      past: where it goes on from.
-      num_envs: all its environments, each of which uses a seed.
+    Each of all its `num_envs` environments uses a seed.
 
     Raises:
       CheckpointError: if the best checkpoint is none.
@@ -105,7 +143,6 @@ def open_saver(run_dir: Path, past: Progress, num_envs: int) -> Iterator[Saver]:
             found = best.read_progress()
         except ValueError as error:
             raise CheckpointError(str(error)) from error
-        progress = past._replace(
-            num_seeds=past.num_seeds + num_envs, best_score=found.best_score if found else None
-        )
+        best_score, num_seeds = found.best_score if found else None, past.num_seeds + num_envs
+        progress = past._replace(num_seeds=num_seeds, best_score=best_score)
         yield Saver(run_dir, newest, best, progress, began)
