@@ -202,8 +202,9 @@ def test_random_play_ends_when_asked():
 
 
 def test_stopped_before_the_first_step_leaves_finite_statistics():
+    supervisor = Supervisor(should_stop=lambda: True)
     _, statistics, num_taken = warm_up(
-        [FakeEnvironments()], 5, seed=0, gather=True, should_stop=lambda: True
+        [FakeEnvironments()], 5, seed=0, gather=True, supervisor=supervisor
     )
     assert num_taken == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))

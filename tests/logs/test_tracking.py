@@ -33,8 +33,7 @@ from a3cjax.logs.tracking import (
     tag_row,
 )
 from a3cjax.runs.loading import load_agent
-from a3cjax.training import learning as run
-from a3cjax.training import run as training
+from a3cjax.training import run
 from a3cjax.training.run import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
 from tests.fakes import make_row
@@ -403,7 +402,7 @@ class FakeTracker:
 @pytest.fixture
 def fake_tracker(monkeypatch):
     monkeypatch.setattr(FakeTracker, "instances", [])
-    monkeypatch.setattr(training, "is_installed", lambda _: True)
+    monkeypatch.setattr(run, "is_installed", lambda _: True)
     for name in ("WandbLogger", "MlflowLogger"):
         monkeypatch.setattr(run, name, FakeTracker)
     return FakeTracker
@@ -437,7 +436,7 @@ def test_loggers_that_are_not_asked_for_write_nothing(tmp_path, fake_tracker):
 def test_tracker_that_is_not_installed_is_refused_before_anything_starts(
     tmp_path, monkeypatch, tracker
 ):
-    monkeypatch.setattr(training, "is_installed", lambda name: name != tracker)
+    monkeypatch.setattr(run, "is_installed", lambda name: name != tracker)
     run_dir = tmp_path / "run"
     with pytest.raises(ConfigError, match=rf"pip install 'a3cjax\[{tracker}\]'"):
         train(CONFIG.replace(run_dir=str(run_dir), wandb=True, mlflow=True))
