@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from a3cjax.actors.reports import Seconds, UpdateReport
+from a3cjax.actors.actor_learner import Seconds, UpdateReport
 from a3cjax.envs.base import EnvironmentSpec, Episode
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.parameters.store import Receipt

@@ -12,10 +12,9 @@ import chex
 import jax
 import numpy as np
 
-from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import Agent
-from a3cjax.envs.base import Environments
+from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
 from a3cjax.parameters.store import ParameterStore
 from a3cjax.types import CoreState, Exploration, Snapshot, TimeStep, Trajectory
@@ -36,10 +35,10 @@ class Programs(NamedTuple):
     learning_slot: AbstractContextManager = contextlib.nullcontext()
 
 
-def make_programs(agent: Agent, learning_slot: AbstractContextManager | None = None) -> Programs:
-    """Compiles an agent's functions; without a `learning_slot` all may learn at once."""
-    functions = (make_act(agent), make_compute_gradients(agent), agent.initial_state)
-    return Programs(*functions, agent.acts_ahead, learning_slot or contextlib.nullcontext())
+def make_programs(agent: Agent) -> Programs:
+    """Compiles an agent's functions, for all actor-learners that run it."""
+    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+    return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
 
 
 class Decision(NamedTuple):
@@ -61,6 +60,47 @@ class Standing(NamedTuple):
     core_state: CoreState
     ahead: Decision | None
     key: chex.PRNGKey
+
+
+class Seconds(NamedTuple):
+    """What an actor-learner's time for one update went into.
+
+    The first four add up to all of it. Learning includes waiting for a slot, and pushing the
+    pull before it; waiting for the lock and holding it are parts of pushing.
+    """
+
+    env: float
+    act: float
+    learn: float
+    push: float
+    wait: float
+    hold: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.env + self.act + self.learn + self.push
+
+
+class UpdateReport(NamedTuple):
+    """What one update of one actor-learner leaves for the log.
+
+    `num_frames` are those of this update, `run_frames` and `version` where the run stands
+    after it; `staleness` counts the updates that others applied between this one's snapshot
+    and itself. `bad_trajectory` is None unless the update was refused because of numbers that
+    are not finite; then nothing was counted.
+    """
+
+    actor_index: int
+    num_frames: int
+    num_steps: int
+    run_frames: int
+    version: int
+    staleness: int
+    metrics: dict[str, float]
+    episodes: list[Episode]
+    seconds: Seconds
+    bad_trajectory: Trajectory | None = None
 
 
 @dataclass(eq=False)

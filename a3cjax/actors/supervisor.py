@@ -41,8 +41,8 @@ class Supervisor:
         self.stop_event = stop_event or threading.Event()
         self.failures: list[BaseException] = []
         self._should_stop = should_stop
+        self._threads: list[threading.Thread] = []
         self._workers: list[_Watch] = []
-        self._helpers: list[_Watch] = []
 
     def start(
         self,
@@ -55,18 +55,19 @@ class Supervisor:
         Each of `progresses` tells a number that changes as long as its thread works.
         """
         for index, target in enumerate(targets):
+            thread = self.start_helper(target, f"{name}-{index}")
             progress = progresses[index] if progresses else time.monotonic
-            self._workers.append(self._start(target, f"{name}-{index}", progress))
+            self._workers.append(_Watch(thread, progress, time.monotonic()))
 
-    def start_helper(self, target: Callable[[threading.Event], None], name: str) -> None:
+    def start_helper(
+        self, target: Callable[[threading.Event], None], name: str
+    ) -> threading.Thread:
         """Starts a thread that goes on until it is asked to stop: it keeps no run alive."""
-        self._helpers.append(self._start(target, name, time.monotonic))
-
-    def _start(self, target, name: str, progress: Callable[[], float]) -> _Watch:
         # Daemons: a thread stuck in foreign code must not keep the program alive.
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         thread.start()
-        return _Watch(thread, progress, time.monotonic())
+        self._threads.append(thread)
+        return thread
 
     def _run(self, target: Callable[[threading.Event], None]) -> None:
         try:
@@ -98,7 +99,7 @@ class Supervisor:
     @property
     def has_stuck_threads(self) -> bool:
         """Whether any thread is still there, after `join`."""
-        return any(watch.thread.is_alive() for watch in self._workers + self._helpers)
+        return any(thread.is_alive() for thread in self._threads)
 
     def watch(
         self, stall_seconds: float, look: Callable[[], None] = lambda: None, period: float = 0.1
@@ -131,10 +132,9 @@ class Supervisor:
     def join(self, seconds: float) -> None:
         """Waits for all threads together at most this long; a stuck one counts as a failure."""
         deadline = time.monotonic() + seconds
-        threads = [watch.thread for watch in self._workers + self._helpers]
-        for thread in threads:
+        for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        stuck = [thread.name for thread in threads if thread.is_alive()]
+        stuck = [thread.name for thread in self._threads if thread.is_alive()]
         if stuck:
             self.add_failure(RuntimeError(f"still running after {seconds} s: {stuck}"))
 

@@ -62,13 +62,8 @@ def play_randomly(
     """Plays `num_steps` uniformly random steps in every environment.
 
     Each game is restarted once, at a step of its own: learning then begins with games at
-    all stages, not with a batch of games that go on in step.
-
-    Args:
-      environments: B of them; reset here.
-      num_steps: in each of them.
-      generator: of actions and restarts.
-      should_stop: asked at every step; True ends the play.
+    all stages, not with a batch of games that go on in step. `should_stop` is asked at every
+    step; True ends the play.
 
     Returns:
       The timestep at which the environments stand, the moments of what was seen, and the
@@ -93,24 +88,17 @@ def warm_up(
     batches: Sequence[Environments],
     num_steps: int,
     seed: int,
-    *,
-    gather: bool,
     supervisor: Supervisor | None = None,
     stall_seconds: float = math.inf,
-) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
+) -> tuple[list[TimeStep], ObservationStatistics, int]:
     """Warms up every actor's environments, all batches at the same time.
 
-    Args:
-      batches: the environments of each actor.
-      num_steps: in every environment.
-      seed: of the run.
-      gather: whether statistics are wanted.
-      supervisor: runs the threads and says when to stop; None for one of its own.
-      stall_seconds: after which a batch that does not come any further is given up.
+    The supervisor, one of its own if none is given, runs the threads and tells when to stop. A
+    batch that does not come any further for `stall_seconds` is given up.
 
     Returns:
-      Each batch's timestep, the statistics over all batches (None unless `gather`), and
-      the number of steps in all environments together.
+      Each batch's timestep, the statistics over all batches, and the number of steps in all
+      environments together.
 
     Raises:
       StallError: names the thread and shows where it is.
@@ -138,8 +126,6 @@ def warm_up(
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
     timesteps, moments, nums_taken = zip(*(results[index] for index in indices), strict=True)
-    if not gather:
-        return list(timesteps), None, sum(nums_taken)
     total = ObservationMoments(batches[0].spec.observation_shape)
     for part in moments:
         total.merge(part)

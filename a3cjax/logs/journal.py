@@ -4,7 +4,7 @@ import queue
 import time
 from collections.abc import Sequence
 
-from a3cjax.actors.reports import UpdateReport
+from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.logs.loggers import Logger
 from a3cjax.logs.metrics import EpisodeRow, MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger

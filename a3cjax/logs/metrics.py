@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a3cjax.actors.reports import UpdateReport
+from a3cjax.actors.actor_learner import UpdateReport
 
 RETURN_WINDOW = 100
 """Episodes over which the mean training return is taken."""

@@ -63,12 +63,6 @@ class SharedParameters:
         """Applies one gradient to the newest parameters, whatever it was computed from.
 
         Refuses it if that would make any parameter NaN or infinite.
-
-        Args:
-          grads: a pytree like the parameters.
-          num_frames: emulator frames that the gradient was computed from.
-          version: of the snapshot that it was computed at.
-          actor_index: whose it is.
         """
         asked = self._clock()
         with self._lock:
@@ -79,13 +73,9 @@ class SharedParameters:
                 self._published = self._successors(old, state, num_frames)
             new = self._published[1]
         left = self._clock()
+        staleness, is_refused = old.version - version, new is old
         return Receipt(
-            new.version,
-            new.num_frames,
-            old.version - version,
-            entered - asked,
-            left - entered,
-            is_refused=new is old,
+            new.version, new.num_frames, staleness, entered - asked, left - entered, is_refused
         )
 
     def _apply(

@@ -11,9 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing, make_programs
+from a3cjax.actors.actor_learner import (
+    ActorLearner,
+    Programs,
+    Standing,
+    UpdateReport,
+    make_programs,
+)
 from a3cjax.actors.placement import place_actors
-from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
 from a3cjax.agents import Agent
@@ -67,22 +72,16 @@ class Fleet:
 
     def _look(self, standings: tuple[dict[str, Any] | None, ...] = ()) -> Checkpoint:
         state, snapshot = self.store.read()
-        keys = [jax.random.key_data(actor.standing.key) for actor in self.actors]
-        progress = Progress(
-            num_frames=snapshot.num_frames,
-            num_updates=snapshot.version,
-            actor_keys=tuple(tuple(np.asarray(words).tolist()) for words in keys),
-            standings=standings,
-        )
+        keys = (np.asarray(jax.random.key_data(actor.standing.key)) for actor in self.actors)
+        progress = Progress(snapshot.num_frames, snapshot.version, standings=standings)
+        progress = progress._replace(actor_keys=tuple(tuple(words.tolist()) for words in keys))
         return Checkpoint(state, snapshot.statistics, progress)
 
 
 def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Environments]]:
-    """Makes the environments of a run, and what follows from them.
+    """The settings of a run with nothing left open, its agent, and every actor's environments.
 
-    Returns:
-      The settings with nothing left open, the agent, and every actor-learner's environments,
-      which the caller closes.
+    The caller closes these; `num_seeds` is that of `build_batches`.
 
     Raises:
       ConfigError: if the environments cannot be made, or settings do not fit them.
@@ -146,35 +145,31 @@ def assemble(
     checkpoint: Checkpoint | None = None,
     supervisor: Supervisor | None = None,
 ) -> Fleet:
-    """Plays at random, then makes the shared parameters and the actor-learners.
+    """Plays at random, then makes the shared parameters and an actor-learner for each batch.
 
-    Args:
-      config: resolved.
-      agent: what they run.
-      batches: the environments of each.
-      checkpoint: where the run goes on from; None where it begins.
-      supervisor: of the run; None where nobody watches it.
+    With a `checkpoint` they go on from there. Random play and turns follow the `supervisor`.
 
     Raises:
       CheckpointError: if environments cannot go on from the checkpoint.
       Exception: what random play raised, see `warm_up`.
     """
     supervisor, spec = supervisor or Supervisor(), batches[0].spec
-    begins = checkpoint is None
-    state, statistics, past = checkpoint or (init_state(config, agent, spec), None, Progress())
+    past = checkpoint.progress if checkpoint else Progress()
     is_played = past.standings or past.num_frames >= config.total_frames
-    timesteps, gathered, num_steps = warm_up(
+    timesteps, statistics, num_steps = warm_up(
         batches,
         0 if is_played else config.warmup_steps or 0,
         config.seed + SEEDS_PER_RUN * past.num_resumes,
-        gather=bool(config.centre_observations) and begins,
-        supervisor=supervisor,
-        stall_seconds=config.stall_timeout_seconds,
+        supervisor,
+        config.stall_timeout_seconds,
     )
+    if checkpoint is None:
+        state = init_state(config, agent, spec)
+        checkpoint = Checkpoint(state, statistics if config.centre_observations else None, past)
     store = SharedParameters(
-        state,
+        checkpoint.state,
         make_apply_gradients(build_optimizer(config)),
-        statistics=gathered if begins else statistics,
+        statistics=checkpoint.statistics,
         # Random play costs frames, too.
         num_frames=past.num_frames + num_steps * spec.frames_per_step,
         num_updates=past.num_updates,
@@ -183,14 +178,16 @@ def assemble(
     )
     fleet = Fleet(store)
     stores: Sequence[ParameterStore] = [store] * len(batches)
-    # Each actor's gradient keeps a core busy. With more at once than cores, the one that holds
-    # the lock waits for a core, and all others for the lock: docs/decisions.md.
-    programs = make_programs(agent, threading.BoundedSemaphore(available_cores()))
+    programs = make_programs(agent)
     if config.deterministic:
         num_actors, stop_event = len(batches), supervisor.stop_event
         stores = take_turns(store, num_actors, stop_event, at_round_end=fleet.note_round)
-        # Actors that wait for their turn would keep the slots of those whose turn it is.
-        programs = make_programs(agent)
+    else:
+        # Each actor's gradient keeps a core busy. With more at once than cores, the one that
+        # holds the lock waits for a core, and all others for the lock: docs/decisions.md.
+        # Those that take turns would keep the slots of those whose turn it is.
+        slots = threading.BoundedSemaphore(available_cores())
+        programs = programs._replace(learning_slot=slots)
     _add_actors(fleet, config, programs, batches, timesteps, stores, past.actor_keys)
     if past.standings:
         try:

@@ -8,14 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from a3cjax.actors.reports import Seconds, UpdateReport
+from a3cjax.actors.actor_learner import Seconds
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import Environments
 from a3cjax.envs.making import make_pool, resolve_envpool_id
 from a3cjax.envs.spaces import sample_actions
 from a3cjax.system.compilation import configure_jax
-from a3cjax.training.assembly import Fleet, assemble, close_all, prepare
+from a3cjax.training.assembly import Fleet, assemble, prepare
 
 # Asked to stop, an actor-learner may first compile what it began with.
 JOIN_SECONDS = 600.0
@@ -24,12 +23,11 @@ JOIN_SECONDS = 600.0
 def run_threads(
     targets: Sequence[Callable[[threading.Event], None]],
     seconds: float,
-    is_enough: Callable[[], bool] = lambda: True,
+    is_enough: Callable[[], object] = lambda: True,
 ) -> None:
     """Runs `target(stop_event)` in a thread each for so long, and until that is enough.
 
-    Raises:
-      Exception: what they raised, see `Supervisor.raise_failures`.
+    What they raise is raised as by `Supervisor.raise_failures`.
     """
     supervisor = Supervisor()
     supervisor.start(targets, "measured")
@@ -75,13 +73,9 @@ class Emulator:
 
 @dataclass
 class Training:
-    """A run without its program: actor-learners that train, with nothing written.
+    """A run without its program: actor-learners that train, with nothing written."""
 
-    `config` is resolved.
-    """
-
-    config: Config
-    batches: list[Environments]
+    config: Config  # resolved
     fleet: Fleet
 
     def run(self, seconds: float) -> dict[str, float]:
@@ -91,9 +85,11 @@ class Training:
           `steps_per_second` of all actors together, and the shares of an actor's time in
           environments, acting, learning, pushing, and waiting for and holding the lock.
         """
-        self.pop_reports()
-        run_threads(self.fleet.targets, seconds, lambda: self.fleet.reports.qsize() > 0)
-        reports = self.pop_reports()
+        queue = self.fleet.reports
+        while queue.qsize():
+            queue.get()
+        run_threads(self.fleet.targets, seconds, queue.qsize)
+        reports = [queue.get() for _ in range(queue.qsize())]
         # Whole updates over their own time: what a stop cuts off counts in neither.
         rate = 0.0
         for index in {report.actor_index for report in reports}:
@@ -103,14 +99,10 @@ class Training:
         shares = {part: seconds / sums.total for part, seconds in sums._asdict().items()}
         return {"steps_per_second": rate, **shares}
 
-    def pop_reports(self) -> list[UpdateReport]:
-        """The reports of all updates since the last call."""
-        reports = self.fleet.reports
-        return [reports.get() for _ in range(reports.qsize())]
-
     def close(self) -> None:
         """Frees the environments."""
-        close_all(self.batches)
+        for actor in self.fleet.actors:
+            actor.environments.close()
 
 
 def start_training(config: Config) -> Training:
@@ -120,4 +112,4 @@ def start_training(config: Config) -> Training:
     fleet = assemble(config, agent, batches)
     # The first update of every actor compiles or waits for it: not to be timed.
     run_threads(fleet.targets, 0.0, lambda: fleet.reports.qsize() >= 2 * len(batches))
-    return Training(config, batches, fleet)
+    return Training(config, fleet)

@@ -9,15 +9,9 @@ from a3cjax.actors.supervisor import Supervisor
 from a3cjax.config.builders import build_schedule
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from a3cjax.logs import tracking
 from a3cjax.logs.loggers import CsvLogger, Logger, read_episodes
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
-from a3cjax.logs.tracking import (
-    TRACKERS,
-    MlflowLogger,
-    TensorBoardLogger,
-    WandbLogger,
-    is_installed,
-)
 from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
@@ -87,8 +81,8 @@ def check_trackers(config: Config) -> None:
     Raises:
       ConfigError: says what to install.
     """
-    for name in TRACKERS:
-        if getattr(config, name) and not is_installed(name):
+    for name in tracking.TRACKERS:
+        if getattr(config, name) and not tracking.is_installed(name):
             raise ConfigError(
                 f"{name} must be false where its package is missing, got true: "
                 f"pip install 'a3cjax[{name}]'"
@@ -115,11 +109,11 @@ def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
 
         add(CsvLogger(run_dir))
         if config.tensorboard:
-            add(TensorBoardLogger(run_dir, schedule, past.num_frames))
+            add(tracking.TensorBoardLogger(run_dir, schedule, past.num_frames))
         if config.wandb:
-            add(WandbLogger(run_dir, schedule, settings, terminal.print))
+            add(tracking.WandbLogger(run_dir, schedule, settings, terminal.print))
         if config.mlflow:
-            add(MlflowLogger(run_dir, schedule, settings, terminal.print))
+            add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
         past_episodes = read_episodes(run_dir / "episodes.csv")
         terminal.write_episodes(past_episodes)
         if config.resume is not None:

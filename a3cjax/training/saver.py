@@ -60,7 +60,7 @@ def open_run_dir(config: Config, past: Progress) -> Path:
 
 @dataclass
 class Saver:
-    """Saves the newest and the best parameters of a run.
+    """Saves the newest and the best parameters of a run, or raises a CheckpointError.
 
     `progress` holds what the actor-learners do not know: how often the run was resumed, the
     seeds used by now, the best score. `began` is the monotonic time of its start, the
@@ -78,11 +78,7 @@ class Saver:
         return time.monotonic() - self.began
 
     def save(self, newest: Checkpoint) -> None:
-        """Saves where the run stands.
-
-        Raises:
-          CheckpointError: if it cannot be written.
-        """
+        """Saves where the run stands."""
         self.newest.save(self._complete(newest))
 
     def note_score(self, score: float) -> bool:
@@ -97,9 +93,6 @@ class Saver:
         """Saves the best parameters so far.
 
         The newest are to be saved before: the best must not lie ahead of where a run can go on.
-
-        Raises:
-          CheckpointError: if they cannot be written.
         """
         progress = Progress(num_frames=snapshot.num_frames, num_updates=snapshot.version)
         self.best.save(self._complete(Checkpoint(state, snapshot.statistics, progress)))
