@@ -23,7 +23,8 @@ from a3cjax.returns import (
 )
 
 if TYPE_CHECKING:
-    from a3cjax.runs.loading import StrPath, TrainedAgent
+    from a3cjax.runs.loading import StrPath
+    from a3cjax.runs.playing import TrainedAgent
 
 __all__ = [
     "Categorical",
@@ -44,7 +45,7 @@ __all__ = [
 def load(run_dir: "StrPath", *, best: bool = False) -> "TrainedAgent":
     """Loads a trained agent: `a3cjax.load("results/pong").evaluate()`.
 
-    See `a3cjax.pretrained.load` for arguments and errors, `TrainedAgent` for what it can do.
+    See `a3cjax.runs.loading.load` for arguments and errors, `TrainedAgent` for what it can do.
     """
     from a3cjax.runs.loading import load
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from a3cjax.errors import CheckpointError
 from a3cjax.logs.terminal import print_evaluation
-from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.runs.loading import evaluate_run
+from a3cjax.runs.loading import load
 from a3cjax.system.compilation import configure_jax
 
 
@@ -31,12 +30,8 @@ def main() -> None:
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
     try:
-        evaluation = evaluate_run(
-            arguments.run_dir,
-            num_episodes=arguments.episodes,
-            is_greedy=arguments.greedy,
-            sticky_actions=arguments.sticky_actions,
-            folder=BEST if arguments.best else NEWEST,
+        evaluation = load(arguments.run_dir, best=arguments.best).evaluate(
+            arguments.episodes, is_greedy=arguments.greedy, sticky_actions=arguments.sticky_actions
         )
     except (ValueError, OSError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)

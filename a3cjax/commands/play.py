@@ -1,14 +1,15 @@
 """Films games of a trained agent: `a3cjax play <run folder>`."""
 
 import argparse
+import math
 import os
 import sys
 from pathlib import Path
 
 from a3cjax.errors import CheckpointError
-from a3cjax.runs.folder import BEST, NEWEST
+from a3cjax.runs.loading import load
 from a3cjax.system.compilation import configure_jax
-from a3cjax.video import FORMATS, record_run
+from a3cjax.video import FORMATS, VideoOptions, record_video
 
 
 def main() -> None:
@@ -40,17 +41,17 @@ def main() -> None:
         formats_asked_for = formats_asked_for or [stem.suffix[1:]]
         stem = stem.with_suffix("")
     try:
-        recording = record_run(
-            arguments.run_dir,
-            stem,
-            folder=BEST if arguments.best else NEWEST,
-            seed=arguments.seed,
+        options = VideoOptions(
             formats=formats_asked_for or FORMATS,
             num_episodes=arguments.episodes,
+            seed=arguments.seed,
             is_greedy=arguments.greedy,
             with_saliency=arguments.saliency,
-            max_play_seconds=arguments.max_seconds,
+            max_play_seconds=arguments.max_seconds or math.inf,
         )
+        agent = load(arguments.run_dir, best=arguments.best)
+        recording = record_video(agent, stem, options)
+        assert recording is not None  # nothing stops it
     except (ValueError, OSError, ImportError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
