@@ -20,7 +20,7 @@ from a3cjax.envs.making import make_environments
 from a3cjax.runs.playing import TrainedAgent
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
-from a3cjax.video import recording
+from a3cjax.video import game, recording
 from a3cjax.video.files import MAX_GIF_RATE, GifFile, Mp4File
 from a3cjax.video.recording import (
     HOLD_SECONDS,
@@ -115,7 +115,15 @@ def test_length_is_limited(catcher, tmp_path):
     assert len(read_video(result.paths[0])[1]) == 1
 
 
-def test_games_follow_the_seed(catcher, tmp_path):
+def test_games_and_their_actions_follow_the_seed(catcher, tmp_path, monkeypatch):
+    keys = []
+
+    def watch(agent, environments, keys_of_games, **options):
+        keys.extend(keys_of_games)
+        return game.watch(agent, environments, keys[-3:], **options)
+
+    monkeypatch.setattr(recording, "watch", watch)
+
     def film(name, seed):
         options = VideoOptions(formats=["gif"], num_episodes=3, seed=seed)
         return record_video(catcher, tmp_path / name, options).paths[0]
@@ -123,6 +131,9 @@ def test_games_follow_the_seed(catcher, tmp_path):
     first = film("a", None).read_bytes()
     assert film("b", catcher.config.seed).read_bytes() == first
     assert film("c", catcher.config.seed + 1).read_bytes() != first
+    numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
+    assert numbers[:3] == numbers[3:6]
+    assert len(set(numbers[3:])) == 6
 
 
 def test_video_that_is_given_up_leaves_nothing(catcher, tmp_path):
