@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.config.settings import Config, resume_config
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
@@ -32,7 +32,7 @@ from a3cjax.logs.tracking import (
     is_installed,
     tag_row,
 )
-from a3cjax.runs.loading import load_agent
+from a3cjax.runs.loading import load
 from a3cjax.training import learning as run
 from a3cjax.training import run as training
 from a3cjax.training.run import train
@@ -463,7 +463,7 @@ def test_failing_tracker_ends_the_run_loudly_and_loses_nothing(
     with pytest.raises((ConnectionError, BaseExceptionGroup)) as caught:
         train(config.replace(run_dir=str(tmp_path / "run"), wandb=True))
     assert "the server is gone" in "".join(traceback.format_exception(caught.value))
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert load(tmp_path / "run").snapshot.version >= 1
     if method != "close":
         assert fake_tracker.instances[0].ends == [True]
 

@@ -103,11 +103,12 @@ def test_files_of_other_programs_are_refused(tmp_path):
 
 
 def test_folder_without_an_agent_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+    with pytest.raises(FileNotFoundError, match=rf"config\.yaml, got {tmp_path}"):
         a3cjax.load(tmp_path)
     (tmp_path / "config.yaml").write_text("env: CartPole\nnetwork: mlp_ff\n")
-    with pytest.raises(FileNotFoundError, match="checkpoints/"):
+    with pytest.raises(FileNotFoundError, match=f"checkpoints/, got {tmp_path}"):
         a3cjax.load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +151,20 @@ def test_loaded_agent_acts(published):
     environments = agent.make_environments(2)
     timestep, core_state = environments.reset(), agent.initial_state(2)
     key = jax.random.key(0)
-    games = []
-    while len(games) < 2:
+    taken = []
+    for _ in range(10):
         actions, core_state, new_key = agent.act(timestep, core_state, key)
         assert actions.shape == (2,)
         assert not np.array_equal(jax.random.key_data(key), jax.random.key_data(new_key))
         timestep, key = environments.step(actions), new_key
-        games += environments.pop_episodes()
+        taken.append(actions)
     environments.close()
+    # It plays the same, with the memory that it has, where it plays on its own.
+    environments = agent.make_environments(2)
+    steps = list(agent.play(environments, jax.random.key(0)))
+    environments.close()
+    np.testing.assert_array_equal([step.actions for step in steps[:10]], taken)
+    assert sum(len(step.episodes) for step in steps) == 2
 
 
 def test_best_parameters_of_a_run_can_be_loaded(finished, published):

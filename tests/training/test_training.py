@@ -23,8 +23,8 @@ from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.logs.metrics import EpisodeRow
 from a3cjax.runs import checkpoints
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import BEST, make_run_dir, write_config
-from a3cjax.runs.loading import build_checkpoint_template, evaluate_run, load_agent, load_checkpoint
+from a3cjax.runs.folder import make_run_dir, write_config
+from a3cjax.runs.loading import build_checkpoint_template, load, load_checkpoint
 from a3cjax.training import learning as run
 from a3cjax.training.run import train
 
@@ -63,7 +63,7 @@ def read_episodes(run_dir):
 
 
 def read_params(run_dir):
-    _, snapshot = load_agent(load_config(run_dir), run_dir)
+    snapshot = load(run_dir).snapshot
     return jax.tree.leaves(snapshot.params)
 
 
@@ -171,7 +171,7 @@ def test_summary_tells_result_and_origin(finished):
 
 
 def test_checkpoint_is_the_end_of_the_run(finished):
-    _, snapshot = load_agent(load_config(finished.run_dir), finished.run_dir)
+    snapshot = load(finished.run_dir).snapshot
     summary = json.loads((finished.run_dir / "summary.json").read_text())
     assert (snapshot.num_frames, snapshot.version) == (finished.num_frames, summary["num_updates"])
     assert snapshot.statistics is not None
@@ -180,8 +180,8 @@ def test_checkpoint_is_the_end_of_the_run(finished):
 
 def test_final_evaluation_can_be_repeated(finished):
     scores = finished.evaluation.scores
-    assert evaluate_run(finished.run_dir).scores == scores
-    assert evaluate_run(finished.run_dir, num_episodes=4, is_greedy=True).scores != scores
+    assert load(finished.run_dir).evaluate().scores == scores
+    assert load(finished.run_dir).evaluate(4, is_greedy=True).scores != scores
 
 
 # Reproducibility.
@@ -277,7 +277,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
     assert moments["stopped"] - moments["failed"] < 5.0
     assert moments["threads"] == []
     # What was learned until then is there.
-    _, snapshot = load_agent(load_config(run_dir), run_dir)
+    snapshot = load(run_dir).snapshot
     last = read_rows(run_dir / "metrics.csv")[-1]
     assert int(last["num_updates"]) == snapshot.version >= 2
     assert int(last["num_frames"]) == snapshot.num_frames
@@ -304,7 +304,7 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
     failure, stuck = caught.value.exceptions
     assert isinstance(failure, OSError)
     assert re.search(r"still running .*actor-learner-1", str(stuck))
-    assert load_agent(load_config(run_dir), run_dir)[1].version >= 2
+    assert load(run_dir).snapshot.version >= 2
 
 
 def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatch):
@@ -355,7 +355,7 @@ def test_signal_that_cannot_be_told_of_ends_the_run_and_loses_nothing(tmp_path, 
     with pytest.raises(BrokenPipeError):
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert actor_threads() == []
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert load(tmp_path / "run").snapshot.version >= 1
 
 
 def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
@@ -387,7 +387,7 @@ def test_signal_in_the_random_play_ends_it(tmp_path, monkeypatch):
     summary = train(config)
     assert len(num_steps) < 100
     assert (summary.signal_number, summary.num_updates) == (signal.SIGINT, 0)
-    assert load_agent(load_config(summary.run_dir), summary.run_dir)[1].version == 0
+    assert load(summary.run_dir).snapshot.version == 0
 
 
 def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch):
@@ -408,7 +408,7 @@ def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch
         train(ENDLESS.replace(run_dir=str(tmp_path / "run"), log_period_frames=1))
     messages = {str(failure) for failure in caught.value.exceptions}
     assert messages == {"the emulator broke", "the disk is full"}
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert load(tmp_path / "run").snapshot.version >= 1
 
 
 # Settings that do not fit.
@@ -500,7 +500,7 @@ def test_resumed_run_counts_on_to_the_new_budget(finished, resumed):
     assert written["num_frames"] == summary.num_frames
     assert load_config(summary.run_dir).total_frames == 3000
     assert load_config(summary.run_dir).resume is None
-    _, snapshot = load_agent(load_config(summary.run_dir), summary.run_dir)
+    snapshot = load(summary.run_dir).snapshot
     assert (snapshot.num_frames, snapshot.version) == (summary.num_frames, summary.num_updates)
 
 
@@ -616,7 +616,7 @@ def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
     assert isinstance(stall, StallError)
     assert "no progress for 5 s: actor-learner-1\n" in str(stall)
     assert "in get_stuck" in str(stall)
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 2
+    assert load(tmp_path / "run").snapshot.version >= 2
 
 
 def test_bad_updates_are_refused_and_end_the_run_with_their_trajectory(tmp_path, monkeypatch):
@@ -635,7 +635,7 @@ def test_bad_updates_are_refused_and_end_the_run_with_their_trajectory(tmp_path,
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), max_bad_updates=4)
     with pytest.raises(BadUpdatesError, match="4 updates in a row"):
         train(config)
-    _, snapshot = load_agent(load_config(tmp_path / "run"), tmp_path / "run")
+    snapshot = load(tmp_path / "run").snapshot
     assert snapshot.version == 5
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(snapshot.params))
     with np.load(tmp_path / "run" / "bad-trajectory.npz", allow_pickle=False) as trajectory:
@@ -652,7 +652,7 @@ def test_failing_logger_ends_the_run_and_loses_nothing(tmp_path, monkeypatch, me
     with pytest.raises((RuntimeError, BaseExceptionGroup)) as caught:
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert "the logger broke" in "".join(traceback.format_exception(caught.value))
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert load(tmp_path / "run").snapshot.version >= 1
     assert actor_threads() == []
 
 
@@ -690,7 +690,7 @@ def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
     assert summary.best_score == 7.0
     (best,) = (path.name for path in (summary.run_dir / "best").glob("[0-9]*"))
     assert best == rows[1]["num_frames"]
-    _, snapshot = load_agent(load_config(summary.run_dir), summary.run_dir, BEST)
+    snapshot = load(summary.run_dir, best=True).snapshot
     assert snapshot.num_frames == int(best) < summary.num_frames
 
 
@@ -703,7 +703,7 @@ def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
     with pytest.raises(RuntimeError, match="the evaluator broke") as caught:
         train(config)
     assert "in thread evaluator" in caught.value.__notes__
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert load(tmp_path / "run").snapshot.version >= 1
 
 
 def test_deterministic_runs_of_several_actors_are_equal_bit_by_bit(tmp_path, monkeypatch):
@@ -818,7 +818,7 @@ def test_every_kind_of_run_learns_is_saved_and_goes_on(tmp_path, settings):
     summary = train(config)
     assert summary.num_frames >= 800
     assert summary.num_updates > 0
-    assert evaluate_run(summary.run_dir).scores == summary.evaluation.scores
+    assert load(summary.run_dir).evaluate().scores == summary.evaluation.scores
     rows = read_rows(summary.run_dir / "metrics.csv")
     assert all(np.isfinite(float(rows[-1][name])) for name in ("value_loss", "grad_norm"))
     assert ("q_value" in rows[-1]) == ("algorithm" in settings)
