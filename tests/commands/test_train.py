@@ -182,9 +182,12 @@ def test_refusal_reaches_the_shell(start):
     assert_refused((process.returncode, "", err), "nearest: Pong")
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["."]])
-def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, arguments):
-    assert_refused(command(EVALUATE, *arguments), "config.yaml", arguments[0])
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("nothing", ["no run folder nothing", "breakout, pong"]), (".", ["config.yaml", "got ."])],
+)
+def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, folder, words):
+    assert_refused(command(EVALUATE, folder), *words)
     assert list(tmp_path.iterdir()) == []
 
 

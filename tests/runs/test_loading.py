@@ -15,6 +15,7 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
 from a3cjax.runs.publishing import publish
+from a3cjax.runs.trained import find_agent
 from a3cjax.training.run import train
 from a3cjax.types import ObservationStatistics, Snapshot
 from tests.documents import ROOT
@@ -256,17 +257,29 @@ SHIPPED = {"pong": 18.0, "breakout": 300.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_agent_is_small_and_told_of_in_the_readme(name):
-    folder = ROOT / "results" / name
+def test_shipped_agent_is_small_and_told_of_in_the_documents(name):
+    folder = find_agent(name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
-    readme = (ROOT / "README.md").read_text()
-    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in readme
-    assert a3cjax.load(folder).snapshot.num_frames >= 6_000_000
+    results = (ROOT / "docs" / "results.md").read_text()
+    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in results
+    for spelling in (name, name.title(), folder):
+        assert a3cjax.load(spelling).snapshot.num_frames >= 6_000_000
+
+
+def test_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_agent("pong").is_relative_to(Path(a3cjax.__file__).parent)
+    (tmp_path / "pong").mkdir()
+    assert find_agent("pong") == Path("pong")
+
+
+def test_unknown_agent_is_answered_with_those_that_there_are():
+    with pytest.raises(FileNotFoundError, match=r"no run folder pnog; .*: breakout, pong\.$"):
+        a3cjax.load("pnog")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_agent_plays_as_well_as_the_readme_says(name):
-    agent = a3cjax.load(ROOT / "results" / name)
-    assert agent.evaluate(num_episodes=30).mean > SHIPPED[name]
+def test_shipped_agent_plays_as_well_as_the_documents_say(name):
+    assert a3cjax.load(name).evaluate(num_episodes=30).mean > SHIPPED[name]
