@@ -69,7 +69,7 @@ def test_metrics_of_the_actor_critic_loss_are_pinned():
 def test_importing_the_package_imports_the_pure_layer_only():
     program = "import sys, json, a3cjax; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
     modules = json.loads(output)
     packages = {module.split(".")[0] for module in modules}
