@@ -37,7 +37,7 @@ from a3cjax.training import learning as run
 from a3cjax.training import run as training
 from a3cjax.training.run import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
-from tests.fakes import make_row
+from tests.fakes import make_row, wait_until
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -488,10 +488,9 @@ def test_actors_go_on_while_a_tracker_is_slow(tmp_path, monkeypatch, fake_tracke
         return step(self, actions)
 
     def wait_for_steps(self, row):
-        begun, deadline = len(steps), time.monotonic() + 100
-        # Only the first time: a last row comes when no actor works any more.
-        while not waits and len(steps) < begun + 200 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        begun = len(steps)
+        if not waits:  # a last row comes when no actor works any more
+            wait_until(lambda: len(steps) >= begun + 200)
         waits.append(len(steps) - begun)
         raise ConnectionError("waited long enough")  # and so the run ends
 

@@ -1,5 +1,4 @@
 import threading
-import time
 
 import pytest
 
@@ -8,6 +7,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.training import evaluator
 from a3cjax.training.evaluator import Evaluator, Pace
 from a3cjax.types import Snapshot
+from tests.fakes import PATIENCE_SECONDS, FakeClock
 
 SNAPSHOT = Snapshot(version=3, num_frames=400, params=2)
 
@@ -31,35 +31,45 @@ def test_result_is_summarised_by_hand():
     assert result._replace(is_greedy=False).as_dict()["actions"] == "sampled"
 
 
-def test_the_pace_leaves_the_share_that_was_asked_for():
-    pace = Pace(0.25, threading.Event())
-    start = time.monotonic()
-    for _ in range(4):
-        time.sleep(0.02)
+class Rests(threading.Event):
+    """A stop event at whose clock no time passes but in `wait`, which notes how long it was."""
+
+    def __init__(self):
+        super().__init__()
+        self.clock, self.seconds = FakeClock(), []
+
+    def wait(self, timeout=None):
+        self.seconds.append(timeout)
+        if not self.is_set():
+            self.clock.take(timeout)
+        return self.is_set()
+
+
+@pytest.fixture
+def rests(monkeypatch):
+    rests = Rests()
+    monkeypatch.setattr(evaluator, "time", rests.clock)
+    return rests
+
+
+@pytest.mark.parametrize(
+    ("share", "worked", "rest"),
+    [
+        (0.25, 0.02, 0.06),  # 0.02 seconds of work are a quarter of 0.08
+        (1.0, 0.05, 0.0),  # the whole machine needs no rest
+        (0.001, 3600.0, 60.0),  # a process that was put aside rests no longer than others
+    ],
+)
+def test_the_pace_leaves_the_share_that_was_asked_for(rests, share, worked, rest):
+    pace = Pace(share, rests)
+    for _ in range(2):
+        rests.clock.take(worked)
         assert not pace()
-    assert time.monotonic() - start > 0.3  # 0.08 seconds of work are a quarter of 0.32
+    assert rests.seconds == pytest.approx([rest, rest])
 
 
-def test_whole_machine_needs_no_rest():
-    pace = Pace(1.0, threading.Event())
-    start = time.monotonic()
-    time.sleep(0.05)
-    assert not pace()
-    assert time.monotonic() - start < 0.5
-
-
-def test_process_that_was_put_aside_rests_no_longer_than_others(monkeypatch):
-    monkeypatch.setattr(evaluator, "MAX_REST_SECONDS", 0.01)
-    pace = Pace(0.001, threading.Event())
-    time.sleep(0.05)  # worth 50 seconds of rest
-    start = time.monotonic()
-    assert not pace()
-    assert time.monotonic() - start < 10
-
-
-def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch):
+def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch, rests):
     monkeypatch.setattr(evaluator, "available_cores", lambda: 2)
-    stop_event, seconds = threading.Event(), []
 
     class Store:
         def read(self):
@@ -67,21 +77,23 @@ def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch
 
     def evaluate(snapshot, should_stop):
         assert snapshot.num_frames == SNAPSHOT.num_frames
-        time.sleep(0.02)
-        start = time.monotonic()
+        rests.clock.take(0.02)
         assert not should_stop()
-        seconds.append(time.monotonic() - start)
-        stop_event.set()
+        rests.set()
 
-    Evaluator(evaluate, Store(), num_frames=0, period_frames=1).run(stop_event)
-    assert seconds[0] > 0.2  # of two cores' time 4 % are 8 % of one's: 0.02 of 0.25 seconds
+    Evaluator(evaluate, Store(), num_frames=0, period_frames=1).run(rests)
+    # Of two cores' time 4 % are 8 % of one's: 0.02 of 0.25 seconds.
+    assert rests.seconds[1:-1] == [pytest.approx(0.23)]
 
 
-def test_a_stop_ends_the_rest():
-    stop_event = threading.Event()
+def test_a_stop_ends_the_rest(monkeypatch):
+    clock, stop_event, answers = FakeClock(), threading.Event(), []
+    monkeypatch.setattr(evaluator, "time", clock)
+    monkeypatch.setattr(evaluator, "MAX_REST_SECONDS", 10 * PATIENCE_SECONDS)
     pace = Pace(0.001, stop_event)
-    time.sleep(0.05)  # worth 50 seconds of rest
-    threading.Timer(0.05, stop_event.set).start()
-    start = time.monotonic()
-    assert pace()
-    assert time.monotonic() - start < 10
+    clock.take(1e6)
+    thread = threading.Thread(target=lambda: answers.append(pace()))
+    thread.start()
+    stop_event.set()
+    thread.join(PATIENCE_SECONDS)
+    assert answers == [True]

@@ -1,6 +1,7 @@
 """Published agents: the file of parameters, `a3cjax.load`, the model card."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
