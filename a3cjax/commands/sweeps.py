@@ -266,7 +266,7 @@ class Sweep:
                 )
                 self._processes.add(process)
                 if self._stop_signal is not None:  # it came before there was a process to tell
-                    process.send_signal(stop_of(self._stop_signal))
+                    process.terminate()  # Python that is still starting fails at an interrupt
             code = process.wait()
         with self._lock:
             self._processes.discard(process)
