@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from a3cjax.config.settings import load_config
-from a3cjax.runs.checkpoints import DIGESTS, Checkpointer, Progress
+from a3cjax.runs.checkpoints import Checkpointer, Progress
 from tests.fakes import compilation_cache_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -110,8 +110,7 @@ def new_frames(run_dir, began):
 
 
 def read_progress(run_dir):
-    with contextlib.closing(Checkpointer(run_dir / "checkpoints")) as checkpointer:
-        return checkpointer.read_progress() or Progress()
+    return Checkpointer(run_dir / "checkpoints").read_progress() or Progress()
 
 
 def wait_until(process, program, condition, seconds=120.0, period=0.02):
@@ -124,13 +123,12 @@ def wait_until(process, program, condition, seconds=120.0, period=0.02):
 
 def unfinished(run_dir):
     """Names of checkpoints that are being written, or whose writing was cut short."""
-    folders = (path for path in (run_dir / "checkpoints").glob("*") if path.is_dir())
-    return {path.name for path in folders if not (path / DIGESTS).exists()}
+    return {path.name for path in (run_dir / "checkpoints").glob("*.part")}
 
 
 def count_checkpoints(run_dir):
     """How many checkpoints are complete."""
-    return len(list((run_dir / "checkpoints").glob(f"[0-9]*/{DIGESTS}")))
+    return len(list((run_dir / "checkpoints").glob("*.safetensors")))
 
 
 def check_that_all_files_parse(run_dir):
