@@ -33,10 +33,18 @@ SETTINGS = (
     *("unroll_length=5", "warmup_steps=16", "eval_episodes=0", "log_period_frames=500"),
     *(f"checkpoint_period_frames={CHECKPOINT_PERIOD}", "run_dir=run", "video=false"),
 )
+# On a disk so slow that the writing of a checkpoint can be seen and cut short.
+PROGRAM = """
+import os, time
+fsync = os.fsync
+os.fsync = lambda file: (time.sleep(0.02), fsync(file))
+from a3cjax.commands import main
+main()
+"""
 
 
 class Program:
-    """`experiments/run.py` in a folder, started as often as wanted."""
+    """`a3cjax train` in a folder, started as often as wanted."""
 
     def __init__(self, folder, options):
         self.folder = folder
@@ -52,7 +60,7 @@ class Program:
         """Starts it; what it prints goes through `cat`, which no limit of its own binds."""
         path = self.folder / f"output-{len(self._processes)}.txt"
         process = subprocess.Popen(
-            [sys.executable, "-m", "a3cjax", "train", *arguments],
+            [sys.executable, "-c", PROGRAM, "train", *arguments],
             cwd=self.folder,
             env=self._environment,
             stdout=subprocess.PIPE,
