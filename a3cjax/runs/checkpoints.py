@@ -153,7 +153,9 @@ class Checkpointer:
                     return _parse_progress(metadata.get("progress", ""), num_frames), arrays
             report(f"checkpoint {path} is damaged: it is not as it was written.")
         if not saved and any(name.isdecimal() for name in os.listdir(self._folder)):
-            raise CheckpointError(f"checkpoints in {self._folder} are of an older format version.")
+            raise CheckpointError(
+                f"checkpoints in {self._folder} are of an older format version, no longer readable."
+            )
         return None
 
 
@@ -194,10 +196,6 @@ def _parse_progress(text: str, num_frames: int) -> Progress:
     return Progress(**content)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)  # a bool is none
-
-
 def _is_key(value: Any) -> bool:
     num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
     is_list = type(value) is list and len(value) == num_words
@@ -208,15 +206,15 @@ _COUNTS = ("num_frames", "num_updates", "num_resumes", "num_seeds")
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(_COUNTS, (f"a whole number between 0 and {MAX_COUNT}", is_count)),
     "wall_seconds": (
-        f"a number between 0 and {MAX_COUNT}",
-        lambda value: _is_number(value) and 0 <= value <= MAX_COUNT,
+        f"a float between 0 and {MAX_COUNT}",
+        lambda value: type(value) is float and 0 <= value <= MAX_COUNT,
     ),
     "actor_keys": (
         "a list of the words of each PRNG key",
         lambda value: type(value) is list and all(map(_is_key, value)),
     ),
     # NaN and infinity, too: a game may have such a score.
-    "best_score": ("a number or null", lambda value: value is None or _is_number(value)),
+    "best_score": ("a float or null", lambda value: value is None or type(value) is float),
     # What is in them, only the actors and their environments can judge.
     "standings": (
         "a list of objects",

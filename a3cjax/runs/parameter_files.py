@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from safetensors import SafetensorError, deserialize
 
 from a3cjax.errors import CheckpointError
 from a3cjax.system.files import replace_file
@@ -91,7 +92,7 @@ def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
       SafetensorError: if it is no safetensors file.
       ValueError: if its metadata say that it is of another format.
     """
-    arrays = dict(safetensors.deserialize(data))
+    arrays = dict(deserialize(data))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = header.get("__metadata__") or {}
     if metadata.get("format") != expected_format:
@@ -105,7 +106,7 @@ def restore(arrays: Arrays, template: Any) -> Any:
     Raises:
       ValueError: if names, types or shapes are others, or numbers are not finite.
     """
-    expected = dict(safetensors.deserialize(pack(template, {})))
+    expected = dict(deserialize(pack(template, {})))
     for name in sorted(expected.keys() | arrays.keys()):
         rule, held = (
             f"{array['dtype']}{array['shape']}" if array else "absent"
@@ -148,8 +149,5 @@ def told_in_a_line(what: str) -> Iterator[None]:
     """Makes a CheckpointError of whatever files and their contents raise."""
     try:
         yield
-    except (
-        *(OSError, MemoryError, ValueError, RecursionError),
-        safetensors.SafetensorError,
-    ) as error:
+    except (OSError, MemoryError, ValueError, RecursionError, SafetensorError) as error:
         raise CheckpointError(f"{what}: {str(error) or type(error).__name__}") from error

@@ -145,7 +145,7 @@ def test_checkpoint_of_another_format_is_refused(folder, version):
 
 
 NO_COUNTS = ["5", -1, 0.5, 200.0, float("nan"), float("inf"), 10**30, None, True, [200], {}]
-NO_SECONDS = ["5", -1, -0.5, float("nan"), float("inf"), 10**30, 10**400, None, True, [1.5], {}]
+NO_SECONDS = ["5", -1, 5, -0.5, float("nan"), float("inf"), 10**30, 10**400, None, True, [1.5], {}]
 NO_KEYS = [
     *("5", 5, None, True, {}, {"a": 1}, [5], ["12"], [None], [[]], [{}]),
     *([[1]], [[1, 2, 3]], [["1", "2"]], [[1.5, 2]], [[1.0, 2.0]], [[True, False]]),
@@ -155,7 +155,7 @@ WRONG = {
     **dict.fromkeys(("num_frames", "num_updates", "num_resumes", "num_seeds"), NO_COUNTS),
     "wall_seconds": NO_SECONDS,
     "actor_keys": NO_KEYS,
-    "best_score": ["5", True, [1.5], {}, ""],
+    "best_score": ["5", 5, 10**400, True, [1.5], {}, ""],
     "standings": ["5", 5, None, True, {}, {"a": 1}, [5], [[]], ["a"], [{}, None]],
 }
 
