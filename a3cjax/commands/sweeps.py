@@ -140,7 +140,7 @@ def arguments_of(point: Point) -> list[str] | None:
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether a run can be gone on with."""
     folder = run_dir / "checkpoints"
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+    return folder.is_dir() and any(path.stem.isdecimal() for path in folder.iterdir())
 
 
 def read_summary(run_dir: Path) -> dict:

@@ -1,6 +1,5 @@
 """From a run folder, or a published one, to its agent: `a3cjax.load`."""
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -76,9 +75,8 @@ def load_checkpoint(
     if not (run_dir / folder).is_dir():
         raise FileNotFoundError(f"run folder must hold {folder}/, got {run_dir}.")
     spec = describe_environment(config)
-    with contextlib.closing(Checkpointer(run_dir / folder)) as checkpointer:
-        checkpoint = checkpointer.restore(build_checkpoint_template(config, spec), _print_warning)
-    return spec, checkpoint
+    template = build_checkpoint_template(config, spec)
+    return spec, Checkpointer(run_dir / folder).restore(template, _print_warning)
 
 
 def describe_environment(config: Config) -> EnvironmentSpec:

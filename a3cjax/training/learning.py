@@ -80,9 +80,8 @@ class Run:
         self._best = Checkpointer(run_dir / BEST, max_to_keep=1)
         self._checkpointer.discard_after(past.num_frames)
         self._best.discard_after(past.num_frames)
-        self.best_score = self._read_best_score()
-        for checkpointer in (self._checkpointer, self._best):
-            stack.callback(checkpointer.close)
+        best = self._best.read_progress()
+        self.best_score = best.best_score if best else None
         self._terminal = TerminalLogger(
             f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
         )
@@ -146,13 +145,6 @@ class Run:
             num_frames=int(max(read_column(run_dir / "evaluations.csv", "num_frames"), default=0)),
             period_frames=config.eval_period_frames or config.total_frames,
         )
-
-    def _read_best_score(self) -> float | None:
-        try:
-            best = self._best.read_progress()
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        return best.best_score if best else None
 
     def _open_loggers(self, first_frame: int, stack: contextlib.ExitStack) -> list[Logger]:
         """The configured loggers; each is told at the end whether the run failed."""

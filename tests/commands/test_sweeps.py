@@ -28,7 +28,8 @@ with open(run_dir / "calls", "a") as file:
 (run_dir / "config.yaml").write_text("env: Pong")
 if settings.get("seed") == "666":
     sys.exit(1)
-(run_dir / "checkpoints" / "100").mkdir(parents=True, exist_ok=True)
+(run_dir / "checkpoints").mkdir(exist_ok=True)
+(run_dir / "checkpoints" / "100.safetensors").touch()
 stopped_by = None
 if settings.get("env") == "Endless":
     def stop(number, frame):
@@ -65,7 +66,8 @@ def run(program, points, jobs=1, lock=None):
 
 
 def begin(point):
-    (point.run_dir / "checkpoints" / "0").mkdir(parents=True)
+    (point.run_dir / "checkpoints").mkdir(parents=True)
+    (point.run_dir / "checkpoints" / "0.safetensors").touch()
 
 
 def names(points):
@@ -126,10 +128,13 @@ def test_a_larger_budget_makes_finished_runs_longer(tmp_path, program):
     assert arguments_of(point) is None
 
 
+# "50" is of an older version: the run says that it cannot read it, and nothing is deleted.
+@pytest.mark.parametrize("name", ["50.safetensors", "50"])
 @pytest.mark.parametrize("summary", [None, {"signal": 2, "num_frames": 100}])
-def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary):
+def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary, name):
     point = Point({"total_frames": "100"}, tmp_path / "run")
-    (point.run_dir / "checkpoints" / "50").mkdir(parents=True)
+    (point.run_dir / "checkpoints" / name).mkdir(parents=True)
+    (point.run_dir / "config.yaml").write_text("env: Pong")
     if summary is not None:
         (point.run_dir / "summary.json").write_text(json.dumps(summary))
     assert arguments_of(point) == [f"resume={point.run_dir}", "total_frames=100"]
@@ -137,7 +142,7 @@ def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary):
 
 def test_what_ended_before_its_first_checkpoint_begins_anew(tmp_path):
     point = Point({"seed": "1"}, tmp_path / "run")
-    (point.run_dir / "checkpoints" / "50.unfinished").mkdir(parents=True)
+    (point.run_dir / "checkpoints" / "50.safetensors.part").mkdir(parents=True)
     (point.run_dir / "config.yaml").write_text("env: Pong")
     assert arguments_of(point) == ["seed=1", f"run_dir={point.run_dir}"]
     assert not point.run_dir.exists()

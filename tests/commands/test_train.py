@@ -329,7 +329,7 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["signal"] == signal.SIGINT
     assert summary["num_updates"] > 0
-    assert (run_dir / "checkpoints" / str(summary["num_frames"])).is_dir()
+    assert (run_dir / "checkpoints" / f"{summary['num_frames']}.safetensors").is_file()
     assert "a3cjax train env=CartPole" in summary["command"]
 
 
@@ -359,5 +359,5 @@ def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start,
     assert process.returncode == 1
     where = "in step() of gymnasium:breaking:Breaking-v0 (environment 0 of the batch)"
     assert f"AnswerError: rewards must be finite, got nan {where}." in err
-    saved = [int(path.name) for path in (tmp_path / "run" / "checkpoints").iterdir()]
+    saved = [int(path.stem) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert max(saved) > min(saved)  # the first one is written before the first update

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from a3cjax.config.settings import load_config
-from a3cjax.runs.checkpoints import DIGESTS, Checkpointer, Progress
+from a3cjax.runs.checkpoints import Checkpointer, Progress
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -34,6 +34,14 @@ SETTINGS = (
     *("unroll_length=5", "warmup_steps=16", "eval_episodes=0", "log_period_frames=500"),
     *(f"checkpoint_period_frames={CHECKPOINT_PERIOD}", "run_dir=run", "video=false"),
 )
+# On a disk so slow that the writing of a checkpoint can be seen and cut short.
+PROGRAM = """
+import os, time
+fsync = os.fsync
+os.fsync = lambda file: (time.sleep(0.02), fsync(file))
+from a3cjax.commands import main
+main()
+"""
 
 
 class Program:
@@ -49,7 +57,7 @@ class Program:
         }
         self._processes, self._writers = [], []
 
-    def start(self, *arguments, program=("-m", "a3cjax")):
+    def start(self, *arguments, program=("-c", PROGRAM)):
         """Starts it; what it prints goes through `cat`, which no limit of its own binds."""
         path = self.folder / f"output-{len(self._processes)}.txt"
         process = subprocess.Popen(
@@ -120,14 +128,12 @@ def new_frames(run_dir, began):
 
 
 def read_progress(run_dir):
-    with contextlib.closing(Checkpointer(run_dir / "checkpoints")) as checkpointer:
-        return checkpointer.read_progress() or Progress()
+    return Checkpointer(run_dir / "checkpoints").read_progress() or Progress()
 
 
 def unfinished(run_dir):
     """Names of checkpoints that are being written, or whose writing was cut short."""
-    folders = (path for path in (run_dir / "checkpoints").glob("*") if path.is_dir())
-    return {path.name for path in folders if not (path / DIGESTS).exists()}
+    return {path.name for path in (run_dir / "checkpoints").glob("*.part")}
 
 
 def stop_while_it_saves(program, process, left_over):
@@ -144,7 +150,7 @@ def stop_while_it_saves(program, process, left_over):
 
 def count_checkpoints(run_dir):
     """How many checkpoints are complete."""
-    return len(list((run_dir / "checkpoints").glob(f"[0-9]*/{DIGESTS}")))
+    return len(list((run_dir / "checkpoints").glob("*.safetensors")))
 
 
 def check_that_all_files_parse(run_dir):

@@ -571,4 +571,4 @@ def test_death_of_wandbs_service_ends_the_run_with_a_traceback(tmp_path):
     assert process.returncode == 1
     assert "Traceback" in err
     assert "wandb" in err
-    assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+    assert list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))

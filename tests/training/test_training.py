@@ -22,7 +22,7 @@ from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.logs.metrics import EpisodeRow
-from a3cjax.runs import checkpoints
+from a3cjax.runs.checkpoints import seal
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import make_run_dir, write_config
 from a3cjax.runs.loading import build_checkpoint_template, load, load_checkpoint
@@ -323,7 +323,7 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
     def interrupt_after_two_checkpoints(actor, num_steps):
         if is_joining.is_set() or num_steps % 10:
             return
-        if len(list((run_dir / "checkpoints").glob("[0-9]*"))) >= 2:
+        if len(list((run_dir / "checkpoints").glob("*.safetensors"))) >= 2:
             os.kill(os.getpid(), signal.SIGINT)
             assert is_joining.wait(PATIENCE_SECONDS)
 
@@ -338,7 +338,7 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
     assert summary.evaluation is None
     written = json.loads((run_dir / "summary.json").read_text())
     assert (written["signal"], written["evaluation"]) == (signal.SIGINT, None)
-    saved = sorted(int(path.name) for path in (run_dir / "checkpoints").glob("[0-9]*"))
+    saved = sorted(int(path.stem) for path in (run_dir / "checkpoints").iterdir())
     assert saved[-1] == summary.num_frames == written["num_frames"]
     assert saved[1] - saved[0] >= 200
     assert signal.getsignal(signal.SIGINT) is handler
@@ -556,10 +556,11 @@ def test_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, capfd):
         run_dir=str(tmp_path / "run"), checkpoint_period_frames=300, eval_episodes=0
     )
     train(config)
-    saved = sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))
-    (tmp_path / "run" / "checkpoints" / str(saved[-1]) / "digests.json").unlink()
+    saved = (tmp_path / "run" / "checkpoints").iterdir()
+    newest = max(saved, key=lambda path: int(path.stem))
+    newest.write_bytes(newest.read_bytes()[:-1])
     summary = resume(tmp_path / "run", total_frames=1700)
-    assert f"checkpoints/{saved[-1]} is damaged" in capfd.readouterr().err
+    assert f"checkpoint {newest} is damaged" in capfd.readouterr().err
     assert summary.num_frames >= 1700
     frames = [int(row["num_frames"]) for row in read_rows(tmp_path / "run" / "episodes.csv")]
     assert frames == sorted(frames)
@@ -593,10 +594,9 @@ def test_folder_without_a_run_cannot_be_resumed(tmp_path, finished):
 def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, tmp_path):
     run_dir = tmp_path / "run"
     shutil.copytree(finished.run_dir, run_dir)
-    (best,) = (path for path in (run_dir / "best").iterdir() if path.is_dir())
-    (best / "progress" / "metadata").write_text('{"format_version": 99}')
-    checkpoints._write_digests(best)
-    with pytest.raises(CheckpointError, match=r"^checkpoint must have format version .* got 99"):
+    (best,) = (run_dir / "best").iterdir()
+    best.write_bytes(seal(best.read_bytes().replace(b"checkpoint-3", b"checkpoint-9")))
+    with pytest.raises(CheckpointError, match=f"^checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
         resume(run_dir, total_frames=3000)
 
 
@@ -711,7 +711,7 @@ def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
     assert frames == sorted(set(frames))
     assert frames[-1] == summary.num_frames
     assert summary.best_score == 7.0
-    (best,) = (path.name for path in (summary.run_dir / "best").glob("[0-9]*"))
+    (best,) = (path.stem for path in (summary.run_dir / "best").iterdir())
     assert best == rows[1]["num_frames"]
     snapshot = load(summary.run_dir, best=True).snapshot
     assert snapshot.num_frames == int(best) < summary.num_frames
