@@ -1,6 +1,7 @@
 """Writes a report on runs: `a3cjax report <run folders…>`.
 
-It leaves report.html (one file, opened without a network), report.md, report.png and report.csv.
+It leaves report.html (one file, opened without a network), report.md, report.png and report.csv;
+or, with `--output curves.png`, a picture of the learning curves alone.
 """
 
 import argparse
@@ -14,7 +15,12 @@ def main() -> None:
     """Parses the command line and writes."""
     parser = argparse.ArgumentParser(description="Writes a report on runs, as one HTML file.")
     parser.add_argument("run_dirs", type=Path, nargs="+", help="run folders")
-    parser.add_argument("--output", type=Path, default=Path("report"), help="folder to write to")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report"),
+        help="folder to write to; or a PNG, for the learning curves alone",
+    )
     parser.add_argument("--title", help="default: the games")
     parser.add_argument(
         "--published",

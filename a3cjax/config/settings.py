@@ -29,6 +29,8 @@ MAX_BATCH = 10_000
 # Computation is in 32-bit floats: what is larger than their largest would become infinite.
 MAX_FLOAT = float(np.finfo(np.float32).max)
 
+CONFIG_FILE = "config.yaml"  # of a run folder
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -170,9 +172,9 @@ def load_config(run_dir: Path) -> Config:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"run folder must hold config.yaml, got {run_dir}.")
+        raise FileNotFoundError(f"run folder must hold {CONFIG_FILE}, got {run_dir}.")
     try:
         settings = yaml.safe_load(path.read_text())
     # PyYAML raises what it happens to stumble over: `!!bool x` is a KeyError, for instance.

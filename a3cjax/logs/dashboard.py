@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from rich.text import Text
 
-from a3cjax.logs.metrics import PARTS, ActorRow, EpisodeRow
+from a3cjax.logs.metrics import ActorRow
+from a3cjax.runs.tables import TIME_PARTS, EpisodeRow
 
 # Of the algorithms' own metrics, in the order in which they are shown.
 LEARNING_METRICS = ("policy_loss", "value_loss", "entropy", "q_value", "epsilon", "grad_norm")
@@ -193,7 +194,7 @@ class _Layout:
 
     def header(self) -> Text:
         legend = Text(" ").join(
-            Text(part, style=style) for part, style in zip(PARTS, PART_STYLES, strict=True)
+            Text(part, style=style) for part, style in zip(TIME_PARTS, PART_STYLES, strict=True)
         )
         line = self._join(("actor", "steps/s"), legend, ("lock", "stale", "return", "idle"))
         line.stylize("bold")
@@ -283,7 +284,7 @@ def _learning_fields(row: Mapping[str, float]) -> list[tuple[str, str]]:
 def _silent_actor(index: int) -> ActorRow:
     """One that has reported nothing yet."""
     unknown = math.nan
-    return ActorRow(index, 0.0, (unknown,) * len(PARTS), unknown, unknown, unknown, unknown)
+    return ActorRow(index, 0.0, (unknown,) * len(TIME_PARTS), unknown, unknown, unknown, unknown)
 
 
 def _stalled_seconds(actor: ActorRow) -> float:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.logs.loggers import Logger
-from a3cjax.logs.metrics import EpisodeRow, MetricsWindow
+from a3cjax.logs.metrics import MetricsWindow, scalars_of
 from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.runs.tables import EpisodeRow
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
 
@@ -16,8 +17,7 @@ class BadUpdatesError(FloatingPointError):
     """Too many gradients in a row were not finite; `report` is the last one's."""
 
     def __init__(self, report: UpdateReport, count: int):
-        metrics = {**report.metrics.parts._asdict(), "grad_norm": report.metrics.grad_norm}
-        numbers = ", ".join(f"{name} {float(value):g}" for name, value in metrics.items())
+        numbers = ", ".join(f"{name} {value:g}" for name, value in scalars_of(report).items())
         super().__init__(
             f"{count} updates in a row were refused, because loss, gradient or new parameters "
             f"were NaN or infinite; the last is of actor {report.actor_index} after "

@@ -20,8 +20,9 @@ from a3cjax.logs.dashboard import (
     format_seconds,
     seconds_left,
 )
-from a3cjax.logs.metrics import ActorRow, EpisodeRow
+from a3cjax.logs.metrics import ActorRow
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.tables import EpisodeRow
 
 
 class TerminalLogger:

@@ -23,7 +23,8 @@ from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
 )
 from tensorboardX.summary import scalar
 
-from a3cjax.logs.metrics import EpisodeRow
+from a3cjax.runs.folder import TRACKING, read_json
+from a3cjax.runs.tables import EpisodeRow
 from a3cjax.system.files import alone, replace_file
 
 # Metrics by the names that CleanRL's scripts give them (ppo_atari_envpool.py, dqn_atari.py);
@@ -270,9 +271,9 @@ class MlflowLogger(_Tracker):
 
 
 def _remember(run_dir: Path, tracker: str, make_id: Callable[[], str]) -> str:
-    """The id in the run folder's tracking.json, which is made when there is none."""
-    path = run_dir / "tracking.json"
-    ids = json.loads(path.read_text()) if path.exists() else {}
+    """The id in the run folder's file for it, which is made when there is none."""
+    path = run_dir / TRACKING
+    ids = read_json(path) or {}
     if tracker not in ids:
         ids[tracker] = make_id()
         replace_file(path, json.dumps(ids, indent=2) + "\n")

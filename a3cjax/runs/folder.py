@@ -1,4 +1,4 @@
-"""The run folder: its name, config.yaml and summary.json."""
+"""The run folder: its name and those of its files, config.yaml, evaluations and summary.json."""
 
 import dataclasses
 import datetime
@@ -6,16 +6,26 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import CONFIG_FILE, Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.tables import EVALUATION_COLUMNS, append_rows, cut_rows, read_rows
 from a3cjax.system import machine, provenance
 from a3cjax.system.files import replace_file
 from a3cjax.types import Snapshot
+
+# What lies in a run folder beside config.yaml.
+METRICS, EPISODES, EVALUATIONS = "metrics.csv", "episodes.csv", "evaluations.csv"
+SUMMARY = "summary.json"
+CURVES = "curves.png"
+BAD_TRAJECTORY = "bad-trajectory.npz"
+TRACKING = "tracking.json"  # the run's ids at W&B and MLflow
+PLAY = "play"  # .mp4 and .gif: half a minute of play
+NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
 
 
 class Summary(NamedTuple):
@@ -85,13 +95,13 @@ def write_config(config: Config, run_dir: Path) -> None:
     `resume` is left out of it: that is said anew each time.
     """
     settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
-    replace_file(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    replace_file(run_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
 
 
-EVALUATION_COLUMNS = (
-    *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
-    *("standard_deviation", "min", "max", "scores"),
-)
+def cut_logs(run_dir: Path, num_frames: int) -> None:
+    """Drops what the CSV files say of later frames."""
+    for name in (METRICS, EPISODES, EVALUATIONS):
+        cut_rows(run_dir / name, num_frames)
 
 
 def append_evaluation(
@@ -102,9 +112,9 @@ def append_evaluation(
     Returns:
       Whether it did: the same parameters get no second row.
     """
-    path = run_dir / "evaluations.csv"
-    lines = path.read_text().splitlines() if path.exists() else [",".join(EVALUATION_COLUMNS)]
-    if lines[-1].partition(",")[0] == str(snapshot.num_frames):
+    path = run_dir / EVALUATIONS
+    past, _ = read_rows(path)
+    if past and past[-1]["num_frames"] == str(snapshot.num_frames):
         return False
     row = {
         **evaluation.as_dict(),
@@ -112,8 +122,7 @@ def append_evaluation(
         "wall_seconds": round(wall_seconds, 3),
         "scores": " ".join(f"{score:g}" for score in evaluation.scores),
     }
-    lines.append(",".join(str(row[name]) for name in EVALUATION_COLUMNS))
-    replace_file(path, "\n".join(lines) + "\n")
+    append_rows(path, [{name: str(row[name]) for name in EVALUATION_COLUMNS}], EVALUATION_COLUMNS)
     return True
 
 
@@ -140,8 +149,18 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "machine": machine.describe_machine(),
         "versions": provenance.describe_versions(),
     }
-    replace_file(summary.run_dir / "summary.json", json.dumps(content, indent=2) + "\n")
+    replace_file(summary.run_dir / SUMMARY, json.dumps(content, indent=2) + "\n")
 
 
-# The folders of checkpoints in a run folder.
-NEWEST, BEST = "checkpoints", "best"
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError, OSError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What summary.json holds by name; nothing before a run has ended for the first time."""
+    return read_json(run_dir / SUMMARY) or {}

@@ -13,7 +13,7 @@ from a3cjax.agents import Agent
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import Config, load_config
 from a3cjax.envs.base import Environments
-from a3cjax.runs.folder import NEWEST
+from a3cjax.runs.folder import NEWEST, PLAY
 from a3cjax.runs.loading import load_agent
 from a3cjax.types import Snapshot
 from a3cjax.video.actions import action_names
@@ -29,7 +29,7 @@ BOARD_RATE = 4.0  # steps of a piece on a board, as Gymnasium shows its FrozenLa
 HOLD_SECONDS = 1.0  # for which the end of a game stands still
 
 # What a run leaves at its end, and how long it may take to make.
-END_STEM, END_PLAY_SECONDS, END_WORK_SECONDS = "play", 30.0, 10.0
+END_PLAY_SECONDS, END_WORK_SECONDS = 30.0, 10.0
 
 
 class Recording(NamedTuple):
@@ -200,7 +200,7 @@ def record_at_end(
             config,
             agent,
             snapshot,
-            run_dir / END_STEM,
+            run_dir / PLAY,
             max_play_seconds=END_PLAY_SECONDS,
             max_work_seconds=END_WORK_SECONDS,
             should_stop=should_stop,

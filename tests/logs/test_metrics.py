@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from a3cjax.envs.base import Episode
-from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, RETURN_WINDOW, MetricsWindow
+from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, MetricsWindow
+from a3cjax.runs.tables import RETURN_WINDOW
 from a3cjax.updates import GradientMetrics
 from tests.fakes import FakeLoss, make_report
 
@@ -45,6 +46,13 @@ def test_scalars_are_means_over_the_updates():
     assert (row["policy_loss"], row["value_loss"], row["entropy"]) == (-0.5, 3.0, 0.75)
     assert row["grad_norm"] == 4.5
     assert all(isinstance(value, int | float) for value in row.values())
+
+
+@pytest.mark.parametrize("nothing", [None, ()])
+def test_algorithm_may_have_no_metrics_of_its_own(nothing):
+    row = row_of(make_report(metrics=GradientMetrics(nothing, jnp.float32(4.0))))
+    assert row["grad_norm"] == 4.0
+    assert not set(FakeLoss._fields) & set(row)
 
 
 def test_staleness_is_summarised():

@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console, ConsoleDimensions
 
 from a3cjax.envs.base import Episode
-from a3cjax.logs.metrics import ActorRow, EpisodeRow, MetricsWindow
+from a3cjax.logs.metrics import ActorRow, MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.tables import EpisodeRow
 from tests.fakes import make_row
 
 COLOURS = {"TERM": "xterm-256color"}

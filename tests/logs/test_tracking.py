@@ -21,7 +21,6 @@ from a3cjax.config.settings import Config, load_config, resume_config
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
-from a3cjax.logs.metrics import EpisodeRow
 from a3cjax.logs.tracking import (
     EPISODE_TAGS,
     Q_TAGS,
@@ -33,6 +32,7 @@ from a3cjax.logs.tracking import (
     tag_row,
 )
 from a3cjax.runs.loading import load_agent
+from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning as run
 from a3cjax.training import run as training
 from a3cjax.training.run import train

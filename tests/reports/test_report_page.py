@@ -1,3 +1,4 @@
+import csv
 import itertools
 import sys
 from html.parser import HTMLParser
@@ -16,7 +17,6 @@ from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
 from a3cjax.reports.videos import find_video
-from a3cjax.runs.tables import read_table
 from tests.run_folders import RESULTS, make_run_folder
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">$\\bad{$'
@@ -49,6 +49,11 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def content_of(*folders, **options):
@@ -114,7 +119,7 @@ def test_picture_and_table_of_runs_are_written(report):
     with Image.open(report / "report.png") as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").resize((100, 100)).getcolors(10_000)) > 50
-    rows = read_table(report / "report.csv")
+    rows = read_csv(report / "report.csv")
     assert [row["run"] for row in rows][:3] == ["pong-seed1", "pong-seed2", "pong-seed3"]
     assert float(rows[0]["final_score"]) == pytest.approx(18.8666667)
     assert float(rows[0]["final_human_normalized"]) == pytest.approx((18.8667 + 20.7) / 35.3, 1e-4)
@@ -170,7 +175,7 @@ def test_runs_that_have_just_begun_or_stopped_early_are_reported(tmp_path):
     text = " ".join(page.words)
     assert "begun: no game was finished yet: it has no score" in text
     assert "bare: metrics.csv is missing" in text
-    rows = read_table(path.parent / "report.csv")
+    rows = read_csv(path.parent / "report.csv")
     assert [row["final_score_of"] for row in rows] == ["evaluation", "training", "none", "none"]
     assert [row["num_frames"] for row in rows] == ["4000", "1000", "", ""]
     assert "summary.json is missing" in rows[1]["notes"]
