@@ -1,6 +1,7 @@
 """Pictures of a run, drawn without a display, from whatever metrics its algorithm has."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,10 +29,11 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     labels |= dict([pair for pair in CHOICE_LABELS.items() if pair[0] in metrics][:1])
     labels |= {"frames_per_second": "frames / s"}
     width = min(len(labels), MOST_IN_A_ROW)
-    rows = [list(labels)[start : start + width] for start in range(0, len(labels), width)]
-    rows[-1] += ["."] * (width - len(rows[-1]))  # nothing
-    figure = figures.new_figure(12, 3.5 * (1 + len(rows)))
-    axes = figure.subplot_mosaic([[RETURN] * width, *rows])
+    blanks = ["."] * (-len(labels) % width)
+    panels = [*[RETURN] * width, *labels, *blanks]
+    rows: list[Any] = [panels[start : start + width] for start in range(0, len(panels), width)]
+    figure = figures.new_figure(12, 3.5 * len(rows))
+    axes = figure.subplot_mosaic(rows)
     axes[RETURN].set_title(title, parse_math=False)
     if episodes:
         x, y = episodes["num_frames"] / 1e6, drawable(episodes["episode_return"])
