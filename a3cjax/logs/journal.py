@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.logs.loggers import Logger
-from a3cjax.logs.metrics import MetricsWindow, scalars_of
+from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.runs.tables import EpisodeRow
 
@@ -17,7 +17,8 @@ class BadUpdatesError(FloatingPointError):
     """Too many gradients in a row were not finite; `report` is the last one's."""
 
     def __init__(self, report: UpdateReport, count: int):
-        numbers = ", ".join(f"{name} {value:g}" for name, value in scalars_of(report).items())
+        metrics = {**report.metrics.parts._asdict(), "grad_norm": report.metrics.grad_norm}
+        numbers = ", ".join(f"{name} {float(value):g}" for name, value in metrics.items())
         super().__init__(
             f"{count} updates in a row were refused, because loss, gradient or new parameters "
             f"were NaN or infinite; the last is of actor {report.actor_index} after "
@@ -153,16 +154,11 @@ class Journal:
             self._for_terminal.add(report)
             if report.bad_trajectory is None:
                 self._num_frames, self._num_updates = report.run_frames, report.version
-            wall_seconds = round(time.monotonic() - self._began, 3)
+            seconds = round(time.monotonic() - self._began, 3)
+            where = self._num_frames, seconds, report.actor_index
             episodes += [
-                EpisodeRow(
-                    self._num_frames,
-                    wall_seconds,
-                    report.actor_index,
-                    episode.episode_return,
-                    episode.episode_length,
-                )
-                for episode in report.episodes
+                EpisodeRow(*where, game.episode_return, game.episode_length)
+                for game in report.episodes
             ]
         if episodes:
             for logger in (*self._loggers, self._terminal):

@@ -2,39 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from a3cjax.runs.folder import EPISODES, METRICS
 from a3cjax.runs.tables import EpisodeRow, append_rows
 
 
-class Logger(Protocol):
-    """Takes rows of metrics and finished episodes, from the main thread.
+class Logger:
+    """Takes rows of metrics, finished episodes and scores, from the main thread.
 
-    What it raises ends the run, after a last checkpoint.
+    A subclass says what it does with them; what it says nothing of is left alone. What it
+    raises ends the run, after a last checkpoint.
     """
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
         """Takes one logging period's row."""
-        ...
 
     def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
         """Takes the games finished since the last call."""
-        ...
 
     def write_evaluation(self, num_frames: int, score: float) -> None:
         """Takes the mean score of an evaluation of the parameters of this frame."""
-        ...
 
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes and frees what is open, at the end of a run that may have failed."""
-        ...
 
 
-class CsvLogger:
+class CsvLogger(Logger):
     """Writes metrics.csv, whose columns are those of its first row, and episodes.csv.
 
-    The files are open only while they are written to: no row waits in memory.
+    Each is open only while it is written to: no row waits in memory. evaluations.csv, with the
+    score of every game, is written by the run.
     """
 
     def __init__(self, run_dir: Path):
@@ -51,9 +48,3 @@ class CsvLogger:
         """Appends a line for each game."""
         rows = (episode._asdict() for episode in episodes)
         append_rows(self._episodes, rows, EpisodeRow._fields)
-
-    def write_evaluation(self, num_frames: int, score: float) -> None:
-        """Does nothing: evaluations.csv, which the run writes, has every game's score."""
-
-    def close(self, *, has_failed: bool = False) -> None:
-        """Does nothing."""

@@ -36,14 +36,6 @@ class ActorRow(NamedTuple):
     idle_seconds: float
 
 
-def scalars_of(report: UpdateReport) -> dict[str, float]:
-    """The algorithm's own metrics, if it has any, and the norm of the gradient."""
-    metrics = report.metrics.parts._asdict() if report.metrics.parts else {}
-    return {name: float(value) for name, value in metrics.items()} | {
-        "grad_norm": float(report.metrics.grad_norm)
-    }
-
-
 class _ActorSums:
     """Of one actor-learner: sums of its reports, its last episodes, and how long it is idle."""
 
@@ -99,8 +91,9 @@ class MetricsWindow:
         actor.sums["num_updates"] += 1
         for name in _SUMMED:
             actor.sums[name] += getattr(report, name)
-        for name, value in scalars_of(report).items():
-            self._scalar_sums[name] += value
+        for name, value in report.metrics.parts._asdict().items():
+            self._scalar_sums[name] += float(value)
+        self._scalar_sums["grad_norm"] += float(report.metrics.grad_norm)
         self._staleness_max = max(self._staleness_max, report.staleness)
 
     @property

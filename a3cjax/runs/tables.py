@@ -7,10 +7,9 @@ line cut short: readers leave out such a line, and any other that is damaged.
 import csv
 import io
 import math
-import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +49,7 @@ def append_rows(
     with path.open("a+", newline="") as file:
         file.seek(0)
         known = next(csv.reader(file), [])
-        file.seek(0, os.SEEK_END)
-        _write(file, rows, known or columns, has_header=bool(known))
+        file.write(_to_text(rows, known or columns, has_header=not known))  # at its end
 
 
 def cut_rows(path: Path, num_frames: int) -> None:
@@ -62,10 +60,7 @@ def cut_rows(path: Path, num_frames: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read_rows(path)[0] if int(row["num_frames"]) <= num_frames]
-    text = io.StringIO()
-    if kept:
-        _write(text, kept, kept[0], has_header=False)
-    replace_file(path, text.getvalue())
+    replace_file(path, _to_text(kept, kept[0], has_header=True) if kept else "")
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
@@ -106,24 +101,20 @@ def read_columns(
 
 def read_episodes(path: Path) -> list[EpisodeRow]:
     """The games of an episodes.csv; none if there is no such file."""
-    columns = (column.tolist() for column in read_columns(path)[0].values())
-    return [
-        EpisodeRow(int(num_frames), seconds, int(actor), score, int(length))
-        for num_frames, seconds, actor, score, length in zip(*columns, strict=True)
-    ]
+    columns, _ = read_columns(path)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [EpisodeRow(int(f), seconds, int(a), score, int(n)) for f, seconds, a, score, n in rows]
 
 
-def _write(
-    file: TextIO,
-    rows: Iterable[Mapping[str, float | str]],
-    columns: Collection[str],
-    *,
-    has_header: bool,
-) -> None:
-    writer = csv.DictWriter(file, list(columns), extrasaction="ignore", lineterminator="\n")
-    if not has_header:
+def _to_text(
+    rows: Iterable[Mapping[str, float | str]], columns: Collection[str], *, has_header: bool
+) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
+    if has_header:
         writer.writeheader()
     writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def _shorten(value: float | str) -> str:

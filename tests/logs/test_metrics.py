@@ -48,13 +48,6 @@ def test_scalars_are_means_over_the_updates():
     assert all(isinstance(value, int | float) for value in row.values())
 
 
-@pytest.mark.parametrize("nothing", [None, ()])
-def test_algorithm_may_have_no_metrics_of_its_own(nothing):
-    row = row_of(make_report(metrics=GradientMetrics(nothing, jnp.float32(4.0))))
-    assert row["grad_norm"] == 4.0
-    assert not set(FakeLoss._fields) & set(row)
-
-
 def test_staleness_is_summarised():
     row = row_of(*(make_report(staleness=staleness) for staleness in (0, 1, 5)))
     assert row["staleness_mean"] == 2.0
