@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python
 PIP_INSTALL := $(RUN) -m pip install -qq --disable-pip-version-check -c constraints.txt
 FOR_TRAINING := $(VENV)/.installed-for-training
 FOR_DEVELOPMENT := $(VENV)/.installed-for-development
-CODE := $(wildcard a3cjax experiments tests benchmarks docs/hooks)
+CODE := $(wildcard a3cjax examples experiments tests benchmarks docs/hooks)
 
 # `make train a=1 b.c=2`: each variable given on make's command line becomes one argument,
 # 'a=1' 'b.c=2', with its value as it was typed. Make lists them in MAKEOVERRIDES with a backslash
@@ -25,7 +25,7 @@ OVERRIDES = $(foreach NAME,$(OVERRIDE_NAMES),'$(NAME)=$(subst ','\'',$(value $(N
 .PHONY: help train atari5 test test-slow docs lint format
 
 help:
-	@echo "make train env=Pong     train an agent; every name=value is passed to experiments/run.py,"
+	@echo "make train env=Pong     train an agent; every name=value is passed to a3cjax train,"
 	@echo "                        for example total_frames=400000 seed=3"
 	@echo "make atari5             train the five games of the paper's figure 1 and report on them;"
 	@echo "                        for example total_frames=1000000 seed=1,2,3"
@@ -36,11 +36,11 @@ help:
 	@echo "make format             rewrite the code in the common format"
 
 train: $(FOR_TRAINING)
-	$(RUN) experiments/run.py $(OVERRIDES)
+	$(RUN) -m a3cjax train $(OVERRIDES)
 
 # A setting given on make's command line follows the defaults, and the last one counts.
 atari5: $(FOR_TRAINING)
-	$(RUN) experiments/sweep.py sweep_dir=runs/atari5 env=Pong,Breakout,SpaceInvaders,BeamRider,Qbert \
+	$(RUN) -m a3cjax sweep sweep_dir=runs/atari5 env=Pong,Breakout,SpaceInvaders,BeamRider,Qbert \
 		seed=1 total_frames=10000000 $(OVERRIDES)
 
 # One process for each core; more than four gain little, and each takes a gigabyte.
@@ -76,7 +76,7 @@ endef
 $(FOR_TRAINING): pyproject.toml constraints.txt
 	$(CREATE_VENV)
 	@echo "Installing a3cjax and its dependencies (1.6 GB, 1-3 minutes) ..."
-	@$(PIP_INSTALL) -e .
+	@$(PIP_INSTALL) -e '.[train]'
 	@touch $@
 
 $(FOR_DEVELOPMENT): pyproject.toml constraints.txt

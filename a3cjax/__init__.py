@@ -5,25 +5,25 @@ program. Training lives in `a3cjax.training` and is not imported here; `load`, w
 trained agent back, imports what it needs when it is called.
 """
 
-from typing import TYPE_CHECKING
-
-from a3cjax.distributions import Categorical, DiagonalGaussian
-from a3cjax.losses import (
-    actor_critic_loss,
-    entropy_loss,
-    policy_gradient_loss,
-    q_loss,
-    value_loss,
-)
-from a3cjax.returns import (
-    lambda_returns,
-    n_step_returns,
-    one_step_q_targets,
-    one_step_sarsa_targets,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from a3cjax.runs.loading import StrPath, TrainedAgent
+    from a3cjax.distributions import Categorical, DiagonalGaussian
+    from a3cjax.losses import (
+        actor_critic_loss,
+        entropy_loss,
+        policy_gradient_loss,
+        q_loss,
+        value_loss,
+    )
+    from a3cjax.returns import (
+        lambda_returns,
+        n_step_returns,
+        one_step_q_targets,
+        one_step_sarsa_targets,
+    )
+    from a3cjax.runs.loading import load
 
 __all__ = [
     "Categorical",
@@ -40,12 +40,32 @@ __all__ = [
     "value_loss",
 ]
 
+# Where each lies. Looked up when it is asked for: the command line answers before JAX is there.
+_HOMES = {
+    "distributions": ("Categorical", "DiagonalGaussian"),
+    "losses": (
+        "actor_critic_loss",
+        "entropy_loss",
+        "policy_gradient_loss",
+        "q_loss",
+        "value_loss",
+    ),
+    "returns": (
+        "lambda_returns",
+        "n_step_returns",
+        "one_step_q_targets",
+        "one_step_sarsa_targets",
+    ),
+    "runs.loading": ("load",),
+}
 
-def load(run_dir: "StrPath", *, best: bool = False) -> "TrainedAgent":
-    """Loads a trained agent: `a3cjax.load("results/pong").evaluate()`.
 
-    See `a3cjax.pretrained.load` for arguments and errors, `TrainedAgent` for what it can do.
-    """
-    from a3cjax.runs.loading import load
+def __getattr__(name: str) -> Any:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"a3cjax.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    return load(run_dir, best=best)
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,6 +1,8 @@
 """Trains an agent: `python experiments/run.py env=Pong`, the same as `a3cjax train env=Pong`."""
 
-from a3cjax.commands.train import main
+import sys
+
+from a3cjax.commands import main
 
 if __name__ == "__main__":
-    main()
+    main(["train", *sys.argv[1:]])

@@ -7,8 +7,8 @@ make itself: what the command would refuse, is refused here.
 import argparse
 import contextlib
 import functools
+import importlib
 import io
-import itertools
 import re
 import runpy
 import shlex
@@ -17,25 +17,16 @@ import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
-import hydra
-import yaml
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-
-from a3cjax.commands import sweep
-from a3cjax.commands.sweeps import expand
-from a3cjax.config.settings import check_override, make_config
+from a3cjax.commands import VERBS, sweep
+from a3cjax.commands.arguments import parse, read
+from a3cjax.config.settings import Config, read_config
 from a3cjax.envs.making import GYMNASIUM_PREFIX, resolve_envpool_id
 from a3cjax.errors import ConfigError
+from a3cjax.runs.trained import find_agent
 from tests.documents import ROOT
 
-CONF = ROOT / "a3cjax" / "commands" / "conf"
-PRESETS = [path.stem for path in (CONF / "preset").glob("*.yaml")]
 # What a reader is to fill in: <run folder>, or …
 PLACEHOLDER = re.compile(r"<[^>]+>|…")
 
@@ -54,81 +45,56 @@ def check_command(command: str) -> None:
     words = shlex.split(PLACEHOLDER.sub("PLACEHOLDER", command), comments=True)
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):  # environment variables
         words.pop(0)
+    if words and words[0].startswith(".venv/bin/"):
+        words[0] = words[0].removeprefix(".venv/bin/")
     try:
         match words:
-            case ["python" | ".venv/bin/python", "-m", "pip", *rest] | ["pip", *rest]:
+            case ["python", "-m", "pip", *rest] | ["pip", *rest]:
                 _check_pip(rest)
-            case ["python" | ".venv/bin/python", "experiments/run.py", *rest]:
-                check_overrides(rest)
-            case ["python" | ".venv/bin/python", "experiments/sweep.py", *rest]:
-                check_sweep(rest)
-            case ["python" | ".venv/bin/python", "-m", module, *rest]:
+            case ["python", "-m", "a3cjax", verb, *rest] | ["a3cjax", verb, *rest]:
+                check_verb(verb, rest)
+            case ["python", "experiments/run.py", *rest]:
+                check_verb("train", rest)
+            case ["python", "-m", module, *rest]:
                 _check_arguments(module, rest)
-            case ["python" | ".venv/bin/python", script, *rest]:
+            case ["python", script, *rest]:
                 _check_arguments(ROOT / script, rest)
             case ["make", *rest]:
                 _check_make(rest)
             case _:
                 raise WrongCommandError("nothing here can check it")
-    except WrongCommandError as error:
+    except (WrongCommandError, ConfigError, OSError) as error:
         raise WrongCommandError(f"{command}: {error}") from error
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
-    """Checks the arguments of experiments/run.py, as it does before anything starts."""
-    options = get_args_parser().parse_args(list(arguments))
-    parser = OverridesParser.create()
-    given: list[list[tuple[str, Any]]] = []
-    try:
-        for override in options.overrides:
-            check_override(override, PRESETS)
-            if "PLACEHOLDER" in override:
-                continue
-            (parsed,) = parser.parse_overrides([override])
-            name = parsed.get_key_element()
-            if not parsed.is_sweep_override():
-                given.append([(name, parsed.value())])
-            elif options.multirun:
-                points = [f"{name}={value}" for value in parsed.sweep_string_iterator()]
-                given.append([(name, point.value()) for point in parser.parse_overrides(points)])
-            else:
-                raise WrongCommandError(f"{override} needs -m")
-        for point in itertools.product(*given):
-            changes = dict(point)
-            preset = changes.pop("preset", "laptop")
-            check_settings({**read_preset(preset), **changes, "resume": None})
-    except (ConfigError, HydraException) as error:
-        raise WrongCommandError(str(error)) from error
+def check_verb(verb: str, arguments: Sequence[str]) -> None:
+    """Checks what stands behind a verb of a3cjax, as it does itself before anything starts."""
+    if verb not in VERBS or list(arguments) == ["--help"]:
+        if verb not in (*VERBS, "--help", "--version"):
+            raise WrongCommandError(f"there is no verb {verb}")
+        return
+    module = importlib.import_module(f"a3cjax.commands.{verb}")
+    words, texts = parse(arguments, *module.SETTINGS, places=module.PLACES)
+    texts = {name: text for name, text in texts.items() if "PLACEHOLDER" not in text}
+    if verb == "train":
+        check_config(read_config(texts))
+    elif verb == "sweep":
+        sweep.check(sweep.read_points(texts)[1])
+    else:
+        for kind in module.SETTINGS:
+            read(kind, texts)
+    for word in words:
+        is_there = word.startswith("results/") and list(ROOT.glob(word))
+        if verb in ("evaluate", "play") and "PLACEHOLDER" not in word and not is_there:
+            find_agent(word)
+        elif word.startswith("results/") and not is_there and verb == "report":
+            raise WrongCommandError(f"there is no {word}")
 
 
-def check_sweep(arguments: Sequence[str]) -> None:
-    """Checks the arguments of experiments/sweep.py, as it does before anything starts."""
-    try:
-        own, values = sweep.parse(list(arguments))
-        for point in expand(values, Path(own["sweep_dir"])):
-            sweep.check(point)
-    except (ConfigError, HydraException) as error:
-        raise WrongCommandError(str(error)) from error
-
-
-@functools.cache
-def read_preset(name: str) -> dict[str, Any]:
-    """All settings of a run with this preset, as run.py gets them from Hydra."""
-    with hydra.initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        settings = hydra.compose("config", overrides=[f"preset={name}"])
-    values = OmegaConf.to_container(settings, resolve=True)
-    assert isinstance(values, dict)
-    return {str(name): value for name, value in values.items()}
-
-
-def check_settings(values: Mapping[str, Any]) -> None:
-    """Checks settings by name, and that there is such an environment."""
-    try:
-        config = make_config(dict(values))
-        if not config.env.startswith(GYMNASIUM_PREFIX):
-            resolve_envpool_id(config.env)
-    except ConfigError as error:
-        raise WrongCommandError(str(error)) from error
+def check_config(config: Config) -> None:
+    """Checks that there is such an environment."""
+    if not config.env.startswith(GYMNASIUM_PREFIX):
+        resolve_envpool_id(config.env)
 
 
 def check_text_settings(settings: Mapping[str, str], names: Sequence[str]) -> None:
@@ -137,12 +103,11 @@ def check_text_settings(settings: Mapping[str, str], names: Sequence[str]) -> No
     Raises:
       WrongCommandError: if one of them cannot have that value.
     """
-    known = {name: yaml.safe_load(value) for name, value in settings.items() if name in names}
-    known.pop("resume", None)
-    preset = known.pop("preset", None)
-    if preset is not None and preset not in PRESETS:
-        raise WrongCommandError(f"there is no preset {preset}")
-    check_settings(known)
+    known = {name: value for name, value in settings.items() if name in names and name != "resume"}
+    try:
+        check_config(read_config(known))
+    except ConfigError as error:
+        raise WrongCommandError(str(error)) from error
 
 
 class _ParsedError(Exception):
@@ -190,13 +155,13 @@ def _check_arguments(program: str | Path, arguments: Sequence[str]) -> None:
 
 
 def _check_make(arguments: Sequence[str]) -> None:
-    """Asks make what it would do, and checks settings as run.py would."""
+    """Asks make what it would do, and checks settings as the command that it calls would."""
     settings = [argument for argument in arguments if "=" in argument]
     make = ["make", "--dry-run", *arguments]
     result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
     if result.returncode != 0:
         raise WrongCommandError(result.stderr.strip())
-    (check_sweep if "atari5" in arguments else check_overrides)(settings)
+    check_verb("sweep" if "atari5" in arguments else "train", settings)
 
 
 def _check_pip(arguments: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ FENCED = re.compile(
     r"(?P<code>.*?)^(?P=indent)(?P=fence)[ \t]*$",
     re.DOTALL | re.MULTILINE,
 )
-IN_TEXT = re.compile(r"`((?:\.venv/bin/)?(?:python|make) [^`\n]+)`")
+IN_TEXT = re.compile(r"`((?:\.venv/bin/)?(?:python|make|a3cjax) [^`\n]+)`")
 SETTINGS = re.compile(r"`((?:[a-z]\w*=[\w./:+-]+)(?: [a-z]\w*=[\w./:+-]+)*)`")
 
 
@@ -61,7 +61,7 @@ def read_commands(block: Block) -> Iterator[str]:
 
 
 def read_text_commands(page: Path) -> list[str]:
-    """The commands `python …` and `make …` in a page's text."""
+    """The commands `a3cjax …`, `python …` and `make …` in a page's text."""
     return IN_TEXT.findall(FENCED.sub("", page.read_text()))
 
 

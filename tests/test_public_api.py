@@ -66,13 +66,32 @@ def test_metrics_of_the_actor_critic_loss_are_pinned():
     assert ActorCriticMetrics._fields == ("policy_loss", "value_loss", "entropy")
 
 
-def test_importing_the_package_imports_the_pure_layer_only():
-    program = "import sys, json, a3cjax; print(json.dumps(sorted(sys.modules)))"
+def modules_after(program):
+    """What is imported when a program has run in a process of its own."""
+    program += "; import sys, json; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
     ).stdout
-    modules = json.loads(output)
+    return set(json.loads(output.splitlines()[-1]))
+
+
+def test_losses_import_the_pure_layer_only():
+    pure = [name for name in a3cjax.__all__ if name != "load"]
+    modules = modules_after(f"from a3cjax import {', '.join(pure)}")
     packages = {module.split(".")[0] for module in modules}
-    assert not packages & {"envpool", "hydra", "omegaconf", "gymnasium", "flax", "matplotlib"}
+    assert not packages & {"envpool", "gymnasium", "flax", "optax", "matplotlib", "yaml"}
     ours = {module for module in modules if module.startswith("a3cjax.")}
     assert ours == {f"a3cjax.{module}" for module in PURE_MODULES}
+
+
+def test_command_line_is_there_before_jax_is():
+    program = "from a3cjax.commands import main; main(['--help'])"
+    packages = {module.split(".")[0] for module in modules_after(program)}
+    assert "a3cjax" in packages
+    assert not packages & {"jax", "flax", "envpool", "gymnasium", "matplotlib"}
+
+
+def test_names_that_are_none_are_answered_as_python_does():
+    with pytest.raises(AttributeError, match=r"a3cjax.*no attribute 'n_step_return'"):
+        _ = a3cjax.n_step_return
+    assert set(a3cjax.__all__) <= set(dir(a3cjax))

@@ -1,28 +1,75 @@
 """The command line: a file for each verb of `a3cjax`."""
 
+import difflib
 import importlib
 import sys
+from collections.abc import Sequence
+
+from a3cjax.commands.arguments import asks_for_help, parse, print_help, refusing
+from a3cjax.errors import ConfigError
 
 VERBS = {
     "train": "trains an agent and leaves a run folder",
     "evaluate": "plays full games with a trained agent",
     "play": "films games of a trained agent",
-    "report": "compares runs with each other and with published ones, as one HTML file",
+    "report": "lays runs over each other and over published ones, as one HTML file",
     "sweep": "trains one run for every combination of settings",
-    "publish": "makes a small folder of a trained agent",
+    "publish": "makes a small folder of a trained agent, to pass on",
     "doctor": "measures how fast this machine trains",
 }
 
 
-def main() -> None:
-    """Runs the verb that the command line names."""
-    verb, arguments = sys.argv[1:2], sys.argv[2:]
-    if verb and verb[0] in VERBS:
-        sys.argv = [f"a3cjax {verb[0]}", *arguments]
-        importlib.import_module(f"a3cjax.commands.{verb[0]}").main()
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the verb that the command line names; without `arguments`, that of the process.
+
+    Exit codes: those of the verb, and 2 with one line for what cannot be understood.
+    """
+    verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if asks_for_help([verb]):
+        width = max(map(len, VERBS))
+        print("usage: a3cjax <verb> [name=value ...]\n")
+        print("\n".join(f"  {name:{width}}  {line}" for name, line in VERBS.items()))
+        print("\na3cjax <verb> --help lists the settings of a verb.")
         return
-    width = max(map(len, VERBS))
-    print("usage: a3cjax <verb> ...\n")
-    print("\n".join(f"  {name:{width}}  {line}" for name, line in VERBS.items()))
-    if not {"-h", "--help"} & set(verb):
-        sys.exit(2)
+    if verb in ("-V", "--version"):
+        from a3cjax.system.provenance import describe_versions
+
+        print(f"a3cjax {describe_versions()['a3cjax']}")
+        return
+    if verb == "train" and "-m" in rest:  # as Hydra's programs take several values
+        verb, rest = "sweep", [word for word in rest if word != "-m"]
+    with refusing(ConfigError):
+        if verb not in VERBS:
+            nearest = difflib.get_close_matches(verb, VERBS, n=1)
+            hint = f"; nearest: {nearest[0]}" if nearest else ""
+            raise ConfigError(f"The verb must be one of {', '.join(VERBS)}, got {verb}{hint}.")
+        try:
+            module = importlib.import_module(f"a3cjax.commands.{verb}")
+            if asks_for_help(rest):
+                print_help(verb, module.__doc__, *module.SETTINGS, places=module.PLACES)
+            else:
+                module.main(*parse(rest, *module.SETTINGS, places=module.PLACES))
+        except ModuleNotFoundError as error:
+            raise missing_extra(verb, error) from error
+
+
+def missing_extra(verb: str, error: ModuleNotFoundError) -> Exception:
+    """What tells of a package that an install without extras does not have.
+
+    Any other module that is missing stays the error that it is.
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return error
+    return ConfigError(
+        f"a3cjax {verb} needs {package}, which comes with the extra {extra}: "
+        f"in a checkout, pip install '.[{extra}]'."
+    )
+
+
+# Which extra of pyproject.toml brings a package; a test compares them.
+EXTRAS = {
+    **dict.fromkeys(("envpool", "gymnasium", "rich", "tensorboardX", "safetensors", "av"), "train"),
+    **dict.fromkeys(("yaml", "jinja2", "markupsafe", "matplotlib", "PIL"), "report"),
+}

@@ -1,17 +1,18 @@
-"""`a3cjax doctor`: how fast this machine trains, what limits it, which settings suit it.
+"""Measures how fast this machine trains, what limits it, and which settings suit it.
+
+    a3cjax doctor
+    a3cjax doctor env=CartPole
 
 Takes a minute or two, compilation included. Nothing else should run meanwhile.
 """
 
-import argparse
+import dataclasses
 from collections.abc import Iterator, Mapping
 
-import rich.console
-import rich.table
-
+from a3cjax.commands.arguments import read
+from a3cjax.config.declaring import POSITIVE, Settings, setting
 from a3cjax.config.settings import Config
 from a3cjax.system import machine
-from a3cjax.training.measuring import Emulator, Training
 
 WORTH_A_CHANGE = 1.1  # less than this is noise
 PARTS = {
@@ -22,27 +23,40 @@ PARTS = {
 }
 
 
-def main() -> None:
-    """Measures and prints."""
-    parser = argparse.ArgumentParser(
-        prog="a3cjax doctor", description="Measures how fast this machine trains."
-    )
-    parser.add_argument("--env", default="Pong", help="any envpool id")
-    parser.add_argument("--network", default="auto")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    arguments = parser.parse_args()
-    console = rich.console.Console(highlight=False)
-    processor, cores = machine.describe_machine()["processor"], machine.available_cores()
-    console.print(f"{processor}, {cores} cores")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoctorSettings(Settings):
+    """Settings of `a3cjax doctor`."""
 
-    config = Config(env=arguments.env, network=arguments.network, warmup_steps=16)
+    env: str = setting("Pong", "any envpool id")
+    network: str = setting("auto", "as in training")
+    seconds: float = setting(5.0, "of each measurement", POSITIVE)
+
+
+SETTINGS, PLACES = (DoctorSettings,), ""
+
+
+def main(words: list[str], texts: dict[str, str]) -> None:
+    """Measures and prints."""
+    del words
+    settings = read(DoctorSettings, texts)
+    config = Config(env=settings.env, network=settings.network, warmup_steps=16)
+    print("importing JAX and envpool ...", flush=True)
+    import rich.console
+    import rich.table
+
+    from a3cjax.training.measuring import Emulator, Training
+
+    console = rich.console.Console(highlight=False)
+    cores = machine.available_cores()
+    console.print(f"{machine.describe_machine()['processor']}, {cores} cores")
+
     emulator_rates = {}
     for num_actors in sorted({1, cores}):
-        emulator = Emulator(arguments.env, num_actors, config.envs_per_actor)
-        emulator_rates[num_actors] = emulator.steps_per_second(arguments.seconds)
+        emulator = Emulator(settings.env, num_actors, config.envs_per_actor)
+        emulator_rates[num_actors] = emulator.steps_per_second(settings.seconds)
         emulator.close()
 
-    table = rich.table.Table(title=f"{arguments.env}, agent steps a second")
+    table = rich.table.Table(title=f"{settings.env}, agent steps a second")
     for name in ("actors × environments", "emulator", "training", "ratio", *PARTS, "lock"):
         table.add_column(name, justify="right")
     results: dict[tuple[int, int], dict[str, float]] = {}
@@ -50,7 +64,7 @@ def main() -> None:
     candidates = [(1, usual), (cores, usual), (cores, 2 * usual), (cores + 1, usual)]
     for num_actors, num_envs in dict.fromkeys(candidates):
         training = Training(config.replace(num_actors=num_actors, envs_per_actor=num_envs))
-        result = training.run(arguments.seconds)
+        result = training.run(settings.seconds)
         training.close()
         results[num_actors, num_envs] = result
         emulator_rate = emulator_rates[min(num_actors, cores)]

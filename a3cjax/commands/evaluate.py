@@ -1,63 +1,71 @@
-"""Repeats the final evaluation of a run: `a3cjax evaluate <run folder>`."""
+"""Plays full games with a trained agent, prints the scores and keeps every one in a file.
 
-import argparse
+    a3cjax evaluate pong num_episodes=2
+    a3cjax evaluate runs/Pong/<folder> num_episodes=100 greedy=true
+
+The agent is a run folder, a published folder, or the name of an agent that comes with a3cjax.
+Its environments have seeds that training never used.
+"""
+
+import dataclasses
 import json
 import os
 import sys
 from pathlib import Path
 
+from a3cjax.commands.arguments import read, refusing
+from a3cjax.config.declaring import Settings, between, setting
+from a3cjax.config.settings import MAX_BATCH
 from a3cjax.errors import CheckpointError
-from a3cjax.logs.terminal import print_evaluation
-from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.runs.loading import evaluate_run
-from a3cjax.system.compilation import configure_jax
 
 
-def main() -> None:
-    """Evaluates a checkpoint, prints the table and writes evaluation-*.json."""
-    parser = argparse.ArgumentParser(description="Plays full games with a trained agent.")
-    parser.add_argument("run_dir", type=Path, help="a run folder with checkpoints/ in it")
-    parser.add_argument("--episodes", type=positive_int, help="how many; default: as in the run")
-    parser.add_argument("--greedy", action="store_true", help="most probable actions, not sampled")
-    parser.add_argument("--best", action="store_true", help="the best parameters, not the last")
-    parser.add_argument(
-        "--sticky-actions",
-        type=probability,
-        metavar="P",
-        help="each frame repeats the last action with this probability (0.25: Machado et al. "
-        "2018); default: as in training",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(Settings):
+    """Settings of `a3cjax evaluate`."""
+
+    num_episodes: int | None = setting(
+        None, "full games; null: as many as the run's evaluations", between(1, MAX_BATCH)
     )
-    arguments = parser.parse_args()
+    greedy: bool = setting(False, "most probable actions, not sampled ones")
+    best: bool = setting(False, "the best parameters by evaluation, not the last")
+    sticky_actions: float | None = setting(
+        None,
+        "probability that a frame repeats the last action; null: as in training "
+        "(0.25: Machado et al. 2018)",
+        between(0, 1),
+    )
+    output: str | None = setting(
+        None, "file for the scores; null: evaluation-*.json in the run folder", is_path=True
+    )
+
+
+SETTINGS, PLACES = (EvaluateSettings,), "<run folder or name>"
+
+
+def main(words: list[str], texts: dict[str, str]) -> None:
+    """Evaluates an agent, prints the table and writes the scores."""
+    (name,), settings = words, read(EvaluateSettings, texts)
+    print("importing JAX and envpool ...", flush=True)
+    from a3cjax.logs.terminal import print_evaluation
+    from a3cjax.runs.loading import load
+    from a3cjax.system.compilation import configure_jax
+
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    try:
-        evaluation = evaluate_run(
-            arguments.run_dir,
-            num_episodes=arguments.episodes,
-            is_greedy=arguments.greedy,
-            sticky_actions=arguments.sticky_actions,
-            folder=BEST if arguments.best else NEWEST,
+    with refusing(ValueError, OSError, CheckpointError):
+        agent = load(name, best=settings.best)
+        evaluation = agent.evaluate(
+            settings.num_episodes or agent.config.eval_episodes or 30,
+            is_greedy=settings.greedy,
+            sticky_actions=settings.sticky_actions,
         )
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     print_evaluation(evaluation)
-    result = evaluation.as_dict()
-    sticky = arguments.sticky_actions
-    name = "-".join(
-        [
-            "evaluation",
-            *(["best"] if arguments.best else []),
-            result["actions"],
-            *([] if sticky is None else [f"sticky{sticky:g}"]),
-            str(result["num_episodes"]),
-        ]
-    )
     result = {
-        "parameters": "best" if arguments.best else "final",
-        "sticky_actions": sticky,
-    } | result
-    path = arguments.run_dir / f"{name}.json"
+        "parameters": "best" if settings.best else "final",
+        "sticky_actions": settings.sticky_actions,
+        **evaluation.as_dict(),
+    }
+    path = Path(settings.output) if settings.output else default_path(name, settings, result)
     try:
         path.write_text(json.dumps(result, indent=2) + "\n")
     except OSError as error:
@@ -66,17 +74,19 @@ def main() -> None:
     print(f"written to {path}")
 
 
-def positive_int(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
-    return number
-
-
-def probability(text: str) -> float:
-    """A number from 0 to 1, for argparse."""
-    number = float(text)
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {number}")
-    return number
+def default_path(name: str, settings: EvaluateSettings, result: dict) -> Path:
+    """In the run folder, or in the current one for an agent that comes with a3cjax."""
+    sticky = settings.sticky_actions
+    parts = [
+        "evaluation",
+        *(["best"] if settings.best else []),
+        result["actions"],
+        *([] if sticky is None else [f"sticky{sticky:g}"]),
+        str(result["num_episodes"]),
+    ]
+    folder = Path(name)
+    return (
+        folder / f"{'-'.join(parts)}.json"
+        if folder.is_dir()
+        else Path(f"{'-'.join([name, *parts])}.json")
+    )

@@ -1,85 +1,91 @@
-"""Films games of a trained agent: `a3cjax play <run folder>`."""
+"""Films full games of a trained agent, with its values and probabilities beside the picture.
 
-import argparse
+    a3cjax play pong
+    a3cjax play runs/Pong/<folder> num_episodes=3 saliency=true output=film.mp4
+
+The agent is a run folder, a published folder, or the name of an agent that comes with a3cjax.
+"""
+
+import dataclasses
 import os
 import sys
 from pathlib import Path
 
-from a3cjax.errors import CheckpointError
-from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.system.compilation import configure_jax
-from a3cjax.video import FORMATS, record_run
+from a3cjax.commands.arguments import read, refusing
+from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
+from a3cjax.errors import CheckpointError, ConfigError
 
 
-def main() -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PlaySettings(Settings):
+    """Settings of `a3cjax play`."""
+
+    num_episodes: int = setting(1, "full games, one after the other", at_least(1))
+    greedy: bool = setting(False, "most probable actions, not sampled ones")
+    best: bool = setting(False, "the best parameters by evaluation, not the last")
+    seed: int | None = setting(None, "of the games; null: the run's", between(0, 20_000))
+    saliency: bool = setting(False, "colour what the value depends on most")
+    max_seconds: float | None = setting(None, "of play; null: full games", POSITIVE)
+    format: str | None = setting(None, "mp4, gif or both; null: as output ends, else mp4,gif")
+    output: str | None = setting(
+        None,
+        "a folder, or a path with or without the end of its format; null: game in the run folder",
+        is_path=True,
+    )
+
+
+SETTINGS, PLACES = (PlaySettings,), "<run folder or name>"
+
+
+def main(words: list[str], texts: dict[str, str]) -> None:
     """Plays full games and writes them as MP4 and GIF into the run folder, or elsewhere."""
-    parser = argparse.ArgumentParser(description="Films full games of a trained agent.")
-    parser.add_argument("run_dir", type=Path, help="a run folder with checkpoints/ in it")
-    parser.add_argument("--episodes", type=positive_int, default=1, help="how many games")
-    parser.add_argument("--greedy", action="store_true", help="most probable actions, not sampled")
-    parser.add_argument("--best", action="store_true", help="the best parameters, not the last")
-    parser.add_argument("--seed", type=int, help="of the games; default: the run's")
-    parser.add_argument(
-        "--saliency", action="store_true", help="colour what the value depends on most"
-    )
-    parser.add_argument("--max-seconds", type=positive_float, help="of play; default: full games")
-    parser.add_argument("--format", type=formats, help=f"default: {','.join(FORMATS)}")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        help="a folder that is there, or a path with or without the end of its format; "
-        "default: <run folder>/game",
-    )
-    arguments = parser.parse_args()
+    (name,), settings = words, read(PlaySettings, texts)
+    print("importing JAX and envpool ...", flush=True)
+    from a3cjax.runs.loading import load
+    from a3cjax.system.compilation import configure_jax
+    from a3cjax.video import FORMATS, record_video
+
+    stem, formats = choose_files(name, settings, tuple(FORMATS))
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    stem, formats_asked_for = arguments.output or arguments.run_dir, arguments.format
-    if stem.is_dir():
-        stem /= "game"
-    elif stem.suffix[1:] in FORMATS:
-        formats_asked_for = formats_asked_for or [stem.suffix[1:]]
-        stem = stem.with_suffix("")
-    try:
-        recording = record_run(
-            arguments.run_dir,
+    with refusing(ValueError, OSError, ImportError, CheckpointError):
+        agent = load(name, best=settings.best)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        recording = record_video(
+            agent.config,
+            agent.agent,
+            agent.snapshot,
             stem,
-            folder=BEST if arguments.best else NEWEST,
-            seed=arguments.seed,
-            formats=formats_asked_for or FORMATS,
-            num_episodes=arguments.episodes,
-            is_greedy=arguments.greedy,
-            with_saliency=arguments.saliency,
-            max_play_seconds=arguments.max_seconds,
+            seed=settings.seed,
+            formats=formats,
+            num_episodes=settings.num_episodes,
+            is_greedy=settings.greedy,
+            with_saliency=settings.saliency,
+            max_play_seconds=settings.max_seconds,
         )
-    except (ValueError, OSError, ImportError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    assert recording is not None  # nothing stops it
     scores = ", ".join(f"{score:g}" for score in recording.scores)
     print(f"{recording.play_seconds:.0f} seconds of play, score {scores}")
     for path in recording.paths:
         print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
-def positive_int(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be >= 1, got {number}")
-    return number
+def choose_files(
+    name: str, settings: PlaySettings, known: tuple[str, ...]
+) -> tuple[Path, tuple[str, ...]]:
+    """The path of the films without their ends, and their formats.
 
-
-def positive_float(text: str) -> float:
-    """A number above 0, for argparse."""
-    number = float(text)
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"must be > 0, got {number}")
-    return number
-
-
-def formats(text: str) -> list[str]:
-    """Formats with commas between, for argparse."""
-    names = list(dict.fromkeys(text.split(",")))
-    unknown = set(names) - set(FORMATS)
-    if unknown:
-        raise argparse.ArgumentTypeError(f"must be of {','.join(FORMATS)}, got {text}")
-    return names
+    Raises:
+      ConfigError: for a format that is not known.
+    """
+    formats = tuple(dict.fromkeys(settings.format.split(","))) if settings.format else ()
+    if not set(formats) <= set(known):
+        raise ConfigError(f"format must be of {','.join(known)}, got {settings.format}.")
+    # An agent that comes with a3cjax has no folder of the user's.
+    stem = Path(settings.output or (name if Path(name).is_dir() else "."))
+    if stem.is_dir():
+        stem /= "game" if Path(name).is_dir() else name
+    elif stem.suffix[1:] in known:
+        formats = formats or (stem.suffix[1:],)
+        stem = stem.with_suffix("")
+    return stem, formats or known

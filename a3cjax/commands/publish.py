@@ -1,26 +1,25 @@
-"""Makes a small folder of a run: `a3cjax publish <run folder> results/pong`.
+"""Makes a small folder of a trained agent, to pass on.
+
+    a3cjax publish runs/Pong/<folder> my-pong
 
 It holds the parameters, a model card and where they come from; `a3cjax.load` reads it.
 """
 
-import argparse
-import sys
 from pathlib import Path
 
+from a3cjax.commands.arguments import refusing
 from a3cjax.errors import CheckpointError
-from a3cjax.runs.publishing import publish
+
+SETTINGS, PLACES = (), "<run folder> <new folder>"
 
 
-def main() -> None:
-    """Parses the command line and publishes."""
-    parser = argparse.ArgumentParser(description="Makes a small folder of a trained agent.")
-    parser.add_argument("run_dir", type=Path, help="a run folder with checkpoints/ in it")
-    parser.add_argument("output_dir", type=Path, help="is made, or its files written over")
-    arguments = parser.parse_args()
-    try:
-        output_dir = publish(arguments.run_dir, arguments.output_dir)
-    except (ValueError, OSError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    size = sum(path.stat().st_size for path in output_dir.iterdir())
-    print(f"written to {output_dir}, {size / 1e6:.1f} MB")
+def main(words: list[str], texts: dict[str, str]) -> None:
+    """Publishes an agent."""
+    del texts  # it has no settings
+    run_dir, output_dir = words
+    from a3cjax.runs.publishing import publish
+
+    with refusing(ValueError, OSError, CheckpointError):
+        folder = publish(Path(run_dir), Path(output_dir))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    print(f"written to {folder}, {size / 1e6:.1f} MB")

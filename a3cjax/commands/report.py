@@ -1,42 +1,43 @@
-"""Writes a report on runs: `a3cjax report <run folders…>`.
+"""Lays runs over each other and over published ones.
+
+    a3cjax report runs/Pong/*
+    a3cjax report results/pong-seed* output=pong title="Pong, three seeds"
 
 It leaves report.html (one file, opened without a network), report.md, report.png and report.csv;
-or, with `--output curves.png`, a picture of the learning curves alone.
+or, with `output=curves.png`, a picture of the learning curves alone.
 """
 
-import argparse
-import sys
+import dataclasses
 from pathlib import Path
 
-from a3cjax.reports import RunFolderError, write_report
+from a3cjax.commands.arguments import read, refusing
+from a3cjax.config.declaring import Settings, setting
 
 
-def main() -> None:
-    """Parses the command line and writes."""
-    parser = argparse.ArgumentParser(description="Writes a report on runs, as one HTML file.")
-    parser.add_argument("run_dirs", type=Path, nargs="+", help="run folders")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("report"),
-        help="folder to write to; or a PNG, for the learning curves alone",
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ReportSettings(Settings):
+    """Settings of `a3cjax report`."""
+
+    output: str = setting(
+        "report", "folder to write to; or a PNG, for the learning curves alone", is_path=True
     )
-    parser.add_argument("--title", help="default: the games")
-    parser.add_argument(
-        "--published",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="lay published learning curves under ours",
-    )
-    arguments = parser.parse_args()
-    try:
+    title: str | None = setting(None, "null: the games")
+    published: bool = setting(True, "lay published learning curves under ours")
+
+
+SETTINGS, PLACES = (ReportSettings,), "<run folder> ..."
+
+
+def main(words: list[str], texts: dict[str, str]) -> None:
+    """Writes a report."""
+    settings = read(ReportSettings, texts)
+    from a3cjax.reports import RunFolderError, write_report
+
+    with refusing(RunFolderError, OSError):
         path = write_report(
-            arguments.run_dirs,
-            arguments.output,
-            arguments.title,
-            show_published=arguments.published,
+            [Path(name) for name in words],
+            Path(settings.output),
+            settings.title,
+            show_published=settings.published,
         )
-    except (RunFolderError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     print(f"written to {path}")

@@ -18,9 +18,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from a3cjax.config.settings import CONFIG_FILE
+from a3cjax.config.declaring import read_settings
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
-from a3cjax.runs.folder import NEWEST, read_summary
+from a3cjax.runs.tables import CONFIG_FILE, read_summary
 from a3cjax.system.files import replace_file
 from a3cjax.system.machine import available_cores, cores_of_thread
 
@@ -40,8 +41,8 @@ class Point:
     @property
     def total_frames(self) -> int | None:
         """The budget, where one is given."""
-        text = self.settings.get("total_frames")
-        return None if text is None else int(text.replace("_", ""))
+        given = {name: t for name, t in self.settings.items() if name == "total_frames"}
+        return read_settings(Config, given).get("total_frames")
 
 
 def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
@@ -65,8 +66,7 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
             for name, text in settings.items()
             if len(values[name]) > 1 or name in ("env", "seed")
         ]
-        name = "-".join(parts).replace("\\", "")  # Hydra's, before colons
-        name = name.replace(":", "-").replace("/", "-") or "run"
+        name = "-".join(parts).replace(":", "-").replace("/", "-") or "run"
         points.append(Point(settings, sweep_dir / name))
     names = [point.run_dir.name for point in points]
     for name in names:
@@ -140,7 +140,7 @@ def arguments_of(point: Point) -> list[str] | None:
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether a run can be gone on with."""
-    folder = run_dir / NEWEST
+    folder = run_dir / "checkpoints"
     return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 

@@ -1,129 +1,168 @@
-"""The configuration of a run: every setting, its check, and its message when wrong."""
+"""The settings of a run: all of them, declared once, and how they are read."""
 
 import dataclasses
-import difflib
-import math
-import types
-import typing
-from collections.abc import Collection
-from dataclasses import dataclass
+import functools
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import yaml
 
-from a3cjax.agents import ALGORITHMS
+from a3cjax.config.declaring import (
+    BELOW_ONE,
+    POSITIVE,
+    Settings,
+    at_least,
+    between,
+    one_of,
+    read_settings,
+    setting,
+    unknown_name,
+)
 from a3cjax.errors import ConfigError
-from a3cjax.networks import NETWORK_NAMES
-from a3cjax.optimizers import OPTIMIZER_NAMES
 
 AUTO = "auto"
 EPISODE = "episode"
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
 
 # Centuries of play: what is beyond is a slip, and would not fit the integers of the programs below.
-MAX_FRAMES = 10**15
-# Every actor is a thread of Python; a batch or an evaluation holds all its environments at once.
-MAX_ACTORS = 1_000
+FRAMES = between(1, 10**15)
+# A batch or an evaluation holds all its environments at once.
 MAX_BATCH = 10_000
-# Computation is in 32-bit floats: what is larger than their largest would become infinite.
-MAX_FLOAT = float(np.finfo(np.float32).max)
 
 CONFIG_FILE = "config.yaml"  # of a run folder
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
+def _names(module: str, attribute: str, *also: str):
+    """Names that another file has, looked up when they are needed."""
+    return one_of(lambda: (*also, *getattr(importlib.import_module(f"a3cjax.{module}"), attribute)))
+
+
+_problem = functools.partial(setting, group="The problem")
+_agent = functools.partial(setting, group="The agent")
+_optimizer = functools.partial(setting, group="The optimizer")
+_actors = functools.partial(setting, group="Actor-learners")
+_judging = functools.partial(setting, group="Evaluation and film")
+_program = functools.partial(setting, group="The run")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config(Settings):
     """Settings of one run. Frames are emulator frames: 4 a step in Atari games.
 
-    Defaults are those of `preset=laptop`. None and `auto` are resolved by `train` and
-    stand resolved in the run folder's config.yaml.
+    None and `auto` stand for what suits the environment (config/defaults.py); `train` fills
+    them in, and they stand so in the run folder's config.yaml.
     """
 
-    env: str = "Pong"
-    seed: int = 1
-    total_frames: int = 6_000_000
-    # The agent.
-    algorithm: str = "a3c"
-    network: str = AUTO  # atari_ff for images, mlp_ff for anything else
-    unroll_length: int | str = AUTO  # 40, 1 for a table; `episode`: whole episodes
-    discount: float = 0.99
-    lambda_: float = 0.95
-    value_cost: float = 0.5
-    entropy_cost: float | None = None  # 0.01, 1e-4 for continuous actions
-    entropy_spread: float = 1.0  # actors' entropy costs go from cost / spread to cost · spread
-    per_dimension_variance: bool = False  # of a Gaussian policy; the paper has one for all
-    centre_observations: bool | None = None  # yes, but not for a table
-    exploration_frames: int | None = None  # until ε is final: 4 million, at most a fifth of all
-    target_period_frames: int = 40_000
-    # The optimizer.
-    optimizer: str = AUTO  # adam, sgd for a table
-    shared_statistics: bool = True
-    learning_rate: float | None = None  # 1e-3, more for a table
-    anneal_learning_rate: bool = True
-    decay: float | None = None  # these three: the optimizer's own
-    epsilon: float | None = None
-    momentum: float | None = None
-    max_grad_norm: float | str | None = AUTO  # 40, none for a table
-    # Actors and environments.
-    num_actors: int | None = None  # one for each core
-    envs_per_actor: int = 8
-    protocol: str = "paper"
-    warmup_steps: int | None = None  # 512, or less where that is more than a tenth of the budget
-    # The program.
-    run_dir: str | None = None
-    resume: str | None = None  # the folder of the run to go on with
-    deterministic: bool = False
-    log_period_frames: int | None = None  # a 200th of the budget
-    tensorboard: bool = True
-    wandb: bool = False  # these two: `pip install a3cjax[wandb]`, `a3cjax[mlflow]`
-    mlflow: bool = False
-    checkpoint_period_frames: int = 1_000_000
-    eval_episodes: int = 30
-    eval_period_frames: int | None = None  # only at the end
-    video: bool = True  # a short one at the end
-    stall_timeout_seconds: float = 600.0  # compiling for an accelerator takes minutes
-    max_bad_updates: int = 10
+    env: str = _problem(
+        "Pong", "environment: an envpool id (Pong is the newest Pong) or gymnasium:<id>"
+    )
+    total_frames: int = _problem(
+        6_000_000, "budget in emulator frames, random play included", FRAMES
+    )
+    # Environment seeds are 32-bit integers, 100,000 of them for a run.
+    seed: int = _problem(
+        1, "of the environments, the first parameters and the actions", between(0, 20_000)
+    )
+    protocol: str = _problem(
+        "paper",
+        "of Atari games; machado has sticky actions, whole games and all actions",
+        one_of(lambda: ("paper", "machado")),
+    )
+
+    algorithm: str = _agent("a3c", "what is learned", _names("agents", "ALGORITHMS"))
+    network: str = _agent(
+        AUTO,
+        "auto: atari_ff for images, mlp_ff for others",
+        _names("networks", "NETWORK_NAMES", AUTO),
+    )
+    unroll_length: int | Literal["auto", "episode"] = _agent(
+        AUTO, "steps of an update; auto is 40, 1 for a table; episode: a whole one", FRAMES
+    )
+    discount: float = _agent(0.99, "γ", between(0, 1))
+    lambda_: float = _agent(0.95, "λ of the returns; 1: n-step returns", between(0, 1))
+    value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
+    entropy_cost: float | None = _agent(
+        None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
+    )
+    entropy_spread: float = _agent(
+        1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
+    )
+    per_dimension_variance: bool = _agent(
+        False, "of a Gaussian policy; the paper has one variance for all dimensions"
+    )
+    centre_observations: bool | None = _agent(
+        None, "subtract the mean of random play; null: yes, but not for a table"
+    )
+    exploration_frames: int | None = _agent(
+        None, "until ε is final (Q methods); null: 4M, at most a fifth of the budget", at_least(1)
+    )
+    target_period_frames: int = _agent(
+        40_000, "target parameters are renewed this often (Q methods)", FRAMES
+    )
+
+    optimizer: str = _optimizer(
+        AUTO, "auto: adam, sgd for a table", _names("optimizers", "OPTIMIZER_NAMES", AUTO)
+    )
+    shared_statistics: bool = _optimizer(True, "one set for all actors, not one for each")
+    learning_rate: float | None = _optimizer(None, "null: 0.001, 0.5 for a table", POSITIVE)
+    anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
+    decay: float | None = _optimizer(
+        None, "of squared gradients; null: 0.999 (adam), 0.99 (rmsprop)", BELOW_ONE
+    )
+    epsilon: float | None = _optimizer(
+        None, "beside the root; null: 1e-5 (adam), 0.1 inside the root (rmsprop)", POSITIVE
+    )
+    momentum: float | None = _optimizer(None, "null: 0 (adam), 0.99 (sgd)", BELOW_ONE)
+    max_grad_norm: float | Literal["auto"] | None = _optimizer(
+        AUTO, "gradients are clipped to it; auto: 40, none for a table", POSITIVE
+    )
+
+    # Every actor is a thread of Python.
+    num_actors: int | None = _actors(None, "threads; null: one for each core", between(1, 1_000))
+    envs_per_actor: int = _actors(8, "environments of each", between(1, MAX_BATCH))
+    warmup_steps: int | None = _actors(
+        None,
+        "of random play in each environment; null: 512, at most a tenth of the budget",
+        between(0, 10**15),
+    )
+    deterministic: bool = _actors(False, "actors take turns: two runs are equal to the last bit")
+
+    eval_episodes: int = _judging(
+        30, "full games at the end, and in each evaluation before", between(0, MAX_BATCH)
+    )
+    eval_period_frames: int | None = _judging(None, "null: evaluate only at the end", FRAMES)
+    video: bool = _judging(True, "half a minute of play at the end: play.mp4 and play.gif")
+
+    run_dir: str | None = _program(
+        None, "folder of the run; null: runs/<env>/<date-time>-seed<seed>", is_path=True
+    )
+    resume: str | None = _program(
+        None, "folder of a run to go on with; its settings stay as they are", is_path=True
+    )
+    checkpoint_period_frames: int = _program(1_000_000, "between checkpoints", FRAMES)
+    log_period_frames: int | None = _program(
+        None, "between rows of metrics.csv; null: a 200th of the budget", FRAMES
+    )
+    tensorboard: bool = _program(True, "write TensorBoard events beside the CSV files")
+    wandb: bool = _program(False, "log to Weights & Biases, too; without an account offline")
+    mlflow: bool = _program(False, "log to MLflow, too: mlflow.db or MLFLOW_TRACKING_URI")
+    # Compiling for an accelerator takes minutes.
+    stall_timeout_seconds: float = _program(
+        600.0, "without progress of an actor, after which the run ends", POSITIVE
+    )
+    max_bad_updates: int = _program(
+        10, "refused in a row, because they are not finite, before the run ends", FRAMES
+    )
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            _check_type(field.name, field.type, getattr(self, field.name))
-        self._check("algorithm", tuple(ALGORITHMS))
-        self._check("network", (AUTO, *NETWORK_NAMES))
-        self._check("optimizer", (AUTO, *OPTIMIZER_NAMES))
-        if self.unroll_length not in (AUTO, EPISODE):
-            self._check_number("unroll_length", int)
-            self._check_range("unroll_length", 1, MAX_FRAMES)
-        if self.max_grad_norm not in (AUTO, None):
-            self._check_number("max_grad_norm", float)
-        self._check("protocol", ("paper", "machado"))
-        for name in ("total_frames", "max_bad_updates", "target_period_frames"):
-            self._check_range(name, 1, MAX_FRAMES)
-        for name in ("log_period_frames", "checkpoint_period_frames", "eval_period_frames"):
-            self._check_range(name, 1, MAX_FRAMES)
-        if self.exploration_frames is not None:
-            self._check_range("exploration_frames", 1, self.total_frames)
-        self._check_range("entropy_spread", 1, math.inf)
-        self._check_range("num_actors", 1, MAX_ACTORS)
-        self._check_range("envs_per_actor", 1, MAX_BATCH)
-        self._check_range("eval_episodes", 0, MAX_BATCH)
-        self._check_range("warmup_steps", 0, MAX_FRAMES)
-        for name in ("value_cost", "entropy_cost"):
-            self._check_range(name, 0, math.inf)
-        # Environment seeds are 32-bit integers, 100,000 of them for a run.
-        self._check_range("seed", 0, 20_000)
-        for name in ("discount", "lambda_"):
-            self._check_range(name, 0, 1)
-        for name in ("decay", "momentum"):
-            value = getattr(self, name)
-            if value is not None and not (value >= 0 and np.float32(value) < 1):
-                suffix = " as a 32-bit float" if value < 1 else ""
-                raise ConfigError(f"{name} must be >= 0 and < 1{suffix}, got {value}.")
-        for name in ("learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"):
-            value = getattr(self, name)
-            if value not in (None, AUTO) and not np.float32(value) > 0:
-                suffix = " as a 32-bit float" if value > 0 else ""
-                raise ConfigError(f"{name} must be > 0{suffix}, got {value}.")
+        super().__post_init__()
+        frames = self.exploration_frames
+        if frames is not None and frames > self.total_frames:
+            raise ConfigError(
+                f"exploration_frames must be between 1 and {self.total_frames}, got {frames}."
+            )
         if self.resume is not None and self.run_dir not in (None, self.resume):
             raise ConfigError(f"run_dir must be left alone with resume, got {self.run_dir}.")
         if self.eval_period_frames is not None and self.eval_episodes == 0:
@@ -131,38 +170,56 @@ class Config:
         if self.centre_observations and self.warmup_steps == 0:
             raise ConfigError("warmup_steps must be >= 1 to centre observations, got 0.")
 
-    def _check(self, name: str, allowed: tuple[str, ...]) -> None:
-        value = getattr(self, name)
-        if value not in allowed:
-            raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value}.")
 
-    def _check_number(self, name: str, kind: type) -> None:
-        """For a setting that is a number or a word, when it is none of the words."""
-        _check_type(name, kind, getattr(self, name))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset(Settings):
+    """What a run's settings begin with; given with them, but no setting of the run itself."""
 
-    def _check_range(self, name: str, low: float, high: float) -> None:
-        value = getattr(self, name)
-        if value is not None and not low <= value <= high:
-            bound = f"between {low} and {high}" if value > high else f">= {low}"
-            raise ConfigError(f"{name} must be {bound}, got {value}.")
-
-    def replace(self, **changes: Any) -> "Config":
-        """A copy with other values."""
-        return dataclasses.replace(self, **changes)
+    preset: str = setting("laptop", "settings to begin with", one_of(lambda: tuple(PRESETS)))
 
 
-def make_config(settings: dict[str, Any]) -> Config:
+def make_config(settings: Mapping[str, Any]) -> Config:
     """Builds a Config from plain values.
 
     Raises:
-      ConfigError: names the setting, the rule and what it got; for an unknown name, the
-        nearest ones.
+      ConfigError: names the setting, the rule and what it got; for an unknown name, what may
+        have been meant.
     """
     names = [field.name for field in dataclasses.fields(Config)]
     for name in settings:
         if name not in names:
-            raise ConfigError(unknown_setting(str(name)))  # YAML has other keys, too
+            raise ConfigError(unknown_name(str(name), names))  # YAML has other keys, too
     return Config(**settings)
+
+
+def read_config(texts: Mapping[str, str]) -> Config:
+    """Builds a Config from the `name=value` of a command line, `preset` and `resume` included.
+
+    Raises:
+      ConfigError: as `make_config`; for settings that contradict the run to resume.
+    """
+    texts = dict(texts)
+    preset = texts.pop("preset", "laptop")
+    values = read_settings(Config, texts)
+    run_dir = values.pop("resume", None)
+    if run_dir is None:
+        return make_config(read_preset(preset) | values)
+    if preset != "laptop":
+        raise ConfigError("preset cannot be given with resume: the run has its settings.")
+    return resume_config(run_dir, values)
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """What a preset sets, by name: where it differs from the defaults.
+
+    A preset may begin with another one, which it names as its own `preset`.
+
+    Raises:
+      ConfigError: names those that there are.
+    """
+    settings = yaml.safe_load(PRESETS[Preset(preset=name).preset].read_text()) or {}
+    base = settings.pop("preset", None)
+    return settings if base is None else read_preset(base) | settings
 
 
 def load_config(run_dir: Path) -> Config:
@@ -193,7 +250,7 @@ FIXED_BY_A_RUN = (
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 
 
-def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
+def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     """The settings of a run folder, changed where that is possible.
 
     Args:
@@ -207,59 +264,17 @@ def resume_config(run_dir: str, changes: dict[str, Any]) -> Config:
         config = load_config(Path(run_dir))
     except (OSError, ConfigError) as error:
         raise ConfigError(f"resume must be a run folder, got {run_dir}: {error}") from error
+    settings = dataclasses.asdict(config)
+    if config.exploration_frames is not None and "total_frames" in changes:
+        # A run may be made shorter than the line of ε was to be.
+        most = max(1, int(changes["total_frames"]))
+        settings["exploration_frames"] = min(config.exploration_frames, most)
+    changed = make_config(settings | {"resume": run_dir, "run_dir": run_dir} | changes)
     fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())
     if not config.shared_statistics:  # a checkpoint holds those of each actor
         fixed = (*fixed, "num_actors")
     for name in fixed:
-        old = getattr(config, name)
-        if changes.get(name, old) != old:
-            raise ConfigError(
-                f"{name} must be {old}, as in the run to resume, got {changes[name]}."
-            )
-    settings = {**dataclasses.asdict(config), "resume": run_dir, "run_dir": run_dir}
-    total_frames = changes.get("total_frames")
-    if config.exploration_frames is not None and isinstance(total_frames, int):
-        # A run may be made shorter than the line of ε was to be.
-        settings["exploration_frames"] = max(1, min(config.exploration_frames, total_frames))
-    return make_config(settings | changes)
-
-
-def check_override(argument: str, presets: Collection[str]) -> None:
-    """Checks the name in a command-line override `name=value`.
-
-    Raises:
-      ConfigError: if it is no override, or names no setting or preset.
-    """
-    name, equals, value = argument.lstrip("+~").partition("=")
-    if not equals:
-        raise ConfigError(f"Settings are given as name=value, got {argument}.")
-    names = [field.name for field in dataclasses.fields(Config)]
-    if name not in (*names, "preset") and not name.startswith(("hydra.", "hydra/")):
-        raise ConfigError(unknown_setting(name))
-    if name == "preset" and not set(value.split(",")) <= set(presets):
-        raise ConfigError(f"preset must be one of {', '.join(sorted(presets))}, got {value}.")
-
-
-def unknown_setting(name: str) -> str:
-    """The line that answers an unknown setting."""
-    names = [field.name for field in dataclasses.fields(Config)]
-    nearest = difflib.get_close_matches(name, [*names, "preset"], n=3, cutoff=0.4)
-    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    return f"There is no setting named {name}{hint}."
-
-
-def _check_type(name: str, annotation: Any, value: Any) -> None:
-    allowed = (
-        typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
-    )
-    # Not isinstance(): a bool is an int, and NumPy's float64 is a float, but not YAML's.
-    matches = type(value) in allowed or (float in allowed and type(value) is int)
-    if type(value) is int and value.bit_length() > 2000:
-        # Python refuses to print it if it is much longer.
-        raise ConfigError(f"{name} must be a number that can be printed, got one of 2000 bits.")
-    if not matches or (isinstance(value, float) and math.isnan(value)):
-        # NaN is "not a number", and said to be of the wrong type.
-        wanted = " or ".join("none" if kind is type(None) else kind.__name__ for kind in allowed)
-        raise ConfigError(f"{name} must be of type {wanted}, got {value!r}.")
-    if float in allowed and isinstance(value, int | float) and abs(value) > MAX_FLOAT:
-        raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")
+        old, new = settings[name], getattr(changed, name)
+        if new != old:
+            raise ConfigError(f"{name} must be {old}, as in the run to resume, got {new}.")
+    return changed

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -44,6 +45,9 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
     },
 }
 PROTOCOL_NAMES = tuple(_PROTOCOLS)
+
+# What other libraries put around the name of a game: `ALE/Pong-v5`, `PongNoFrameskip-v4`.
+_OTHER_IDS = re.compile(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 
 # They wait for opponents, or crash the process.
 _SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
@@ -255,22 +259,41 @@ def _check_spaces(env: str, observation_space: gymnasium.Space, action_space: gy
 
 
 def resolve_envpool_id(env: str) -> str:
-    """Completes an envpool id with its newest version: `Pong` -> `Pong-v5`.
+    """Completes an envpool id with its newest version: `Pong` -> `Pong-v5`; letters of any case.
 
     Raises:
-      ConfigError: if there is none; names the nearest ones.
+      ConfigError: if there is none; says what it is called here, or names the nearest ones.
     """
-    env_ids = envpool.list_all_envs()
-    if env in env_ids:
-        return env
-    versions = [known for known in env_ids if known.rpartition("-v")[0] == env]
-    if versions:
-        return max(versions, key=lambda known: int(known.rpartition("-v")[2]))
-    names = sorted({known.rpartition("-v")[0] for known in env_ids})
-    by_lower = {name.lower(): name for name in names}
-    nearest = difflib.get_close_matches(env.lower(), by_lower, n=3, cutoff=0.5)
-    hint = f"; nearest: {', '.join(by_lower[name] for name in nearest)}" if nearest else ""
+    env_ids = sorted(envpool.list_all_envs(), key=_version)  # the newest of a name comes last
+    newest = {name.lower(): env_id for env_id in env_ids if (name := env_id.rpartition("-v")[0])}
+    ids = newest | {env_id.lower(): env_id for env_id in env_ids}
+    # A few names differ in their capitals only: as they are written, they come first.
+    ids |= {env_id.rpartition("-v")[0]: env_id for env_id in env_ids}
+    ids |= dict(zip(env_ids, env_ids, strict=True))
+    env_id = ids.get(env) or ids.get(env.lower())
+    if env_id is not None:
+        return env_id
+    base = _OTHER_IDS.sub("", env).lower()
+    nearest = [base] if base in newest else difflib.get_close_matches(base, newest, cutoff=0.5)
+    names = ", ".join(newest[name].rpartition("-v")[0] for name in nearest)
+    hint = f"; here it is {names}" if base in newest else f"; nearest: {names}" if names else ""
     raise ConfigError(f"env must be an envpool id or {GYMNASIUM_PREFIX}<id>, got {env}{hint}.")
+
+
+def _version(env_id: str) -> int:
+    return int(env_id.rpartition("-v")[2])
+
+
+def canonical_name(env: str) -> str:
+    """A game's name as it is spelt everywhere: `pong` and `Pong` are `Pong`, `pong-v5` `Pong-v5`.
+
+    Raises:
+      ConfigError: as `resolve_envpool_id`; names of Gymnasium are left alone.
+    """
+    if env.startswith(GYMNASIUM_PREFIX):
+        return env
+    env_id = resolve_envpool_id(env)
+    return env_id if env.lower() == env_id.lower() else env_id.rpartition("-v")[0]
 
 
 def _is_atari(env_id: str) -> bool:

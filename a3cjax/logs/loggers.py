@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from a3cjax.runs.folder import EPISODES, METRICS
-from a3cjax.runs.tables import EpisodeRow, append_rows
+from a3cjax.runs.tables import EPISODES, METRICS, EpisodeRow, append_rows
 
 
 class Logger:

@@ -25,8 +25,7 @@ from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
 from tensorboardX.summary import scalar
 
 from a3cjax.logs.loggers import Logger
-from a3cjax.runs.folder import TRACKING, read_json
-from a3cjax.runs.tables import EpisodeRow
+from a3cjax.runs.tables import TRACKING, EpisodeRow, read_json
 from a3cjax.system.files import alone, replace_file
 
 # Metrics by the names that CleanRL's scripts give them (ppo_atari_envpool.py, dqn_atari.py);

@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from a3cjax.reports import figures
-from a3cjax.runs.folder import CURVES, EPISODES, METRICS
-from a3cjax.runs.tables import Column, read_columns
+from a3cjax.runs.tables import CURVES, EPISODES, METRICS, Column, read_columns
 
 # What tells of the choice of actions, in a policy or among action values.
 CHOICE_LABELS = {"entropy": "entropy (nats)", "q_value": "Q of the actions taken"}

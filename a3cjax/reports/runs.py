@@ -12,8 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from a3cjax.runs.folder import CONFIG_FILE, EVALUATIONS, METRICS, SUMMARY, read_json
-from a3cjax.runs.tables import RETURN_WINDOW, TIME_PARTS, Column, read_columns
+from a3cjax.runs.tables import (
+    CONFIG_FILE,
+    EVALUATIONS,
+    METRICS,
+    RETURN_WINDOW,
+    SUMMARY,
+    TIME_PARTS,
+    Column,
+    read_columns,
+    read_json,
+)
 
 MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
 EVALUATION_COLUMNS = ("num_frames", "wall_seconds", "mean")  # the others: words and lists

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from a3cjax.reports.runs import Run
-from a3cjax.runs.folder import PLAY
+from a3cjax.runs.tables import PLAY
 
 MAX_BYTES = 8 * 2**20
 

@@ -6,25 +6,28 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 
-from a3cjax.config.settings import CONFIG_FILE, Config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.tables import EVALUATION_COLUMNS, append_rows, cut_rows, read_rows
+from a3cjax.runs.tables import (
+    CONFIG_FILE,
+    EPISODES,
+    EVALUATION_COLUMNS,
+    EVALUATIONS,
+    METRICS,
+    SUMMARY,
+    append_rows,
+    cut_rows,
+    read_rows,
+)
 from a3cjax.system import machine, provenance
 from a3cjax.system.files import replace_file
 from a3cjax.types import Snapshot
 
-# What lies in a run folder beside config.yaml.
-METRICS, EPISODES, EVALUATIONS = "metrics.csv", "episodes.csv", "evaluations.csv"
-SUMMARY = "summary.json"
-CURVES = "curves.png"
-BAD_TRAJECTORY = "bad-trajectory.npz"
-TRACKING = "tracking.json"  # the run's ids at W&B and MLflow
-PLAY = "play"  # .mp4 and .gif: half a minute of play
 NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
 
 
@@ -150,17 +153,3 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "versions": provenance.describe_versions(),
     }
     replace_file(summary.run_dir / SUMMARY, json.dumps(content, indent=2) + "\n")
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError, OSError):
-        return None
-    return content if isinstance(content, dict) else None
-
-
-def read_summary(run_dir: Path) -> dict[str, Any]:
-    """What summary.json holds by name; nothing before a run has ended for the first time."""
-    return read_json(run_dir / SUMMARY) or {}

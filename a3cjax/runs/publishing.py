@@ -8,9 +8,10 @@ import yaml
 
 from a3cjax.config.settings import Config, load_config
 from a3cjax.errors import ConfigError
-from a3cjax.runs.folder import PLAY, SUMMARY, read_summary, write_config
+from a3cjax.runs.folder import write_config
 from a3cjax.runs.loading import load_agent
 from a3cjax.runs.parameter_files import write_parameters
+from a3cjax.runs.tables import PLAY, SUMMARY, read_summary
 from a3cjax.system.files import replace_file
 
 PICTURE = f"{PLAY}.gif"

@@ -1,4 +1,4 @@
-"""The CSV files of a run folder: their columns, and how rows are written and read again.
+"""What lies in a run folder, by name, and how its tables are written and read again.
 
 Cells hold numbers or plain words: nothing is quoted. A run that is killed may leave its last
 line cut short: readers leave out such a line, and any other that is damaged.
@@ -6,15 +6,22 @@ line cut short: readers leave out such a line, and any other that is damaged.
 
 import csv
 import io
+import json
 import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from a3cjax.config.settings import CONFIG_FILE as CONFIG_FILE
 from a3cjax.system.files import replace_file
+
+METRICS, EPISODES, EVALUATIONS = "metrics.csv", "episodes.csv", "evaluations.csv"
+SUMMARY, TRACKING = "summary.json", "tracking.json"
+CURVES, BAD_TRAJECTORY = "curves.png", "bad-trajectory.npz"
+PLAY = "play"  # .mp4 and .gif
 
 Column = npt.NDArray[np.float64]
 
@@ -121,3 +128,17 @@ def _shorten(value: float | str) -> str:
     if isinstance(value, str):
         return value
     return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError, OSError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What summary.json holds by name; nothing before a run has ended for the first time."""
+    return read_json(run_dir / SUMMARY) or {}

@@ -48,8 +48,8 @@ def describe_commit() -> str:
 
 def describe_command() -> str:
     """The command line as it was typed, with the program's path shortened."""
-    program, arguments = sys.argv[0], sys.argv[1:]
-    if not program.startswith("a3cjax "):  # experiments/run.py, or a program of one's own
-        path = Path(program)
-        program = f"python {shlex.quote('/'.join(filter(None, (path.parent.name, path.name))))}"
-    return f"{program} {shlex.join(arguments)}".strip()
+    program = Path(sys.argv[0])
+    words = ["python", "/".join(filter(None, (program.parent.name, program.name)))]
+    if program.name in ("a3cjax", "__main__.py"):
+        words = ["a3cjax"]
+    return shlex.join([*words, *sys.argv[1:]])

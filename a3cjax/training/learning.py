@@ -27,15 +27,14 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import MlflowLogger, TensorBoardLogger, WandbLogger
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.evaluation import Evaluation, evaluate_agent
-from a3cjax.runs.folder import (
+from a3cjax.runs.folder import BEST, NEWEST, append_evaluation
+from a3cjax.runs.tables import (
     BAD_TRAJECTORY,
-    BEST,
     EPISODES,
     EVALUATIONS,
-    NEWEST,
-    append_evaluation,
+    read_episodes,
+    read_rows,
 )
-from a3cjax.runs.tables import read_episodes, read_rows
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import build_actors, build_store
 from a3cjax.training.evaluator import Evaluator

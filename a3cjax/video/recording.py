@@ -13,8 +13,9 @@ from a3cjax.agents import Agent
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import Config, load_config
 from a3cjax.envs.base import Environments
-from a3cjax.runs.folder import NEWEST, PLAY
+from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.loading import load_agent
+from a3cjax.runs.tables import PLAY
 from a3cjax.types import Snapshot
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFile

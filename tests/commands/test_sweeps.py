@@ -14,7 +14,7 @@ import pytest
 from a3cjax.commands import sweeps
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
-from a3cjax.runs.folder import read_summary
+from a3cjax.runs.tables import read_summary
 from a3cjax.system.machine import available_cores, cores_of_thread
 
 # Stands for the program: notes what it was called with and where, and leaves what a run leaves.
@@ -88,7 +88,7 @@ def test_every_combination_is_run_once_in_order(tmp_path):
 
 
 def test_folders_are_named_by_what_differs(tmp_path):
-    values = {"env": [r"gymnasium\:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
+    values = {"env": ["gymnasium:m:A-v0"], "discount": ["0.9", "0.99"], "unroll_length": ["5"]}
     assert names(expand(values, tmp_path)) == [
         "gymnasium-m-A-v0-discount0.9",
         "gymnasium-m-A-v0-discount0.99",

@@ -17,7 +17,7 @@ from a3cjax.config.settings import Config
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import AnswerError, VectorEnvironments
-from a3cjax.envs.making import make_environments, resolve_envpool_id
+from a3cjax.envs.making import canonical_name, make_environments, resolve_envpool_id
 from a3cjax.errors import ConfigError
 from a3cjax.training import assembly
 from tests.fakes import DISCOUNT, PoolStep, ScriptedPool
@@ -940,7 +940,7 @@ def test_no_two_environments_share_a_seed(monkeypatch):
     seeds = []
     for seed in (0, 1, 2):
         config = Config(env="CartPole", seed=seed, num_actors=5, envs_per_actor=7)
-        training = seeds_of(monkeypatch, lambda config=config: builders.build_batches(config))
+        training = seeds_of(monkeypatch, lambda config=config: assembly.build_batches(config))
         evaluation = seeds_of(
             monkeypatch, lambda config=config: builders.build_evaluation_environments(config, 100)
         )
@@ -955,27 +955,27 @@ def test_resumed_run_shares_no_seed_with_its_earlier_lives(monkeypatch):
     seeds = []
     for envs_per_actor in (3, 7, 2):  # changed from life to life
         life = config.replace(envs_per_actor=envs_per_actor)
-        build = functools.partial(builders.build_batches, life, len(seeds))
+        build = functools.partial(assembly.build_batches, life, len(seeds))
         seeds += seeds_of(monkeypatch, build)
     assert len(set(seeds)) == len(seeds) == 24
 
 
 def test_more_environments_than_seeds_are_refused(monkeypatch):
     config = Config(env="CartPole", num_actors=499, envs_per_actor=100)
-    assert len(seeds_of(monkeypatch, lambda: builders.build_batches(config))) == 49_900
+    assert len(seeds_of(monkeypatch, lambda: assembly.build_batches(config))) == 49_900
     with pytest.raises(ConfigError, match=r"^num_actors must be <= 499 with .*=100, got 500\.$"):
-        builders.build_batches(config.replace(num_actors=500))
+        assembly.build_batches(config.replace(num_actors=500))
 
 
 def test_the_largest_seed_fits():
     config = Config(env="CartPole", seed=20_000, num_actors=1, envs_per_actor=2)
-    builders.build_batches(config)[0].close()
+    assembly.build_batches(config)[0].close()
     builders.build_evaluation_environments(config, 2).close()
 
 
 def test_actors_see_different_environments():
     config = Config(env="CartPole", num_actors=3, envs_per_actor=2)
-    batches = builders.build_batches(config)
+    batches = assembly.build_batches(config)
     batches.append(builders.build_evaluation_environments(config, 2))
     observations = np.concatenate([batch.reset().observation for batch in batches])
     for batch in batches:
@@ -1069,11 +1069,48 @@ def test_names_are_completed_with_the_newest_version(env, env_id):
 
 @pytest.mark.parametrize(
     ("env", "nearest"),
-    [("Pnog", "Pong"), ("pong", "Pong"), ("Breakot", "Breakout"), ("Pong-v6", "Pong")],
+    [("Pnog", "Pong"), ("Breakot", "Breakout"), ("space invaders", "SpaceInvaders")],
 )
 def test_unknown_names_are_answered_with_the_nearest(env, nearest):
     with pytest.raises(ConfigError, match=rf"^env must be .* got {env}; nearest: .*\b{nearest}\b"):
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
+
+
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        ("PongNoFrameskip-v4", "Pong"),
+        ("ALE/SpaceInvaders-v5", "SpaceInvaders"),
+        ("BreakoutDeterministic-v0", "Breakout"),
+        ("Qbert-ramNoFrameskip-v4", "Qbert"),
+        ("Pong-v6", "Pong"),
+        ("halfcheetah-v1", "HalfCheetah"),
+    ],
+)
+def test_ids_of_other_libraries_are_answered_with_ours(env, name):
+    with pytest.raises(ConfigError, match=rf"got {env}; here it is {name}\.$"):
+        resolve_envpool_id(env)
+
+
+@pytest.mark.parametrize(
+    ("env", "canonical"),
+    [
+        ("pong", "Pong"),
+        ("PONG-V5", "Pong-v5"),
+        ("Pong", "Pong"),
+        ("cartpole-v0", "CartPole-v0"),
+        ("gymnasium:cartpole", "gymnasium:cartpole"),
+    ],
+)
+def test_games_are_spelt_one_way(env, canonical):
+    assert canonical_name(env) == canonical
+
+
+def test_every_environment_has_its_own_id_and_name():
+    # A few of them differ in their capitals only.
+    for env_id in envpool.list_all_envs():
+        assert resolve_envpool_id(env_id) == env_id
+        assert canonical_name(env_id.rpartition("-v")[0]) == env_id.rpartition("-v")[0]
 
 
 @pytest.mark.parametrize("env", ["qwertyuiop", "", "gymnasium:", "gymnasium:CartPoel-v1"])

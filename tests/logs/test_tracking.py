@@ -22,7 +22,6 @@ from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
 from a3cjax.logs.tracking import (
-    EPISODE_TAGS,
     Q_TAGS,
     TAGS,
     MlflowLogger,
@@ -99,7 +98,6 @@ def test_no_metric_is_lost_or_named_twice():
     assert all(tag.startswith(("charts/", "losses/", "train/")) for tag in values)
     every = {*make_row(), *ActorCriticMetrics._fields, *QMetrics._fields, "learning_rate"}
     assert set(TAGS) == set(Q_TAGS) <= every
-    assert set(EPISODE_TAGS) <= set(EpisodeRow._fields)
 
 
 def test_what_is_unknown_is_left_out():

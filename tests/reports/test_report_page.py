@@ -350,7 +350,7 @@ def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
     output = tmp_path / "report"
     output.mkdir()
     (output / "report.html").write_text("an earlier one")
-    code, out, _ = command("run", "--title", "My runs", "--no-published")
+    code, out, _ = command("run", "title=My runs", "published=false")
     assert code == 0
     assert out == "written to report/report.html\n"
     html = (output / "report.html").read_text()
@@ -361,11 +361,36 @@ def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
     ]
 
 
+def test_program_draws_the_learning_curves_alone(command, tmp_path, monkeypatch):
+    panels = []
+    draw_panel = figures.draw_panel
+
+    def note_panel(axis, panel, *arguments):
+        panels.append(panel)
+        draw_panel(axis, panel, *arguments)
+
+    monkeypatch.setattr(figures, "draw_panel", note_panel)
+    for seed in (1, 2):
+        make_run_folder(tmp_path / f"a{seed}", seed=seed)
+    make_run_folder(tmp_path / "b", algorithm="n_step_q", label="$x" * 40)
+    code, out, _ = command("a1", "a2", "b", "output=new/curves.png")
+    assert (code, out) == (0, "written to new/curves.png\n")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.png"]
+    with Image.open(tmp_path / "new" / "curves.png") as picture:
+        assert picture.width > 2 * picture.height
+    over_frames, over_time = panels
+    assert [len(line.seeds) for line in over_frames.lines] == [2, 1]
+    labels = [curve.label for curve in over_time.published]
+    assert labels == sorted(labels)
+    assert len(labels) == 5  # DQN and all four methods of the paper, as in its figure 1
+    assert len(over_frames.published) == 7  # four of others, three of the paper's
+
+
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
 def test_program_refuses_what_is_no_run_folder(command, tmp_path, make):
     make_run_folder(tmp_path / "run")
     make(tmp_path / "other")
-    code, out, err = command("run", "other", "--output", "out")
+    code, out, err = command("run", "other", "output=out")
     assert (code, out) == (2, "")
     assert err == "error: run folder must hold config.yaml, got other.\n"
     assert not (tmp_path / "out").exists()
@@ -374,7 +399,7 @@ def test_program_refuses_what_is_no_run_folder(command, tmp_path, make):
 def test_program_says_that_it_cannot_write(command, tmp_path):
     make_run_folder(tmp_path / "run")
     (tmp_path / "out").touch()
-    code, _, err = command("run", "--output", "out")
+    code, _, err = command("run", "output=out")
     assert code == 2
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -383,4 +408,4 @@ def test_program_says_that_it_cannot_write(command, tmp_path):
 def test_program_without_arguments_says_how_to_use_it(command):
     code, _, err = command()
     assert code == 2
-    assert "run_dirs" in err
+    assert "<run folder>" in err

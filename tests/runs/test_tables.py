@@ -5,22 +5,19 @@ import pytest
 
 from a3cjax.envs.base import Episode
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import (
+from a3cjax.runs.folder import append_evaluation, cut_logs
+from a3cjax.runs.tables import (
     EPISODES,
+    EVALUATION_COLUMNS,
     EVALUATIONS,
     METRICS,
     SUMMARY,
-    append_evaluation,
-    cut_logs,
-    read_summary,
-)
-from a3cjax.runs.tables import (
-    EVALUATION_COLUMNS,
     EpisodeRow,
     append_rows,
     read_columns,
     read_episodes,
     read_rows,
+    read_summary,
 )
 from a3cjax.types import Snapshot
 

@@ -1,0 +1,105 @@
+"""The command language: settings as `name=value`, whatever the verb; and its refusals."""
+
+import contextlib
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeVar
+
+from a3cjax.config.declaring import Settings, describe, kinds_and_words, read_settings, unknown_name
+from a3cjax.config.other_names import own_name
+from a3cjax.errors import ConfigError
+
+S = TypeVar("S", bound=Settings)
+
+
+def parse(
+    arguments: Sequence[str], *kinds: type[Settings], places: str = ""
+) -> tuple[list[str], dict[str, str]]:
+    """Takes a command line apart.
+
+    Args:
+      arguments: what stands after the verb.
+      kinds: declare the settings that it may have.
+      places: what its other words are, as in the help: `<run folder>`; `...` at its end if there
+        may be several.
+
+    Returns:
+      The other words, and the texts of the settings by name; of a name the last.
+
+    Raises:
+      ConfigError: for anything else; says how it is written here.
+    """
+    fields = {field.name: field for kind in kinds for field in dataclasses.fields(kind)}
+    most = len(arguments) if places.endswith("...") else len(re.findall("<", places))
+    words: list[str] = []
+    texts: dict[str, str] = {}
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
+        name, equals, text = argument.partition("=")
+        looks_like_a_setting = equals and re.fullmatch(r"[-+~]*\w[\w.-]*", name)
+        if equals and name in fields:
+            texts[name] = text
+        elif argument.startswith("-"):
+            raise ConfigError(_translate(argument, following, fields))
+        elif looks_like_a_setting and not os.path.exists(argument):
+            raise ConfigError(unknown_name(name, fields))
+        elif len(words) == most:
+            example = f": env={argument}" if "env" in fields else ""
+            raise ConfigError(f"Settings are given as name=value{example}, got {argument}.")
+        else:
+            words.append(os.path.expanduser(argument))
+    least = 1 if places.endswith("...") else len(re.findall("<", places))
+    if len(words) < least:
+        raise ConfigError(f"{places} must be given, got {' '.join(words) or 'nothing'}.")
+    return words, texts
+
+
+def _translate(argument: str, following: str, fields: dict[str, dataclasses.Field]) -> str:
+    """The line that answers a flag as other programs have them."""
+    name, equals, text = argument.partition("=")
+    own = own_name(name.lstrip("-"), fields)
+    if own is None:
+        return f"Settings are given as name=value, got {argument}."
+    is_value = not equals and following and not following.startswith("-") and "=" not in following
+    value = following if is_value else text
+    if not value:
+        value = "true" if bool in kinds_and_words(fields[own])[0] else "..."
+    got = f"{argument} {following}" if is_value else argument
+    return f"Settings are given as name=value: {own}={value}, got {got}."
+
+
+def read(kind: type[S], texts: Mapping[str, str]) -> S:
+    """The settings of one kind, of all that stand on a command line.
+
+    Raises:
+      ConfigError: names the setting, the rule and what it got.
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**read_settings(kind, {name: t for name, t in texts.items() if name in names}))
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether somebody wants to know how it is called."""
+    return not {"-h", "--help", "help", "-?"}.isdisjoint(arguments)
+
+
+def print_help(verb: str, text: str | None, *kinds: type[Settings], places: str = "") -> None:
+    """Prints how a verb is called, what it does, and a line for each of its settings."""
+    words = " ".join(filter(None, ["a3cjax", verb, places, "[name=value ...]"]))
+    print(f"usage: {words}\n\n{(text or '').strip()}")
+    for kind in kinds:
+        lines = list(describe(kind))
+        print("\n".join(lines if not lines[0] else ["", *lines]))
+
+
+@contextlib.contextmanager
+def refusing(*errors: type[Exception]) -> Iterator[None]:
+    """Ends the program with one line and exit code 2 where one of these errors is raised."""
+    try:
+        yield
+    except errors as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        print(f"error: {lines[0]}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,246 @@
+"""Settings are declared once: name, type, default, rule and a line of help, in one place.
+
+A dataclass whose fields are made by `setting` says all of it. From there come the checks, the
+reading of `name=value`, the help of a command, the documentation's page, and what is answered
+to a name that is none.
+"""
+
+import dataclasses
+import difflib
+import math
+import os
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from a3cjax.config.other_names import own_name, plain_name
+from a3cjax.errors import ConfigError
+
+# Computation is in 32-bit floats: what is larger than their largest would become infinite.
+MAX_FLOAT = float(np.finfo(np.float32).max)
+MAX_DIGITS = 600  # Python refuses to print whole numbers that are much longer
+KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+class Rule(NamedTuple):
+    """What must hold of a value: in words for the help, and what a wrong one is told."""
+
+    text: str
+    explain: Callable[[Any], str | None]
+    """What the value must be, None if it is."""
+    names: Callable[[], Sequence[str]] = tuple
+    """All that it can be, where these are names."""
+
+
+def between(low: float, high: float) -> Rule:
+    """A number from `low` to `high`; too small ones are only told the lower bound."""
+
+    def explain(value: float) -> str | None:
+        if low <= value <= high:
+            return None
+        return f"between {low} and {high}" if value > high else f">= {low}"
+
+    is_bounded = high <= 10**6
+    return Rule(f"{low} to {high:,}" if is_bounded else f">= {low}", explain)
+
+
+def at_least(low: float) -> Rule:
+    """A number from `low` on."""
+    return between(low, math.inf)
+
+
+def _in_32_bits(holds: Callable[[Any], Any], text: str) -> Rule:
+    """A number of which something must hold when it is a 32-bit float, too."""
+
+    def explain(value: float) -> str | None:
+        if holds(value) and holds(np.float32(value)):
+            return None
+        return f"{text} as a 32-bit float" if holds(value) else text
+
+    return Rule(text, explain)
+
+
+POSITIVE = _in_32_bits(lambda value: value > 0, "> 0")
+BELOW_ONE = _in_32_bits(lambda value: 0 <= value < 1, ">= 0 and < 1")
+
+
+def one_of(names: Callable[[], Sequence[str]]) -> Rule:
+    """One of some names, asked for when they are needed: to know them may take imports."""
+
+    def explain(value: str) -> str | None:
+        return None if value in names() else f"one of {', '.join(names())}"
+
+    return Rule("", explain, names)
+
+
+def setting(
+    default: Any, text: str, rule: Rule | None = None, *, group: str = "", is_path: bool = False
+) -> Any:
+    """A field of a dataclass of settings.
+
+    Args:
+      default: its value where none is given.
+      text: one line of help.
+      rule: what must hold of it beside its type, which its annotation says. Words that a number
+        may also be are a Literal there.
+      group: title under which the help shows it.
+      is_path: whether `~` in it is the home folder.
+    """
+    metadata = {"text": text, "rule": rule, "group": group, "is_path": is_path}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of dataclasses of settings: checks every one when it is made."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = _normalise(field, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+            _check(field, value)
+
+    def replace(self, **changes: Any) -> typing.Self:
+        """A copy with other values."""
+        return dataclasses.replace(self, **changes)
+
+
+def kinds_and_words(field: dataclasses.Field) -> tuple[tuple[type, ...], tuple[str, ...]]:
+    """The types that a setting may have, and the words that it may be instead of a number."""
+    annotation: Any = field.type
+    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (
+        typing.Union,
+        types.UnionType,
+    )
+    parts = typing.get_args(annotation) if is_union else (annotation,)
+    words = [word for part in parts for word in typing.get_args(part)]
+    return tuple(part for part in parts if isinstance(part, type)), tuple(words)
+
+
+def _normalise(field: dataclasses.Field, value: Any) -> Any:
+    """The value as it is meant: `1e6` frames are a whole number, `A3C` is `a3c`, `~` a folder."""
+    kinds, words = kinds_and_words(field)
+    if isinstance(value, str):
+        rule = field.metadata["rule"]
+        names = (*words, *(rule.names() if rule else ()))
+        if value not in names:  # also as people write it
+            same = [name for name in names if plain_name(name) == plain_name(value)]
+            value = same[0] if same else value
+        return os.path.expanduser(value) if field.metadata["is_path"] else value
+    if type(value) is float and int in kinds and float not in kinds and value.is_integer():
+        return int(value)
+    return value
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    name, (kinds, words) = field.name, kinds_and_words(field)
+    if type(value) is str and value in words:
+        return
+    # Not isinstance(): a bool is an int, and NumPy's float64 is a float, but not YAML's.
+    is_right = type(value) in kinds or (float in kinds and type(value) is int)
+    if type(value) is int and value.bit_length() > 2000:
+        raise ConfigError(f"{name} must be a number that can be printed, got one of 2000 bits.")
+    if not is_right or (isinstance(value, float) and math.isnan(value)):
+        raise ConfigError(f"{name} must be {describe_kinds(field)}, got {value!r}.")
+    if float in kinds and isinstance(value, int | float) and abs(value) > MAX_FLOAT:
+        raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")
+    rule: Rule | None = field.metadata["rule"]
+    fault = rule.explain(value) if rule is not None and value is not None else None
+    if fault is not None:
+        raise ConfigError(f"{name} must be {fault}, got {value}.")
+
+
+def describe_kinds(field: dataclasses.Field) -> str:
+    """What a setting can be, in words."""
+    kinds, words = kinds_and_words(field)
+    names = [*(KIND_NAMES[kind] for kind in kinds if kind in KIND_NAMES), *words]
+    names += ["null"] if type(None) in kinds else []
+    return " or ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def read_value(field: dataclasses.Field, text: str) -> Any:
+    """The value that a text on the command line stands for; the text itself if it is none.
+
+    Text is taken as it stands, with all its signs; quotes around all of it are left out.
+    """
+    kinds, _ = kinds_and_words(field)
+    if type(None) in kinds and text.lower() in ("null", "none"):
+        return None
+    if bool in kinds:
+        return TRUTHS.get(text.lower(), text)
+    if int in kinds or float in kinds:
+        number = _read_number(text)
+        if number is None or abs(number.adjusted()) > MAX_DIGITS:
+            return text
+        return int(number) if int in kinds and number == int(number) else float(number)
+    quoted = re.fullmatch(r"(['\"])(.*)\1", text, re.DOTALL)
+    return quoted[2] if quoted else text
+
+
+def _read_number(text: str) -> Decimal | None:
+    """`1_000_000`, `1e6`, `10M` or `1.5e-4` as a number; None for anything else."""
+    match = re.fullmatch(r"([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)([kmbg]?)", text, re.I)
+    if match is None:
+        return None
+    try:
+        return Decimal(match[1].replace("_", "")) * SUFFIXES.get(match[2].lower(), 1)
+    except ArithmeticError:  # it has no name for numbers that large
+        return None
+
+
+def read_settings(kind: type[Settings], texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of settings as they stand on a command line.
+
+    Raises:
+      ConfigError: for a name that is none; says what may have been meant.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}
+    for name in texts.keys() - fields.keys():
+        raise ConfigError(unknown_name(name, fields))
+    return {name: read_value(fields[name], text) for name, text in texts.items()}
+
+
+def unknown_name(name: str, names: Collection[str]) -> str:
+    """The line that answers a setting that there is not, with what may have been meant."""
+    meant = own_name(name, names)
+    if meant is not None:
+        return f"There is no setting named {name}; here it is {meant}."
+    nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+    hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
+    return f"There is no setting named {name}{hint}."
+
+
+def describe(kind: type[Settings], width: int = 100) -> Iterator[str]:
+    """Lines of help: the groups, and in each every setting with its default."""
+    rows = [(f"{f.name}={show(f.default)}", f) for f in dataclasses.fields(kind)]
+    column = max(len(shown) for shown, _ in rows) + 4
+    group = ""
+    for shown, field in rows:
+        if field.metadata["group"] != group:
+            group = field.metadata["group"]
+            yield from ("", f"{group}:")
+        first, *more = textwrap.wrap(explain(field), width - column)
+        yield f"  {shown:{column - 2}}{first}"
+        yield from (" " * column + line for line in more)
+
+
+def explain(field: dataclasses.Field) -> str:
+    """The line of help of a setting, with all names that it can be."""
+    rule: Rule | None = field.metadata["rule"]
+    names = f" ({' | '.join(rule.names())})" if rule and rule.names() else ""
+    return field.metadata["text"] + names
+
+
+def show(value: Any) -> str:
+    """A value as it is written on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:_}" if type(value) is int else str(value)
