@@ -14,7 +14,7 @@ from a3cjax.reports import figures, tables
 from a3cjax.reports.content import Content
 from a3cjax.reports.curves import Panel, return_panels, speed_panels
 from a3cjax.reports.groups import Group
-from a3cjax.reports.published import PEERS, curve_labels
+from a3cjax.reports.published import PEERS
 
 PANEL_SIZE = (4.6, 2.95)  # inches
 
@@ -46,7 +46,6 @@ class GamePictures(NamedTuple):
 def draw_game(groups: Sequence[Group], number: int, *, show_published: bool) -> GamePictures:
     """Learning curves over frames and over time; `number` keeps ids of a page apart."""
     panels = return_panels(groups, show_published=show_published)
-    peers = curve_labels()
     captions = (
         "Mean return of the last 100 training games, over frames",
         "The same, over wall-clock time",
@@ -54,10 +53,10 @@ def draw_game(groups: Sequence[Group], number: int, *, show_published: bool) -> 
     pictures = []
     for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         figure = figures.new_figure(*PANEL_SIZE)
-        figures.draw_panel(figure.subplots(), panel, figures.ROLES, peers)
+        figures.draw_panel(figure.subplots(), panel, figures.ROLES)
         svg = figures.svg(figure, f"game{number}-{place}")
         pictures.append(Picture(svg, caption, _describe(groups, panel)))
-    return GamePictures(tuple(pictures), _legend(panels, peers))
+    return GamePictures(tuple(pictures), _legend(panels))
 
 
 def draw_speed(groups: Sequence[Group]) -> GamePictures:
@@ -70,7 +69,7 @@ def draw_speed(groups: Sequence[Group]) -> GamePictures:
         figures.draw_speed(figure.subplots(), panel, figures.ROLES)
         svg = figures.svg(figure, f"speed-{place}")
         pictures.append(Picture(svg, caption, f"{caption}, of all runs over frames."))
-    return GamePictures(tuple(pictures), _legend(panels, []))
+    return GamePictures(tuple(pictures), _legend(panels))
 
 
 def draw_normalized(groups: Sequence[Group]) -> GamePictures | None:
@@ -134,12 +133,12 @@ def _new_rows(num_rows: int) -> tuple[Figure, np.ndarray]:
 
 def _draw_row(row: Sequence[Axes], members: Sequence[Group], content: Content) -> None:
     """Draws the learning curves of a game over frames and over time, with their legend."""
-    panels, peers = return_panels(members, show_published=content.shows_published), curve_labels()
+    panels = return_panels(members, show_published=content.shows_published)
     for axis, panel in zip(row, panels, strict=True):
-        figures.draw_panel(axis, panel, figures.LIGHT, peers)
+        figures.draw_panel(axis, panel, figures.LIGHT)
         axis.set_title(figures.short(members[0].env), color=figures.LIGHT["ink"], parse_math=False)
     row[0].set_ylabel("mean return of 100 games", color=figures.LIGHT["muted"])
-    _draw_legend(row[1], _legend(panels, peers))
+    _draw_legend(row[1], _legend(panels))
 
 
 def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
@@ -169,7 +168,7 @@ def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
         )
 
 
-def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
+def _legend(panels: Sequence[Panel]) -> tuple[Key, ...]:
     ours = [
         Key(
             line.label + (f", {len(line.seeds)} seeds" if len(line.seeds) > 1 else ""),
@@ -177,11 +176,10 @@ def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
         )
         for index, line in enumerate(panels[0].lines)
     ]
-    shown = {curve.label for panel in panels for curve in panel.published}
+    shown = {(curve.place, curve.label) for panel in panels for curve in panel.published}
     theirs = [
         Key(label, figures.peer_role(place), figures.DASHES[place % len(figures.DASHES)])
-        for place, label in enumerate(peers)
-        if label in shown
+        for place, label in sorted(shown)
     ]
     return (*ours, *theirs)
 

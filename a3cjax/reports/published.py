@@ -74,9 +74,13 @@ class AtariScores(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A published learning curve: x in millions of frames or in hours, y the mean score."""
+    """A published learning curve: x in millions of frames or in hours, y the mean score.
+
+    `place` is that of its label among those of all games, for one colour in all pictures.
+    """
 
     label: str
+    place: int
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
 
@@ -98,12 +102,6 @@ def atari_scores(env: str) -> AtariScores | None:
     return None
 
 
-def curve_labels() -> list[str]:
-    """All labels that curves may have, in one order for all games."""
-    series = {row["series"] for rows in _rows("curves.csv").values() for row in rows}
-    return sorted({*series, *map(paper_label, ("DQN", *PAPER_NAMES))})
-
-
 def published_curves(env: str, algorithms: Collection[str], x_kind: str) -> list[Curve]:
     """Published curves of a game, sorted by label.
 
@@ -122,11 +120,13 @@ def published_curves(env: str, algorithms: Collection[str], x_kind: str) -> list
             points[paper_label(row["algorithm"])].append((x, float(row["score"])))
     for row in _rows("curves.csv").get(plain_game(env), ()) if x_kind == "frames" else ():
         points[row["series"]].append((float(row["num_frames"]) / 1e6, float(row["mean_return"])))
+    series = {row["series"] for rows in _rows("curves.csv").values() for row in rows}
+    labels = sorted({*series, *map(paper_label, ("DQN", *PAPER_NAMES))})
     curves = []
     for label, pairs in sorted(points.items()):
         x, y = np.array(sorted(pairs)).T
         is_known = np.isfinite(y)
-        curves.append(Curve(label, x[is_known], y[is_known]))
+        curves.append(Curve(label, labels.index(label), x[is_known], y[is_known]))
     return curves
 
 

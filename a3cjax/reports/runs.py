@@ -12,17 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from a3cjax.runs.tables import (
-    CONFIG_FILE,
-    EVALUATIONS,
-    METRICS,
-    RETURN_WINDOW,
-    SUMMARY,
-    TIME_PARTS,
-    Column,
-    read_columns,
-    read_json,
-)
+from a3cjax.runs import tables
+from a3cjax.runs.tables import Column, read_columns, read_json
 
 MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
 EVALUATION_COLUMNS = ("num_frames", "wall_seconds", "mean")  # the others: words and lists
@@ -116,7 +107,7 @@ class Run:
         num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
         if np.isnan(num_games).all():
             return frames, returns
-        is_full = num_games >= min(RETURN_WINDOW, np.nanmax(num_games))
+        is_full = num_games >= min(tables.RETURN_WINDOW, np.nanmax(num_games))
         return frames[is_full], returns[is_full]
 
     @property
@@ -167,7 +158,7 @@ class Run:
     @property
     def time_fractions(self) -> dict[str, float]:
         """Part of the actors' time -> its typical fraction, scaled to a sum of 1."""
-        medians = {part: self.typical(f"{part}_fraction") for part in TIME_PARTS}
+        medians = {part: self.typical(f"{part}_fraction") for part in tables.TIME_PARTS}
         total = sum(medians.values())
         return {part: value / total if total > 0 else math.nan for part, value in medians.items()}
 
@@ -204,13 +195,13 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     settings = _read_settings(folder)
     notes: list[str] = []
     evaluations = {}
-    metrics = _read_numbers(folder / METRICS, notes)
-    if (folder / EVALUATIONS).is_file():
-        evaluations = _read_numbers(folder / EVALUATIONS, notes, EVALUATION_COLUMNS)
-    summary = _read_json(folder / SUMMARY, notes)
+    metrics = _read_numbers(folder / tables.METRICS, notes)
+    if (folder / tables.EVALUATIONS).is_file():
+        evaluations = _read_numbers(folder / tables.EVALUATIONS, notes, EVALUATION_COLUMNS)
+    summary = _read_json(folder / tables.SUMMARY, notes)
     frames = metrics.get("num_frames", np.zeros(0))
     if len(frames) and number(summary, "num_frames") < frames[-1]:
-        notes.append(f"{SUMMARY} is left out: it is from before the run was resumed")
+        notes.append(f"{tables.SUMMARY} is left out: it is from before the run was resumed")
         summary = {name: summary[name] for name in PROVENANCE if name in summary}
     extra = {}
     for path in sorted(folder.glob("evaluation-[!b]*.json")):  # not evaluation-best-…
@@ -259,16 +250,16 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / CONFIG_FILE
+    path = folder / tables.CONFIG_FILE
     if not path.is_file():
-        raise RunFolderError(f"run folder must hold {CONFIG_FILE}, got {folder}.")
+        raise RunFolderError(f"run folder must hold {tables.CONFIG_FILE}, got {folder}.")
     try:
         settings = yaml.safe_load(path.read_text())
     # As in a3cjax.config: PyYAML raises what it happens to stumble over.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
         settings = None
     if not isinstance(settings, dict):
-        raise RunFolderError(f"{CONFIG_FILE} must hold settings by name, got {path}.")
+        raise RunFolderError(f"{tables.CONFIG_FILE} must hold settings by name, got {path}.")
     return {str(name): value for name, value in settings.items()}
 
 

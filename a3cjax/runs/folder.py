@@ -1,4 +1,4 @@
-"""The run folder: its name and those of its files, config.yaml, evaluations and summary.json."""
+"""The run folder: its name, and what is written into it by the run itself."""
 
 import dataclasses
 import datetime
@@ -12,18 +12,8 @@ import yaml
 
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from a3cjax.runs import tables
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.tables import (
-    CONFIG_FILE,
-    EPISODES,
-    EVALUATION_COLUMNS,
-    EVALUATIONS,
-    METRICS,
-    SUMMARY,
-    append_rows,
-    cut_rows,
-    read_rows,
-)
 from a3cjax.system import machine, provenance
 from a3cjax.system.files import replace_file
 from a3cjax.types import Snapshot
@@ -98,13 +88,13 @@ def write_config(config: Config, run_dir: Path) -> None:
     `resume` is left out of it: that is said anew each time.
     """
     settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
-    replace_file(run_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
+    replace_file(run_dir / tables.CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
 
 
 def cut_logs(run_dir: Path, num_frames: int) -> None:
     """Drops what the CSV files say of later frames."""
-    for name in (METRICS, EPISODES, EVALUATIONS):
-        cut_rows(run_dir / name, num_frames)
+    for name in (tables.METRICS, tables.EPISODES, tables.EVALUATIONS):
+        tables.cut_rows(run_dir / name, num_frames)
 
 
 def append_evaluation(
@@ -115,8 +105,8 @@ def append_evaluation(
     Returns:
       Whether it did: the same parameters get no second row.
     """
-    path = run_dir / EVALUATIONS
-    past, _ = read_rows(path)
+    path = run_dir / tables.EVALUATIONS
+    past, _ = tables.read_rows(path)
     if past and past[-1]["num_frames"] == str(snapshot.num_frames):
         return False
     row = {
@@ -125,7 +115,8 @@ def append_evaluation(
         "wall_seconds": round(wall_seconds, 3),
         "scores": " ".join(f"{score:g}" for score in evaluation.scores),
     }
-    append_rows(path, [{name: str(row[name]) for name in EVALUATION_COLUMNS}], EVALUATION_COLUMNS)
+    columns = tables.EVALUATION_COLUMNS
+    tables.append_rows(path, [{name: str(row[name]) for name in columns}], columns)
     return True
 
 
@@ -152,4 +143,4 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "machine": machine.describe_machine(),
         "versions": provenance.describe_versions(),
     }
-    replace_file(summary.run_dir / SUMMARY, json.dumps(content, indent=2) + "\n")
+    replace_file(summary.run_dir / tables.SUMMARY, json.dumps(content, indent=2) + "\n")
