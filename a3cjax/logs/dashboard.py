@@ -212,17 +212,13 @@ def draw_curve(values: Sequence[float], num_rows: int, glyphs: Glyphs) -> list[T
 
     The two stand at the left, in `LABEL_WIDTH` cells; NaN is an empty column.
     """
-    known = [value for value in values if math.isfinite(value)]
-    if not known or num_rows < 1:
+    is_known = np.isfinite(values)
+    if not is_known.any() or num_rows < 1:
         return []
-    low, high = min(known), max(known)
-    steps = len(glyphs.levels) - 1
-    heights = [
-        1 + round((value - low) / (high - low or 1.0) * (num_rows * steps - 1))
-        if math.isfinite(value)
-        else 0
-        for value in values
-    ]
+    levels = np.where(is_known, values, np.nan)
+    low, high, steps = np.nanmin(levels), np.nanmax(levels), len(glyphs.levels) - 1
+    heights = 1 + np.round((levels - low) / (high - low or 1.0) * (num_rows * steps - 1))
+    heights = np.where(is_known, heights, 0).astype(int)
     ends = {0: low, num_rows - 1: high}
     lines = []
     for row in reversed(range(num_rows)):

@@ -147,11 +147,7 @@ class WandbLogger(_Tracker):
         settings: Mapping[str, Any],
         announce: Callable[[str], None],
     ):
-        """Starts W&B's service process.
-
-        Raises:
-          Exception: W&B's own, if it cannot start or its server refuses.
-        """
+        """Starts W&B's service process; raises W&B's own errors where it cannot."""
         super().__init__(schedule)
         # Reports of W&B's own defects to its makers; their threads would outlive the run.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -217,8 +213,7 @@ class MlflowLogger(_Tracker):
     ):
         """Opens or makes the experiment `a3cjax` (or MLFLOW_EXPERIMENT_NAME) and a run in it.
 
-        Raises:
-          Exception: MLflow's own, if its store cannot be used.
+        Raises MLflow's own errors where its store cannot be used.
         """
         super().__init__(schedule)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -232,9 +227,8 @@ class MlflowLogger(_Tracker):
             client = self._client
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             experiment = client.get_experiment_by_name(name)
-            experiment_id = experiment.experiment_id if experiment else None
             run = client.create_run(
-                experiment_id or client.create_experiment(name),
+                experiment.experiment_id if experiment else client.create_experiment(name),
                 run_name=run_dir.name,
                 tags={"env": str(settings["env"]), "run_dir": str(run_dir)},
             )

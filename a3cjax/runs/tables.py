@@ -56,7 +56,11 @@ def append_rows(
     with path.open("a+", newline="") as file:
         file.seek(0)
         known = next(csv.reader(file), [])
-        file.write(_to_text(rows, known or columns, has_header=not known))  # at its end
+        columns = known or list(columns)
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        if not known:
+            writer.writeheader()
+        writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
 
 
 def cut_rows(path: Path, num_frames: int) -> None:
@@ -67,7 +71,10 @@ def cut_rows(path: Path, num_frames: int) -> None:
     if not path.exists():
         return
     kept = [row for row in read_rows(path)[0] if int(row["num_frames"]) <= num_frames]
-    replace_file(path, _to_text(kept, kept[0], has_header=True) if kept else "")
+    text = io.StringIO()
+    lines = [kept[0].keys(), *(row.values() for row in kept)] if kept else []
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    replace_file(path, text.getvalue())
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
@@ -111,17 +118,6 @@ def read_episodes(path: Path) -> list[EpisodeRow]:
     columns, _ = read_columns(path)
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return [EpisodeRow(int(f), seconds, int(a), score, int(n)) for f, seconds, a, score, n in rows]
-
-
-def _to_text(
-    rows: Iterable[Mapping[str, float | str]], columns: Collection[str], *, has_header: bool
-) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(columns), extrasaction="ignore", lineterminator="\n")
-    if has_header:
-        writer.writeheader()
-    writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
 
 
 def _shorten(value: float | str) -> str:
