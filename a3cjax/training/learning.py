@@ -22,14 +22,14 @@ from a3cjax.envs.base import Environments
 from a3cjax.envs.making import SEEDS_PER_RUN
 from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError, Journal
-from a3cjax.logs.loggers import CsvLogger, Logger, read_episodes
+from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import MlflowLogger, TensorBoardLogger, WandbLogger
+from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, NEWEST, append_evaluation
 from a3cjax.runs.playing import TrainedAgent, evaluate_agent
-from a3cjax.runs.tables import read_column
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import build_actors, build_store
 from a3cjax.training.evaluator import Evaluator
@@ -87,7 +87,7 @@ class Run:
         )
         stack.callback(self._terminal.close)
         self._loggers = self._open_loggers(past.num_frames, stack)
-        past_episodes = read_episodes(run_dir / "episodes.csv")
+        past_episodes = tables.read_episodes(run_dir / tables.EPISODES)
         self._terminal.write_episodes(past_episodes)
         if checkpoint is not None:
             self._terminal.print(f"going on after {past.num_frames:,} frames")
@@ -139,10 +139,11 @@ class Run:
             self._restore_standings(past.standings)
         if config.deterministic:
             self._note_standstill()
+        evaluations, _ = tables.read_rows(run_dir / tables.EVALUATIONS)
         self._evaluator = Evaluator(
             self.evaluate,
             self.store,
-            num_frames=int(max(read_column(run_dir / "evaluations.csv", "num_frames"), default=0)),
+            num_frames=max((int(row["num_frames"]) for row in evaluations), default=0),
             period_frames=config.eval_period_frames or config.total_frames,
         )
 
@@ -248,7 +249,7 @@ class Run:
     def _save_bad_trajectories(self) -> None:
         for failure in self._supervisor.failures:
             if isinstance(failure, BadUpdatesError):
-                save_trajectory(failure, self._run_dir / "bad-trajectory.npz")
+                save_trajectory(failure, self._run_dir / tables.BAD_TRAJECTORY)
 
     def save(self) -> int:
         """Saves the newest parameters with the optimizer state that belongs to them.

@@ -15,10 +15,16 @@ from a3cjax.logs.terminal import print_evaluation
 from a3cjax.logs.tracking import TRACKERS, is_installed
 from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs.checkpoints import Checkpoint
-from a3cjax.runs.folder import Summary, check_run_dir, make_run_dir, write_config, write_summary
+from a3cjax.runs.folder import (
+    Summary,
+    check_run_dir,
+    cut_logs,
+    make_run_dir,
+    write_config,
+    write_summary,
+)
 from a3cjax.runs.loading import load_checkpoint
 from a3cjax.runs.playing import TrainedAgent
-from a3cjax.runs.tables import cut_csv
 from a3cjax.system import machine, provenance
 from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
@@ -116,8 +122,7 @@ def _train(
     else:
         run_dir = Path(config.resume or "")
         write_config(config, run_dir)
-        for name in ("metrics.csv", "episodes.csv", "evaluations.csv"):
-            cut_csv(run_dir / name, checkpoint.progress.num_frames)
+        cut_logs(run_dir, checkpoint.progress.num_frames)
     with contextlib.ExitStack() as stack:
         run = Run(config, agent, batches, run_dir, checkpoint, supervisor, signal_stop, stack)
         run.learn()

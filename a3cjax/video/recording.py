@@ -13,6 +13,7 @@ import jax
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.envs.base import Environments, EnvironmentSpec
 from a3cjax.runs.playing import TrainedAgent
+from a3cjax.runs.tables import PLAY
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFiles
 from a3cjax.video.game import watch
@@ -26,7 +27,7 @@ BOARD_RATE = 4.0  # steps of a piece on a board, as Gymnasium shows its FrozenLa
 HOLD_SECONDS = 1.0  # for which the end of a game stands still
 
 # What a run leaves at its end, and how long it may take to make.
-END_STEM, END_PLAY_SECONDS, END_WORK_SECONDS = "play", 30.0, 10.0
+END_PLAY_SECONDS, END_WORK_SECONDS = 30.0, 10.0
 
 
 class Recording(NamedTuple):
@@ -156,7 +157,7 @@ def record_at_end(agent: TrainedAgent, run_dir: Path, should_stop: Callable[[], 
     """
     try:
         options = VideoOptions(max_play_seconds=END_PLAY_SECONDS, max_work_seconds=END_WORK_SECONDS)
-        recording = record_video(agent, run_dir / END_STEM, options, should_stop)
+        recording = record_video(agent, run_dir / PLAY, options, should_stop)
     except Exception as error:
         reason = " ".join(str(error).split()) or "no reason given"
         print(f"warning: no video: {type(error).__name__}: {reason}", file=sys.stderr)

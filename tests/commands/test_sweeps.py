@@ -13,6 +13,7 @@ import pytest
 from a3cjax.commands import sweeps
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
+from a3cjax.runs.tables import read_summary
 from a3cjax.system.machine import available_cores, cores_of_thread
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
@@ -130,13 +131,13 @@ def test_a_larger_budget_makes_finished_runs_longer(tmp_path, program):
 
 # "50" is of an older version: the run says that it cannot read it, and nothing is deleted.
 @pytest.mark.parametrize("name", ["50.safetensors", "50"])
-@pytest.mark.parametrize("summary", [None, {"signal": 2, "num_frames": 100}])
+@pytest.mark.parametrize("summary", [None, "{", '{"signal": 2, "num_frames": 100}'])
 def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary, name):
     point = Point({"total_frames": "100"}, tmp_path / "run")
     (point.run_dir / "checkpoints" / name).mkdir(parents=True)
     (point.run_dir / "config.yaml").write_text("env: Pong")
     if summary is not None:
-        (point.run_dir / "summary.json").write_text(json.dumps(summary))
+        (point.run_dir / "summary.json").write_text(summary)
     assert arguments_of(point) == [f"resume={point.run_dir}", "total_frames=100"]
 
 
@@ -165,14 +166,22 @@ def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path, program):
     assert arguments_of(points[1]) is None
 
 
-def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(tmp_path, program):
+def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(
+    tmp_path, program, monkeypatch
+):
     points = expand({"seed": ["1", "2"]}, tmp_path)
     begin(points[0])
-    (points[0].run_dir / "summary.json").write_text("{")
+
+    def fail(run_dir):
+        if run_dir == points[0].run_dir:
+            raise OSError("the disk is gone")
+        return read_summary(run_dir)
+
+    monkeypatch.setattr(sweeps, "read_summary", fail)
     stop_signal, sweep, lines = run(program, points)
     assert stop_signal is None
     assert sweep.failed == [points[0].run_dir]
-    assert any("seed1: failed, Expecting property name" in line for line in lines)
+    assert any("seed1: failed, the disk is gone" in line for line in lines)
     assert arguments_of(points[1]) is None
 
 

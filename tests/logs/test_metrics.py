@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from a3cjax.envs.base import Episode
-from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, RETURN_WINDOW, MetricsWindow
+from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, MetricsWindow
+from a3cjax.runs.tables import RETURN_WINDOW
 from a3cjax.updates import GradientMetrics
 from tests.fakes import FakeLoss, make_report
 

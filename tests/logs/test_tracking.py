@@ -21,9 +21,7 @@ from a3cjax.config.settings import Config, resume_config
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
-from a3cjax.logs.metrics import EpisodeRow
 from a3cjax.logs.tracking import (
-    EPISODE_TAGS,
     Q_TAGS,
     TAGS,
     MlflowLogger,
@@ -33,6 +31,7 @@ from a3cjax.logs.tracking import (
     tag_row,
 )
 from a3cjax.runs.loading import load
+from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning as run
 from a3cjax.training import run as training
 from a3cjax.training.run import train
@@ -99,7 +98,6 @@ def test_no_metric_is_lost_or_named_twice():
     assert all(tag.startswith(("charts/", "losses/", "train/")) for tag in values)
     every = {*make_row(), *ActorCriticMetrics._fields, *QMetrics._fields, "learning_rate"}
     assert set(TAGS) == set(Q_TAGS) <= every
-    assert set(EPISODE_TAGS) <= set(EpisodeRow._fields)
 
 
 def test_what_is_unknown_is_left_out():

@@ -21,11 +21,11 @@ from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
-from a3cjax.logs.metrics import EpisodeRow
 from a3cjax.runs.checkpoints import seal
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import make_run_dir, write_config
 from a3cjax.runs.loading import build_checkpoint_template, load, load_checkpoint
+from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning as run
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, FakeClock, wait_until
