@@ -11,3 +11,8 @@ class ConfigError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be written or read; the message is one line for the user."""
+
+    def __init__(self, message: str):
+        # It may quote a file that holds anything.
+        line = " ".join(message.split())[:1000]
+        super().__init__("".join(char if char.isprintable() else "?" for char in line))

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from results_table import Results
 
-from a3cjax.logs.metrics import RETURN_WINDOW, EpisodeRow
+from a3cjax.runs.tables import RETURN_WINDOW, EpisodeRow
 
 RUN = Path(__file__).parent.parent / "experiments" / "run.py"
 RESULTS = Path(__file__).parent / "results" / "learning.csv"

@@ -27,7 +27,7 @@ ABOVE_THE_HOST_BORDER = {"__init__", *ARROWS}
 MOST_FILES = 12  # that lie directly in the package: what it is about, at a glance
 # Frameworks of environments, settings and files, which the pure layer knows nothing of.
 HOST_PACKAGES = {
-    *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "orbax", "tensorboardX", "rich"),
+    *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "safetensors", "tensorboardX", "rich"),
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
     *("jinja2", "markupsafe", "PIL", "wandb", "mlflow"),
 }

@@ -3,7 +3,8 @@
     a3cjax report runs/Pong/*
     a3cjax report results/pong-seed* output=pong title="Pong, three seeds"
 
-It leaves report.html (one file, opened without a network), report.md, report.png and report.csv.
+It leaves report.html (one file, opened without a network), report.md, report.png and report.csv;
+or, with `output=curves.png`, a picture of the learning curves alone.
 """
 
 import dataclasses
@@ -17,7 +18,9 @@ from a3cjax.config.declaring import Settings, setting
 class ReportSettings(Settings):
     """Settings of `a3cjax report`."""
 
-    output: str = setting("report", "folder to write to", is_path=True)
+    output: str = setting(
+        "report", "folder to write to; or a PNG, for the learning curves alone", is_path=True
+    )
     title: str | None = setting(None, "null: the games")
     published: bool = setting(True, "lay published learning curves under ours")
 

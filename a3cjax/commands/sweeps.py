@@ -21,6 +21,7 @@ from pathlib import Path
 from a3cjax.config.declaring import read_settings
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from a3cjax.runs.tables import CONFIG_FILE, read_summary
 from a3cjax.system.files import replace_file
 from a3cjax.system.machine import available_cores, cores_of_thread
 
@@ -131,7 +132,7 @@ def arguments_of(point: Point) -> list[str] | None:
             return None
         longer = [] if total_frames is None else [f"total_frames={total_frames}"]
         return [f"resume={run_dir}", *longer]
-    if (run_dir / "config.yaml").is_file():
+    if (run_dir / CONFIG_FILE).is_file():
         # It ended before its first checkpoint: there is nothing in it to go on with.
         shutil.rmtree(run_dir)
     return [*(f"{name}={text}" for name, text in point.settings.items()), f"run_dir={run_dir}"]
@@ -140,13 +141,7 @@ def arguments_of(point: Point) -> list[str] | None:
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether a run can be gone on with."""
     folder = run_dir / "checkpoints"
-    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
-
-
-def read_summary(run_dir: Path) -> dict:
-    """The run's summary.json; empty where it has none, because it was killed."""
-    path = run_dir / "summary.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
+    return folder.is_dir() and any(path.stem.isdecimal() for path in folder.iterdir())
 
 
 def share_cores(jobs: int) -> list[set[int]]:
@@ -266,7 +261,7 @@ class Sweep:
                 )
                 self._processes.add(process)
                 if self._stop_signal is not None:  # it came before there was a process to tell
-                    process.send_signal(stop_of(self._stop_signal))
+                    process.terminate()  # Python that is still starting fails at an interrupt
             code = process.wait()
         with self._lock:
             self._processes.discard(process)

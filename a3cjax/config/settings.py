@@ -31,6 +31,8 @@ FRAMES = between(1, 10**15)
 # A batch or an evaluation holds all its environments at once.
 MAX_BATCH = 10_000
 
+CONFIG_FILE = "config.yaml"  # of a run folder
+
 
 def _names(module: str, attribute: str, *also: str):
     """Names that another file has, looked up when they are needed."""
@@ -227,9 +229,9 @@ def load_config(run_dir: Path) -> Config:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
-    path = run_dir / "config.yaml"
+    path = run_dir / CONFIG_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"run folder must hold config.yaml, got {run_dir}.")
+        raise FileNotFoundError(f"run folder must hold {CONFIG_FILE}, got {run_dir}.")
     try:
         settings = yaml.safe_load(path.read_text())
     # PyYAML raises what it happens to stumble over: `!!bool x` is a KeyError, for instance.

@@ -1,12 +1,14 @@
 """What a terminal shows of a run: lines of text that fit any window, in any alphabet."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from rich.text import Text
 
-from a3cjax.logs.metrics import PARTS, ActorRow, EpisodeRow
+from a3cjax.logs.metrics import ActorRow
+from a3cjax.runs.tables import TIME_PARTS, EpisodeRow
 
 # Of the algorithms' own metrics, in the order in which they are shown.
 LEARNING_METRICS = ("policy_loss", "value_loss", "entropy", "q_value", "epsilon", "grad_norm")
@@ -33,39 +35,35 @@ ASCII = Glyphs(" .:#", "#", ".", "ealp")
 
 
 class Curve:
-    """Means of a quantity over a run, in a bounded number of intervals of frames."""
+    """Means of a quantity over a run, in at most `max_size` (even) intervals of frames."""
 
     def __init__(self, max_size: int = 512):
-        self._max_size = max_size
-        self._span = 1
-        self._sums: list[float] = [0.0]
-        self._counts: list[float] = [0.0]
+        self._span = self._length = 1
+        self._sums_and_counts = np.zeros((2, max_size))
 
     def add(self, num_frames: int, value: float) -> None:
         """Takes in a value; intervals become twice as long when they would be too many."""
-        while num_frames // self._span >= self._max_size:
+        intervals = self._sums_and_counts
+        while (index := num_frames // self._span) >= intervals.shape[1]:
+            half = intervals.shape[1] // 2
+            intervals[:, :half] = intervals[:, ::2] + intervals[:, 1::2]
+            intervals[:, half:] = 0
+            self._length = (self._length + 1) // 2
             self._span *= 2
-            for series in (self._sums, self._counts):
-                series.append(0.0)  # the last of an odd number goes with nothing
-                series[:] = [a + b for a, b in zip(series[::2], series[1::2], strict=False)]
-        index = num_frames // self._span
-        missing = index + 1 - len(self._sums)
-        self._sums += [0.0] * missing
-        self._counts += [0.0] * missing
-        self._sums[index] += value
-        self._counts[index] += 1
+        intervals[:, index] += (value, 1)
+        self._length = max(self._length, index + 1)
 
     def columns(self, size: int) -> list[float]:
         """The mean in each of `size` equal parts of the run so far.
 
         Where nothing was added, it is the one before; NaN before the first.
         """
-        columns, last, length = [], math.nan, len(self._sums)
+        columns, last = [], math.nan
         for column in range(size):
-            begin = column * length // size
-            end = max(begin + 1, (column + 1) * length // size)
-            count = sum(self._counts[begin:end])
-            last = sum(self._sums[begin:end]) / count if count else last
+            begin = column * self._length // size
+            end = max(begin + 1, (column + 1) * self._length // size)
+            total, count = self._sums_and_counts[:, begin:end].sum(axis=1).tolist()
+            last = total / count if count else last
             columns.append(last)
         return columns
 
@@ -92,15 +90,14 @@ class Dashboard:
         self,
         row: Mapping[str, float],
         actors: Sequence[ActorRow],
-        *,
         width: int,
         height: int,
         glyphs: Glyphs,
     ) -> list[Text]:
         """At most `height` lines of at most `width` cells; what matters less is left out first."""
         head = [Text(self._title, style="bold"), self._progress(row, width, glyphs)]
-        head += flow(self._speed_fields(row), width)
-        learning = flow(_learning_fields(row), width)
+        head += flow(speed_fields(row, self._total_frames), width)
+        learning = flow(learning_fields(row), width)
         if not actors:
             learning = [Text("compiling, until the first update", style="dim")]
         room = height - len(head) - len(learning) - 1  # for the actors and the curve's rows
@@ -128,15 +125,6 @@ class Dashboard:
         line.append(glyphs.rest * (size - full), style="dim")
         return line.append(numbers)
 
-    def _speed_fields(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
-        return [
-            ("frames/s", f"{row['frames_per_second']:,.0f}"),
-            ("elapsed", format_seconds(row["wall_seconds"])),
-            ("left", format_seconds(seconds_left(row, self._total_frames))),
-            ("updates", f"{row['num_updates']:,.0f}"),
-            ("episodes", f"{row['num_episodes']:,.0f}"),
-        ]
-
     def _return_line(self, row: Mapping[str, float]) -> Text:
         if math.isnan(row["episode_return_mean"]):
             return Text("no episode is finished yet", style="dim")
@@ -159,8 +147,7 @@ class Dashboard:
         if len(rows) > room - 1:
             rows.sort(key=lambda actor: (-_stalled_seconds(actor), actor.steps_per_second))
             rows, rest = rows[: room - 2], rows[room - 2 :]
-        layout = _Layout(width)
-        lines = [layout.header(), *(layout.line(actor, glyphs) for actor in rows)]
+        lines = [_actor_header(width), *(_actor_line(actor, width, glyphs) for actor in rows)]
         if rest:
             speeds = [actor.steps_per_second for actor in rest]
             mean = sum(speeds) / len(speeds)
@@ -172,48 +159,39 @@ class Dashboard:
         return lines
 
 
-class _Layout:
-    """The columns of the actors' table: in narrow windows they stand closer."""
+def _actor_header(width: int) -> Text:
+    parts = [Text(name, style=style) for name, style in zip(TIME_PARTS, PART_STYLES, strict=True)]
+    cells = ("actor", "steps/s", "lock", "stale", "return", "idle")
+    line = _join_cells(cells, lambda _: Text(" ").join(parts), width)
+    line.stylize("bold")
+    return line
 
-    def __init__(self, width: int):
-        self._gap = "  " if width >= 72 else " "
-        # actor, steps/s, the bar, lock, stale, return, idle
-        self._bar_width = max(4, width - 35 - 6 * len(self._gap))
 
-    def _join(self, left: Sequence[str], bar: Text, right: Sequence[str]) -> Text:
-        widths = (5, 7), (5, 5, 8, 5)
-        cells = [
-            [text.rjust(size) for text, size in zip(texts, sizes, strict=True)]
-            for texts, sizes in zip((left, right), widths, strict=True)
-        ]
-        bar.truncate(self._bar_width, overflow="crop")
-        bar.pad_right(self._bar_width - len(bar))
-        gap = Text(self._gap)
-        return gap.join([*map(Text, cells[0]), bar, *map(Text, cells[1])])
+def _actor_line(actor: ActorRow, width: int, glyphs: Glyphs) -> Text:
+    stalled = _stalled_seconds(actor) > 0
+    cells = (
+        str(actor.actor),
+        f"{actor.steps_per_second:,.0f}",
+        _shown(actor.lock_wait_fraction, ".1%"),
+        _shown(actor.staleness_mean, ".1f"),
+        _shown(actor.episode_return_mean, ".2f", ".3g"),
+        ("!" if stalled else "") + _short_seconds(actor.idle_seconds),
+    )
+    line = _join_cells(cells, lambda size: draw_parts(actor.time_fractions, size, glyphs), width)
+    if stalled:
+        line.stylize("bold red")
+    return line
 
-    def header(self) -> Text:
-        legend = Text(" ").join(
-            Text(part, style=style) for part, style in zip(PARTS, PART_STYLES, strict=True)
-        )
-        line = self._join(("actor", "steps/s"), legend, ("lock", "stale", "return", "idle"))
-        line.stylize("bold")
-        return line
 
-    def line(self, actor: ActorRow, glyphs: Glyphs) -> Text:
-        stalled = _stalled_seconds(actor) > 0
-        line = self._join(
-            (str(actor.actor), f"{actor.steps_per_second:,.0f}"),
-            draw_parts(actor.time_fractions, self._bar_width, glyphs),
-            (
-                _shown(actor.lock_wait_fraction, ".1%"),
-                _shown(actor.staleness_mean, ".1f"),
-                _shown(actor.episode_return_mean, ".2f", ".3g"),
-                ("!" if stalled else "") + _short_seconds(actor.idle_seconds),
-            ),
-        )
-        if stalled:
-            line.stylize("bold red")
-        return line
+def _join_cells(cells: Sequence[str], draw_bar: Callable[[int], Text], width: int) -> Text:
+    """A line of the actors' table: two cells, a bar of what room there is, the other cells."""
+    gap = "  " if width >= 72 else " "
+    sizes = (5, 7, 5, 5, 8, 5)
+    bar_size = max(4, width - sum(sizes) - len(sizes) * len(gap))
+    bar = draw_bar(bar_size)
+    bar.truncate(bar_size, overflow="crop", pad=True)
+    texts = [Text(cell.rjust(size)) for cell, size in zip(cells, sizes, strict=True)]
+    return Text(gap).join([*texts[:2], bar, *texts[2:]])
 
 
 def draw_parts(fractions: Sequence[float], width: int, glyphs: Glyphs) -> Text:
@@ -234,17 +212,13 @@ def draw_curve(values: Sequence[float], num_rows: int, glyphs: Glyphs) -> list[T
 
     The two stand at the left, in `LABEL_WIDTH` cells; NaN is an empty column.
     """
-    known = [value for value in values if math.isfinite(value)]
-    if not known or num_rows < 1:
+    is_known = np.isfinite(values)
+    if not is_known.any() or num_rows < 1:
         return []
-    low, high = min(known), max(known)
-    steps = len(glyphs.levels) - 1
-    heights = [
-        1 + round((value - low) / (high - low or 1.0) * (num_rows * steps - 1))
-        if math.isfinite(value)
-        else 0
-        for value in values
-    ]
+    levels = np.where(is_known, values, np.nan)
+    low, high, steps = np.nanmin(levels), np.nanmax(levels), len(glyphs.levels) - 1
+    heights = 1 + np.round((levels - low) / (high - low or 1.0) * (num_rows * steps - 1))
+    heights = np.where(is_known, heights, 0).astype(int)
     ends = {0: low, num_rows - 1: high}
     lines = []
     for row in reversed(range(num_rows)):
@@ -267,7 +241,20 @@ def flow(fields: Sequence[tuple[str, str]], width: int) -> list[Text]:
     return lines
 
 
-def _learning_fields(row: Mapping[str, float]) -> list[tuple[str, str]]:
+def speed_fields(row: Mapping[str, float], total_frames: int) -> list[tuple[str, str]]:
+    """How fast the run is and how far; the time left is that at the present rate."""
+    rate, frames_left = row["frames_per_second"], max(0.0, total_frames - row["num_frames"])
+    return [
+        ("frames/s", f"{rate:,.0f}"),
+        ("elapsed", format_seconds(row["wall_seconds"])),
+        ("left", format_seconds(frames_left / rate if rate > 0 else math.nan)),
+        ("updates", f"{row['num_updates']:,.0f}"),
+        ("episodes", f"{row['num_episodes']:,.0f}"),
+    ]
+
+
+def learning_fields(row: Mapping[str, float]) -> list[tuple[str, str]]:
+    """What the algorithm tells of itself, and how its threads get on with each other."""
     fields = [
         (name.replace("_", " "), f"{row[name]:.4g}") for name in LEARNING_METRICS if name in row
     ]
@@ -283,7 +270,7 @@ def _learning_fields(row: Mapping[str, float]) -> list[tuple[str, str]]:
 def _silent_actor(index: int) -> ActorRow:
     """One that has reported nothing yet."""
     unknown = math.nan
-    return ActorRow(index, 0.0, (unknown,) * len(PARTS), unknown, unknown, unknown, unknown)
+    return ActorRow(index, 0.0, (unknown,) * len(TIME_PARTS), unknown, unknown, unknown, unknown)
 
 
 def _stalled_seconds(actor: ActorRow) -> float:
@@ -306,12 +293,6 @@ def _short_seconds(seconds: float) -> str:
     if seconds < 1:
         return ""
     return f"{seconds:.0f}s" if seconds < 999.5 else f"{min(seconds / 60, 999):.0f}m"
-
-
-def seconds_left(row: Mapping[str, float], total_frames: int) -> float:
-    """Seconds until the budget is used up at the present rate; NaN where there is none."""
-    rate = row["frames_per_second"]
-    return max(0.0, total_frames - row["num_frames"]) / rate if rate > 0 else math.nan
 
 
 def format_seconds(seconds: float) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.logs.loggers import Logger
-from a3cjax.logs.metrics import EpisodeRow, MetricsWindow
+from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.runs.tables import EpisodeRow
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
 
@@ -154,16 +155,11 @@ class Journal:
             self._for_terminal.add(report)
             if report.bad_trajectory is None:
                 self._num_frames, self._num_updates = report.run_frames, report.version
-            wall_seconds = round(time.monotonic() - self._began, 3)
+            seconds = round(time.monotonic() - self._began, 3)
+            where = self._num_frames, seconds, report.actor_index
             episodes += [
-                EpisodeRow(
-                    self._num_frames,
-                    wall_seconds,
-                    report.actor_index,
-                    episode.episode_return,
-                    episode.episode_length,
-                )
-                for episode in report.episodes
+                EpisodeRow(*where, game.episode_return, game.episode_length)
+                for game in report.episodes
             ]
         if episodes:
             for logger in (*self._loggers, self._terminal):

@@ -8,30 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.runs.tables import RETURN_WINDOW, TIME_PARTS
 
-RETURN_WINDOW = 100
-"""Episodes over which the mean training return is taken."""
 ACTOR_RETURN_WINDOW = 10
 """Episodes over which that of one actor-learner is taken."""
-
-PARTS = ("env", "act", "learn", "push")
-"""What an actor-learner's time goes into."""
-
-
-class EpisodeRow(NamedTuple):
-    """A line of episodes.csv."""
-
-    num_frames: int
-    wall_seconds: float
-    actor: int
-    episode_return: float
-    episode_length: int
 
 
 class ActorRow(NamedTuple):
     """What one actor-learner came to in a period.
 
-    `time_fractions` are those of `PARTS`, `episode_return_mean` is of its last 10 episodes.
+    `time_fractions` are those of `TIME_PARTS`, `episode_return_mean` is of its last 10 episodes.
     What cannot be told is NaN. `idle_seconds` are those of the periods since its last update.
     """
 
@@ -139,7 +125,7 @@ class MetricsWindow:
             "lock_wait_fraction": sums["wait_seconds"] / actor_seconds,
             "lock_hold_fraction": sums["hold_seconds"] / actor_seconds,
         }
-        for part in PARTS:
+        for part in TIME_PARTS:
             row[f"{part}_fraction"] = sums[f"{part}_seconds"] / actor_seconds
         self.actor_rows = [self._actor_row(index, seconds) for index in sorted(self._actors)]
         self._start_period()
@@ -152,7 +138,9 @@ class MetricsWindow:
         return ActorRow(
             actor=index,
             steps_per_second=actor.sums["num_steps"] / self._seconds,
-            time_fractions=tuple(actor.sums[f"{part}_seconds"] / actor_seconds for part in PARTS),
+            time_fractions=tuple(
+                actor.sums[f"{part}_seconds"] / actor_seconds for part in TIME_PARTS
+            ),
             lock_wait_fraction=actor.sums["wait_seconds"] / actor_seconds,
             staleness_mean=actor.sums["staleness"] / count,
             episode_return_mean=_mean(actor.returns),
@@ -170,7 +158,7 @@ def _fade(sums: dict[str, float], memory: float) -> dict[str, float]:
 
 def _divisors(sums: dict[str, float]) -> tuple[float, float]:
     """The updates and the actors' seconds to divide by; NaN where there are none."""
-    seconds = sum(sums[f"{part}_seconds"] for part in PARTS)
+    seconds = sum(sums[f"{part}_seconds"] for part in TIME_PARTS)
     return sums["num_updates"] or math.nan, seconds or math.nan
 
 

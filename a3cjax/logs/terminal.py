@@ -14,14 +14,14 @@ from a3cjax.logs.dashboard import (
     ASCII,
     BLOCKS,
     COLOURLESS_BLOCKS,
-    LEARNING_METRICS,
     Dashboard,
     Glyphs,
-    format_seconds,
-    seconds_left,
+    learning_fields,
+    speed_fields,
 )
-from a3cjax.logs.metrics import ActorRow, EpisodeRow
+from a3cjax.logs.metrics import ActorRow
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.tables import EpisodeRow
 
 
 class TerminalLogger:
@@ -68,15 +68,17 @@ class TerminalLogger:
     def write_metrics(self, row: Mapping[str, float], actors: Sequence[ActorRow] = ()) -> None:
         """Shows the newest row, and where there is room for it that of each actor-learner."""
         if self._live is None:
-            self.print("  ".join(f"{name} {value}" for name, value in self._cells(row)))
+            fields = [
+                ("frames", f"{row['num_frames']:,.0f} / {self._total_frames:,}"),
+                *speed_fields(row, self._total_frames),
+                ("return", f"{row['episode_return_mean']:.2f}"),
+                *learning_fields(row),
+            ]
+            self.print("  ".join(f"{name} {value}" for name, value in fields))
             return
         width, height = self._console.size
         # The last line stays free: a window may scroll when it is written to.
-        self._draw(
-            self._dashboard.lines(
-                row, actors, width=width, height=height - 1, glyphs=self._glyphs()
-            )
-        )
+        self._draw(self._dashboard.lines(row, actors, width, height - 1, self._glyphs()))
 
     def close(self) -> None:
         """Leaves the last view on the screen."""
@@ -102,16 +104,6 @@ class TerminalLogger:
         """The text with a question mark for each letter that the terminal has not."""
         encoding = self._console.encoding
         return text.encode(encoding, "replace").decode(encoding)
-
-    def _cells(self, row: Mapping[str, float]) -> list[tuple[str, str]]:
-        return [
-            ("frames", f"{row['num_frames']:,.0f} / {self._total_frames:,}"),
-            ("frames/s", f"{row['frames_per_second']:,.0f}"),
-            ("left", format_seconds(seconds_left(row, self._total_frames))),
-            ("return", f"{row['episode_return_mean']:.2f}"),
-            *((name, f"{row[name]:.4g}") for name in LEARNING_METRICS if name in row),
-            ("staleness", f"{row['staleness_mean']:.2f}"),
-        ]
 
 
 def print_evaluation(evaluation: Evaluation, console: rich.console.Console | None = None) -> None:

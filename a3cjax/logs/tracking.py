@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,8 @@ from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
 )
 from tensorboardX.summary import scalar
 
-from a3cjax.logs.metrics import EpisodeRow
+from a3cjax.logs.loggers import Logger
+from a3cjax.runs.tables import TRACKING, EpisodeRow, read_json
 from a3cjax.system.files import alone, replace_file
 
 # Metrics by the names that CleanRL's scripts give them (ppo_atari_envpool.py, dqn_atari.py);
@@ -40,10 +42,6 @@ TAGS = {
     "q_value": "losses/q_values",
 }
 Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half
-EPISODE_TAGS = {
-    "episode_return": "charts/episodic_return",
-    "episode_length": "charts/episodic_length",
-}
 EVALUATION_TAG = "eval/episodic_return"
 PROJECT = "a3cjax"
 TRACKERS = ("wandb", "mlflow")
@@ -70,49 +68,18 @@ def tag_row(row: Mapping[str, float], schedule: Schedule) -> dict[str, float]:
     }
 
 
-class TensorBoardLogger:
-    """Writes TensorBoard events into the run folder: every row and every episode."""
-
-    def __init__(self, run_dir: Path, schedule: Schedule, first_frame: int = 0):
-        """Earlier events of a resumed run count up to `first_frame`."""
-        self._schedule = schedule
-        # Not SummaryWriter: its thread dies of a full disk and lets its callers wait for ever.
-        suffix = f".{first_frame}" if first_frame else ""
-        self._writer = EventsWriter(str(run_dir / "events"), suffix)
-        if first_frame:  # what the run had written of later frames is not to be shown
-            start = SessionLog(status=SessionLog.START)
-            self._writer.write_event(Event(step=first_frame + 1, session_log=start))
-
-    def write_metrics(self, row: Mapping[str, float]) -> None:
-        """Writes every metric as a scalar."""
-        for tag, value in tag_row(row, self._schedule).items():
-            self._write(tag, value, int(row["num_frames"]))
-        self._writer.flush()
-
-    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
-        """Writes each game's return and length."""
-        for episode in episodes:
-            for name, tag in EPISODE_TAGS.items():
-                self._write(tag, getattr(episode, name), episode.num_frames)
-        self._writer.flush()
-
-    def write_evaluation(self, num_frames: int, score: float) -> None:
-        """Writes an evaluation's mean score."""
-        self._write(EVALUATION_TAG, score, num_frames)
-        self._writer.flush()
-
-    def _write(self, tag: str, value: float, num_frames: int) -> None:
-        event = Event(wall_time=time.time(), step=num_frames, summary=scalar(tag, value))
-        self._writer.write_event(event)
-
-    def close(self, *, has_failed: bool = False) -> None:
-        """Flushes the events."""
-        del has_failed
-        self._writer.close()
+def tag_episodes(episodes: Sequence[EpisodeRow]) -> dict[str, float]:
+    """Mean return and length of games by tag; nothing where there is no game."""
+    if not episodes:
+        return {}
+    return {
+        "charts/episodic_return": statistics.fmean(game.episode_return for game in episodes),
+        "charts/episodic_length": statistics.fmean(game.episode_length for game in episodes),
+    }
 
 
-class _Tracker:
-    """What W&B and MLflow have in common: one record a row, with the means of its episodes.
+class _Tracker(Logger):
+    """Sends one record a row, with the means of its episodes, by the `_log` of a subclass.
 
     Thousands of short episodes a second would be too many to send one by one.
     """
@@ -122,25 +89,48 @@ class _Tracker:
         self._episodes: list[EpisodeRow] = []
 
     def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
-        """Keeps games for the next row."""
         self._episodes += episodes
 
     def write_metrics(self, row: Mapping[str, float]) -> None:
-        """Writes every metric, and the mean return and length of the games since the last row."""
-        values = tag_row(row, self._schedule)
-        if self._episodes:
-            for name, tag in EPISODE_TAGS.items():
-                numbers = [getattr(episode, name) for episode in self._episodes]
-                values[tag] = sum(numbers) / len(numbers)
+        values = tag_row(row, self._schedule) | tag_episodes(self._episodes)
         self._episodes = []
         self._log(values, int(row["num_frames"]))
 
     def write_evaluation(self, num_frames: int, score: float) -> None:
-        """Writes an evaluation's mean score."""
         self._log({EVALUATION_TAG: score}, num_frames)
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         raise NotImplementedError
+
+
+class TensorBoardLogger(_Tracker):
+    """Writes TensorBoard events into the run folder: every row and, these are files, every game."""
+
+    def __init__(self, run_dir: Path, schedule: Schedule, first_frame: int = 0):
+        """Earlier events of a resumed run count up to `first_frame`."""
+        super().__init__(schedule)
+        # Not SummaryWriter: its thread dies of a full disk and lets its callers wait for ever.
+        suffix = f".{first_frame}" if first_frame else ""
+        self._writer = EventsWriter(str(run_dir / "events"), suffix)
+        if first_frame:  # what the run had written of later frames is not to be shown
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(step=first_frame + 1, session_log=start))
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """Writes each game's return and length."""
+        for episode in episodes:
+            self._log(tag_episodes([episode]), episode.num_frames)
+
+    def _log(self, values: Mapping[str, float], num_frames: int) -> None:
+        for tag, value in values.items():
+            summary = scalar(tag, value)
+            self._writer.write_event(Event(wall_time=time.time(), step=num_frames, summary=summary))
+        self._writer.flush()
+
+    def close(self, *, has_failed: bool = False) -> None:
+        """Flushes the events."""
+        del has_failed
+        self._writer.close()
 
 
 class WandbLogger(_Tracker):
@@ -157,11 +147,7 @@ class WandbLogger(_Tracker):
         settings: Mapping[str, Any],
         announce: Callable[[str], None],
     ):
-        """Starts W&B's service process.
-
-        Raises:
-          Exception: W&B's own, if it cannot start or its server refuses.
-        """
+        """Starts W&B's service process; raises W&B's own errors where it cannot."""
         super().__init__(schedule)
         # Reports of W&B's own defects to its makers; their threads would outlive the run.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -227,8 +213,7 @@ class MlflowLogger(_Tracker):
     ):
         """Opens or makes the experiment `a3cjax` (or MLFLOW_EXPERIMENT_NAME) and a run in it.
 
-        Raises:
-          Exception: MLflow's own, if its store cannot be used.
+        Raises MLflow's own errors where its store cannot be used.
         """
         super().__init__(schedule)
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -242,9 +227,8 @@ class MlflowLogger(_Tracker):
             client = self._client
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
             experiment = client.get_experiment_by_name(name)
-            experiment_id = experiment.experiment_id if experiment else None
             run = client.create_run(
-                experiment_id or client.create_experiment(name),
+                experiment.experiment_id if experiment else client.create_experiment(name),
                 run_name=run_dir.name,
                 tags={"env": str(settings["env"]), "run_dir": str(run_dir)},
             )
@@ -270,9 +254,9 @@ class MlflowLogger(_Tracker):
 
 
 def _remember(run_dir: Path, tracker: str, make_id: Callable[[], str]) -> str:
-    """The id in the run folder's tracking.json, which is made when there is none."""
-    path = run_dir / "tracking.json"
-    ids = json.loads(path.read_text()) if path.exists() else {}
+    """The id in the run folder's file for it, which is made when there is none."""
+    path = run_dir / TRACKING
+    ids = read_json(path) or {}
     if tracker not in ids:
         ids[tracker] = make_id()
         replace_file(path, json.dumps(ids, indent=2) + "\n")

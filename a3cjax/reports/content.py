@@ -16,9 +16,10 @@ from a3cjax.reports.aggregates import (
     normalized_table,
 )
 from a3cjax.reports.groups import Group, differing_settings, group_runs
-from a3cjax.reports.published import PEERS, has_curves
-from a3cjax.reports.runs import TIME_PARTS, Run
+from a3cjax.reports.published import PEERS
+from a3cjax.reports.runs import Run
 from a3cjax.reports.tables import Table, make_table, text_cell
+from a3cjax.runs.tables import TIME_PARTS
 from a3cjax.system.provenance import PACKAGES as OWN_PACKAGES
 
 SCORE_KINDS = {"evaluation": "final evaluation", "training": "last training games"}
@@ -72,8 +73,6 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
         by_game.setdefault(group.game, []).append(group)
     games = tuple(tuple(members) for members in by_game.values())
     missing = [f"{run.name}: {note}" for run in runs for note in run.notes]
-    if show_published and not has_curves():
-        missing.append("published learning curves: they lie in the checkout, not in the package")
     names = [members[0].env for members in games]
     aggregates = tuple(aggregate_methods(groups))
     differing, shared = differing_settings(groups)
@@ -94,7 +93,7 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
         settings=_settings_table(groups, differing),
         shared_settings=tuple(shared),
         origin=_origin_table(runs),
-        shows_published=show_published and has_curves(),
+        shows_published=show_published,
     )
 
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from a3cjax.reports import published
 from a3cjax.reports.groups import Group
-from a3cjax.reports.runs import Column, Run
+from a3cjax.reports.published import Curve, published_curves
+from a3cjax.reports.runs import Run
+from a3cjax.runs.tables import Column
 
 NUM_POINTS = 240
 # Published curves go on for hundreds of millions of frames: as far as this many times ours.
@@ -37,7 +38,7 @@ class Panel(NamedTuple):
     game: str
     x_label: str
     lines: tuple[Line, ...]
-    published: tuple[published.Curve, ...]
+    published: tuple[Curve, ...]
     evaluations: tuple[tuple[int, Column, Column], ...]
     levels: dict[str, float]
     x_max: float
@@ -67,10 +68,10 @@ def return_panels(groups: Sequence[Group], *, show_published: bool) -> list[Pane
     unit, name = (3600.0, "hours") if longest > 5400 else (60.0, "minutes")
     over_frames, over_time = [], []
     if show_published:
-        over_frames = published.curves_over_frames(env, algorithms)
+        over_frames = published_curves(env, algorithms, "frames")
         over_time = [
             curve._replace(x=curve.x * 3600 / unit)
-            for curve in published.curves_over_hours(env, algorithms)
+            for curve in published_curves(env, algorithms, "hours")
         ]
     return [
         _panel(groups, "million frames", over_frames, "num_frames", 1e6),
@@ -104,7 +105,7 @@ def speed_panels(groups: Sequence[Group]) -> list[Panel]:
 def _panel(
     groups: Sequence[Group],
     x_label: str,
-    curves: Sequence[published.Curve],
+    curves: Sequence[Curve],
     x_name: str,
     unit: float,
 ) -> Panel:
@@ -124,7 +125,7 @@ def _panel(
     return Panel(groups[0].env, x_label, tuple(lines), shown, tuple(evaluations), levels, x_max)
 
 
-def _cut(curve: published.Curve, x_max: float) -> published.Curve:
+def _cut(curve: Curve, x_max: float) -> Curve:
     """The part up to `x_max`: what lies beyond would still stretch the y axis."""
     if curve.x[-1] <= x_max:
         return curve

@@ -70,19 +70,16 @@ def peer_role(index: int) -> str:
     return f"peer-{index % NUM_PEERS}"
 
 
-def draw_panel(
-    axis: Axes, panel: Panel, colors: dict[str, str], peer_labels: Sequence[str]
-) -> None:
-    """Draws curves of returns; `peer_labels` gives a published curve its colour by its place."""
+def draw_panel(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
+    """Draws curves of returns."""
     style_axis(axis, colors)
     for curve in panel.published:
-        place = peer_labels.index(curve.label)
         axis.plot(
             curve.x,
             curve.y,
-            color=colors[peer_role(place)],
+            color=colors[peer_role(curve.place)],
             linewidth=PEER_WIDTH,
-            linestyle=(0, DASHES[place % len(DASHES)]),
+            linestyle=(0, DASHES[curve.place % len(DASHES)]),
         )
     for index, line in enumerate(panel.lines):
         color = colors[series_role(index)]

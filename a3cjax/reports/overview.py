@@ -1,17 +1,20 @@
 """The pictures of a report: SVG for the page and one PNG of everything."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from a3cjax.reports import figures, tables
 from a3cjax.reports.content import Content
 from a3cjax.reports.curves import Panel, return_panels, speed_panels
 from a3cjax.reports.groups import Group
-from a3cjax.reports.published import PEERS, curve_labels
+from a3cjax.reports.published import PEERS
 
 PANEL_SIZE = (4.6, 2.95)  # inches
 
@@ -43,7 +46,6 @@ class GamePictures(NamedTuple):
 def draw_game(groups: Sequence[Group], number: int, *, show_published: bool) -> GamePictures:
     """Learning curves over frames and over time; `number` keeps ids of a page apart."""
     panels = return_panels(groups, show_published=show_published)
-    peers = curve_labels()
     captions = (
         "Mean return of the last 100 training games, over frames",
         "The same, over wall-clock time",
@@ -51,10 +53,10 @@ def draw_game(groups: Sequence[Group], number: int, *, show_published: bool) -> 
     pictures = []
     for place, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
         figure = figures.new_figure(*PANEL_SIZE)
-        figures.draw_panel(figure.subplots(), panel, figures.ROLES, peers)
+        figures.draw_panel(figure.subplots(), panel, figures.ROLES)
         svg = figures.svg(figure, f"game{number}-{place}")
         pictures.append(Picture(svg, caption, _describe(groups, panel)))
-    return GamePictures(tuple(pictures), _legend(panels, peers))
+    return GamePictures(tuple(pictures), _legend(panels))
 
 
 def draw_speed(groups: Sequence[Group]) -> GamePictures:
@@ -67,7 +69,7 @@ def draw_speed(groups: Sequence[Group]) -> GamePictures:
         figures.draw_speed(figure.subplots(), panel, figures.ROLES)
         svg = figures.svg(figure, f"speed-{place}")
         pictures.append(Picture(svg, caption, f"{caption}, of all runs over frames."))
-    return GamePictures(tuple(pictures), _legend(panels, []))
+    return GamePictures(tuple(pictures), _legend(panels))
 
 
 def draw_normalized(groups: Sequence[Group]) -> GamePictures | None:
@@ -99,19 +101,11 @@ def write_overview(content: Content, path: Path) -> None:
     """Writes one PNG: a row of learning curves a game, then normalised scores and speed."""
     groups = [group for members in content.games for group in members]
     atari = [group for group in groups if group.atari is not None]
-    num_rows = len(content.games) + 1
-    peers = curve_labels()
-    figure = figures.new_figure(12.5, 0.6 + 3.1 * num_rows)
-    axes = figure.subplots(num_rows, 2, squeeze=False)
-    figure.suptitle(figures.short(content.title, 90), color=figures.LIGHT["ink"], parse_math=False)
+    figure, axes = _new_rows(len(content.games) + 1)
+    title = figures.short(content.title, 90)
+    figure.suptitle(title, color=figures.LIGHT["ink"], parse_math=False)
     for row, members in zip(axes, content.games, strict=False):
-        panels = return_panels(members, show_published=content.shows_published)
-        for axis, panel in zip(row, panels, strict=True):
-            figures.draw_panel(axis, panel, figures.LIGHT, peers)
-            axis.set_title(
-                figures.short(members[0].env), color=figures.LIGHT["ink"], parse_math=False
-            )
-        _draw_legend(row[1], _legend(panels, peers))
+        _draw_row(row, members, content)
     left, right = axes[-1]
     if atari:
         figures.draw_normalized(left, atari, figures.LIGHT)
@@ -121,6 +115,30 @@ def write_overview(content: Content, path: Path) -> None:
     figures.draw_speed(right, speed_panels(groups)[0], figures.LIGHT)
     right.set_title("frames a second", color=figures.LIGHT["ink"])
     figures.png(figure, path)
+
+
+def write_curves(content: Content, path: Path) -> None:
+    """Writes one PNG of nothing but learning curves."""
+    figure, axes = _new_rows(len(content.games))
+    for row, members in zip(axes, content.games, strict=True):
+        _draw_row(row, members, content)
+    figures.png(figure, path)
+
+
+def _new_rows(num_rows: int) -> tuple[Figure, np.ndarray]:
+    """A figure of rows of two axes, with room for a legend beside them."""
+    figure = figures.new_figure(12.5, 0.3 + 3.5 * num_rows)
+    return figure, figure.subplots(num_rows, 2, squeeze=False)
+
+
+def _draw_row(row: Sequence[Axes], members: Sequence[Group], content: Content) -> None:
+    """Draws the learning curves of a game over frames and over time, with their legend."""
+    panels = return_panels(members, show_published=content.shows_published)
+    for axis, panel in zip(row, panels, strict=True):
+        figures.draw_panel(axis, panel, figures.LIGHT)
+        axis.set_title(figures.short(members[0].env), color=figures.LIGHT["ink"], parse_math=False)
+    row[0].set_ylabel("mean return of 100 games", color=figures.LIGHT["muted"])
+    _draw_legend(row[1], _legend(panels))
 
 
 def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
@@ -139,16 +157,18 @@ def _draw_legend(axis: Axes, legend: Sequence[Key]) -> None:
         [""] * len(handles),
         loc="upper left",
         bbox_to_anchor=(1.1, 1.0),  # beside the curves, beyond the names of levels
-        fontsize=8,
+        fontsize=figures.FONT_SIZE,
         frameon=False,
         handlelength=3.5,
     )
     for text, key in zip(drawn.get_texts(), legend, strict=True):
         text.set_parse_math(False)  # before it holds what a user wrote
-        text.set_text(figures.short(key.label))
+        text.set_text(
+            textwrap.fill(figures.short(key.label, 2 * figures.MAX_NAME), figures.MAX_NAME)
+        )
 
 
-def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
+def _legend(panels: Sequence[Panel]) -> tuple[Key, ...]:
     ours = [
         Key(
             line.label + (f", {len(line.seeds)} seeds" if len(line.seeds) > 1 else ""),
@@ -156,11 +176,10 @@ def _legend(panels: Sequence[Panel], peers: Sequence[str]) -> tuple[Key, ...]:
         )
         for index, line in enumerate(panels[0].lines)
     ]
-    shown = {curve.label for panel in panels for curve in panel.published}
+    shown = {(curve.place, curve.label) for panel in panels for curve in panel.published}
     theirs = [
         Key(label, figures.peer_role(place), figures.DASHES[place % len(figures.DASHES)])
-        for place, label in enumerate(peers)
-        if label in shown
+        for place, label in sorted(shown)
     ]
     return (*ours, *theirs)
 

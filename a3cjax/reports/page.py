@@ -14,8 +14,8 @@ from a3cjax.reports.content import Content
 from a3cjax.reports.groups import Group
 from a3cjax.reports.overview import GamePictures, draw_game, draw_normalized, draw_speed
 from a3cjax.reports.published import PEERS
-from a3cjax.reports.runs import TIME_PARTS
 from a3cjax.reports.videos import Video, find_video
+from a3cjax.runs.tables import TIME_PARTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 GAMES_WITHOUT_CONTENTS = 3

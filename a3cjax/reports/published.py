@@ -12,11 +12,15 @@ import numpy as np
 import numpy.typing as npt
 
 from a3cjax.reports.scores import human_normalized
-from a3cjax.runs.tables import read_table
+from a3cjax.runs.tables import read_rows
 
-SCORES = Path(__file__).parent / "data" / "atari_scores.csv"
-# Curves lie in the checkout only: an installed package does without them.
-CURVES = Path(__file__).parents[2] / "results" / "published"
+DATA = Path(__file__).parent / "data"  # its README.md says where the numbers come from
+PAPER_NAMES = {
+    "a3c": "A3C",
+    "n_step_q": "n-step Q",
+    "one_step_q": "one-step Q",
+    "one_step_sarsa": "one-step Sarsa",
+}
 
 
 class Peer(NamedTuple):
@@ -39,7 +43,6 @@ PEERS = (
 class AtariScores(NamedTuple):
     """Published raw scores of one game, NaN where there are none."""
 
-    game: str
     by_column: dict[str, float]
 
     @property
@@ -71,99 +74,73 @@ class AtariScores(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """A published learning curve: x in millions of frames or in hours, y the mean score."""
+    """A published learning curve: x in millions of frames or in hours, y the mean score.
+
+    `place` is that of its label among those of all games, for one colour in all pictures.
+    """
 
     label: str
+    place: int
     x: npt.NDArray[np.float64]
     y: npt.NDArray[np.float64]
 
 
 def plain_game(env: str) -> str:
-    """`breakout` for Breakout, Breakout-v5, gymnasium:ALE/Breakout-v5 or BreakoutNoFrameskip-v4.
+    """`Breakout` for Breakout, Breakout-v5, gymnasium:ALE/Breakout-v5 or BreakoutNoFrameskip-v4.
 
-    Names that sources write differently become equal: `Q*bert` and `Qbert`, for instance.
+    That is envpool's name without the version, by which the published numbers are filed, too.
     """
     name = env.removeprefix("gymnasium:").removeprefix("ALE/")
-    name = re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name)
-    return re.sub(r"[\W_]", "", name.lower())
-
-
-@functools.cache
-def _all_scores() -> dict[str, AtariScores]:
-    scores = {}
-    for row in read_table(SCORES):
-        game = row.pop("game")
-        by_column = {name: float(cell or math.nan) for name, cell in row.items()}
-        scores[plain_game(game)] = AtariScores(game, by_column)
-    return scores
+    return re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name)
 
 
 def atari_scores(env: str) -> AtariScores | None:
     """Published scores of an environment; None if it is none of the 57 Atari games."""
-    return _all_scores().get(plain_game(env))
+    for row in _rows("atari_scores.csv").get(plain_game(env), ()):
+        scores = {name: float(cell or math.nan) for name, cell in row.items() if name != "game"}
+        return AtariScores(scores)
+    return None
 
 
-def curve_labels() -> list[str]:
-    """All labels that curves may have, in one order for all games."""
-    series = [row["series"] for row in _all_rows("curves.csv")]
-    methods = [paper_label(row["algorithm"]) for row in _all_rows("paper_methods.csv")]
-    return sorted({*series, *methods})
+def published_curves(env: str, algorithms: Collection[str], x_kind: str) -> list[Curve]:
+    """Published curves of a game, sorted by label.
 
-
-def has_curves() -> bool:
-    """Whether published curves lie where this package is used from."""
-    return (CURVES / "curves.csv").is_file()
-
-
-def curves_over_frames(env: str, algorithms: Collection[str]) -> list[Curve]:
-    """Published curves of a game, x in millions of emulator frames, sorted by label.
-
-    The paper's own curves are those of the `algorithms` only.
+    Args:
+      env: the game.
+      algorithms: of the paper's methods, DQN and that of a single algorithm are shown; where
+        several are compared, all are.
+      x_kind: `frames`, in millions of emulator frames, or `hours`, for which there are the
+        paper's own curves only.
     """
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in _rows("curves.csv", env):
+    for row in _rows("paper_methods.csv").get(plain_game(env), ()):
+        is_wanted = row["algorithm"] in ("DQN", *algorithms) or len(algorithms) > 1
+        if is_wanted and row["x_kind"] == x_kind:
+            x = float(row["x"]) / (1e6 if x_kind == "frames" else 1)
+            points[paper_label(row["algorithm"])].append((x, float(row["score"])))
+    for row in _rows("curves.csv").get(plain_game(env), ()) if x_kind == "frames" else ():
         points[row["series"]].append((float(row["num_frames"]) / 1e6, float(row["mean_return"])))
-    has_paper_a3c = any(label.startswith("A3C") for label in points)
-    for row in _rows("paper_methods.csv", env):
-        is_wanted = row["algorithm"] in algorithms and row["x_kind"] == "frames"
-        if is_wanted and not (has_paper_a3c and row["algorithm"] == "a3c"):
-            points[paper_label(row["algorithm"])].append(
-                (float(row["x"]) / 1e6, float(row["score"]))
-            )
-    return _make_curves(points)
-
-
-def curves_over_hours(env: str, algorithms: Collection[str]) -> list[Curve]:
-    """The paper's curves of a game, x in hours: DQN and those of the `algorithms`."""
-    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for row in _rows("paper_methods.csv", env):
-        if row["algorithm"] in ("DQN", *algorithms) and row["x_kind"] == "hours":
-            points[paper_label(row["algorithm"])].append((float(row["x"]), float(row["score"])))
-    return _make_curves(points)
+    series = {row["series"] for rows in _rows("curves.csv").values() for row in rows}
+    labels = sorted({*series, *map(paper_label, ("DQN", *PAPER_NAMES))})
+    curves = []
+    for label, pairs in sorted(points.items()):
+        x, y = np.array(sorted(pairs)).T
+        is_known = np.isfinite(y)
+        curves.append(Curve(label, labels.index(label), x[is_known], y[is_known]))
+    return curves
 
 
 def paper_label(algorithm: str) -> str:
     """The label of one of the paper's curves."""
     if algorithm == "DQN":
         return "DQN, one GPU (paper)"
-    name = "A3C" if algorithm == "a3c" else algorithm.replace("_", "-")
-    return f"{name}, 16 threads (paper)"
-
-
-def _rows(file: str, env: str) -> list[dict[str, str]]:
-    return [row for row in _all_rows(file) if plain_game(row["game"]) == plain_game(env)]
+    return f"{PAPER_NAMES[algorithm]}, 16 threads (paper)"
 
 
 @functools.cache
-def _all_rows(file: str) -> list[dict[str, str]]:
-    path = CURVES / file
-    return read_table(path) if path.is_file() else []
-
-
-def _make_curves(points: dict[str, list[tuple[float, float]]]) -> list[Curve]:
-    curves = []
-    for label, pairs in sorted(points.items()):
-        x, y = np.array(sorted(pairs)).T
-        is_known = np.isfinite(y)
-        curves.append(Curve(label, x[is_known], y[is_known]))
-    return curves
+def _rows(file: str) -> dict[str, list[dict[str, str]]]:
+    """Game -> rows of a file."""
+    rows: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for row in read_rows(DATA / file)[0]:
+        rows[row["game"]].append(row)
+    return dict(rows)

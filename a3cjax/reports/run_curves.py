@@ -1,53 +1,60 @@
-"""Pictures of a run, drawn without a display."""
+"""Pictures of a run, drawn without a display, from whatever metrics its algorithm has."""
 
 from pathlib import Path
+from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+import numpy as np
 
-from a3cjax.runs.tables import read_columns
+from a3cjax.reports import figures
+from a3cjax.runs.tables import CURVES, EPISODES, METRICS, Column, read_columns
 
 # What tells of the choice of actions, in a policy or among action values.
 CHOICE_LABELS = {"entropy": "entropy (nats)", "q_value": "Q of the actions taken"}
+MOST_IN_A_ROW = 4
+RETURN = "episode_return_mean"
 
 
 def plot_curves(run_dir: Path, title: str) -> Path | None:
-    """Draws curves.png from metrics.csv and episodes.csv; None if there is nothing to draw."""
-    metrics = read_columns(run_dir / "metrics.csv")
-    episodes = read_columns(run_dir / "episodes.csv")
+    """Draws curves.png from metrics.csv and episodes.csv; None if there is nothing to draw.
+
+    Above are the returns; below every metric whose name ends in `loss`, one that tells of the
+    choice of actions if there is any, and the rate.
+    """
+    metrics, _ = read_columns(run_dir / METRICS)
+    episodes, _ = read_columns(run_dir / EPISODES)
     if not metrics:
         return None
-    frames = [frame / 1e6 for frame in metrics["num_frames"]]
-    figure = Figure(figsize=(11, 7), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplot_mosaic([["return", "return", "return"], ["value_loss", "choice", "rate"]])
-    returns = axes["return"]
+    labels = {name: name.replace("_", " ") for name in metrics if name.endswith("loss")}
+    labels |= dict([pair for pair in CHOICE_LABELS.items() if pair[0] in metrics][:1])
+    labels |= {"frames_per_second": "frames / s"}
+    width = min(len(labels), MOST_IN_A_ROW)
+    blanks = ["."] * (-len(labels) % width)
+    panels = [*[RETURN] * width, *labels, *blanks]
+    rows: list[Any] = [panels[start : start + width] for start in range(0, len(panels), width)]
+    figure = figures.new_figure(12, 3.5 * len(rows))
+    axes = figure.subplot_mosaic(rows)
+    axes[RETURN].set_title(title, parse_math=False)
     if episodes:
-        returns.plot(
-            [frame / 1e6 for frame in episodes["num_frames"]],
-            episodes["episode_return"],
-            ".",
-            markersize=3,
-            alpha=0.35,
-            color="tab:gray",
-            label="single games",
-        )
-    returns.plot(frames, metrics["episode_return_mean"], color="tab:blue", label="mean of last 100")
-    returns.legend(loc="upper left")
-    returns.set_title(title)
-    returns.set_ylabel("episode return")
-    axes["value_loss"].plot(frames, metrics["value_loss"])
-    axes["value_loss"].set_ylabel("value loss")
-    axes["value_loss"].set_yscale("log")
-    name, label = next(pair for pair in CHOICE_LABELS.items() if pair[0] in metrics)
-    axes["choice"].plot(frames, metrics[name])
-    axes["choice"].set_ylabel(label)
-    axes["rate"].plot(frames, metrics["frames_per_second"])
-    axes["rate"].set_ylabel("frames / s")
-    axes["rate"].set_ylim(bottom=0)
-    for axis in axes.values():
-        axis.set_xlabel("million frames")
-        axis.grid(alpha=0.3)
-    path = run_dir / "curves.png"
-    figure.savefig(path, dpi=100)
+        x, y = episodes["num_frames"] / 1e6, drawable(episodes["episode_return"])
+        style = {"markersize": 3, "alpha": 0.35, "color": figures.LIGHT["muted"]}
+        axes[RETURN].plot(x, y, ".", label="single games", **style)
+    labels |= {RETURN: "episode return"}
+    for name, label in labels.items():
+        values = drawable(metrics[name])
+        if name.endswith("loss") and (values > 0).any() and not (values < 0).any():
+            axes[name].set_yscale("log")
+            values[values == 0] = np.nan
+        axes[name].plot(metrics["num_frames"] / 1e6, values, label="mean of last 100")
+        axes[name].set_ylabel(label)
+        axes[name].set_xlabel("million frames")
+        axes[name].grid(alpha=0.3)
+    axes[RETURN].legend(loc="upper left")
+    axes["frames_per_second"].set_ylim(bottom=0)
+    path = run_dir / CURVES
+    figures.png(figure, path)
     return path
+
+
+def drawable(values: Column) -> Column:
+    """The values that an axis can hold, NaN for the others."""
+    return np.where(np.abs(values) < 1e300, values, np.nan)

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import functools
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,19 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import yaml
 
-from a3cjax.runs.tables import read_table
+from a3cjax.runs import tables
+from a3cjax.runs.tables import Column, read_columns, read_json
 
-Column = npt.NDArray[np.float64]
-
-TIME_PARTS = ("env", "act", "learn", "push")
 MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
 EVALUATION_COLUMNS = ("num_frames", "wall_seconds", "mean")  # the others: words and lists
 PROVENANCE = ("command", "commit", "machine", "versions")  # of summary.json
-WINDOW = 100
-"""Training games over which metrics.csv takes the mean return."""
 
 
 class RunFolderError(ValueError):
@@ -113,7 +107,7 @@ class Run:
         num_games = self.column("num_episodes")[np.isfinite(self.column("episode_return_mean"))]
         if np.isnan(num_games).all():
             return frames, returns
-        is_full = num_games >= min(WINDOW, np.nanmax(num_games))
+        is_full = num_games >= min(tables.RETURN_WINDOW, np.nanmax(num_games))
         return frames[is_full], returns[is_full]
 
     @property
@@ -164,7 +158,7 @@ class Run:
     @property
     def time_fractions(self) -> dict[str, float]:
         """Part of the actors' time -> its typical fraction, scaled to a sum of 1."""
-        medians = {part: self.typical(f"{part}_fraction") for part in TIME_PARTS}
+        medians = {part: self.typical(f"{part}_fraction") for part in tables.TIME_PARTS}
         total = sum(medians.values())
         return {part: value / total if total > 0 else math.nan for part, value in medians.items()}
 
@@ -200,17 +194,14 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     """
     settings = _read_settings(folder)
     notes: list[str] = []
-    metrics, evaluations = {}, {}
-    if (folder / "metrics.csv").is_file():
-        metrics = _read_numbers(folder / "metrics.csv", notes)
-    else:
-        notes.append("metrics.csv is missing")
-    if (folder / "evaluations.csv").is_file():
-        evaluations = _read_numbers(folder / "evaluations.csv", notes, EVALUATION_COLUMNS)
-    summary = _read_json(folder / "summary.json", notes)
+    evaluations = {}
+    metrics = _read_numbers(folder / tables.METRICS, notes)
+    if (folder / tables.EVALUATIONS).is_file():
+        evaluations = _read_numbers(folder / tables.EVALUATIONS, notes, EVALUATION_COLUMNS)
+    summary = _read_json(folder / tables.SUMMARY, notes)
     frames = metrics.get("num_frames", np.zeros(0))
     if len(frames) and number(summary, "num_frames") < frames[-1]:
-        notes.append("summary.json is left out: it is from before the run was resumed")
+        notes.append(f"{tables.SUMMARY} is left out: it is from before the run was resumed")
         summary = {name: summary[name] for name in PROVENANCE if name in summary}
     extra = {}
     for path in sorted(folder.glob("evaluation-[!b]*.json")):  # not evaluation-best-…
@@ -259,40 +250,35 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "config.yaml"
+    path = folder / tables.CONFIG_FILE
     if not path.is_file():
-        raise RunFolderError(f"run folder must hold config.yaml, got {folder}.")
+        raise RunFolderError(f"run folder must hold {tables.CONFIG_FILE}, got {folder}.")
     try:
         settings = yaml.safe_load(path.read_text())
     # As in a3cjax.config: PyYAML raises what it happens to stumble over.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
         settings = None
     if not isinstance(settings, dict):
-        raise RunFolderError(f"config.yaml must hold settings by name, got {path}.")
+        raise RunFolderError(f"{tables.CONFIG_FILE} must hold settings by name, got {path}.")
     return {str(name): value for name, value in settings.items()}
 
 
 def _read_numbers(
     path: Path, notes: list[str], wanted: Collection[str] | None = None
 ) -> dict[str, Column]:
-    """The columns of numbers; without `wanted`, all are.
-
-    Lines that were cut short or damaged are left out, with a note.
-    """
+    """The columns of numbers; lines that were cut short or damaged are left out, with a note."""
+    if not path.is_file():
+        notes.append(f"{path.name} is missing")
+        return {}
     try:
-        rows = read_table(path)
-    except (ValueError, csv.Error, OSError) as error:
+        table, num_damaged = read_columns(path, wanted)
+    except (csv.Error, OSError) as error:
         notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
         return {}
-    names = [name for name in (rows[0] if rows else ()) if name]
-    names = [name for name in names if wanted is None or name in wanted]
-    lines = [line for row in rows if (line := _numbers_of(row, names)) is not None]
-    num_damaged = len(rows) - len(lines)
-    if num_damaged:
-        notes.append(f"{path.name} cannot be read in {num_damaged} of its {len(rows)} lines")
-    columns = zip(*lines, strict=True)  # none where there is no line
-    table = {name: np.array(column) for name, column in zip(names, columns, strict=False)}
     frames, seconds = table.get("num_frames"), table.get("wall_seconds")
+    if num_damaged:
+        num_lines = num_damaged + len(next(iter(table.values()), ()))
+        notes.append(f"{path.name} cannot be read in {num_damaged} of its {num_lines} lines")
     if frames is None or seconds is None or not len(frames):
         notes.append(f"{path.name} holds no rows yet")
         return {}
@@ -300,26 +286,10 @@ def _read_numbers(
     return {name: column[is_whole] for name, column in table.items()}
 
 
-def _numbers_of(row: dict[str, str], names: Sequence[str]) -> list[float] | None:
-    """The numbers of a line, NaN for an empty cell; None if it is cut short or damaged."""
-    # The csv module gives what is too much the name None, and what is missing that value.
-    if None in row or None in row.values():
-        return None
-    try:
-        return [float(row[name] or math.nan) for name in names]
-    except ValueError:
-        return None
-
-
 def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:
-    if not path.is_file():
-        notes.append(f"{path.name} is missing: the run has not ended, or was killed")
-        return {}
-    try:
-        content = json.loads(path.read_text())
-    except (ValueError, RecursionError, OSError):
-        content = None
-    if not isinstance(content, dict):
-        notes.append(f"{path.name} cannot be read")
-        return {}
-    return content
+    content = read_json(path)
+    if content is None:
+        is_there = path.is_file()
+        state = "cannot be read" if is_there else "is missing: the run has not ended, or was killed"
+        notes.append(f"{path.name} {state}")
+    return content or {}

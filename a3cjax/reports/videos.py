@@ -8,6 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from a3cjax.reports.runs import Run
+from a3cjax.runs.tables import PLAY
 
 MAX_BYTES = 8 * 2**20
 
@@ -30,10 +31,10 @@ def find_video(run: Run) -> tuple[Video | None, str | None]:
     Returns:
       (video or None, note or None): a file that is too large or damaged is left out.
     """
-    still, damage = _first_picture(run.folder / "play.gif")
+    still, damage = _first_picture(run.folder / f"{PLAY}.gif")
     note = None
     for kind in ("mp4", "gif"):
-        path = run.folder / f"play.{kind}"
+        path = run.folder / f"{PLAY}.{kind}"
         if not path.is_file():
             continue
         size = path.stat().st_size

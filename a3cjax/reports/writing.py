@@ -8,15 +8,16 @@ from pathlib import Path
 
 from a3cjax.reports.content import Content, make_content
 from a3cjax.reports.markdown import render_markdown
-from a3cjax.reports.overview import write_overview
+from a3cjax.reports.overview import write_curves, write_overview
 from a3cjax.reports.page import render_page
-from a3cjax.reports.runs import TIME_PARTS, read_runs
+from a3cjax.reports.runs import read_runs
+from a3cjax.runs.tables import TIME_PARTS
 from a3cjax.system.files import replace_file
 
 
 def write_report(
     run_dirs: Sequence[Path | str],
-    output_dir: Path | str,
+    output: Path | str,
     title: str | None = None,
     *,
     show_published: bool = True,
@@ -26,26 +27,31 @@ def write_report(
     Args:
       run_dirs: run folders, at least one; half-finished ones too, of which the report says
         what is missing.
-      output_dir: where the files go; made if it is not there, files in it are replaced.
+      output: the folder where the files go; made if it is not there, files in it are replaced.
+        Or the name of a PNG: then it is written and nothing else, with the learning curves.
       title: of the report; None for the names of the games.
       show_published: lays published learning curves under ours.
 
     Returns:
-      The path of report.html.
+      The path of report.html, or of the PNG.
 
     Raises:
       RunFolderError: if there is no run folder, or one holds no settings.
       OSError: if the output cannot be written.
     """
-    output_dir = Path(output_dir)
+    output = Path(output)
     runs = read_runs([Path(run_dir) for run_dir in run_dirs])
     content = make_content(runs, title, show_published=show_published)
-    output_dir.mkdir(parents=True, exist_ok=True)
-    path = output_dir / "report.html"
+    if output.suffix == ".png":
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_curves(content, output)
+        return output
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "report.html"
     replace_file(path, render_page(content))
-    replace_file(output_dir / "report.md", render_markdown(content))
-    write_overview(content, output_dir / "report.png")
-    replace_file(output_dir / "report.csv", render_csv(content))
+    replace_file(output / "report.md", render_markdown(content))
+    write_overview(content, output / "report.png")
+    replace_file(output / "report.csv", render_csv(content))
     return path
 
 

@@ -1,4 +1,4 @@
-"""The run folder: its name, config.yaml and summary.json."""
+"""The run folder: its name, and what is written into it by the run itself."""
 
 import dataclasses
 import datetime
@@ -12,10 +12,13 @@ import yaml
 
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from a3cjax.runs import tables
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.system import machine, provenance
 from a3cjax.system.files import replace_file
 from a3cjax.types import Snapshot
+
+NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
 
 
 class Summary(NamedTuple):
@@ -85,13 +88,13 @@ def write_config(config: Config, run_dir: Path) -> None:
     `resume` is left out of it: that is said anew each time.
     """
     settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
-    replace_file(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
+    replace_file(run_dir / tables.CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
 
 
-EVALUATION_COLUMNS = (
-    *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
-    *("standard_deviation", "min", "max", "scores"),
-)
+def cut_logs(run_dir: Path, num_frames: int) -> None:
+    """Drops what the CSV files say of later frames."""
+    for name in (tables.METRICS, tables.EPISODES, tables.EVALUATIONS):
+        tables.cut_rows(run_dir / name, num_frames)
 
 
 def append_evaluation(
@@ -102,9 +105,9 @@ def append_evaluation(
     Returns:
       Whether it did: the same parameters get no second row.
     """
-    path = run_dir / "evaluations.csv"
-    lines = path.read_text().splitlines() if path.exists() else [",".join(EVALUATION_COLUMNS)]
-    if lines[-1].partition(",")[0] == str(snapshot.num_frames):
+    path = run_dir / tables.EVALUATIONS
+    past, _ = tables.read_rows(path)
+    if past and past[-1]["num_frames"] == str(snapshot.num_frames):
         return False
     row = {
         **evaluation.as_dict(),
@@ -112,8 +115,8 @@ def append_evaluation(
         "wall_seconds": round(wall_seconds, 3),
         "scores": " ".join(f"{score:g}" for score in evaluation.scores),
     }
-    lines.append(",".join(str(row[name]) for name in EVALUATION_COLUMNS))
-    replace_file(path, "\n".join(lines) + "\n")
+    columns = tables.EVALUATION_COLUMNS
+    tables.append_rows(path, [{name: str(row[name]) for name in columns}], columns)
     return True
 
 
@@ -140,8 +143,4 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "machine": machine.describe_machine(),
         "versions": provenance.describe_versions(),
     }
-    replace_file(summary.run_dir / "summary.json", json.dumps(content, indent=2) + "\n")
-
-
-# The folders of checkpoints in a run folder.
-NEWEST, BEST = "checkpoints", "best"
+    replace_file(summary.run_dir / tables.SUMMARY, json.dumps(content, indent=2) + "\n")

@@ -1,23 +1,33 @@
-"""Parameters in one small file, for agents that are shown or passed on without their run.
+"""Arrays in one file: what checkpoints and the parameters of published agents have in common.
 
-The format is safetensors: names, shapes and numbers. Nothing is executed when it is read.
+The format is safetensors: names, types, shapes and numbers. Nothing is executed when a file is
+read, and nothing that it says is believed.
 """
 
+import contextlib
+import json
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import safetensors
 import safetensors.numpy
-from flax import traverse_util
+from safetensors import SafetensorError, deserialize
 
 from a3cjax.errors import CheckpointError
 from a3cjax.system.files import replace_file
 from a3cjax.types import ObservationStatistics, Params, Snapshot
 
 PARAMETER_FILE = "params.safetensors"
-FORMAT_VERSION = "1"
+PARAMETER_FORMAT = "a3cjax-1"
+MAX_COUNT = 2**53
+"""Of frames and updates in a file: floating-point numbers count no further."""
+
+Arrays = dict[str, dict[str, Any]]
+"""What a file holds by name: `dtype`, `shape` and `data`, as safetensors calls them."""
 
 
 def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
@@ -30,14 +40,14 @@ def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
     Returns:
       The file.
     """
-    arrays = {name: np.asarray(value) for name, value in _flatten(snapshot).items()}
+    path = folder / PARAMETER_FILE
     metadata = {
-        "format": f"a3cjax-{FORMAT_VERSION}",
+        "format": PARAMETER_FORMAT,
         "num_frames": str(snapshot.num_frames),
         "num_updates": str(snapshot.version),
     }
-    path = folder / PARAMETER_FILE
-    replace_file(path, safetensors.numpy.save(arrays, metadata))
+    tree = {"params": snapshot.params, "statistics": snapshot.statistics}
+    replace_file(path, pack(tree, metadata))
     return path
 
 
@@ -58,45 +68,86 @@ def read_parameters(
       CheckpointError: if the file is damaged, of another format, or of another network.
     """
     path = folder / PARAMETER_FILE
-    template = _flatten(Snapshot(0, 0, params, statistics))
+    with told_in_a_line(f"{path} cannot be read"):
+        metadata, arrays = unpack(read_file(path), PARAMETER_FORMAT)
+        counts = [int(metadata.get(name, "")) for name in ("num_updates", "num_frames")]
+        if not all(map(is_count, counts)):
+            raise ValueError(f"counts must be whole numbers up to {MAX_COUNT}, got {counts}.")
+        tree = restore(arrays, {"params": params, "statistics": statistics})
+    num_updates, num_frames = counts
+    return Snapshot(num_updates, num_frames, **tree)
+
+
+def pack(tree: Any, metadata: dict[str, str]) -> bytes:
+    """The file of a pytree: each array by its path, such as `params/params/torso/kernel`."""
+    # In C's order: safetensors takes the bytes as they lie.
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _name_leaves(tree).items()}
+    return safetensors.numpy.save(arrays, metadata)
+
+
+def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
+    """The metadata and the arrays of a file.
+
+    Raises:
+      SafetensorError: if it is no safetensors file.
+      ValueError: if its metadata say that it is of another format.
+    """
+    arrays = dict(deserialize(data))
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header.get("__metadata__") or {}
+    if metadata.get("format") != expected_format:
+        raise ValueError(f"format must be {expected_format}, got {metadata.get('format')!r}.")
+    return metadata, arrays
+
+
+def restore(arrays: Arrays, template: Any) -> Any:
+    """A pytree like `template` with the numbers of a file.
+
+    Raises:
+      ValueError: if names, types or shapes are others, or numbers are not finite.
+    """
+    expected = dict(deserialize(pack(template, {})))
+    for name in sorted(expected.keys() | arrays.keys()):
+        rule, held = (
+            f"{array['dtype']}{array['shape']}" if array else "absent"
+            for array in (expected.get(name), arrays.get(name))
+        )
+        if rule != held:
+            raise ValueError(f"{name} must be {rule}, got {held}.")
+    leaves = []
+    for name, leaf in _name_leaves(template).items():
+        array = np.ndarray(leaf.shape, leaf.dtype, arrays[name]["data"])
+        # The statistics of an optimizer may overflow, and learning goes on.
+        is_sound = np.isfinite(array) | (name.startswith("opt_state") & ~np.isnan(array))
+        if not is_sound.all():
+            raise ValueError(f"{name} must be finite numbers, got others.")
+        leaves.append(jnp.asarray(array))
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _name_leaves(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    assert len(named) == len(leaves), "two arrays have one name"
+    return named
+
+
+def is_count(value: Any) -> bool:
+    """Whether it can be a number of frames or updates."""
+    return type(value) is int and 0 <= value <= MAX_COUNT  # a bool is none
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a file; of nothing else, since a pipe may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("it is no file")
+    return path.read_bytes()
+
+
+@contextlib.contextmanager
+def told_in_a_line(what: str) -> Iterator[None]:
+    """Makes a CheckpointError of whatever files and their contents raise."""
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != f"a3cjax-{FORMAT_VERSION}":
-                raise CheckpointError(
-                    f"{path} must be of format a3cjax-{FORMAT_VERSION}, "
-                    f"got {metadata.get('format')!r}."
-                )
-            num_updates, num_frames = int(metadata["num_updates"]), int(metadata["num_frames"])
-            names: list[str] = file.keys()
-            slices = {name: file.get_slice(name) for name in names}
-            # Asked for before they are read: NumPy has no name for some types of the format.
-            held = {name: (a.get_dtype(), tuple(a.get_shape())) for name, a in slices.items()}
-            expected = {name: ("F32", tuple(array.shape)) for name, array in template.items()}
-            if held != expected:
-                raise CheckpointError(f"{path} must hold {expected}, got {held}.")
-            arrays = {name: _check(path, name, file.get_tensor(name)) for name in expected}
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    tree = traverse_util.unflatten_dict(arrays, sep="/")
-    centre = tree.get("statistics")
-    return Snapshot(
-        num_updates,
-        num_frames,
-        tree["params"],
-        ObservationStatistics(**centre) if centre is not None else None,
-    )
-
-
-def _flatten(snapshot: Snapshot) -> dict[str, Any]:
-    """Arrays by their path, such as `params/params/torso/kernel`."""
-    tree: dict[str, Any] = {"params": snapshot.params}
-    if snapshot.statistics is not None:
-        tree["statistics"] = snapshot.statistics._asdict()
-    return traverse_util.flatten_dict(tree, sep="/")
-
-
-def _check(path: Path, name: str, array: np.ndarray) -> jax.Array:
-    if not np.isfinite(array).all():
-        raise CheckpointError(f"{path} must hold finite numbers, got others in {name}.")
-    return jax.numpy.asarray(array)
+        yield
+    except (OSError, MemoryError, ValueError, RecursionError, SafetensorError) as error:
+        raise CheckpointError(f"{what}: {str(error) or type(error).__name__}") from error

@@ -1,20 +1,21 @@
 """Published agents: parameters with what they come from, and a model card."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from a3cjax.config.settings import Config, load_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import write_config
-from a3cjax.runs.loading import load_agent
+from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import write_parameters
+from a3cjax.runs.tables import PLAY, SUMMARY, read_summary
 from a3cjax.system.files import replace_file
 
-COPIED = ("summary.json", "play.gif")
+PICTURE = f"{PLAY}.gif"
+COPIED = (SUMMARY, PICTURE)
 # Of a run's settings, those that a reader asks for first.
 SHOWN_SETTINGS = (
     *("algorithm", "network", "total_frames", "num_actors", "envs_per_actor", "unroll_length"),
@@ -46,39 +47,26 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
     """
     if output_dir.resolve() == run_dir.resolve():
         raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
-    config = load_config(run_dir)
     summary = read_summary(run_dir)
-    _, snapshot = load_agent(config, run_dir)
-    if summary["num_frames"] != snapshot.num_frames:
+    if not summary:
+        raise FileNotFoundError(f"run folder must hold {SUMMARY}, got {run_dir}.")
+    if not summary["evaluation"]:
+        raise ConfigError(f"run_dir must be of a run with a final evaluation, got {run_dir}.")
+    agent = load(run_dir)
+    if summary["num_frames"] != agent.snapshot.num_frames:
         raise ConfigError(
             f"run_dir must be of a run that has ended, got {run_dir}: summary.json is of frame "
-            f"{summary['num_frames']}, the newest sound checkpoint of {snapshot.num_frames}."
+            f"{summary['num_frames']}, the newest sound checkpoint of {agent.snapshot.num_frames}."
         )
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_parameters(output_dir, snapshot)
-    write_config(config, output_dir)
+    write_parameters(output_dir, agent.snapshot)
+    write_config(agent.config, output_dir)
     for name in COPIED:
         (output_dir / name).unlink(missing_ok=True)  # of an agent that was there before
         if (run_dir / name).is_file():
             shutil.copyfile(run_dir / name, output_dir / name)
-    replace_file(output_dir / "README.md", make_model_card(config, summary, output_dir))
+    replace_file(output_dir / "README.md", make_model_card(agent.config, summary, output_dir))
     return output_dir
-
-
-def read_summary(run_dir: Path) -> dict[str, Any]:
-    """Reads a summary.json that ends with an evaluation.
-
-    Raises:
-      FileNotFoundError: if there is none.
-      ConfigError: if the run was not evaluated at its end.
-    """
-    path = run_dir / "summary.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"run folder must hold summary.json, got {run_dir}.")
-    summary = json.loads(path.read_text())
-    if not summary["evaluation"]:
-        raise ConfigError(f"run_dir must be of a run with a final evaluation, got {run_dir}.")
-    return summary
 
 
 def make_model_card(config: Config, summary: dict[str, Any], folder: Path) -> str:
@@ -111,12 +99,12 @@ def make_model_card(config: Config, summary: dict[str, Any], folder: Path) -> st
             }
         ],
     }
-    has_picture = (folder / "play.gif").is_file()
+    has_picture = (folder / PICTURE).is_file()
     values = {
         **{name: getattr(config, name) for name in ("env", "algorithm", "network", "protocol")},
         "metadata": yaml.safe_dump(metadata, sort_keys=False),
         "folder": folder.as_posix(),
-        "picture": f"![A game of {config.env}](play.gif)" if has_picture else "",
+        "picture": f"![A game of {config.env}]({PICTURE})" if has_picture else "",
         "command": summary["command"],
         "commit": summary["commit"],
         "frames": f"{summary['num_frames']:,}",

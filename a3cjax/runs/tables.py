@@ -1,46 +1,140 @@
-"""The CSV files of a run folder: how they are read, and cut back where a run goes on."""
+"""What lies in a run folder, by name, and how its tables are written and read again.
+
+Cells hold numbers or plain words: nothing is quoted. A run that is killed may leave its last
+line cut short: readers leave out such a line, and any other that is damaged.
+"""
 
 import csv
+import io
+import json
 import math
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from a3cjax.config.settings import CONFIG_FILE as CONFIG_FILE
 from a3cjax.system.files import replace_file
 
+METRICS, EPISODES, EVALUATIONS = "metrics.csv", "episodes.csv", "evaluations.csv"
+SUMMARY, TRACKING = "summary.json", "tracking.json"
+CURVES, BAD_TRAJECTORY = "curves.png", "bad-trajectory.npz"
+PLAY = "play"  # .mp4 and .gif
 
-def cut_csv(path: Path, num_frames: int) -> None:
-    """Drops what a CSV file says of later frames, and a line that was cut short.
+Column = npt.NDArray[np.float64]
+
+TIME_PARTS = ("env", "act", "learn", "push")
+"""What an actor-learner's time goes into: metrics.csv has a `…_fraction` of each."""
+RETURN_WINDOW = 100
+"""Episodes over which metrics.csv takes the mean training return."""
+EVALUATION_COLUMNS = (
+    *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
+    *("standard_deviation", "min", "max", "scores"),
+)
+
+
+class EpisodeRow(NamedTuple):
+    """A line of episodes.csv."""
+
+    num_frames: int
+    wall_seconds: float
+    actor: int
+    episode_return: float
+    episode_length: int
+
+
+def append_rows(
+    path: Path, rows: Iterable[Mapping[str, float | str]], columns: Collection[str]
+) -> None:
+    """Appends rows to a CSV file: fractions with six significant digits, else as they are.
+
+    The file's own columns hold, `columns` are those of a new one. What it has no column for is
+    left out: a newer version may know more than the one that began the run.
+    """
+    with path.open("a+", newline="") as file:
+        file.seek(0)
+        known = next(csv.reader(file), [])
+        columns = known or list(columns)
+        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        if not known:
+            writer.writeheader()
+        writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
+
+
+def cut_rows(path: Path, num_frames: int) -> None:
+    """Drops what a CSV file says of later frames, and what is damaged.
 
     What was written after the checkpoint that a run resumes from will be written again.
     """
     if not path.exists():
         return
-    with path.open(newline="") as file:
-        header, *lines = file.read().split("\n")[:-1] or [""]
-    column = header.split(",").index("num_frames") if header else 0
-    kept = [
-        line
-        for line in lines
-        if line.count(",") == header.count(",") and int(line.split(",")[column]) <= num_frames
-    ]
-    replace_file(path, "".join(f"{line}\n" for line in (header, *kept) if line))
+    kept = [row for row in read_rows(path)[0] if int(row["num_frames"]) <= num_frames]
+    text = io.StringIO()
+    lines = [kept[0].keys(), *(row.values() for row in kept)] if kept else []
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    replace_file(path, text.getvalue())
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
+    """Reads a CSV file; one that is not there is empty.
 
-
-def read_columns(path: Path) -> dict[str, list[float]]:
-    """A CSV file of numbers as name -> column; empty cells are NaN."""
-    rows = read_table(path)
-    names = rows[0].keys() if rows else []
-    return {name: [float(row[name] or math.nan) for row in rows] for name in names}
-
-
-def read_column(path: Path, name: str) -> list[float]:
-    """The numbers of one column of a CSV file; none if there is no such file."""
+    Returns:
+      Each whole line as column -> cell, and how many lines are not.
+    """
     if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return [float(row[name]) for row in csv.DictReader(file)]
+        return [], 0
+    with path.open(newline="", errors="replace") as file:
+        lines = [line if line.endswith("\n") else "" for line in file]
+    rows = list(csv.DictReader(filter(None, lines), quoting=csv.QUOTE_NONE))
+    # The csv module gives what is too much the name None, and what is missing that value.
+    whole = [row for row in rows if None not in row and None not in row.values()]
+    return whole, len(rows) - len(whole) + lines.count("")
+
+
+def read_columns(
+    path: Path, wanted: Collection[str] | None = None
+) -> tuple[dict[str, Column], int]:
+    """Reads columns of numbers, NaN where a cell is empty; without `wanted`, all columns are.
+
+    Returns:
+      Name -> column, and how many lines are damaged.
+    """
+    rows, num_damaged = read_rows(path)
+    names = [name for name in (rows[0] if rows else ()) if wanted is None or name in wanted]
+    lines = []
+    for row in rows:
+        try:
+            lines.append([float(row[name] or math.nan) for name in names])
+        except ValueError:
+            num_damaged += 1
+    columns = np.array(lines, float).reshape(len(lines), len(names)).T
+    return dict(zip(names, columns, strict=True)), num_damaged
+
+
+def read_episodes(path: Path) -> list[EpisodeRow]:
+    """The games of an episodes.csv; none if there is no such file."""
+    columns, _ = read_columns(path)
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [EpisodeRow(int(f), seconds, int(a), score, int(n)) for f, seconds, a, score, n in rows]
+
+
+def _shorten(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, RecursionError, OSError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_summary(run_dir: Path) -> dict[str, Any]:
+    """What summary.json holds by name; nothing before a run has ended for the first time."""
+    return read_json(run_dir / SUMMARY) or {}

@@ -12,8 +12,9 @@ from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError, Journal
 from a3cjax.logs.loggers import Logger
 from a3cjax.logs.terminal import TerminalLogger
-from a3cjax.runs.evaluation import Evaluation, evaluate_agent
+from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import Summary, append_evaluation
+from a3cjax.runs.playing import TrainedAgent, evaluate_agent
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import Fleet
 from a3cjax.training.evaluator import Evaluator
@@ -97,7 +98,8 @@ class Learning:
         )
 
     def _evaluate(self, snapshot: Snapshot, should_stop: Callable[[], bool]) -> Evaluation | None:
-        return evaluate_agent(self.config, self.agent, snapshot, should_stop=should_stop)
+        trained = TrainedAgent(self.config, self.agent, snapshot)
+        return evaluate_agent(trained, self.config.eval_episodes, should_stop=should_stop)
 
     def save(self) -> int:
         """Saves the newest parameters with the optimizer state that belongs to them.

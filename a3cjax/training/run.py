@@ -10,12 +10,13 @@ from a3cjax.config.builders import build_schedule
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
-from a3cjax.logs.loggers import CsvLogger, Logger, read_episodes
+from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.reports.run_curves import plot_curves
+from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
-from a3cjax.runs.tables import read_column
+from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
@@ -56,10 +57,8 @@ def train(config: Config) -> Summary:
         stack.enter_context(signal_stop.installed())
         run_dir = open_run_dir(config, past)
         num_envs = sum(batch.num_envs for batch in batches)
-        with (
-            open_saver(run_dir, past, num_envs) as saver,
-            open_logs(config, run_dir, past) as logs,
-        ):
+        saver = open_saver(run_dir, past, num_envs)
+        with open_logs(config, run_dir, past) as logs:
             fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
             learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
             learning.run()
@@ -70,8 +69,8 @@ def train(config: Config) -> Summary:
         title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
         plot_curves(run_dir, title)
         if config.video and not signal_stop.is_set():
-            snapshot = fleet.store.pull()
-            record_at_end(config, agent, snapshot, run_dir, signal_stop.is_set)
+            trained = TrainedAgent(config, agent, fleet.store.pull())
+            record_at_end(trained, run_dir, signal_stop.is_set)
     return summary
 
 
@@ -114,10 +113,11 @@ def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
             add(tracking.WandbLogger(run_dir, schedule, settings, terminal.print))
         if config.mlflow:
             add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
-        past_episodes = read_episodes(run_dir / "episodes.csv")
+        past_episodes = tables.read_episodes(run_dir / tables.EPISODES)
         terminal.write_episodes(past_episodes)
         if config.resume is not None:
             terminal.print(f"going on after {past.num_frames:,} frames")
         past_returns = [episode.episode_return for episode in past_episodes]
-        judged = read_column(run_dir / "evaluations.csv", "num_frames")
-        yield Logs(terminal, loggers, past_returns, int(max(judged, default=0)))
+        evaluations, _ = tables.read_rows(run_dir / tables.EVALUATIONS)
+        judged_frames = max((int(row["num_frames"]) for row in evaluations), default=0)
+        yield Logs(terminal, loggers, past_returns, judged_frames)

@@ -1,8 +1,6 @@
 """Where a run goes on from, and what it leaves to go on from: its newest and best parameters."""
 
-import contextlib
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -14,9 +12,9 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
-from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, make_run_dir, write_config
+from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, cut_logs, make_run_dir, write_config
 from a3cjax.runs.loading import load_checkpoint
-from a3cjax.runs.tables import cut_csv
+from a3cjax.runs.tables import BAD_TRAJECTORY
 from a3cjax.types import LearnerState, Snapshot
 
 
@@ -32,9 +30,7 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
         return None
     try:
         checkpoint = load_checkpoint(config, Path(config.resume))[1]
-    except (OSError, ValueError, CheckpointError) as error:
-        if isinstance(error, ConfigError):
-            raise
+    except (OSError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
@@ -53,8 +49,7 @@ def open_run_dir(config: Config, past: Progress) -> Path:
         return make_run_dir(config)
     run_dir = Path(config.resume)
     write_config(config, run_dir)
-    for name in ("metrics.csv", "episodes.csv", "evaluations.csv"):
-        cut_csv(run_dir / name, past.num_frames)
+    cut_logs(run_dir, past.num_frames)
     return run_dir
 
 
@@ -99,7 +94,7 @@ class Saver:
 
     def save_bad_trajectory(self, failure: BadUpdatesError) -> None:
         """Saves what a refused update was computed from, for inspection."""
-        path = self.run_dir / "bad-trajectory.npz"
+        path = self.run_dir / BAD_TRAJECTORY
         trajectory = failure.report.bad_trajectory
         assert trajectory is not None
         arrays = trajectory._asdict()
@@ -118,24 +113,18 @@ class Saver:
         return checkpoint._replace(progress=progress)
 
 
-@contextlib.contextmanager
-def open_saver(run_dir: Path, past: Progress, num_envs: int) -> Iterator[Saver]:
-    """Opens the checkpoints of a run that has come this far; what lies beyond is discarded.
+def open_saver(run_dir: Path, past: Progress, num_envs: int) -> Saver:
+    """For a run that has come this far; what lies beyond is discarded.
 
     Each of all its `num_envs` environments uses a seed.
 
     Raises:
-      CheckpointError: if the best checkpoint is none.
+      CheckpointError: if checkpoints cannot be read or moved.
     """
-    began = time.monotonic() - past.wall_seconds
     newest, best = Checkpointer(run_dir / NEWEST), Checkpointer(run_dir / BEST, max_to_keep=1)
-    with contextlib.closing(newest), contextlib.closing(best):
-        for checkpointer in (newest, best):
-            checkpointer.discard_after(past.num_frames)
-        try:
-            found = best.read_progress()
-        except ValueError as error:
-            raise CheckpointError(str(error)) from error
-        best_score, num_seeds = found.best_score if found else None, past.num_seeds + num_envs
-        progress = past._replace(num_seeds=num_seeds, best_score=best_score)
-        yield Saver(run_dir, newest, best, progress, began)
+    for checkpointer in (newest, best):
+        checkpointer.discard_after(past.num_frames)
+    found = best.read_progress()
+    best_score, num_seeds = found.best_score if found else None, past.num_seeds + num_envs
+    progress = past._replace(num_seeds=num_seeds, best_score=best_score)
+    return Saver(run_dir, newest, best, progress, time.monotonic() - past.wall_seconds)

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from a3cjax.commands import sweeps
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
+from a3cjax.runs.tables import read_summary
 from a3cjax.system.machine import available_cores, cores_of_thread
+from tests.fakes import PATIENCE_SECONDS, wait_until
 
 # Stands for the program: notes what it was called with and where, and leaves what a run leaves.
 PROGRAM = """
@@ -28,7 +29,8 @@ with open(run_dir / "calls", "a") as file:
 (run_dir / "config.yaml").write_text("env: Pong")
 if settings.get("seed") == "666":
     sys.exit(1)
-(run_dir / "checkpoints" / "100").mkdir(parents=True, exist_ok=True)
+(run_dir / "checkpoints").mkdir(exist_ok=True)
+(run_dir / "checkpoints" / "100.safetensors").touch()
 stopped_by = None
 if settings.get("env") == "Endless":
     def stop(number, frame):
@@ -64,14 +66,9 @@ def run(program, points, jobs=1, lock=None):
     return sweep.run(lock), sweep, lines
 
 
-def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def begin(point):
-    (point.run_dir / "checkpoints" / "0").mkdir(parents=True)
+    (point.run_dir / "checkpoints").mkdir(parents=True)
+    (point.run_dir / "checkpoints" / "0.safetensors").touch()
 
 
 def names(points):
@@ -132,18 +129,21 @@ def test_a_larger_budget_makes_finished_runs_longer(tmp_path, program):
     assert arguments_of(point) is None
 
 
-@pytest.mark.parametrize("summary", [None, {"signal": 2, "num_frames": 100}])
-def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary):
+# "50" is of an older version: the run says that it cannot read it, and nothing is deleted.
+@pytest.mark.parametrize("name", ["50.safetensors", "50"])
+@pytest.mark.parametrize("summary", [None, "{", '{"signal": 2, "num_frames": 100}'])
+def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary, name):
     point = Point({"total_frames": "100"}, tmp_path / "run")
-    (point.run_dir / "checkpoints" / "50").mkdir(parents=True)
+    (point.run_dir / "checkpoints" / name).mkdir(parents=True)
+    (point.run_dir / "config.yaml").write_text("env: Pong")
     if summary is not None:
-        (point.run_dir / "summary.json").write_text(json.dumps(summary))
+        (point.run_dir / "summary.json").write_text(summary)
     assert arguments_of(point) == [f"resume={point.run_dir}", "total_frames=100"]
 
 
 def test_what_ended_before_its_first_checkpoint_begins_anew(tmp_path):
     point = Point({"seed": "1"}, tmp_path / "run")
-    (point.run_dir / "checkpoints" / "50.unfinished").mkdir(parents=True)
+    (point.run_dir / "checkpoints" / "50.safetensors.part").mkdir(parents=True)
     (point.run_dir / "config.yaml").write_text("env: Pong")
     assert arguments_of(point) == ["seed=1", f"run_dir={point.run_dir}"]
     assert not point.run_dir.exists()
@@ -166,14 +166,22 @@ def test_a_failed_run_does_not_keep_the_others_from_running(tmp_path, program):
     assert arguments_of(points[1]) is None
 
 
-def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(tmp_path, program):
+def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(
+    tmp_path, program, monkeypatch
+):
     points = expand({"seed": ["1", "2"]}, tmp_path)
     begin(points[0])
-    (points[0].run_dir / "summary.json").write_text("{")
+
+    def fail(run_dir):
+        if run_dir == points[0].run_dir:
+            raise OSError("the disk is gone")
+        return read_summary(run_dir)
+
+    monkeypatch.setattr(sweeps, "read_summary", fail)
     stop_signal, sweep, lines = run(program, points)
     assert stop_signal is None
     assert sweep.failed == [points[0].run_dir]
-    assert any("seed1: failed, Expecting property name" in line for line in lines)
+    assert any("seed1: failed, the disk is gone" in line for line in lines)
     assert arguments_of(points[1]) is None
 
 
@@ -231,7 +239,7 @@ def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
     points = expand({"env": ["Endless"], "seed": ["1", "2"]}, tmp_path)
 
     def interrupt():
-        wait_for(points[0].run_dir / "ready")
+        wait_until((points[0].run_dir / "ready").exists)
         os.kill(os.getpid(), number)
 
     helper = threading.Thread(target=interrupt)
@@ -250,21 +258,21 @@ def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
 
 def test_a_signal_that_comes_while_a_run_is_being_started_ends_it(tmp_path, program, monkeypatch):
     (point,) = expand({"env": ["Endless"]}, tmp_path)
+    sweep = Sweep(program, [point], 1, lambda line: None)
     started, start_process = [], subprocess.Popen
 
     def start(*arguments, **named):
         started.append(start_process(*arguments, **named))
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)  # for the main thread to notice
+        wait_until(lambda: sweep._stop_signal is not None)  # the main thread has noticed
         return started[0]
 
-    timer = threading.Timer(20, lambda: started[0].kill())
+    timer = threading.Timer(PATIENCE_SECONDS, lambda: started[0].kill())
     timer.start()
     monkeypatch.setattr(subprocess, "Popen", start)
-    stop_signal, sweep, _ = run(program, [point])
+    assert sweep.run() == signal.SIGINT
     timer.cancel()
     timer.join()
-    assert stop_signal == signal.SIGINT
     assert sweep.failed == []  # killed, it would have failed
 
 
@@ -272,7 +280,7 @@ def test_a_run_that_fails_when_it_is_stopped_is_told(tmp_path, program):
     (point,) = expand({"env": ["Endless"], "seed": ["667"]}, tmp_path)
 
     def interrupt():
-        wait_for(point.run_dir / "ready")
+        wait_until((point.run_dir / "ready").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
@@ -302,7 +310,7 @@ def test_a_run_that_outlives_its_sweep_keeps_the_folder_occupied(tmp_path, progr
     refused = []
 
     def leave():
-        wait_for(point.run_dir / "ready")
+        wait_until((point.run_dir / "ready").exists)
         stack.close()  # as when the sweep is killed
         try:
             with occupied(tmp_path):

@@ -41,9 +41,10 @@ def test_gaps_hold_the_value_before_them():
 @given(st.lists(st.tuples(st.integers(0, 10**12), st.floats(-1e6, 1e6)), min_size=1))
 def test_curve_stays_small_and_loses_no_value(pairs):
     curve = filled(pairs, max_size=8)
-    assert len(curve._sums) == len(curve._counts) <= 8
-    assert sum(curve._counts) == len(pairs)
-    assert sum(curve._sums) == pytest.approx(sum(value for _, value in pairs), abs=1e-3)
+    sums, counts = curve._sums_and_counts
+    assert len(sums) == len(counts) == 8
+    assert counts.sum() == len(pairs)
+    assert sums.sum() == pytest.approx(sum(value for _, value in pairs), abs=1e-3)
 
 
 def test_long_curve_keeps_its_shape():

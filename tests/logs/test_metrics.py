@@ -5,7 +5,8 @@ import pytest
 
 from a3cjax.actors.actor_learner import Seconds
 from a3cjax.envs.base import Episode
-from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, RETURN_WINDOW, MetricsWindow
+from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, MetricsWindow
+from a3cjax.runs.tables import RETURN_WINDOW
 from tests.fakes import make_metrics, make_report
 
 

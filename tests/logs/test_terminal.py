@@ -7,9 +7,10 @@ import pytest
 from rich.console import Console, ConsoleDimensions
 
 from a3cjax.envs.base import Episode
-from a3cjax.logs.metrics import ActorRow, EpisodeRow, MetricsWindow
+from a3cjax.logs.metrics import ActorRow, MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.tables import EpisodeRow
 from tests.fakes import make_row
 
 COLOURS = {"TERM": "xterm-256color"}
@@ -103,7 +104,7 @@ def test_plain_lines_where_there_is_no_terminal():
     assert "frames/s 1,000" in line
     assert "left 1:00:00" in line  # 3.6 million frames at 1,000 a second
     assert "return 12.50" in line
-    assert "policy_loss -0.5  value_loss 2  entropy 1.5  grad_norm 3  staleness" in line
+    assert "policy loss -0.5  value loss 2  entropy 1.5  grad norm 3  staleness" in line
 
 
 def test_plain_lines_show_the_metrics_that_the_algorithm_has():
@@ -112,7 +113,7 @@ def test_plain_lines_show_the_metrics_that_the_algorithm_has():
     for name in ("policy_loss", "entropy"):
         del row[name]
     logger.write_metrics({**row, "epsilon": 0.25, "q_value": 1234.5})
-    expected = "value_loss 2  q_value 1234  epsilon 0.25  grad_norm 0.0001234  staleness"
+    expected = "value loss 2  q value 1234  epsilon 0.25  grad norm 0.0001234  staleness"
     assert expected in stream.getvalue()
 
 

@@ -1,3 +1,4 @@
+import csv
 import itertools
 import sys
 from html.parser import HTMLParser
@@ -16,7 +17,6 @@ from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
 from a3cjax.reports.videos import find_video
-from a3cjax.runs.tables import read_table
 from tests.run_folders import RESULTS, make_run_folder
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">$\\bad{$'
@@ -49,6 +49,11 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def content_of(*folders, **options):
@@ -114,7 +119,7 @@ def test_picture_and_table_of_runs_are_written(report):
     with Image.open(report / "report.png") as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").resize((100, 100)).getcolors(10_000)) > 50
-    rows = read_table(report / "report.csv")
+    rows = read_csv(report / "report.csv")
     assert [row["run"] for row in rows][:3] == ["pong-seed1", "pong-seed2", "pong-seed3"]
     assert float(rows[0]["final_score"]) == pytest.approx(18.8666667)
     assert float(rows[0]["final_human_normalized"]) == pytest.approx((18.8667 + 20.7) / 35.3, 1e-4)
@@ -170,7 +175,7 @@ def test_runs_that_have_just_begun_or_stopped_early_are_reported(tmp_path):
     text = " ".join(page.words)
     assert "begun: no game was finished yet: it has no score" in text
     assert "bare: metrics.csv is missing" in text
-    rows = read_table(path.parent / "report.csv")
+    rows = read_csv(path.parent / "report.csv")
     assert [row["final_score_of"] for row in rows] == ["evaluation", "training", "none", "none"]
     assert [row["num_frames"] for row in rows] == ["4000", "1000", "", ""]
     assert "summary.json is missing" in rows[1]["notes"]
@@ -345,7 +350,7 @@ def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
     output = tmp_path / "report"
     output.mkdir()
     (output / "report.html").write_text("an earlier one")
-    code, out, _ = command("run", "--title", "My runs", "--no-published")
+    code, out, _ = command("run", "title=My runs", "published=false")
     assert code == 0
     assert out == "written to report/report.html\n"
     html = (output / "report.html").read_text()
@@ -356,11 +361,36 @@ def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
     ]
 
 
+def test_program_draws_the_learning_curves_alone(command, tmp_path, monkeypatch):
+    panels = []
+    draw_panel = figures.draw_panel
+
+    def note_panel(axis, panel, *arguments):
+        panels.append(panel)
+        draw_panel(axis, panel, *arguments)
+
+    monkeypatch.setattr(figures, "draw_panel", note_panel)
+    for seed in (1, 2):
+        make_run_folder(tmp_path / f"a{seed}", seed=seed)
+    make_run_folder(tmp_path / "b", algorithm="n_step_q", label="$x" * 40)
+    code, out, _ = command("a1", "a2", "b", "output=new/curves.png")
+    assert (code, out) == (0, "written to new/curves.png\n")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.png"]
+    with Image.open(tmp_path / "new" / "curves.png") as picture:
+        assert picture.width > 2 * picture.height
+    over_frames, over_time = panels
+    assert [len(line.seeds) for line in over_frames.lines] == [2, 1]
+    labels = [curve.label for curve in over_time.published]
+    assert labels == sorted(labels)
+    assert len(labels) == 5  # DQN and all four methods of the paper, as in its figure 1
+    assert len(over_frames.published) == 7  # four of others, three of the paper's
+
+
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])
 def test_program_refuses_what_is_no_run_folder(command, tmp_path, make):
     make_run_folder(tmp_path / "run")
     make(tmp_path / "other")
-    code, out, err = command("run", "other", "--output", "out")
+    code, out, err = command("run", "other", "output=out")
     assert (code, out) == (2, "")
     assert err == "error: run folder must hold config.yaml, got other.\n"
     assert not (tmp_path / "out").exists()
@@ -369,7 +399,7 @@ def test_program_refuses_what_is_no_run_folder(command, tmp_path, make):
 def test_program_says_that_it_cannot_write(command, tmp_path):
     make_run_folder(tmp_path / "run")
     (tmp_path / "out").touch()
-    code, _, err = command("run", "--output", "out")
+    code, _, err = command("run", "output=out")
     assert code == 2
     assert err.startswith("error: ")
     assert err.count("\n") == 1
@@ -378,4 +408,4 @@ def test_program_says_that_it_cannot_write(command, tmp_path):
 def test_program_without_arguments_says_how_to_use_it(command):
     code, _, err = command()
     assert code == 2
-    assert "run_dirs" in err
+    assert "<run folder>" in err

@@ -6,12 +6,11 @@ import pytest
 import scipy.stats
 
 from a3cjax.reports.published import (
+    DATA,
     PEERS,
-    SCORES,
     atari_scores,
-    curves_over_frames,
-    curves_over_hours,
     plain_game,
+    published_curves,
 )
 from a3cjax.reports.scores import (
     aggregate,
@@ -20,7 +19,7 @@ from a3cjax.reports.scores import (
     interquartile_mean,
     stratified_bootstrap,
 )
-from a3cjax.runs.tables import read_table
+from a3cjax.runs.tables import read_rows
 
 
 def test_random_play_is_0_and_human_is_1():
@@ -38,7 +37,7 @@ def test_more_is_better_also_where_random_play_beats_the_human():
 
 def test_normalised_scores_of_the_paper_have_the_median_that_it_tells():
     paper = next(peer for peer in PEERS if peer.from_human_starts)
-    games = [row["game"] for row in read_table(SCORES)]
+    games = [row["game"] for row in read_rows(DATA / "atari_scores.csv")[0]]
     scores = [atari_scores(game).normalized_peer(paper) for game in games]
     assert len(scores) == 57
     assert np.median(scores) == pytest.approx(1.166, abs=1e-3)  # Mnih et al. 2016, table 1
@@ -177,8 +176,8 @@ def test_the_papers_scores_are_normalised_by_human_starts():
 
 @pytest.mark.parametrize("env", ["Pong", "Breakout", "BeamRider", "Qbert", "SpaceInvaders"])
 def test_the_games_of_the_papers_figure_have_published_curves(env):
-    over_frames = curves_over_frames(env, {"a3c"})
-    over_hours = curves_over_hours(env, {"a3c"})
+    over_frames = published_curves(env, {"a3c"}, "frames")
+    over_hours = published_curves(env, {"a3c"}, "hours")
     assert "A3C, 16 threads (paper)" in [curve.label for curve in over_frames]
     assert [curve.label for curve in over_hours] == [
         "A3C, 16 threads (paper)",
@@ -191,5 +190,7 @@ def test_the_games_of_the_papers_figure_have_published_curves(env):
     labels = [curve.label for curve in over_frames]
     assert len(labels) == len(set(labels))
     assert not [label for label in labels if "step" in label]  # other algorithms than ours
-    with_q = [curve.label for curve in curves_over_frames(env, {"a3c", "n_step_q"})]
-    assert "n-step-q, 16 threads (paper)" in with_q
+    for x_kind, others in (("frames", 2), ("hours", 3)):  # where several algorithms are compared
+        labels = [curve.label for curve in published_curves(env, {"a3c", "n_step_q"}, x_kind)]
+        assert sum("step" in label for label in labels) == others
+        assert "n-step Q, 16 threads (paper)" in labels

@@ -1,81 +1,119 @@
-import gc
+"""Checkpoints: bit by bit, one after another, damaged, unreadable, cut short by a kill."""
+
+import errno
+import functools
+import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+import safetensors.numpy
 
 from a3cjax.errors import CheckpointError
 from a3cjax.optimizers import make_optimizer
-from a3cjax.runs import checkpoints
-from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
+from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress, is_sealed
 from a3cjax.types import LearnerState, ObservationStatistics
 from a3cjax.updates import make_apply_gradients
 
 STATISTICS = ObservationStatistics(jnp.asarray([[1.5, 2.0], [0.1, 3e-9]]), jnp.asarray(4.3))
 
 
-def make_state(optimizer="adam", seed=0):
+def make_params(seed):
+    kernel = np.random.default_rng(seed).normal(size=(3, 5))
+    params = {"torso": {"kernel": kernel, "bias": np.zeros(5)}, "value": {"bias": np.pi}}
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+
+
+@functools.cache
+def compile_optimizer(name):
+    optimizer = make_optimizer(name, schedule=lambda _: 0.1, max_grad_norm=1.0)
+    return optimizer, make_apply_gradients(optimizer)
+
+
+def make_state(name="adam", seed=0):
     """Parameters and optimizer state after an update: numbers that fill all bits."""
-    generator = np.random.default_rng(seed)
-    params = {
-        "torso": {"kernel": generator.normal(size=(3, 5)), "bias": np.zeros(5)},
-        "value": {"bias": np.pi},
-    }
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
-    transformation = make_optimizer(optimizer, schedule=lambda _: 0.1, max_grad_norm=1.0)
+    optimizer, apply_gradients = compile_optimizer(name)
+    params = make_params(seed)
     grads = jax.tree.map(lambda leaf: 0.3 * leaf + 0.1, params)
-    state = LearnerState(params, transformation.init(params))
-    return make_apply_gradients(transformation)(state, grads, np.float32(0))[0]
+    state = LearnerState(params, optimizer.init(params))
+    return apply_gradients(state, grads, np.float32(0))[0]
+
+
+def make_checkpoint(num_frames):
+    return Checkpoint(make_state(seed=num_frames), STATISTICS, Progress(num_frames))
 
 
 def blank(checkpoint):
     """A template: the same structure with other numbers."""
-    return Checkpoint(
-        jax.tree.map(jnp.zeros_like, checkpoint.state),
-        jax.tree.map(jnp.zeros_like, checkpoint.statistics),
-        Progress(),
-    )
+    return Checkpoint(*jax.tree.map(jnp.zeros_like, checkpoint[:2]), Progress())
 
 
 def assert_same(restored, checkpoint):
+    assert restored.progress == checkpoint.progress
     assert jax.tree.structure(restored[:2]) == jax.tree.structure(checkpoint[:2])
-    for one, other in zip(
-        jax.tree.leaves(restored[:2]), jax.tree.leaves(checkpoint[:2]), strict=True
-    ):
+    for one, other in zip(*map(jax.tree.leaves, (restored[:2], checkpoint[:2])), strict=True):
         assert one.dtype == other.dtype
         np.testing.assert_array_equal(one, other)
 
 
-# Orbax leaves coroutines behind where reading fails; they must not fail some later test.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def leftovers_end_here():
-    yield
-    gc.collect()
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "checkpoints"
 
 
 @pytest.fixture
-def open_checkpointer(tmp_path):
-    """Opens the same folder as often as called."""
-    opened = []
-
-    def open_again(**kwargs):
-        opened.append(Checkpointer(tmp_path / "checkpoints", **kwargs))
-        return opened[-1]
-
-    yield open_again
-    for checkpointer in opened:
-        checkpointer.close()
+def saved(folder):
+    """Checkpoints of frames 100, 200 and 300, which are in the folder."""
+    checkpoints = [make_checkpoint(num_frames) for num_frames in (100, 200, 300)]
+    for checkpoint in checkpoints:
+        Checkpointer(folder).save(checkpoint)
+    return checkpoints
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "statistics"), [("rmsprop", None), ("adam", STATISTICS), ("sgd", STATISTICS)]
-)
-def test_checkpoint_comes_back_bit_by_bit(open_checkpointer, optimizer, statistics):
+def restore(folder, template):
+    """What is restored, and what is reported."""
+    reports = []
+    return Checkpointer(folder).restore(blank(template), reports.append), reports
+
+
+def names(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.iterdir()}
+
+
+def files_of(*frames):
+    return {f"{num_frames}.safetensors" for num_frames in frames}
+
+
+# Saving and restoring.
+
+STATES = {
+    **{name: make_state(name) for name in ("rmsprop", "adam", "sgd")},
+    "target": make_state()._replace(target_params=make_params(1)),
+    # As with shared_statistics=False: one for each actor.
+    "of each actor": LearnerState(
+        make_params(0), tuple(make_state(seed=seed).opt_state for seed in range(3))
+    ),
+    "other types": LearnerState(
+        (jnp.zeros((0, 4)), [jnp.asarray([True, False]), jnp.asarray(-5, jnp.int32)]),
+        optax.ScaleByAdamState(
+            jnp.asarray(2**31 - 1, jnp.int32),
+            jnp.asarray([1e-40, 3e38], jnp.bfloat16),
+            jnp.asarray([2**32 - 1], jnp.uint32),
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("statistics", [None, STATISTICS], ids=["", "centred"])
+@pytest.mark.parametrize("name", STATES)
+def test_checkpoint_comes_back_bit_by_bit(folder, name, statistics):
     progress = Progress(
         num_frames=320_000_004,
         num_updates=12,
@@ -83,194 +121,225 @@ def test_checkpoint_comes_back_bit_by_bit(open_checkpointer, optimizer, statisti
         num_resumes=3,
         actor_keys=((0, 2**32 - 1), (7, 8)),
         best_score=-1e-17,
+        num_seeds=5,
+        standings=({"leaves": [0.1, None, 'a "quoted" \u20ac']}, {"sha256": "0" * 64}),
     )
-    checkpoint = Checkpoint(make_state(optimizer), statistics, progress)
-    open_checkpointer().save(checkpoint)
-    restored = open_checkpointer().restore(blank(checkpoint))
+    checkpoint = Checkpoint(STATES[name], statistics, progress)
+    Checkpointer(folder).save(checkpoint)
+    restored, reports = restore(folder, checkpoint)
     assert_same(restored, checkpoint)
-    assert type(restored.state.opt_state) is type(checkpoint.state.opt_state)
-    assert restored.progress == progress
+    assert reports == []
+    assert Checkpointer(folder).read_progress() == progress
+    assert names(folder) == files_of(320_000_004)
 
 
-def test_newest_checkpoint_is_restored_and_three_are_kept(open_checkpointer, tmp_path):
-    checkpointer = open_checkpointer()
-    for num_frames in (80, 1000, 2000, 10_000):
-        state = make_state("sgd", seed=num_frames)
-        newest = Checkpoint(state, None, Progress(num_frames))
-        checkpointer.save(newest)
-    restored = open_checkpointer().restore(blank(newest))
-    assert restored.progress.num_frames == 10_000
-    assert_same(restored, newest)
-    folders = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()}
-    assert folders == {"1000", "2000", "10000"}
+def test_arrays_of_another_order_in_memory_come_back(folder):
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    checkpoint = Checkpoint(LearnerState({"kernel": kernel}, ()), None, Progress(1))
+    Checkpointer(folder).save(checkpoint)
+    assert_same(restore(folder, checkpoint)[0], checkpoint)
 
 
-def test_saving_the_same_frame_again_does_nothing(open_checkpointer):
-    checkpointer = open_checkpointer()
-    first = Checkpoint(make_state("sgd", seed=1), None, Progress(80))
-    checkpointer.save(first)
-    checkpointer.save(Checkpoint(make_state("sgd", seed=2), None, Progress(80)))
-    assert_same(checkpointer.restore(blank(first)), first)
+def test_other_programs_can_read_it(folder, saved):
+    arrays = safetensors.numpy.load_file(folder / "300.safetensors")
+    np.testing.assert_array_equal(
+        arrays["params/torso/kernel"], saved[2].state.params["torso"]["kernel"]
+    )
+    assert {"opt_state/1/count", "opt_state/1/nu/value/bias", "statistics/mean"} < arrays.keys()
 
 
-def test_empty_folder_has_no_checkpoint(open_checkpointer, tmp_path):
-    template = Checkpoint(make_state("sgd"), None, Progress())
-    with pytest.raises(FileNotFoundError, match=f"no checkpoint in .*{tmp_path.name}"):
-        open_checkpointer().restore(template)
+def test_statistics_of_an_optimizer_may_overflow(folder):
+    state = make_state("rmsprop")
+    state = state._replace(
+        opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.opt_state)
+    )
+    checkpoint = Checkpoint(state, None, Progress(1))
+    Checkpointer(folder).save(checkpoint)
+    assert_same(restore(folder, checkpoint)[0], checkpoint)
 
 
-def test_checkpoint_of_another_agent_is_refused(open_checkpointer):
-    open_checkpointer().save(Checkpoint(make_state("sgd"), None, Progress(80)))
-    with pytest.raises(ValueError, match="statistics"):
-        open_checkpointer().restore(Checkpoint(make_state("sgd"), STATISTICS, Progress()))
+@pytest.mark.parametrize("max_to_keep", [1, 3])
+def test_newest_checkpoint_is_restored_and_the_last_ones_are_kept(folder, max_to_keep):
+    frames = (80, 1000, 2000, 10_000)
+    for num_frames in frames:
+        newest = make_checkpoint(num_frames)
+        Checkpointer(folder, max_to_keep).save(newest)
+    assert_same(restore(folder, newest)[0], newest)
+    assert names(folder) == files_of(*frames[-max_to_keep:])
+
+
+def test_saving_the_same_frame_again_does_nothing(folder, saved):
+    before = contents(folder)
+    Checkpointer(folder).save(make_checkpoint(0)._replace(progress=Progress(300)))
+    assert contents(folder) == before
+
+
+def test_frames_only_grow(folder, saved):
+    with pytest.raises(CheckpointError, match=r"250\S* cannot be written: .* one of frame 300"):
+        Checkpointer(folder).save(make_checkpoint(250))
+    assert names(folder) == files_of(100, 200, 300)
 
 
 def test_relative_folders_will_do(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     checkpointer = Checkpointer(Path("runs") / "checkpoints")
-    checkpointer.save(Checkpoint(make_state("sgd"), None, Progress(80)))
-    checkpointer.close()
-    assert (tmp_path / "runs" / "checkpoints" / "80").is_dir()
+    monkeypatch.chdir("/")
+    checkpointer.save(make_checkpoint(80))
+    assert names(tmp_path / "runs" / "checkpoints") == files_of(80)
 
 
-def test_checkpoint_of_another_format_is_refused(open_checkpointer, monkeypatch):
-    checkpoint = Checkpoint(make_state(), STATISTICS, Progress(10))
-    monkeypatch.setattr(checkpoints, "FORMAT_VERSION", 99)
-    open_checkpointer().save(checkpoint)
-    monkeypatch.undo()
-    with pytest.raises(ValueError, match="must have format version 2, got 99"):
-        open_checkpointer().restore(blank(checkpoint))
+def test_empty_folder_has_no_checkpoint(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"no checkpoint in .*{tmp_path.name}"):
+        restore(folder, make_checkpoint(0))
+    assert Checkpointer(folder).read_progress() is None
+
+
+def test_checkpoint_of_an_older_format_version_is_refused_by_name(folder):
+    (folder / "300" / "arrays").mkdir(parents=True)  # as Orbax wrote it
+    for method in (lambda: restore(folder, make_checkpoint(0)), Checkpointer(folder).read_progress):
+        with pytest.raises(CheckpointError, match="are of an older format version"):
+            method()
+
+
+def test_slip_in_the_program_is_not_taken_for_a_full_disk(folder):
+    with pytest.raises(TypeError, match="JSON"):
+        Checkpointer(folder).save(make_checkpoint(0)._replace(progress=Progress(best_score=1j)))
+    assert names(folder) == set()
 
 
 # Damage.
 
 
-def save_three(checkpointer):
-    """Checkpoints of frames 100, 200 and 300; returns them."""
-    saved = [
-        Checkpoint(make_state(seed=frames), STATISTICS, Progress(frames))
-        for frames in (100, 200, 300)
-    ]
-    for checkpoint in saved:
-        checkpointer.save(checkpoint)
-    return saved
+def test_any_flipped_bit_and_any_cut_is_noticed(folder):
+    state = LearnerState({"bias": jnp.asarray([1.5, 0.0])}, ())
+    Checkpointer(folder).save(Checkpoint(state, None, Progress(5, actor_keys=((1, 2),))))
+    data = (folder / "5.safetensors").read_bytes()
+    assert is_sealed(data)
+    damaged = bytearray(data)
+    for index in range(len(data)):
+        for bit in range(8):
+            damaged[index] ^= 1 << bit
+            assert not is_sealed(bytes(damaged)), (index, bit)
+            damaged[index] ^= 1 << bit
+        assert not is_sealed(data[:index])
+        assert not is_sealed(data[:index] + b"0" + data[index:])
 
 
-def flip_a_bit(path):
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 4
-    path.write_bytes(data)
+def flip_a_bit(data):
+    return data[:-9] + bytes([data[-9] ^ 4]) + data[-8:]
 
 
-def cut_short(path):
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def all_files(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-DAMAGES = {"bit": flip_a_bit, "cut": cut_short, "missing": lambda path: path.unlink()}
+DAMAGES = {
+    "bit": flip_a_bit,
+    "cut": lambda data: data[:-1],
+    "empty": lambda data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "digest": lambda data: data.replace(b'"sha256":"', b'"sha256":"' + b"0"),
+    "not sealed": lambda data: data.replace(b"sha256", b"sha255"),
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_any_damaged_file_is_noticed_and_the_checkpoint_before_used(tmp_path, damage):
-    folder = tmp_path / "checkpoints"
+def test_damaged_checkpoint_is_told_and_the_one_before_used(folder, saved, damage):
+    path = folder / "300.safetensors"
+    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    before = contents(folder)
+    restored, reports = restore(folder, saved[0])
+    assert_same(restored, saved[1])
+    assert reports == [f"checkpoint {path} is damaged: it is not as it was written."]
+    assert Checkpointer(folder).read_progress() == Progress(200)
+    assert contents(folder) == before
+
+
+def test_if_all_are_damaged_that_is_said(folder, saved):
+    for path in folder.iterdir():
+        path.write_bytes(flip_a_bit(path.read_bytes()))
+    reports = []
+    with pytest.raises(CheckpointError, match=f"^every checkpoint in {folder} is damaged.$"):
+        Checkpointer(folder).restore(saved[0], reports.append)
+    assert [report.split()[1] for report in reports] == [
+        str(folder / f"{num_frames}.safetensors") for num_frames in (300, 200, 100)
+    ]
+    assert Checkpointer(folder).read_progress() is None
+
+
+def test_damaged_and_newer_ones_are_moved_aside_when_a_run_goes_on(folder, saved):
+    Checkpointer(folder).save(make_checkpoint(400))  # 100 goes
+    damaged = folder / "200.safetensors"
+    damaged.write_bytes(flip_a_bit(damaged.read_bytes()))
+    (folder / "500.safetensors.part").write_bytes(b"half")
+    before = contents(folder)
+    Checkpointer(folder).discard_after(300)
+    discarded = {path.name: path.read_bytes() for path in folder.glob("discarded-*")}
+    assert names(folder) - discarded.keys() == files_of(300)
+    assert {name.rpartition("-")[2]: content for name, content in discarded.items()} == {
+        name: before[folder / name] for name in files_of(200, 400)
+    }
+    # What the run comes to again can be saved again, and discarded again.
+    Checkpointer(folder).save(make_checkpoint(400))
+    assert_same(restore(folder, saved[0])[0], make_checkpoint(400))
+    Checkpointer(folder).discard_after(300)
+    assert len(list(folder.glob("discarded-*-400.safetensors"))) == 2
+
+
+# Faults of the disk.
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_unreadable_is_not_damaged(folder, saved, monkeypatch, number):
+    read_bytes, before = Path.read_bytes, contents(folder)
+
+    def fail_for_the_newest(path):
+        if path.name == "300.safetensors":
+            raise OSError(number, os.strerror(number), str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", fail_for_the_newest)
     checkpointer = Checkpointer(folder)
-    saved = save_three(checkpointer)
-    num_files = len(all_files(folder / "300"))
-    assert num_files > 5
-    for index in range(num_files):
-        path = all_files(folder / "300")[index]
-        original = path.read_bytes()
-        DAMAGES[damage](path)
-        messages = []
-        restored = checkpointer.restore(blank(saved[0]), messages.append)
-        assert_same(restored, saved[1])
-        assert restored.progress.num_frames == 200
-        (message,) = messages
-        assert str(folder / "300") in message
-        assert "damaged" in message
-        path.write_bytes(original)
-    assert_same(checkpointer.restore(blank(saved[0])), saved[2])
-    checkpointer.close()
+    for method in (
+        lambda: restore(folder, saved[0]),
+        checkpointer.read_progress,
+        lambda: checkpointer.discard_after(300),
+    ):
+        with pytest.raises(CheckpointError, match=os.strerror(number)) as caught:
+            method()
+        assert str(caught.value).isprintable()  # so it is one line
+    monkeypatch.undo()
+    assert contents(folder) == before
 
 
-def test_additional_file_is_damage(open_checkpointer, tmp_path):
-    saved = save_three(open_checkpointer())
-    (tmp_path / "checkpoints" / "300" / "more").write_text("x")
-    messages = []
-    assert_same(open_checkpointer().restore(blank(saved[0]), messages.append), saved[1])
-    assert "more is not as written" in messages[0]
+def test_full_disk_is_one_line_and_leaves_the_others(folder, saved, monkeypatch):
+    def fill_the_disk(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fill_the_disk)
+    with pytest.raises(CheckpointError, match=r"400\S* cannot be written: .*No space left"):
+        Checkpointer(folder).save(make_checkpoint(400))
+    monkeypatch.undo()
+    restored, reports = restore(folder, saved[0])
+    assert_same(restored, saved[2])
+    assert reports == []
 
 
-def test_if_all_are_damaged_that_is_said(open_checkpointer, tmp_path):
-    saved = save_three(open_checkpointer())
-    for folder in (tmp_path / "checkpoints").iterdir():
-        (folder / checkpoints.DIGESTS).write_text("[]")
-    messages = []
-    with pytest.raises(CheckpointError, match=r"every checkpoint in .* is damaged"):
-        open_checkpointer().restore(blank(saved[0]), messages.append)
-    assert len(messages) == 3
+@pytest.mark.parametrize(
+    ("owner", "name", "survivor"),
+    [(os, "fsync", 100), (Path, "replace", 100), (Path, "unlink", 200)],
+    ids=["unwritten", "written", "renamed"],
+)
+def test_killed_at_any_step_there_is_one_to_go_on_from(folder, monkeypatch, owner, name, survivor):
+    checkpointer = Checkpointer(folder, max_to_keep=1)
+    checkpointer.save(make_checkpoint(100))
 
-
-def test_progress_can_be_read_without_a_template(open_checkpointer, tmp_path):
-    checkpointer = open_checkpointer()
-    assert checkpointer.read_progress() is None
-    save_three(checkpointer)
-    assert checkpointer.read_progress() == Progress(300)
-    (tmp_path / "checkpoints" / "300" / checkpoints.DIGESTS).unlink()
-    assert checkpointer.read_progress() == Progress(200)
-
-
-def test_what_a_resumed_run_has_not_reached_yet_is_discarded(open_checkpointer, tmp_path):
-    checkpointer = open_checkpointer()
-    save_three(checkpointer)
-    (tmp_path / "checkpoints" / "300" / checkpoints.DIGESTS).unlink()
-    unfinished = tmp_path / "checkpoints" / "400.orbax-checkpoint-tmp"
-    unfinished.mkdir()
-    (unfinished / "half").write_text("x")
-    checkpointer.discard_after(200)
-    assert not unfinished.exists()
-    again = Checkpoint(make_state(seed=7), STATISTICS, Progress(300))
-    checkpointer.save(again)
-    assert_same(open_checkpointer().restore(blank(again)), again)
-
-
-def test_failed_save_is_one_line_and_leaves_the_others(open_checkpointer, monkeypatch):
-    checkpointer = open_checkpointer()
-    first = Checkpoint(make_state(seed=1), STATISTICS, Progress(100))
-    checkpointer.save(first)
-
-    def fill_the_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoints, "_write_digests", fill_the_disk)
-    with pytest.raises(CheckpointError, match=r"frame 200 cannot be written .*No space left") as e:
-        checkpointer.save(Checkpoint(make_state(seed=2), STATISTICS, Progress(200)))
-    assert "\n" not in str(e.value)
-    messages = []
-    assert_same(open_checkpointer().restore(blank(first), messages.append), first)
-    assert "cut short" in messages[0]
-
-
-def test_frames_only_grow(open_checkpointer):
-    checkpointer = open_checkpointer()
-    saved = save_three(checkpointer)
-    with pytest.raises(CheckpointError, match=r"frame 250 cannot .* there is one of frame 300"):
-        checkpointer.save(Checkpoint(make_state(), STATISTICS, Progress(250)))
-    assert_same(checkpointer.restore(blank(saved[0])), saved[2])
-
-
-def test_the_old_is_kept_until_the_new_is_complete(open_checkpointer, monkeypatch):
-    checkpointer = open_checkpointer(max_to_keep=1)
-    old = Checkpoint(make_state(seed=1), STATISTICS, Progress(100))
-    checkpointer.save(old)
-
-    def be_killed(folder):
+    def be_killed(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoints, "_write_digests", be_killed)
+    monkeypatch.setattr(owner, name, be_killed)
     with pytest.raises(KeyboardInterrupt):
-        checkpointer.save(Checkpoint(make_state(seed=2), STATISTICS, Progress(200)))
-    assert_same(open_checkpointer().restore(blank(old)), old)
+        checkpointer.save(make_checkpoint(200))
+    monkeypatch.undo()
+    restored, reports = restore(folder, make_checkpoint(0))
+    assert_same(restored, make_checkpoint(survivor))
+    assert reports == []
+    checkpointer.discard_after(survivor)
+    checkpointer.save(make_checkpoint(300))
+    assert names(folder) == files_of(300)

@@ -1,113 +1,31 @@
-"""Published agents: the file of parameters, `a3cjax.load`, the model card."""
+"""Published agents: `a3cjax.load`, the model card."""
 
 import json
+from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-import safetensors.numpy
 import yaml
 
 import a3cjax
 from a3cjax.commands import main
 from a3cjax.config.settings import Config
-from a3cjax.errors import CheckpointError, ConfigError
-from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
+from a3cjax.errors import ConfigError
+from a3cjax.runs.parameter_files import PARAMETER_FILE
 from a3cjax.runs.publishing import publish
+from a3cjax.runs.trained import find_agent
 from a3cjax.training.run import train
-from a3cjax.types import ObservationStatistics, Snapshot
 from tests.documents import ROOT
-
-PARAMS = {"params": {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}}}
-STATISTICS = ObservationStatistics(jnp.full((4, 4), 0.5), jnp.asarray(2.0))
-SNAPSHOT = Snapshot(version=7, num_frames=400, params=PARAMS, statistics=STATISTICS)
-
-
-def assert_equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
-
-
-@pytest.mark.parametrize("statistics", [STATISTICS, None])
-def test_what_is_written_is_read(tmp_path, statistics):
-    snapshot = SNAPSHOT._replace(statistics=statistics)
-    write_parameters(tmp_path, snapshot)
-    blank = jax.tree.map(jnp.zeros_like, snapshot)
-    read = read_parameters(tmp_path, blank.params, blank.statistics)
-    assert_equal(read, snapshot)
-    assert jax.tree.structure(read) == jax.tree.structure(snapshot)
-
-
-def test_target_parameters_are_left_out(tmp_path):
-    size = write_parameters(tmp_path, SNAPSHOT).stat().st_size
-    path = write_parameters(tmp_path, SNAPSHOT._replace(target_params=PARAMS))
-    assert path.stat().st_size == size
-
-
-def test_any_flipped_byte_of_the_header_or_cut_is_noticed_or_changes_numbers_only(tmp_path):
-    path = write_parameters(tmp_path, SNAPSHOT)
-    good = path.read_bytes()
-    for length in range(0, len(good), 7):
-        path.write_bytes(good[:length])
-        with pytest.raises(CheckpointError, match=PARAMETER_FILE):
-            read_parameters(tmp_path, PARAMS, STATISTICS)
-    for index in range(len(good)):
-        path.write_bytes(good[:index] + bytes([good[index] ^ 0x20]) + good[index + 1 :])
-        try:
-            read = read_parameters(tmp_path, PARAMS, STATISTICS)
-        except CheckpointError:
-            continue
-        assert jax.tree.map(jnp.shape, read) == jax.tree.map(jnp.shape, SNAPSHOT)
-
-
-@pytest.mark.parametrize(
-    ("params", "statistics"),
-    [
-        ({"params": {"dense": {"kernel": jnp.zeros((2, 3))}}}, STATISTICS),
-        ({"params": {"dense": {"kernel": jnp.zeros((3, 2)), "bias": jnp.ones(3)}}}, STATISTICS),
-        (PARAMS, None),
-    ],
-    ids=["a name too many", "another shape", "statistics too many"],
-)
-def test_parameters_of_another_network_are_refused(tmp_path, params, statistics):
-    write_parameters(tmp_path, SNAPSHOT)
-    with pytest.raises(CheckpointError, match=r"must hold .*, got .*kernel"):
-        read_parameters(tmp_path, params, statistics)
-
-
-@pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_parameters_that_are_not_finite_are_refused(tmp_path, bad):
-    statistics = STATISTICS._replace(scale=jnp.asarray(bad))
-    write_parameters(tmp_path, SNAPSHOT._replace(statistics=statistics))
-    with pytest.raises(CheckpointError, match="finite numbers, got others in statistics"):
-        read_parameters(tmp_path, PARAMS, STATISTICS)
-
-
-@pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("F64", 8)])
-def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
-    params = {"kernel": jnp.ones(4)}
-    path = write_parameters(tmp_path, Snapshot(1, 4, params))
-    old = path.read_bytes()
-    header = json.loads(old[8 : 8 + int.from_bytes(old[:8], "little")])
-    header["params/kernel"] |= {"dtype": dtype, "data_offsets": [0, 4 * size]}
-    new = json.dumps(header).encode()
-    path.write_bytes(len(new).to_bytes(8, "little") + new + bytes(4 * size))
-    with pytest.raises(CheckpointError, match=f"must hold .*F32.*, got .*{dtype}"):
-        read_parameters(tmp_path, params, None)
-
-
-def test_files_of_other_programs_are_refused(tmp_path):
-    safetensors.numpy.save_file({"a": np.zeros(2)}, tmp_path / PARAMETER_FILE)
-    with pytest.raises(CheckpointError, match="must be of format a3cjax-1, got None"):
-        read_parameters(tmp_path, PARAMS, STATISTICS)
 
 
 def test_folder_without_an_agent_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+    with pytest.raises(FileNotFoundError, match=rf"config\.yaml, got {tmp_path}"):
         a3cjax.load(tmp_path)
     (tmp_path / "config.yaml").write_text("env: CartPole\nnetwork: mlp_ff\n")
-    with pytest.raises(FileNotFoundError, match="checkpoints/"):
+    with pytest.raises(FileNotFoundError, match=f"checkpoints/, got {tmp_path}"):
         a3cjax.load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +68,20 @@ def test_loaded_agent_acts(published):
     environments = agent.make_environments(2)
     timestep, core_state = environments.reset(), agent.initial_state(2)
     key = jax.random.key(0)
-    games = []
-    while len(games) < 2:
+    taken = []
+    for _ in range(10):
         actions, core_state, new_key = agent.act(timestep, core_state, key)
         assert actions.shape == (2,)
         assert not np.array_equal(jax.random.key_data(key), jax.random.key_data(new_key))
         timestep, key = environments.step(actions), new_key
-        games += environments.pop_episodes()
+        taken.append(actions)
     environments.close()
+    # It plays the same, with the memory that it has, where it plays on its own.
+    environments = agent.make_environments(2)
+    steps = list(agent.play(environments, jax.random.key(0)))
+    environments.close()
+    np.testing.assert_array_equal([step.actions for step in steps[:10]], taken)
+    assert sum(len(step.episodes) for step in steps) == 2
 
 
 def test_best_parameters_of_a_run_can_be_loaded(finished, published):
@@ -249,17 +173,29 @@ SHIPPED = {"pong": 18.0, "breakout": 300.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_agent_is_small_and_told_of_in_the_readme(name):
-    folder = ROOT / "results" / name
+def test_shipped_agent_is_small_and_told_of_in_the_documents(name):
+    folder = find_agent(name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
-    readme = (ROOT / "README.md").read_text()
-    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in readme
-    assert a3cjax.load(folder).snapshot.num_frames >= 6_000_000
+    results = (ROOT / "docs" / "results.md").read_text()
+    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in results
+    for spelling in (name, name.title(), folder):
+        assert a3cjax.load(spelling).snapshot.num_frames >= 6_000_000
+
+
+def test_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_agent("pong").is_relative_to(Path(a3cjax.__file__).parent)
+    (tmp_path / "pong").mkdir()
+    assert find_agent("pong") == Path("pong")
+
+
+def test_unknown_agent_is_answered_with_those_that_there_are():
+    with pytest.raises(FileNotFoundError, match=r"no run folder pnog; .*: breakout, pong\.$"):
+        a3cjax.load("pnog")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_agent_plays_as_well_as_the_readme_says(name):
-    agent = a3cjax.load(ROOT / "results" / name)
-    assert agent.evaluate(num_episodes=30).mean > SHIPPED[name]
+def test_shipped_agent_plays_as_well_as_the_documents_say(name):
+    assert a3cjax.load(name).evaluate(num_episodes=30).mean > SHIPPED[name]
