@@ -99,8 +99,8 @@ class TestLinks:
     def test_linked_files_are_added(self, files):
         assert files.get_file_from_path("source/a3cjax/returns.py.md") is not None
         assert files.get_file_from_path("source/results/pong.png") is not None
-        assert files.get_file_from_path("readme.md") is not None
-        assert files.get_file_from_path("source/a3cjax/losses.py.md") is not None  # README's
+        assert files.get_file_from_path("index.md") is not None
+        assert files.get_file_from_path("source/CITATION.cff.md") is not None  # README's
 
     @pytest.mark.parametrize(
         ("where", "text", "expected"),
@@ -108,7 +108,7 @@ class TestLinks:
             ("page.md", "[r](../a3cjax/returns.py)", "[r](source/a3cjax/returns.py.md)"),
             ("page.md", "[`r`](../a3cjax/returns.py#L3)", "[`r`](source/a3cjax/returns.py.md#L3)"),
             ("deep/page.md", "![s](../../results/pong.png)", "![s](../source/results/pong.png)"),
-            ("page.md", "[x](../README.md#results)", "[x](readme.md#results)"),
+            ("page.md", "[x](../README.md#results)", "[x](index.md#results)"),
             ("page.md", "`[r](../a3cjax/returns.py)`", "`[r](../a3cjax/returns.py)`"),
             ("page.md", "```\n[r](../a3cjax/returns.py)\n```", None),
             ("page.md", "[other](other.md) [web](https://example.org/a.py)", None),
@@ -123,9 +123,18 @@ class TestLinks:
     def test_links_of_the_readme_start_at_the_root(self, config, files):
         files.append(File.generated(config, "fidelity.md", content=""))
         pointed = repository_links.on_page_markdown(
-            "[f](docs/fidelity.md) [r](a3cjax/returns.py)", page("readme.md"), None, files
+            "[f](docs/fidelity.md) [r](a3cjax/returns.py)", page("index.md"), None, files
         )
         assert pointed == "[f](fidelity.md) [r](source/a3cjax/returns.py.md)"
+
+    def test_lines_of_a_source_file_can_be_linked_to(self):
+        content = '<span id="__span-0-12"><a id="__codelineno-0-12" href="#__codelineno-0-12">'
+        source = page("source/a3cjax/returns.py.md")
+        source.present_anchor_ids = {"a3cjaxreturnspy"}
+        named = repository_links.on_page_content(content, source, None, None)
+        assert 'id="L12" href="#L12"' in named
+        assert source.present_anchor_ids == {"a3cjaxreturnspy", "L12"}
+        assert repository_links.on_page_content(content, page("page.md"), None, None) == content
 
 
 class TestEquations:
@@ -246,7 +255,7 @@ class TestNotebook:
 def test_every_page_is_in_the_navigation_and_every_entry_has_its_page():
     # The build checks it, too; here it takes no time.
     named = set(re.findall(r"[\w/-]+\.md", (ROOT / "mkdocs.yml").read_text()))
-    made = {"readme.md", "changelog.md"} | {
+    made = {*repository_links.ROOT_PAGES.values()} | {
         f"notebooks/{path.stem}.md" for path in TestNotebook.NOTEBOOKS
     }
     docs = ROOT / "docs"

@@ -2,12 +2,14 @@
 
     python docs/hooks/fidelity_links.py
 
-finds every symbol in its file and rewrites the line numbers of the page. A symbol is a function,
-a class or a name that is assigned, dotted where it lies within another, or a setting of a
-preset; what follows its name, as in `unroll_length=5`, must be its value there.
+finds every symbol and rewrites the lines on the page; a symbol that has moved is followed to the
+one file of the package that has it now. A symbol is a function, a class or a name that is
+assigned, dotted where it lies within another, or a setting of a preset; what follows its name,
+as in `unroll_length=5`, must be its value there.
 """
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -18,42 +20,41 @@ PAGE = REPOSITORY / "docs" / "fidelity.md"
 LINK = re.compile(r"\[`(?P<symbol>[^`]+)`\]\((?P<path>[^)#\s]+)#L(?P<line>\d*)\)")
 
 
-def refresh(text: str, folder: Path = PAGE.parent) -> str:
-    """The text of a page with the lines of all its links as they are now.
-
-    Args:
-      text: Markdown.
-      folder: where it lies: paths start there.
+def refresh(text: str) -> str:
+    """The text of the page with all its links as they are now.
 
     Raises:
-      LookupError: if a file does not hold the symbol that a link names.
-      OSError: if there is no such file.
+      LookupError: if nothing, or more than one file, defines what a link names.
     """
 
     def point(link: re.Match[str]) -> str:
-        line = find_line(folder / link["path"], link["symbol"])
-        return f"[`{link['symbol']}`]({link['path']}#L{line})"
+        path = PAGE.parent / link["path"]
+        line = find_line(path, link["symbol"])
+        if line is None:
+            others = [(p, find_line(p, link["symbol"])) for p in REPOSITORY.glob("a3cjax/**/*.py")]
+            found = [(p, line) for p, line in others if line is not None]
+            if len(found) != 1:
+                raise LookupError(
+                    f"{link['symbol']} must be defined by one file, as it was by {link['path']}, "
+                    f"got {len(found)}."
+                )
+            path, line = found[0]
+        return f"[`{link['symbol']}`]({os.path.relpath(path, PAGE.parent)}#L{line})"
 
     return LINK.sub(point, text)
 
 
-def find_line(path: Path, symbol: str) -> int:
-    """The line of a file, from 1 on, that defines a symbol.
-
-    Raises:
-      LookupError: if there is none.
-      OSError: if there is no such file.
-    """
+def find_line(path: Path, symbol: str) -> int | None:
+    """The line of a file, from 1 on, that defines a symbol; None if there is none."""
     name, equals, value = symbol.partition("=")
-    found = find_setting(path.read_text(), name) if path.suffix == ".yaml" else None
-    if path.suffix == ".py":
-        found = find_definition(ast.parse(path.read_text()), name)
-    if found is None:
-        raise LookupError(f"there is no {name} in {path}")
-    line, defined = found
-    if equals and defined != yaml.safe_load(value):
-        raise LookupError(f"{name} must be {value}, got {defined} in {path}, line {line}")
-    return line
+    if not path.is_file():
+        return None
+    text = path.read_text()
+    is_code = path.suffix == ".py"
+    found = find_definition(ast.parse(text), name) if is_code else find_setting(text, name)
+    if found is None or (equals and found[1] != yaml.safe_load(value)):
+        return None
+    return found[0]
 
 
 def find_setting(text: str, name: str) -> tuple[int, object] | None:
