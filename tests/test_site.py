@@ -1,10 +1,7 @@
 """The hooks that build the documentation, and what they refuse."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -12,25 +9,11 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 
-from tests.documents import ROOT
+from tests.documents import ROOT, load_hook
 
-HOOKS = ROOT / "docs" / "hooks"
-
-
-def load(name: str) -> ModuleType:
-    """A hook as MkDocs loads it: from its file, since docs/ is no package."""
-    spec = importlib.util.spec_from_file_location(f"hooks_{name}", HOOKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-docstrings, equations, notebooks = map(load, ["docstrings", "equations", "notebooks"])
-offline, source_code, tables = map(load, ["offline", "source_code", "tables"])
-repository_links = load("repository_links")
+docstrings, equations, notebooks = map(load_hook, ["docstrings", "equations", "notebooks"])
+offline, source_code, tables = map(load_hook, ["offline", "source_code", "tables"])
+repository_links = load_hook("repository_links")
 
 
 def page(src_uri: str) -> SimpleNamespace:
@@ -265,4 +248,4 @@ def test_every_page_is_in_the_navigation_and_every_entry_has_its_page():
 
 def test_built_site_is_checked_by_a_hook():
     assert "- docs/hooks/offline.py" in (ROOT / "mkdocs.yml").read_text()
-    assert Path(HOOKS / "offline.py").is_file()
+    assert (ROOT / "docs" / "hooks" / "offline.py").is_file()

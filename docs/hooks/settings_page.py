@@ -18,14 +18,15 @@ from a3cjax.config.other_names import OTHER_NAMES
 from a3cjax.config.settings import Config
 
 PAGE = Path(__file__).parents[1] / "settings.md"
-TABLE = re.compile(r"(?P<begin><!-- table: (?P<name>\w+) -->\n).*?(?P<end>\n<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"<!-- table: (?P<name>\w+) -->\n(?:(?!<!--).*\n)*<!-- end -->")
 
 
 def refresh(text: str) -> str:
     """The text of the page with its tables as they are now."""
 
     def fill(table: re.Match[str]) -> str:
-        return f"{table['begin']}\n{make_table(table['name'])}\n{table['end']}"
+        name = table["name"]
+        return f"<!-- table: {name} -->\n\n{make_table(name)}\n\n<!-- end -->"
 
     return TABLE.sub(fill, text)
 
