@@ -28,7 +28,7 @@ PICTURES = {".png", ".gif", ".svg", ".jpg", ".mp4"}
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".sh": "sh"}
 
 # What the highlighter calls the lines of the only block of code on a page.
-LINE = re.compile(r"__(?:codelineno|span)-\d+-(\d+)")
+LINE = re.compile(r"__codelineno-\d+-(\d+)")
 
 # A fenced block or code in a line, which are left alone, or the target of a link or picture.
 LINK = re.compile(
