@@ -137,6 +137,7 @@ def test_what_a_page_shows_works(page, folder):
         ("```sh\na3cjax report results/nothing\n```", "there is no results/nothing"),
         ("```sh\npython experiments/nothing.py\n```", "there is no experiments/nothing.py"),
         ("```sh\npython -m a3cjax.nothing\n```", "a3cjax.nothing"),
+        ("```sh\npython docs/hooks/settings_page.py --fast\n```", "takes no arguments"),
         ("```sh\npython benchmarks/learning.py --minutes 3\n```", "--minutes"),
         ("```sh\nmake trian env=Pong\n```", "trian"),
         ("```sh\nmake train env=Pong sede=3\n```", "sede"),
