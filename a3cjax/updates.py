@@ -1,5 +1,6 @@
 """The border of compilation: pure functions become the compiled calls that threads make."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from a3cjax.agents.base import Agent
+from a3cjax.agents.base import Agent, Look
 from a3cjax.types import (
     Constants,
     CoreState,
@@ -42,15 +43,30 @@ ApplyGradients = Callable[
 ]
 
 
-def make_act(agent: Agent) -> Act:
-    """Compiles `act(snapshot, exploration, timestep, core_state, key)`.
+def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
+    """Compiles `act(snapshot, exploration, timestep, core_state, key)`; once for an agent.
 
-    It returns `(actions, core_state, key)`.
+    It returns `(actions, core_state, key)`: for each environment one action, int32 `[B]` or
+    float32 `[B, D]`, sampled from the agent's policy, or its mode with `is_greedy`.
     """
-    act = jax.jit(agent.act)
+    act = compile_act(agent.look, is_greedy)
     return lambda snapshot, exploration, *args: act(
         snapshot.params, Constants(snapshot.statistics, None, exploration), *args
     )
+
+
+@functools.lru_cache(maxsize=8)  # an evaluation comes again and again, and must not compile
+def compile_act(look: Look, is_greedy: bool) -> Callable[..., Any]:
+    """Compiles acting upon what an agent's `look` answers."""
+
+    @jax.jit
+    def act(params, constants, timestep, core_state, key):
+        output, core_state = look(params, constants, timestep, core_state)
+        key, subkey = jax.random.split(key)
+        actions = output.policy.mode() if is_greedy else output.policy.sample(subkey)
+        return actions, core_state, key
+
+    return act
 
 
 def make_compute_gradients(agent: Agent) -> ComputeGradients:

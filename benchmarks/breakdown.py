@@ -132,8 +132,7 @@ def main() -> None:
     source, target = np.ones(2**26, np.float32), np.ones(2**26, np.float32)
     times = core_seconds(lambda: np.copyto(target, source), 5)
     results.add("copy, 256 MB", [2 * source.nbytes / t / 1e9 for t in times], "GB/s")
-    constants = Constants(statistics, snapshot.target_params, exploration)
-    act_flops = flops(agent.act, snapshot.params, constants, timestep, core_state, key) / per_step
+    act_flops = flops(act, snapshot, exploration, timestep, core_state, key) / per_step
     # XLA counts the body of a loop once, so the loss is taken of fewer samples than two chunks.
     length = CHUNK_SIZE
     short = stack(
@@ -142,6 +141,7 @@ def main() -> None:
         agent.initial_state(1),
     )
     loss_gradient = jax.grad(agent.loss, has_aux=True)
+    constants = Constants(statistics, snapshot.target_params, exploration)
     learn_flops = flops(loss_gradient, snapshot.params, constants, short) / length
     for name, count in (("act", act_flops), ("learn", learn_flops)):
         limit = 1000 * count / flops_per_second

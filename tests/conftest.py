@@ -1,7 +1,9 @@
-"""What every test runs under: strict shapes, synchronous CPU, reproducible examples."""
+"""What every test runs under: strict shapes, synchronous CPU, examples that come again, order."""
 
+import contextlib
 import threading
 import time
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -36,23 +38,56 @@ def compile_once(tmp_path_factory):
     compilation_cache.reset_cache()
 
 
-# The same examples on every run, and no deadline: the first example of a test compiles.
+# The same examples on every run, however long they take: the first one of a test compiles, and
+# the machine may be busy.
 hypothesis.settings.register_profile(
-    "a3cjax", max_examples=25, deadline=None, derandomize=True, database=None
+    "a3cjax",
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    derandomize=True,
+    database=None,
 )
 hypothesis.settings.load_profile("a3cjax")
 
-THREAD_GRACE_SECONDS = 2.0
+GRACE_SECONDS = 60.0  # a thread that was asked to stop may wait long for its turn at a core
+ROOT = Path(__file__).parent.parent
+
+
+def child_processes() -> dict[str, str]:
+    """Name and state of each process that this one has started, by its number; only on Linux."""
+    found = {}
+    for thread in Path("/proc/self/task").glob("*"):
+        with contextlib.suppress(OSError):  # the thread or the process has just ended
+            for number in (thread / "children").read_text().split():
+                found[number] = " ".join(Path(f"/proc/{number}/stat").read_text().split()[:3])
+    return found
 
 
 @pytest.fixture(autouse=True)
-def no_thread_left_behind():
-    """Fails a test that ends while a thread it started still runs."""
-    before = set(threading.enumerate())
+def nothing_left_running():
+    """Fails a test that ends while a thread or a process that it started still runs."""
+    threads, processes = set(threading.enumerate()), child_processes()
     yield
-    deadline = time.monotonic() + THREAD_GRACE_SECONDS
-    left = [thread for thread in threading.enumerate() if thread not in before]
-    for thread in left:
-        thread.join(max(0.0, deadline - time.monotonic()))
-    alive = [thread.name for thread in left if thread.is_alive()]
-    assert not alive, f"threads still running after the test: {alive}"
+    deadline = time.monotonic() + GRACE_SECONDS
+    while True:
+        left = [thread.name for thread in threading.enumerate() if thread not in threads]
+        left += [name for number, name in child_processes().items() if number not in processes]
+        if not left or time.monotonic() > deadline:
+            break
+        time.sleep(0.01)
+    assert not left, f"still running after the test: {left}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_lying():
+    """Fails the session if a test wrote into the working folder or that of the project."""
+
+    def listed() -> set[Path]:
+        # Caches of tools have names with a dot.
+        return {path for folder in {ROOT, Path.cwd()} for path in folder.glob("[!.]*")}
+
+    before = listed()
+    yield
+    new = sorted(map(str, listed() - before))
+    assert not new, f"tests must write into tmp_path only, got {new}"

@@ -160,7 +160,7 @@ def _check_make(arguments: Sequence[str]) -> None:
     """Asks make what it would do, and checks settings as the command that it calls would."""
     settings = [argument for argument in arguments if "=" in argument]
     make = ["make", "--dry-run", *arguments]
-    result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
     if result.returncode != 0:
         raise WrongCommandError(result.stderr.strip())
     check_verb("sweep" if "atari5" in arguments else "train", settings)

@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,10 +19,12 @@ from a3cjax.types import Snapshot, TimeStep
 from a3cjax.updates import GradientMetrics
 
 DISCOUNT = 0.9
+# For what takes a fraction of a second: only what hangs takes so long, however busy the machine.
+PATIENCE_SECONDS = 200.0
 
 
 class FakeClock:
-    """A clock that stands still until someone takes time."""
+    """A clock that stands still until someone takes time; or a module `time` with such a clock."""
 
     def __init__(self):
         self.now = 100.0
@@ -31,6 +34,17 @@ class FakeClock:
 
     def take(self, seconds: float) -> None:
         self.now += seconds
+
+    monotonic = perf_counter = __call__
+    sleep = take
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Waits for what another thread or process is about to do."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
 
 
 class PoolStep(NamedTuple):
@@ -241,14 +255,14 @@ class FakeStore:
         )
 
 
-def run_in_threads(targets: Sequence[Callable[[], object]], seconds: float = 60.0) -> None:
+def run_in_threads(targets: Sequence[Callable[[], object]]) -> None:
     """Runs all targets at the same time; raises what one of them raised."""
     failures: list[BaseException] = []
     barrier = threading.Barrier(len(targets))
 
     def run(target: Callable[[], object]) -> None:
         try:
-            barrier.wait(seconds)
+            barrier.wait(PATIENCE_SECONDS)
             target()
         except BaseException as failure:
             failures.append(failure)
@@ -257,7 +271,7 @@ def run_in_threads(targets: Sequence[Callable[[], object]], seconds: float = 60.
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(seconds)
+        thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive(), "a thread did not return"
     if failures:
         raise failures[0]

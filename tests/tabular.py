@@ -3,9 +3,11 @@
 import jax
 import numpy as np
 
+from a3cjax.agents import Agent
 from a3cjax.distributions import Categorical
 from a3cjax.networks import Network
-from a3cjax.types import NetworkOutput, Params, Trajectory
+from a3cjax.types import Constants, CoreState, NetworkOutput, Params, Snapshot, TimeStep, Trajectory
+from a3cjax.updates import make_act
 
 
 def make_tabular_network() -> Network:
@@ -66,3 +68,20 @@ def random_params(network: Network, observations: np.ndarray, seed: int = 0) -> 
         return rng.normal(scale=num_inputs**-0.5, size=leaf.shape).astype(leaf.dtype)
 
     return jax.tree.map(draw, shapes)
+
+
+def act(
+    agent: Agent,
+    params: Params,
+    constants: Constants,
+    timestep: TimeStep,
+    core_state: CoreState = (),
+    *,
+    key: jax.Array | None = None,
+    is_greedy: bool = False,
+):
+    """Actions, core state and key, as whoever plays or trains with this agent gets them."""
+    key = jax.random.key(0) if key is None else key
+    snapshot = Snapshot(0, 0, params, constants.statistics)
+    compiled = make_act(agent, is_greedy=is_greedy)
+    return compiled(snapshot, constants.exploration, timestep, core_state, key)

@@ -330,7 +330,6 @@ def test_argument_of_several_lines_is_refused_in_one(argument):
 LEARNING_RATE = 2.0**-3
 OPTIMIZER = make_optimizer("sgd", schedule=lambda _: LEARNING_RATE, momentum=0.0)
 APPLY_GRADIENTS = make_apply_gradients(OPTIMIZER)  # compiled once, at the first push
-LIMIT_SECONDS = 30.0
 
 
 class Pushes(NamedTuple):
@@ -386,7 +385,7 @@ def push_all(drawn, stores):
             receipt = stores[index].push({"w": grad[:2], "b": grad[2]}, num_frames, version)
             sent[index].append(Sent(version, receipt))
 
-    run_in_threads([lambda i=i: run(i) for i in range(len(stores))], LIMIT_SECONDS)
+    run_in_threads([lambda i=i: run(i) for i in range(len(stores))])
     return sent
 
 

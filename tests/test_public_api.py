@@ -70,7 +70,7 @@ def modules_after(program):
     """What is imported when a program has run in a process of its own."""
     program += "; import sys, json; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
-        [sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
     return set(json.loads(output.splitlines()[-1]))
 

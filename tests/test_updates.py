@@ -146,24 +146,37 @@ def test_compute_gradients_compiles_once_for_all_snapshots_and_trajectories():
     assert len(traces) == 1
 
 
-def test_act_is_the_agents_and_compiles_once():
-    agent = make_agent()
-    counted, traces = counting(agent.act)
-    act = make_act(agent._replace(act=counted))
-    key = jax.random.key(0)
+@pytest.mark.parametrize("make", [make_agent, make_q_agent])
+@pytest.mark.parametrize("is_greedy", [False, True])
+def test_actions_are_those_of_the_agents_policy(make, is_greedy):
+    agent, key = make(), jax.random.key(0)
+    act = make_act(agent, is_greedy=is_greedy)
     for version in range(3):
         snapshot, timestep = make_snapshot(version, version), make_timestep(version)
+        output, _ = agent.look(snapshot.params, constants_of(snapshot), timestep, ())
+        # Results depend on which half of the key is used for what.
+        next_key, subkey = jax.random.split(key)
+        expected = output.policy.mode() if is_greedy else output.policy.sample(subkey)
         actual = act(snapshot, EXPLORATION, timestep, (), key)
-        expected = agent.act(snapshot.params, constants_of(snapshot), timestep, (), key)
-        chex.assert_trees_all_equal(actual, expected)
-        key = actual[2]
-    assert len(traces) == 1
+        chex.assert_trees_all_equal(actual, (expected, (), next_key))
+        key = next_key
+
+
+def test_acting_compiles_once_for_an_agent():
+    look, traces = counting(make_agent().look)
+    agent = make_agent()._replace(look=look)
+    for version in range(3):
+        for is_greedy in (False, True):
+            act = make_act(agent, is_greedy=is_greedy)
+            snapshot = make_snapshot(version, version)
+            act(snapshot, EXPLORATION, make_timestep(version), (), jax.random.key(version))
+    assert len(traces) == 2
 
 
 def test_new_target_parameters_are_no_new_program_for_acting():
     agent = make_q_agent()
-    counted, traces = counting(agent.act)
-    act = make_act(agent._replace(act=counted))
+    counted, traces = counting(agent.look)
+    act = make_act(agent._replace(look=counted))
     for target_seed in (None, 1):
         snapshot = make_snapshot(target_seed=target_seed)
         act(snapshot, EXPLORATION, make_timestep(), (), jax.random.key(0))

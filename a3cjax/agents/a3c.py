@@ -1,21 +1,21 @@
 """Asynchronous advantage actor-critic: algorithm S3 of Mnih et al. 2016.
 
 The paper's lines                                  here
-  perform aₜ according to policy π(aₜ|sₜ; θ′)        `act`
+  perform aₜ according to policy π(aₜ|sₜ; θ′)        `look`, which updates.py samples
   R ← 0 for terminal s_t, V(s_t, θ′_v) otherwise    discounts, the last value in `loss`
-  R ← rᵢ + γR                                       `lambda_returns` with λ = 1
+  R ← rᵢ + γR                                       `episode_returns` with λ = 1
   dθ ← dθ + ∇ log π(aᵢ|sᵢ; θ′)(R − V(sᵢ; θ′_v))     `actor_critic_loss`, whose gradient is
   dθ_v ← dθ_v + ∂(R − V(sᵢ; θ′_v))²/∂θ′_v           minus the first and plus the second
 """
 
-import jax
-import jax.numpy as jnp
+import functools
 
-from a3cjax.agents.base import Agent
-from a3cjax.agents.experience import blank_resets, clip_rewards, find_experience
+import jax
+
+from a3cjax.agents.base import Agent, look_once
+from a3cjax.agents.experience import clean, episode_returns, find_experience
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
-from a3cjax.returns import lambda_returns
 
 
 def make_a3c(
@@ -43,25 +43,6 @@ def make_a3c(
       The algorithm as pure functions.
     """
 
-    def look(params, constants, timestep, core_state):
-        output, core_state = network.apply(
-            params,
-            constants.statistics,
-            timestep.observation[None],
-            timestep.is_first[None],
-            core_state,
-        )
-        return jax.tree.map(lambda x: x[0], output), core_state
-
-    def act(params, constants, timestep, core_state, key):
-        output, core_state = look(params, constants, timestep, core_state)
-        key, subkey = jax.random.split(key)
-        return output.policy.sample(subkey), core_state, key
-
-    def act_greedily(params, constants, timestep, core_state):
-        output, core_state = look(params, constants, timestep, core_state)
-        return output.policy.mode(), core_state
-
     def loss(params, constants, trajectory):
         output, _ = network.apply(
             params,
@@ -71,13 +52,12 @@ def make_a3c(
             trajectory.core_state,
         )
         is_experience, continues = find_experience(trajectory)
-        blanked = blank_resets(trajectory, is_experience)
-        next_values = jax.lax.stop_gradient(output.values[1:])
-        returns = lambda_returns(
-            clip_rewards(blanked.rewards, max_abs_reward),
-            blanked.discounts,
-            next_values if bootstraps else jnp.zeros_like(next_values),
-            jnp.where(continues, lambda_ if bootstraps else 1.0, 0.0),
+        returns = episode_returns(
+            clean(trajectory, is_experience, max_abs_reward),
+            jax.lax.stop_gradient(output.values[1:]),
+            continues,
+            lambda_,
+            bootstraps=bootstraps,
         )
         return actor_critic_loss(
             jax.tree.map(lambda x: x[:-1], output.policy),
@@ -92,8 +72,6 @@ def make_a3c(
     return Agent(
         init=network.init,
         initial_state=network.initial_state,
-        act=act,
-        act_greedily=act_greedily,
+        look=functools.partial(look_once, network),
         loss=loss,
-        look=look,
     )

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
+from a3cjax.networks import Network
 from a3cjax.types import (
     Array,
     Constants,
@@ -16,31 +17,26 @@ from a3cjax.types import (
     Trajectory,
 )
 
+Look = Callable[[Params, Constants, TimeStep, CoreState], tuple[NetworkOutput, CoreState]]
+
 
 class Agent(NamedTuple):
     """An algorithm as pure functions.
 
     `init(key, observations) -> params`.
     `initial_state(batch_size) -> core_state`.
-    `act(params, constants, timestep, core_state, key) -> (actions, core_state, key)`
-    samples one action for each environment, int32 `[B]` or float32 `[B, D]`.
-    `act_greedily(params, constants, timestep, core_state)` likewise, what it thinks best.
+    `look(params, constants, timestep, core_state) -> (NetworkOutput, core_state)`: the policy
+    from which actions are sampled (`make_act` of updates.py), and float32 `[B]` values, V(s) or
+    maxₐ Q(s, a).
     `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
     scalars.
-    `look(params, constants, timestep, core_state) -> (NetworkOutput, core_state)`: the policy
-    that `act` samples, and float32 `[B]` values, V(s) or maxₐ Q(s, a).
     `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
     """
 
     init: Callable[[chex.PRNGKey, Array], Params]
     initial_state: Callable[[int], CoreState]
-    act: Callable[
-        [Params, Constants, TimeStep, CoreState, chex.PRNGKey],
-        tuple[jax.Array, CoreState, chex.PRNGKey],
-    ]
-    act_greedily: Callable[[Params, Constants, TimeStep, CoreState], tuple[jax.Array, CoreState]]
+    look: Look
     loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
-    look: Callable[[Params, Constants, TimeStep, CoreState], tuple[NetworkOutput, CoreState]]
     acts_ahead: bool = False
 
 
@@ -57,3 +53,21 @@ class Algorithm(NamedTuple):
     make: Callable[..., Agent]
     head: str
     has_target_params: bool = False
+
+
+def look_once(
+    network: Network,
+    params: Params,
+    constants: Constants,
+    timestep: TimeStep,
+    core_state: CoreState,
+) -> tuple[Any, CoreState]:
+    """What the network answers to one timestep, `[B, ...]`, and the core state after it."""
+    output, core_state = network.apply(
+        params,
+        constants.statistics,
+        timestep.observation[None],
+        timestep.is_first[None],
+        core_state,
+    )
+    return jax.tree.map(lambda x: x[0], output), core_state

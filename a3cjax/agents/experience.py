@@ -1,9 +1,10 @@
-"""What of a trajectory was experienced, and rewards as they are learned from."""
+"""What of a trajectory was experienced, and rewards and returns as they are learned from."""
 
 import chex
 import jax
 import jax.numpy as jnp
 
+from a3cjax.returns import lambda_returns
 from a3cjax.types import Array, Trajectory
 
 
@@ -25,17 +26,32 @@ def find_experience(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
     return is_experience, continues
 
 
-def blank_resets(trajectory: Trajectory, is_experience: Array) -> Trajectory:
-    """Zeros for what means nothing: rewards and discounts of steps that nobody experienced."""
+def clean(trajectory: Trajectory, is_experience: Array, max_abs_reward: float | None) -> Trajectory:
+    """Zeros for rewards and discounts of steps that nobody experienced, clipped rewards elsewhere.
+
+    Rewards are clipped to ± `max_abs_reward` (Mnih et al. 2015, methods); None leaves them alone.
+    """
+    rewards = jnp.asarray(trajectory.rewards)
+    if max_abs_reward is not None:
+        rewards = jnp.clip(rewards, -max_abs_reward, max_abs_reward)
     # Not left to a mask after the returns: 0 · NaN and 0 · inf are NaN.
     return trajectory._replace(
-        rewards=jnp.where(is_experience, trajectory.rewards, 0.0),
+        rewards=jnp.where(is_experience, rewards, 0.0),
         discounts=jnp.where(is_experience, trajectory.discounts, 0.0),
     )
 
 
-def clip_rewards(rewards: Array, max_abs_reward: float | None) -> Array:
-    """Rewards clipped to ± `max_abs_reward` (Mnih et al. 2015, methods); None leaves them alone."""
-    if max_abs_reward is None:
-        return rewards
-    return jnp.clip(rewards, -max_abs_reward, max_abs_reward)
+def episode_returns(
+    trajectory: Trajectory,
+    next_values: jax.Array,
+    continues: Array,
+    lambda_: float,
+    *,
+    bootstraps: bool,
+) -> jax.Array:
+    """λ-returns that end where episodes do; sums of rewards, whatever λ, without bootstrapping."""
+    if not bootstraps:
+        next_values, lambda_ = jnp.zeros_like(next_values), 1.0
+    return lambda_returns(
+        trajectory.rewards, trajectory.discounts, next_values, jnp.where(continues, lambda_, 0.0)
+    )

@@ -1,18 +1,18 @@
 """Asynchronous n-step Q-learning: algorithm S2 of Mnih et al. 2016.
 
 The paper's lines                                             here
-  take action aₜ according to the ε-greedy policy               `act` of q_learning.py
+  take action aₜ according to the ε-greedy policy               `look` of q_learning.py
   R ← 0 for terminal s_t, maxₐ Q(s_t, a; θ⁻) otherwise          discounts, `next_values`
-  R ← rᵢ + γR                                                  `lambda_returns` with λ = 1
+  R ← rᵢ + γR                                                  `episode_returns` with λ = 1
   dθ ← dθ + ∂(R − Q(sᵢ, aᵢ; θ′))²/∂θ′                          `q_loss` in q_learning.py
 """
 
 import jax.numpy as jnp
 
 from a3cjax.agents.base import Agent
+from a3cjax.agents.experience import episode_returns
 from a3cjax.agents.q_learning import make_q_agent
 from a3cjax.networks import Network
-from a3cjax.returns import lambda_returns
 
 
 def make_n_step_q(
@@ -38,11 +38,6 @@ def make_n_step_q(
 
     def targets(trajectory, next_q_values, continues):
         next_values = jnp.max(next_q_values, axis=-1)
-        return lambda_returns(
-            trajectory.rewards,
-            trajectory.discounts,
-            next_values if bootstraps else jnp.zeros_like(next_values),
-            jnp.where(continues, lambda_ if bootstraps else 1.0, 0.0),
-        )
+        return episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps)
 
     return make_q_agent(network, targets, max_abs_reward=max_abs_reward)

@@ -1,7 +1,7 @@
 """Asynchronous one-step Q-learning: algorithm 1 of Mnih et al. 2016.
 
 The paper's lines                                             here
-  take action a according to the ε-greedy policy                `act` of q_learning.py
+  take action a according to the ε-greedy policy                `look` of q_learning.py
   y ← r for terminal s′, r + γ maxₐ′ Q(s′, a′; θ⁻) otherwise    `one_step_q_targets`
   dθ ← dθ + ∂(y − Q(s, a; θ))²/∂θ                              `q_loss` in q_learning.py
   every I_AsyncUpdate steps update θ with dθ                   `unroll_length`

@@ -1,4 +1,4 @@
-"""What the three Q methods have in common: acting ε-greedily, and a loss around their targets.
+"""What the three Q methods have in common: an ε-greedy policy, and a loss around their targets.
 
 A method gives `targets(trajectory, next_q_values, continues)`, the yₜ of its box in Mnih et
 al. 2016: from rewards, discounts and Q(sₜ₊₁, ·; θ⁻).
@@ -9,8 +9,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from a3cjax.agents.base import Agent
-from a3cjax.agents.experience import blank_resets, clip_rewards, find_experience
+from a3cjax.agents.base import Agent, look_once
+from a3cjax.agents.experience import clean, find_experience
 from a3cjax.distributions import EpsilonGreedy
 from a3cjax.losses import q_loss
 from a3cjax.networks import Network
@@ -41,24 +41,9 @@ def make_q_agent(
 
     def look(params, constants, timestep, core_state):
         """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a)."""
-        q_values, core_state = network.apply(
-            params,
-            constants.statistics,
-            timestep.observation[None],
-            timestep.is_first[None],
-            core_state,
-        )
-        policy = EpsilonGreedy(q_values[0], constants.exploration.epsilons)
-        return NetworkOutput(policy, jnp.max(q_values[0], axis=-1)), core_state
-
-    def act_greedily(params, constants, timestep, core_state):
-        output, core_state = look(params, constants, timestep, core_state)
-        return output.policy.mode(), core_state
-
-    def act(params, constants, timestep, core_state, key):
-        output, core_state = look(params, constants, timestep, core_state)
-        key, subkey = jax.random.split(key)
-        return output.policy.sample(subkey), core_state, key
+        q_values, core_state = look_once(network, params, constants, timestep, core_state)
+        policy = EpsilonGreedy(q_values, constants.exploration.epsilons)
+        return NetworkOutput(policy, jnp.max(q_values, axis=-1)), core_state
 
     def loss(params, constants, trajectory):
         def unroll(params):
@@ -72,10 +57,9 @@ def make_q_agent(
             return q_values
 
         is_experience, continues = find_experience(trajectory)
-        blanked = blank_resets(trajectory, is_experience)
-        clipped = blanked._replace(rewards=clip_rewards(blanked.rewards, max_abs_reward))
+        cleaned = clean(trajectory, is_experience, max_abs_reward)
         q_values = unroll(params)[:-1]
-        y = targets(clipped, unroll(constants.target_params)[1:], continues)
+        y = targets(cleaned, unroll(constants.target_params)[1:], continues)
         actions = jnp.asarray(trajectory.actions)[: len(y)]
         # Sum over time and mean over the batch, as in `actor_critic_loss`.
         losses = jnp.where(is_experience, q_loss(q_values, actions, y), 0.0)
@@ -91,9 +75,7 @@ def make_q_agent(
     return Agent(
         init=network.init,
         initial_state=network.initial_state,
-        act=act,
-        act_greedily=act_greedily,
-        loss=loss,
         look=look,
+        loss=loss,
         acts_ahead=acts_ahead,
     )

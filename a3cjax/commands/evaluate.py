@@ -55,7 +55,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     with refusing(ValueError, OSError, CheckpointError):
         agent = load(name, best=settings.best)
         evaluation = agent.evaluate(
-            settings.num_episodes or agent.config.eval_episodes or 30,
+            settings.num_episodes,
             is_greedy=settings.greedy,
             sticky_actions=settings.sticky_actions,
         )

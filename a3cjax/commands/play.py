@@ -7,6 +7,7 @@ The agent is a run folder, a published folder, or the name of an agent that come
 """
 
 import dataclasses
+import math
 import os
 import sys
 from pathlib import Path
@@ -43,26 +44,21 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     print("importing JAX and envpool ...", flush=True)
     from a3cjax.runs.loading import load
     from a3cjax.system.compilation import configure_jax
-    from a3cjax.video import FORMATS, record_video
+    from a3cjax.video import FORMATS, VideoOptions, record_video
 
     stem, formats = choose_files(name, settings, tuple(FORMATS))
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
     with refusing(ValueError, OSError, ImportError, CheckpointError):
-        agent = load(name, best=settings.best)
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        recording = record_video(
-            agent.config,
-            agent.agent,
-            agent.snapshot,
-            stem,
-            seed=settings.seed,
+        options = VideoOptions(
             formats=formats,
             num_episodes=settings.num_episodes,
+            seed=settings.seed,
             is_greedy=settings.greedy,
             with_saliency=settings.saliency,
-            max_play_seconds=settings.max_seconds,
+            max_play_seconds=settings.max_seconds or math.inf,
         )
+        recording = record_video(load(name, best=settings.best), stem, options)
     assert recording is not None  # nothing stops it
     scores = ", ".join(f"{score:g}" for score in recording.scores)
     print(f"{recording.play_seconds:.0f} seconds of play, score {scores}")

@@ -1,6 +1,7 @@
 """From a configuration to the parts of a run: environments, agent, optimizer, templates."""
 
 import dataclasses
+import difflib
 import inspect
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from a3cjax.agents import ALGORITHMS, Agent
 from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import Environments, EnvironmentSpec
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
+from a3cjax.errors import ConfigError
 from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.system.machine import available_cores
@@ -51,7 +53,13 @@ def build_evaluation_environments(
 
 
 def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
-    """The configured algorithm around the configured network."""
+    """The configured algorithm around the configured network.
+
+    Its keywords are fed by the settings of the same name; others keep their defaults.
+
+    Raises:
+      ConfigError: if a keyword is nearly, but not quite, the name of a setting.
+    """
     make = ALGORITHMS[config.algorithm].make
     offered = {
         **dataclasses.asdict(config),
@@ -59,8 +67,13 @@ def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
         "bootstraps": config.unroll_length != EPISODE,
     }
     parameters = inspect.signature(make).parameters.values()
-    wanted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name in offered]
-    return make(build_network(config, spec), **{name: offered[name] for name in wanted})
+    wanted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in wanted:
+        nearest = difflib.get_close_matches(name, offered, n=1, cutoff=0.8)
+        if name not in offered and nearest:  # else it would silently keep its default
+            raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
+    fed = {name: offered[name] for name in wanted if name in offered}
+    return make(build_network(config, spec), **fed)
 
 
 def build_network(config: Config, spec: EnvironmentSpec) -> Network:

@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from a3cjax.config.settings import Config, load_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import write_config
-from a3cjax.runs.loading import load_agent
+from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import write_parameters
 from a3cjax.system.files import replace_file
 
@@ -46,22 +46,21 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
     """
     if output_dir.resolve() == run_dir.resolve():
         raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
-    config = load_config(run_dir)
     summary = read_summary(run_dir)
-    _, snapshot = load_agent(config, run_dir)
-    if summary["num_frames"] != snapshot.num_frames:
+    agent = load(run_dir)
+    if summary["num_frames"] != agent.snapshot.num_frames:
         raise ConfigError(
             f"run_dir must be of a run that has ended, got {run_dir}: summary.json is of frame "
-            f"{summary['num_frames']}, the newest sound checkpoint of {snapshot.num_frames}."
+            f"{summary['num_frames']}, the newest sound checkpoint of {agent.snapshot.num_frames}."
         )
     output_dir.mkdir(parents=True, exist_ok=True)
-    write_parameters(output_dir, snapshot)
-    write_config(config, output_dir)
+    write_parameters(output_dir, agent.snapshot)
+    write_config(agent.config, output_dir)
     for name in COPIED:
         (output_dir / name).unlink(missing_ok=True)  # of an agent that was there before
         if (run_dir / name).is_file():
             shutil.copyfile(run_dir / name, output_dir / name)
-    replace_file(output_dir / "README.md", make_model_card(config, summary, output_dir))
+    replace_file(output_dir / "README.md", make_model_card(agent.config, summary, output_dir))
     return output_dir
 
 

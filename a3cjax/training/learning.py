@@ -26,8 +26,9 @@ from a3cjax.logs.loggers import CsvLogger, Logger, read_episodes
 from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import MlflowLogger, TensorBoardLogger, WandbLogger
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
-from a3cjax.runs.evaluation import Evaluation, evaluate_agent
+from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, NEWEST, append_evaluation
+from a3cjax.runs.playing import TrainedAgent, evaluate_agent
 from a3cjax.runs.tables import read_column
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import build_actors, build_store
@@ -186,8 +187,9 @@ class Run:
         return time.monotonic() - self._began
 
     def evaluate(self, snapshot: Snapshot, should_stop: Callable[[], bool]) -> Evaluation | None:
-        """Plays the configured number of whole games."""
-        return evaluate_agent(self._config, self._agent, snapshot, should_stop=should_stop)
+        """Plays the configured number of whole games; None if it was stopped."""
+        trained = TrainedAgent(self._config, self._agent, snapshot)
+        return evaluate_agent(trained, self._config.eval_episodes, should_stop=should_stop)
 
     def learn(self) -> None:
         """Learns until the budget is used up, something fails or a signal comes; then saves."""

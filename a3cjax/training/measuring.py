@@ -20,8 +20,16 @@ from a3cjax.system.compilation import configure_jax
 from a3cjax.training.assembly import build_actors, build_batches, build_store
 
 
-def run_threads(targets: Sequence[Callable[[threading.Event], None]], seconds: float) -> None:
-    """Runs `target(stop_event)` in a thread each for so long; raises what one of them raised."""
+def run_threads(
+    targets: Sequence[Callable[[threading.Event], None]],
+    seconds: float,
+    is_enough: Callable[[], bool] = lambda: True,
+) -> None:
+    """Runs `target(stop_event)` in a thread each for so long, and until that is enough.
+
+    Raises:
+      BaseException: what one of them raised.
+    """
     stop_event, failures = threading.Event(), []
 
     def run(target: Callable[[threading.Event], None]) -> None:
@@ -35,6 +43,8 @@ def run_threads(targets: Sequence[Callable[[threading.Event], None]], seconds: f
     for thread in threads:
         thread.start()
     stop_event.wait(seconds)
+    while not is_enough() and not stop_event.wait(0.01):
+        pass
     stop_event.set()
     for thread in threads:
         thread.join()
@@ -60,7 +70,7 @@ class Emulator:
 
         def play(pool, stop_event: threading.Event) -> None:
             rng, num_steps, began = np.random.default_rng(0), 0, time.perf_counter()
-            while not stop_event.is_set():
+            while not (num_steps and stop_event.is_set()):
                 pool.step(sample_actions(pool.action_space, self._num_envs, rng))
                 num_steps += self._num_envs
             rates.append(num_steps / (time.perf_counter() - began))
@@ -97,11 +107,15 @@ class Training:
             config, agent, self._batches, timesteps, store, self._reports.put
         )
         # The first update of every actor compiles or waits for it: not to be timed.
-        while self._reports.qsize() < 2 * num_actors:
-            run_threads([actor.run for actor in self._actors], 5.0)
+        self._run(0.0, 2 * num_actors)
+
+    def _run(self, seconds: float, num_reports: int) -> None:
+        """Trains for so long, and until there are so many reports."""
+        targets = [actor.run for actor in self._actors]
+        run_threads(targets, seconds, lambda: self._reports.qsize() >= num_reports)
 
     def run(self, seconds: float) -> dict[str, float]:
-        """Trains for so long.
+        """Trains for so long, or until the first update where that takes longer.
 
         Returns:
           `steps_per_second` of all actors together, and the shares of an actor's time in
@@ -109,7 +123,7 @@ class Training:
         """
         while self._reports.qsize():
             self._reports.get()
-        run_threads([actor.run for actor in self._actors], seconds)
+        self._run(seconds, 1)
         reports = [self._reports.get() for _ in range(self._reports.qsize())]
         # Whole updates over their own time: what a stop cuts off counts in neither.
         rate = 0.0

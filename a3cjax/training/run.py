@@ -17,6 +17,7 @@ from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs.checkpoints import Checkpoint
 from a3cjax.runs.folder import Summary, check_run_dir, make_run_dir, write_config, write_summary
 from a3cjax.runs.loading import load_checkpoint
+from a3cjax.runs.playing import TrainedAgent
 from a3cjax.runs.tables import cut_csv
 from a3cjax.system import machine, provenance
 from a3cjax.system.compilation import configure_jax
@@ -143,5 +144,6 @@ def _train(
     write_summary(config, summary, commit)
     plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
     if config.video and not signal_stop.is_set():
-        record_at_end(config, agent, snapshot, run_dir, signal_stop.is_set)
+        trained = TrainedAgent(config, agent, snapshot)
+        record_at_end(trained, run_dir, signal_stop.is_set)
     return summary

@@ -152,3 +152,37 @@ def choose_colours(images: Sequence[Image.Image]) -> np.ndarray:
 
 FILES: dict[str, Callable[[Path, int, int, float], VideoFile]] = {"mp4": Mp4File, "gif": GifFile}
 """By format, and the end of the file's name."""
+
+
+class VideoFiles:
+    """The same video in several formats, whose files are there once all of them are complete."""
+
+    def __init__(self, stem: Path, formats: Sequence[str], rate: float):
+        """Files of these formats of `FILES`, `stem` without their ends; `rate` frames a second."""
+        self._parts = {stem.with_name(f"{stem.name}.{name}.part"): FILES[name] for name in formats}
+        self._rate = rate
+        self._files: list[VideoFile] = []
+
+    def write(self, frame: np.ndarray, num_copies: int = 1) -> None:
+        """Appends a frame, some times over; the first one makes the folder and opens the files."""
+        if not self._files:
+            height, width = frame.shape[:2]
+            for part, open_file in self._parts.items():
+                part.parent.mkdir(parents=True, exist_ok=True)
+                self._files.append(open_file(part, width, height, self._rate))
+        for file in self._files:
+            for _ in range(num_copies):
+                file.write(frame)
+
+    def close(self) -> list[Path]:
+        """Completes the files and gives them their names; older ones are written over."""
+        for file in self._files:
+            file.close()
+        return [part.replace(part.with_suffix("")) for part in self._parts]
+
+    def abandon(self) -> None:
+        """Deletes what is not complete; after `close` there is nothing."""
+        for file in self._files:
+            file.abandon()
+        for part in self._parts:
+            part.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """A game as a viewer follows it: at every timestep the picture and the agent's thoughts."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import chex
@@ -11,8 +11,8 @@ import numpy as np
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments
 from a3cjax.exploration import evaluation_exploration
-from a3cjax.runs.evaluation import MAX_EPISODE_STEPS
-from a3cjax.types import Array, Constants, CoreState, Params, Snapshot, TimeStep
+from a3cjax.runs.playing import TrainedAgent
+from a3cjax.types import Array, Constants, CoreState, Params, TimeStep
 
 
 class Moment(NamedTuple):
@@ -65,74 +65,57 @@ def value_saliency(
     return jnp.abs(jax.grad(sum_of_values)(jnp.asarray(timestep.observation, jnp.float32)))
 
 
-def make_decide(agent: Agent, *, is_greedy: bool, with_saliency: bool) -> Callable[..., Any]:
-    """The jitted function behind every moment.
-
-    `(params, constants, timestep, core_state, key) -> (output, actions, saliency, core_state,
-    key)`: what `agent.look` answers, actions for the batch, and saliency or None.
-    """
-
-    def decide(params, constants, timestep, core_state, key):
-        saliency = None
-        if with_saliency:
-            saliency = value_saliency(agent, params, constants, timestep, core_state)
-        output, core_state = agent.look(params, constants, timestep, core_state)
-        key, subkey = jax.random.split(key)
-        actions = output.policy.mode() if is_greedy else output.policy.sample(subkey)
-        return output, actions, saliency, core_state, key
-
-    return jax.jit(decide)
-
-
-def play(
-    decide: Callable[..., Any],
-    agent: Agent,
-    snapshot: Snapshot,
+def watch(
+    agent: TrainedAgent,
     environments: Environments,
-    key: chex.PRNGKey,
+    keys: Iterable[chex.PRNGKey],
     *,
+    is_greedy: bool = False,
+    with_saliency: bool = False,
     renders: bool = True,
 ) -> Iterator[Moment]:
-    """Plays one whole game.
+    """Plays whole games, one after the other.
 
     Args:
-      decide: from `make_decide`, of this agent.
-      agent: knows the core state at the start.
-      snapshot: the parameters to act with.
-      environments: one, made for evaluation; reset here.
-      key: for sampling actions.
+      agent: plays.
+      environments: one, made for evaluation.
+      keys: for sampling actions, one for each game.
+      is_greedy: takes the most probable action instead of sampling.
+      with_saliency: whether moments have a saliency.
       renders: whether to ask the environment for pictures.
 
     Yields:
       T + 1 moments of a game of T steps, while it is played; the last has no action.
 
     Raises:
-      RuntimeError: if the game goes on beyond `MAX_EPISODE_STEPS`.
+      RuntimeError: if a game does not end.
     """
+    snapshot = agent.snapshot
     constants = Constants(snapshot.statistics, None, evaluation_exploration(1))
-    timestep = environments.reset()
-    environments.pop_episodes()
-    core_state = agent.initial_state(1)
-    score, reward = 0.0, 0.0
-    for num_steps in range(MAX_EPISODE_STEPS + 1):
-        is_over = bool(environments.pop_episodes())
-        output, actions, saliency, core_state, key = decide(
-            snapshot.params, constants, timestep, core_state, key
-        )
-        yield Moment(
-            num_steps=num_steps,
-            score=score,
-            reward=reward,
-            value=float(output.values[0]),
-            policy=jax.tree.map(lambda x: np.asarray(x)[0], output.policy),
-            action=None if is_over else np.asarray(actions)[0],
-            picture=environments.render() if renders else None,
-            observation=np.asarray(timestep.observation)[0],
-            saliency=None if saliency is None else np.asarray(saliency)[0],
-        )
-        if is_over:
-            return
-        timestep = environments.step(np.asarray(actions))
-        reward = float(timestep.reward[0])
-        score += reward
-    raise RuntimeError(f"games must end within {MAX_EPISODE_STEPS} steps to be shown.")
+
+    @jax.jit
+    def look(params, constants, timestep, core_state):
+        output, _ = agent.agent.look(params, constants, timestep, core_state)
+        if not with_saliency:
+            return output, None
+        return output, value_saliency(agent.agent, params, constants, timestep, core_state)
+
+    for key in keys:
+        score = reward = 0.0
+        for num_steps, step in enumerate(agent.play(environments, key, is_greedy=is_greedy)):
+            if num_steps:
+                reward = float(step.timestep.reward[0])
+                score += reward
+            seen = look(snapshot.params, constants, step.timestep, step.core_state)
+            output, saliency = jax.tree.map(lambda x: np.asarray(x)[0], seen)
+            yield Moment(
+                num_steps=num_steps,
+                score=score,
+                reward=reward,
+                value=float(output.values),
+                policy=output.policy,
+                action=None if step.actions is None else step.actions[0],
+                picture=environments.render() if renders else None,
+                observation=np.asarray(step.timestep.observation)[0],
+                saliency=saliency,
+            )

@@ -1,4 +1,3 @@
-import os
 import signal
 import threading
 import time
@@ -6,8 +5,10 @@ import traceback
 
 import pytest
 
+from a3cjax.actors import supervisor as supervisor_module
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.system.signals import SignalStop
+from tests.fakes import PATIENCE_SECONDS, FakeClock
 
 
 @pytest.fixture
@@ -16,28 +17,27 @@ def stop_event():
 
 
 def wait_for_stop(stop_event):
-    assert stop_event.wait(30), "nobody asked to stop"
+    assert stop_event.wait(PATIENCE_SECONDS), "nobody asked to stop"
 
 
 def fail_at_once(stop_event):
     raise OSError("the emulator broke")
 
 
-def wait_until(condition, seconds=10.0):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
+def end_of(name):
+    """Waits until the thread of this name has ended."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(PATIENCE_SECONDS)
+            assert not thread.is_alive()
 
 
 def test_one_failure_stops_all_and_is_raised_as_it_was(stop_event):
     supervisor = Supervisor(stop_event)
-    began = time.monotonic()
     supervisor.start([wait_for_stop, fail_at_once, wait_for_stop], "actor-learner")
-    assert stop_event.wait(10)
+    assert stop_event.wait(PATIENCE_SECONDS)
     assert supervisor.has_failed
-    supervisor.join(10.0)
-    assert time.monotonic() - began < 5.0
+    supervisor.join(PATIENCE_SECONDS)
     with pytest.raises(OSError, match="the emulator broke") as caught:
         supervisor.raise_failures()
     lines = "".join(traceback.format_exception(caught.value))
@@ -54,8 +54,8 @@ def test_any_exception_is_a_failure(stop_event, failure):
 
     supervisor = Supervisor(stop_event)
     supervisor.start([fail], "actor-learner")
-    assert stop_event.wait(10)
-    supervisor.join(10.0)
+    assert stop_event.wait(PATIENCE_SECONDS)
+    supervisor.join(PATIENCE_SECONDS)
     with pytest.raises(Exception, match=r"in thread actor-learner-0|a thread ended by") as caught:
         supervisor.raise_failures()
     assert failure in (caught.value, caught.value.__cause__)
@@ -68,7 +68,7 @@ def test_several_failures_come_as_a_group(stop_event):
 
     supervisor = Supervisor(stop_event)
     supervisor.start([fail_on_stop, fail_at_once], "actor-learner")
-    supervisor.join(10.0)
+    supervisor.join(PATIENCE_SECONDS)
     with pytest.raises(BaseExceptionGroup) as caught:
         supervisor.raise_failures()
     failures = {type(failure): failure for failure in caught.value.exceptions}
@@ -80,25 +80,23 @@ def test_several_failures_come_as_a_group(stop_event):
 def test_stuck_thread_is_reported_by_name(stop_event):
     release = threading.Event()
     supervisor = Supervisor(stop_event)
-    supervisor.start([wait_for_stop, lambda _: release.wait(30)], "actor-learner")
+    supervisor.start([wait_for_stop, lambda _: release.wait(PATIENCE_SECONDS)], "actor-learner")
     stop_event.set()
+    end_of("actor-learner-0")
     began = time.monotonic()
     supervisor.join(0.1)
-    waited = time.monotonic() - began
-    try:
-        assert 0.1 <= waited < 5.0
-        with pytest.raises(RuntimeError, match=r"still running .*actor-learner-1") as caught:
-            supervisor.raise_failures()
-        assert "actor-learner-0" not in str(caught.value)
-    finally:
-        release.set()
+    assert time.monotonic() - began >= 0.1
+    release.set()
+    with pytest.raises(RuntimeError, match=r"still running .*actor-learner-1") as caught:
+        supervisor.raise_failures()
+    assert "actor-learner-0" not in str(caught.value)
 
 
 def test_stuck_thread_does_not_hide_the_failure_that_stopped_it(stop_event):
     release = threading.Event()
     supervisor = Supervisor(stop_event)
-    supervisor.start([fail_at_once, lambda _: release.wait(30)], "actor-learner")
-    wait_until(stop_event.is_set)
+    supervisor.start([fail_at_once, lambda _: release.wait(PATIENCE_SECONDS)], "actor-learner")
+    assert stop_event.wait(PATIENCE_SECONDS)
     supervisor.join(0.05)
     release.set()
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -106,26 +104,33 @@ def test_stuck_thread_does_not_hide_the_failure_that_stopped_it(stop_event):
     assert [type(failure) for failure in caught.value.exceptions] == [OSError, RuntimeError]
 
 
-def test_several_stuck_threads_share_the_time_limit(stop_event):
+def test_several_stuck_threads_share_the_time_limit(stop_event, monkeypatch):
+    clock, limits = FakeClock(), []
+
+    def join(self, seconds):
+        limits.append(seconds)
+        clock.take(min(seconds, 2.0))  # two seconds for each, if it may
+
     release = threading.Event()
     supervisor = Supervisor(stop_event)
-    supervisor.start([lambda _: release.wait(30)] * 8, "actor-learner")
-    began = time.monotonic()
-    supervisor.join(0.3)
-    waited = time.monotonic() - began
+    supervisor.start([lambda _: release.wait(PATIENCE_SECONDS)] * 4, "actor-learner")
+    with monkeypatch.context() as patch:
+        patch.setattr(supervisor_module, "time", clock)
+        patch.setattr(threading.Thread, "join", join)
+        supervisor.join(5.0)
     release.set()
-    assert waited < 8 * 0.3
+    assert limits == [5.0, 3.0, 1.0, 0.0]
 
 
 def test_returning_threads_stop_nobody(stop_event):
     release = threading.Event()
     supervisor = Supervisor(stop_event)
-    supervisor.start([lambda _: None, lambda _: release.wait(30)], "actor-learner")
-    time.sleep(0.05)
+    supervisor.start([lambda _: None, lambda _: release.wait(PATIENCE_SECONDS)], "actor-learner")
+    end_of("actor-learner-0")
     assert not stop_event.is_set()
     assert supervisor.is_running
     release.set()
-    supervisor.join(10.0)
+    supervisor.join(PATIENCE_SECONDS)
     assert not supervisor.is_running
     assert not stop_event.is_set()
     supervisor.raise_failures()
@@ -138,7 +143,7 @@ def test_supervisor_is_not_running_once_a_stop_is_asked_for(stop_event):
     assert supervisor.is_running
     stop_event.set()
     assert not supervisor.is_running
-    supervisor.join(10.0)
+    supervisor.join(PATIENCE_SECONDS)
     assert not supervisor.has_failed
     supervisor.raise_failures()
 
@@ -151,19 +156,13 @@ def test_threads_are_named_and_get_the_stop_event(stop_event):
 
     supervisor = Supervisor(stop_event)
     supervisor.start([look, look], "actor-learner")
-    supervisor.join(10.0)
+    supervisor.join(PATIENCE_SECONDS)
     # Daemons: one that is stuck must not keep the program alive.
     assert seen == {f"actor-learner-{index}": (stop_event, True) for index in (0, 1)}
 
 
-# Signals. They arrive in the main thread, where pytest runs its tests.
-
-
-def send(number):
-    """Sends a signal to this process and waits until its handler has run."""
-    os.kill(os.getpid(), number)
-    for _ in range(100):
-        time.sleep(0.001)
+# Signals. They are handled in the main thread, where pytest runs its tests, before the call that
+# raises them returns.
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
@@ -180,7 +179,7 @@ def test_first_signal_is_remembered(usual):
     signal_stop = SignalStop()
     assert not signal_stop.is_set()
     with signal_stop.installed():
-        send(number)
+        signal.raise_signal(number)
         assert signal_stop.is_set()
         assert signal_stop.signal_number == number
     assert handled == []
@@ -189,10 +188,10 @@ def test_first_signal_is_remembered(usual):
 def test_second_signal_acts_as_usual(usual):
     number, handled = usual
     with SignalStop().installed():
-        send(number)
-        send(number)
+        signal.raise_signal(number)
+        signal.raise_signal(number)
         assert handled == [number]
-        send(number)
+        signal.raise_signal(number)
     assert handled == [number, number]
 
 
@@ -201,8 +200,8 @@ def test_second_signal_may_be_the_other(usual):
     other = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}[number]
     signal_stop = SignalStop()
     with signal_stop.installed():
-        send(other)
-        send(number)
+        signal.raise_signal(other)
+        signal.raise_signal(number)
     assert handled == [number]
     assert signal_stop.signal_number == other
 
@@ -218,9 +217,9 @@ def foreground():
 @pytest.mark.usefixtures("foreground")
 def test_second_interrupt_raises_keyboard_interrupt():
     with SignalStop().installed():
-        send(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
-            send(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("num_signals", [0, 1])
@@ -229,7 +228,7 @@ def test_handlers_are_restored(num_signals):
     with SignalStop().installed():
         during = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
         for _ in range(num_signals):
-            send(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
     assert not set(before) & set(during)
 
@@ -251,5 +250,5 @@ def test_other_threads_handle_no_signals():
 
     thread = threading.Thread(target=install)
     thread.start()
-    thread.join(10.0)
+    thread.join(PATIENCE_SECONDS)
     assert during == [before]

@@ -1,6 +1,5 @@
 import itertools
 import threading
-import time
 
 import jax
 import numpy as np
@@ -9,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from a3cjax.actors import supervisor as supervisor_module
 from a3cjax.actors import warmup
 from a3cjax.actors.supervisor import StallError, Supervisor
 from a3cjax.actors.warmup import ObservationMoments, play_randomly, warm_up
 from a3cjax.envs.base import Episode
-from tests.fakes import FakeEnvironments
+from tests.fakes import PATIENCE_SECONDS, FakeClock, FakeEnvironments, wait_until
 
 
 def statistics_of(*batches):
@@ -172,27 +172,22 @@ def test_warm_up_plays_differently_for_every_actor():
 
 
 def test_warm_up_plays_all_batches_at_the_same_time():
-    together = threading.Barrier(3)
-    batches = [FakeEnvironments(on_step=lambda _: together.wait(60)) for _ in range(3)]
+    together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
+    batches = [FakeEnvironments(on_step=lambda _: together.wait()) for _ in range(3)]
     warm_up(batches, 2, seed=0, gather=False)
 
 
-def test_failures_of_a_warm_up_come_through():
+def test_failure_in_one_batch_comes_through_and_ends_the_play_of_the_others(monkeypatch):
     def fail(t):
         raise OSError("the environment broke")
 
+    monkeypatch.setattr(warmup, "JOIN_SECONDS", PATIENCE_SECONDS)
+    supervisor = Supervisor(threading.Event())
+    other = FakeEnvironments(on_step=lambda _: supervisor.stop_event.wait(PATIENCE_SECONDS))
+    batches = [other, FakeEnvironments(on_step=fail)]
     with pytest.raises(OSError, match="the environment broke"):
-        warm_up([FakeEnvironments(), FakeEnvironments(on_step=fail)], 2, seed=0, gather=False)
-
-
-def test_failure_in_one_batch_ends_the_play_of_the_others():
-    def fail(t):
-        raise OSError("the environment broke")
-
-    long = FakeEnvironments(on_step=lambda _: time.sleep(0.001))
-    with pytest.raises(OSError, match="the environment broke"):
-        warm_up([long, FakeEnvironments(on_step=fail)], 10**6, seed=0, gather=False)
-    assert len(long.actions) < 10_000
+        warm_up(batches, 10**6, seed=0, gather=False, supervisor=supervisor)
+    assert len(other.actions) <= 1
 
 
 def test_random_play_ends_when_asked():
@@ -215,16 +210,19 @@ def test_stopped_before_the_first_step_leaves_finite_statistics():
 
 
 def test_stalled_random_play_is_named_with_its_stack(monkeypatch):
-    monkeypatch.setattr(warmup, "JOIN_SECONDS", 0.1)
-    release = threading.Event()
+    clock, release = FakeClock(), threading.Event()
+    supervisor = Supervisor(threading.Event())
 
     def get_stuck(_):
-        release.wait(60)
+        wait_until(lambda: "warm-up-0" not in {thread.name for thread in threading.enumerate()})
+        while not release.wait(0.001):
+            clock.take(1.0)
 
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    monkeypatch.setattr(warmup, "JOIN_SECONDS", 0.1)
     batches = [FakeEnvironments(), FakeEnvironments(on_step=get_stuck)]
-    supervisor = Supervisor(threading.Event())
     with pytest.raises(ExceptionGroup) as caught:
-        warm_up(batches, 4, seed=0, gather=False, supervisor=supervisor, stall_seconds=0.3)
+        warm_up(batches, 4, seed=0, gather=False, supervisor=supervisor, stall_seconds=60.0)
     stall = caught.value.exceptions[0]
     assert isinstance(stall, StallError)
     assert "warm-up-1" in str(stall)
@@ -232,4 +230,4 @@ def test_stalled_random_play_is_named_with_its_stack(monkeypatch):
     assert "in get_stuck" in str(stall)
     assert supervisor.has_stuck_threads
     release.set()
-    supervisor.join(10.0)
+    supervisor.join(PATIENCE_SECONDS)

@@ -16,7 +16,13 @@ from a3cjax.distributions import DiagonalGaussian
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.networks import make_network
 from a3cjax.types import Constants, NetworkOutput, ObservationStatistics, TimeStep, Trajectory
-from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
+from tests.tabular import (
+    act,
+    make_tabular_network,
+    random_params,
+    random_tables,
+    random_trajectory,
+)
 
 T, B, A = 6, 4, 3
 NUM_STATES = (T + 1) * B
@@ -244,10 +250,10 @@ def test_gaussian_policy_is_learned_from_its_density():
     params = {"mean": jnp.zeros((1, 1, 2))}
     gradients, _ = jax.grad(agent.loss, has_aux=True)(params, constants(), trajectory)
     np.testing.assert_allclose(gradients["mean"], [[[-3.0, 6.0]]], rtol=1e-6)
-    actions, _, _ = agent.act(params, constants(), timestep(np.zeros(B)), (), jax.random.key(0))
+    actions, _, _ = act(agent, params, constants(), timestep(np.zeros(B)))
     assert actions.shape == (B, 2)
     assert actions.dtype == jnp.float32
-    best, _ = agent.act_greedily(params, constants(), timestep(np.zeros(B)), ())
+    best, _, _ = act(agent, params, constants(), timestep(np.zeros(B)), is_greedy=True)
     np.testing.assert_array_equal(best, np.zeros((B, 2)))
 
 
@@ -277,31 +283,30 @@ def timestep(observation):
     return TimeStep(observation, zeros, zeros, np.zeros(len(observation), bool))
 
 
-def test_act_samples_from_the_policy_of_each_observation_and_passes_on_a_new_key():
+def test_actions_are_sampled_from_the_policy_of_each_observation():
     agent = make_a3c(make_tabular_network())
-    act = jax.jit(agent.act)
-    key = jax.random.key(0)
     states = np.array([2, 0, 1, 1], np.int32)
-    actions, _, new_key = act(decisive_tables(), constants(), timestep(states), (), key)
+    actions, _, _ = act(agent, decisive_tables(), constants(), timestep(states))
     np.testing.assert_array_equal(actions, states)
     assert actions.dtype == jnp.int32
-    assert not np.array_equal(jax.random.key_data(new_key), jax.random.key_data(key))
-    # With a uniform policy, each key draws its own actions.
     uniform = {"logits": jnp.zeros((A, A)), "values": jnp.zeros(A)}
-    many = timestep(np.zeros(64, np.int32))
-    first, _, second_key = act(uniform, constants(), many, (), key)
-    again, _, _ = act(uniform, constants(), many, (), key)
-    second, _, _ = act(uniform, constants(), many, (), second_key)
-    np.testing.assert_array_equal(first, again)
-    assert np.any(first != second)
-    assert set(np.unique(first)) == {0, 1, 2}
+    actions, _, _ = act(agent, uniform, constants(), timestep(np.zeros(64, np.int32)))
+    assert set(np.unique(actions)) == {0, 1, 2}
 
 
-def test_act_greedily_takes_the_most_probable_action():
+def test_greedy_actions_are_the_most_probable():
     agent = make_a3c(make_tabular_network())
     params = random_tables(0, A, A)
-    actions, _ = agent.act_greedily(params, constants(), timestep(np.arange(A)), ())
+    actions, _, _ = act(agent, params, constants(), timestep(np.arange(A)), is_greedy=True)
     np.testing.assert_array_equal(actions, np.argmax(params["logits"], axis=-1))
+
+
+def test_look_tells_policy_and_value_of_each_observation():
+    params, states = random_tables(0, A, A), np.array([2, 0, 1, 1], np.int32)
+    agent = make_a3c(make_tabular_network())
+    output, _ = agent.look(params, constants(), timestep(states), ())
+    np.testing.assert_array_equal(output.policy.logits, params["logits"][states])
+    np.testing.assert_array_equal(output.values, params["values"][states])
 
 
 def test_statistics_reach_the_network_when_acting_and_learning():
@@ -311,8 +316,8 @@ def test_statistics_reach_the_network_when_acting_and_learning():
     negated = {**params, "logits": -params["logits"]}
     now = timestep(np.arange(B))
     chex.assert_trees_all_equal(
-        agent.act_greedily(params, constants(statistics), now, ()),
-        agent.act_greedily(negated, constants(), now, ()),
+        act(agent, params, constants(statistics), now, is_greedy=True),
+        act(agent, negated, constants(), now, is_greedy=True),
     )
     trajectory, loss = random_trajectory(0, T, B, A), jax.jit(agent.loss)
     chex.assert_trees_all_close(
@@ -329,8 +334,7 @@ def test_acting_begins_an_episode_without_memory():
     params = random_params(network, observation[None])
     zeros = np.zeros(B, np.float32)
     is_first = np.array([True, False, True, False])
-    act = jax.jit(agent.act_greedily)
     now = TimeStep(observation, zeros, zeros, is_first)
     states = [np.full((B, 256), x, np.float32) for x in (0.0, 0.7)]
-    after = [np.asarray(act(params, constants(), now, state)[1]) for state in states]
+    after = [np.asarray(act(agent, params, constants(), now, state)[1]) for state in states]
     np.testing.assert_array_equal(np.all(after[0] == after[1], axis=-1), is_first)

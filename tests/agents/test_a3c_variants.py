@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from a3cjax.agents import make_a3c
 from a3cjax.networks import MIN_VARIANCE, make_network
 from a3cjax.types import Constants, Exploration, TimeStep
-from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
+from tests.tabular import (
+    act,
+    make_tabular_network,
+    random_params,
+    random_tables,
+    random_trajectory,
+)
 
 T, B, A, D, SIZE = 6, 4, 3, 2, 5
 NUM_STATES = (T + 1) * B
@@ -276,13 +282,13 @@ def test_continuous_actions_are_sampled_from_the_gaussian():
     now, constants = TimeStep(observation, zeros, zeros, is_first), make_constants(1.0, num_draws)
     agent = make_a3c(network)
     core_state = agent.initial_state(num_draws)
-    actions, _, _ = jax.jit(agent.act)(params, constants, now, core_state, jax.random.key(0))
+    actions, _, _ = act(agent, params, constants, now, core_state)
     assert (actions.shape, actions.dtype) == ((num_draws, D), jnp.float32)
     policy = look(network, params, trajectory).policy
     mean, variance = policy.mean[0, 0], policy.variance[0, 0]
     np.testing.assert_allclose(np.mean(actions, axis=0), mean, atol=0.06)
     np.testing.assert_allclose(np.var(actions, axis=0), variance, rtol=0.1)
-    greedy, _ = jax.jit(agent.act_greedily)(params, constants, now, core_state)
+    greedy, _, _ = act(agent, params, constants, now, core_state, is_greedy=True)
     np.testing.assert_allclose(greedy, np.stack([mean] * num_draws), rtol=1e-5, atol=1e-6)
 
 
@@ -291,11 +297,13 @@ def test_gaussian_with_memory_acts_on_what_it_learns_from():
     params, trajectory = params_and_trajectory(network)
     core_state = network.initial_state(B)
     assert len(core_state) == 2  # the policy's and the values'
-    act_greedily = jax.jit(make_a3c(network).act_greedily)
+    agent = make_a3c(network)
     zeros, actions = np.zeros(B, np.float32), []
     for t in range(T + 1):
         now = TimeStep(trajectory.observations[t], zeros, zeros, trajectory.is_first[t])
-        action, core_state = act_greedily(params, make_constants(), now, core_state)
+        action, core_state, _ = act(
+            agent, params, make_constants(), now, core_state, is_greedy=True
+        )
         actions.append(action)
     expected = look(network, params, trajectory).policy.mean
     np.testing.assert_allclose(np.stack(actions), expected, rtol=1e-4, atol=1e-5)

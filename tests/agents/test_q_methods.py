@@ -15,7 +15,7 @@ from a3cjax.agents import ALGORITHMS, make_n_step_q, make_one_step_q, make_one_s
 from a3cjax.networks import Network, make_network
 from a3cjax.returns import n_step_returns
 from a3cjax.types import Constants, Exploration, ObservationStatistics, TimeStep, Trajectory
-from tests.tabular import random_params, random_trajectory
+from tests.tabular import act, random_params, random_trajectory
 
 T, B, A = 6, 4, 3
 NUM_STATES = (T + 1) * B
@@ -421,12 +421,9 @@ def test_each_environment_acts_with_its_own_epsilon(method):
     # these are the best one by chance: P(best) = 1 − ε + ε/3.
     epsilons, num_draws = np.array([0.0, 0.1, 0.5, 1.0], np.float32), 4000
     states = np.array([0, 1, 2, 1], np.int32)
-    act = jax.jit(make_agent(method).act)
     constants = make_constants(epsilons=np.repeat(epsilons, num_draws))
-    key = jax.random.key(0)
-    actions, _, _ = act(
-        np.eye(A, dtype=np.float32), constants, timestep(np.repeat(states, num_draws)), (), key
-    )
+    q, now = np.eye(A, dtype=np.float32), timestep(np.repeat(states, num_draws))
+    actions, _, _ = act(make_agent(method), q, constants, now)
     assert actions.dtype == jnp.int32
     frequencies = np.stack(
         [np.mean(np.asarray(actions).reshape(4, num_draws) == a, axis=-1) for a in range(A)],
@@ -439,25 +436,10 @@ def test_each_environment_acts_with_its_own_epsilon(method):
 
 
 @every_method
-def test_keys_draw_their_own_actions_and_a_new_one_is_passed_on(method):
-    act = jax.jit(make_agent(method).act)
-    q, now = np.zeros((A, A), np.float32), timestep(np.zeros(64, np.int32))
-    constants, key = make_constants(epsilons=[1.0] * 64), jax.random.key(0)
-    first, _, second_key = act(q, constants, now, (), key)
-    again, _, _ = act(q, constants, now, (), key)
-    second, _, _ = act(q, constants, now, (), second_key)
-    np.testing.assert_array_equal(first, again)
-    assert np.any(first != second)
-    assert not np.array_equal(jax.random.key_data(second_key), jax.random.key_data(key))
-
-
-@every_method
-def test_act_greedily_takes_the_best_action_whatever_epsilon(method):
-    q = random_table(0, NUM_STATES)
-    act_greedily = jax.jit(make_agent(method).act_greedily)
-    actions, _ = act_greedily(
-        q, make_constants(epsilons=[1.0] * NUM_STATES), timestep(np.arange(NUM_STATES)), ()
-    )
+def test_greedy_actions_are_the_best_whatever_epsilon(method):
+    q, now = random_table(0, NUM_STATES), timestep(np.arange(NUM_STATES))
+    constants = make_constants(epsilons=[1.0] * NUM_STATES)
+    actions, _, _ = act(make_agent(method), q, constants, now, is_greedy=True)
     np.testing.assert_array_equal(actions, np.argmax(q, axis=-1))
     assert actions.dtype == jnp.int32
 
@@ -465,9 +447,7 @@ def test_act_greedily_takes_the_best_action_whatever_epsilon(method):
 @every_method
 def test_acting_needs_an_epsilon_for_each_environment(method):
     with pytest.raises(AssertionError):
-        make_agent(method).act(
-            random_table(0), make_constants(epsilons=[0.1]), timestep([0, 1]), (), jax.random.key(0)
-        )
+        act(make_agent(method), random_table(0), make_constants(epsilons=[0.1]), timestep([0, 1]))
 
 
 @every_method
@@ -477,13 +457,11 @@ def test_statistics_reach_the_network_when_acting_and_learning(method):
     statistics = ObservationStatistics(mean=np.zeros(()), scale=np.array(-1.0, np.float32))
     with_statistics = make_constants(target_q, statistics=statistics)
     negated, now = make_constants(-target_q), timestep(np.arange(B))
-    chex.assert_trees_all_equal(
-        agent.act_greedily(q, with_statistics, now, ()), agent.act_greedily(-q, negated, now, ())
-    )
-    key = jax.random.key(0)
-    chex.assert_trees_all_equal(
-        agent.act(q, with_statistics, now, (), key)[0], agent.act(-q, negated, now, (), key)[0]
-    )
+    for is_greedy in (True, False):
+        chex.assert_trees_all_equal(
+            act(agent, q, with_statistics, now, is_greedy=is_greedy),
+            act(agent, -q, negated, now, is_greedy=is_greedy),
+        )
     loss = jax.jit(agent.loss)
     chex.assert_trees_all_close(
         loss(q, with_statistics, trajectory), loss(-q, negated, trajectory), rtol=1e-6
@@ -535,10 +513,12 @@ def test_acting_with_memory_sees_what_learning_sees(method, recurrent):
     network, params, _, observations, core_state = recurrent
     is_first = random_trajectory(1, T, B, A).is_first
     expected, _ = network.apply(params, None, observations, is_first, core_state)
-    act_greedily = jax.jit(make_agent(method, network).act_greedily)
+    agent = make_agent(method, network)
     zeros, actions = np.zeros(B, np.float32), []
     for t in range(T + 1):
         now = TimeStep(observations[t], zeros, zeros, is_first[t])
-        action, core_state = act_greedily(params, make_constants(), now, core_state)
+        action, core_state, _ = act(
+            agent, params, make_constants(), now, core_state, is_greedy=True
+        )
         actions.append(action)
     np.testing.assert_array_equal(np.stack(actions), np.argmax(expected, axis=-1))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from a3cjax.agents import make_one_step_q, make_one_step_sarsa
-from a3cjax.config.settings import Config, load_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.making import make_environments
 from a3cjax.networks import make_network
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters.shared import SharedParameters
-from a3cjax.runs.loading import load_agent
+from a3cjax.runs.loading import load
 from a3cjax.training.run import train
 from a3cjax.types import Exploration, LearnerState, Trajectory
 from a3cjax.updates import make_apply_gradients, make_compute_gradients
@@ -238,8 +238,7 @@ def learn(tmp_path, **settings):
     """The table that a run leaves, `[S, A]`, and the mean score of its games."""
     run_dir = tmp_path / "run"
     summary = train(Config(run_dir=str(run_dir), **SETTINGS, **settings))
-    _, snapshot = load_agent(load_config(run_dir), run_dir)
-    (table,) = jax.tree.leaves(snapshot.params)
+    (table,) = jax.tree.leaves(load(run_dir).snapshot.params)
     return np.asarray(table), summary.evaluation.mean
 
 

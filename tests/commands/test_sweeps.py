@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
@@ -15,6 +14,7 @@ from a3cjax.commands import sweeps
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
 from a3cjax.system.machine import available_cores, cores_of_thread
+from tests.fakes import PATIENCE_SECONDS, wait_until
 
 # Stands for the program: notes what it was called with and where, and leaves what a run leaves.
 PROGRAM = """
@@ -62,12 +62,6 @@ def run(program, points, jobs=1, lock=None):
     lines = []
     sweep = Sweep(program, points, jobs, lines.append)
     return sweep.run(lock), sweep, lines
-
-
-def wait_for(path):
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
 
 
 def begin(point):
@@ -231,7 +225,7 @@ def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
     points = expand({"env": ["Endless"], "seed": ["1", "2"]}, tmp_path)
 
     def interrupt():
-        wait_for(points[0].run_dir / "ready")
+        wait_until((points[0].run_dir / "ready").exists)
         os.kill(os.getpid(), number)
 
     helper = threading.Thread(target=interrupt)
@@ -250,21 +244,21 @@ def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
 
 def test_a_signal_that_comes_while_a_run_is_being_started_ends_it(tmp_path, program, monkeypatch):
     (point,) = expand({"env": ["Endless"]}, tmp_path)
+    sweep = Sweep(program, [point], 1, lambda line: None)
     started, start_process = [], subprocess.Popen
 
     def start(*arguments, **named):
         started.append(start_process(*arguments, **named))
         os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.5)  # for the main thread to notice
+        wait_until(lambda: sweep._stop_signal is not None)  # the main thread has noticed
         return started[0]
 
-    timer = threading.Timer(20, lambda: started[0].kill())
+    timer = threading.Timer(PATIENCE_SECONDS, lambda: started[0].kill())
     timer.start()
     monkeypatch.setattr(subprocess, "Popen", start)
-    stop_signal, sweep, _ = run(program, [point])
+    assert sweep.run() == signal.SIGINT
     timer.cancel()
     timer.join()
-    assert stop_signal == signal.SIGINT
     assert sweep.failed == []  # killed, it would have failed
 
 
@@ -272,7 +266,7 @@ def test_a_run_that_fails_when_it_is_stopped_is_told(tmp_path, program):
     (point,) = expand({"env": ["Endless"], "seed": ["667"]}, tmp_path)
 
     def interrupt():
-        wait_for(point.run_dir / "ready")
+        wait_until((point.run_dir / "ready").exists)
         os.kill(os.getpid(), signal.SIGINT)
 
     helper = threading.Thread(target=interrupt)
@@ -302,7 +296,7 @@ def test_a_run_that_outlives_its_sweep_keeps_the_folder_occupied(tmp_path, progr
     refused = []
 
     def leave():
-        wait_for(point.run_dir / "ready")
+        wait_until((point.run_dir / "ready").exists)
         stack.close()  # as when the sweep is killed
         try:
             with occupied(tmp_path):

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import matplotlib
 import pytest
 
 from a3cjax.commands import EXTRAS, VERBS, main, missing_extra
-from tests.fakes import compilation_cache_options
+from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
 ROOT = Path(__file__).parents[2]
 RUN, EVALUATE, SWEEP = "train", "evaluate", "sweep"
@@ -114,12 +113,9 @@ def start(tmp_path, tmp_path_factory):
         process.communicate()
 
 
-def wait_until(condition, process, seconds=200):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+def end_of(process):
+    """What a program prints until it ends."""
+    return process.communicate(timeout=PATIENCE_SECONDS)
 
 
 def assert_refused(answer, *words):
@@ -178,13 +174,16 @@ def test_wrong_settings_of_a_sweep_are_refused(command, tmp_path):
 
 def test_refusal_reaches_the_shell(start):
     process = start(RUN, "env=Pnog")
-    _, err = process.communicate(timeout=200)
+    _, err = end_of(process)
     assert_refused((process.returncode, "", err), "nearest: Pong")
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["."]])
-def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, arguments):
-    assert_refused(command(EVALUATE, *arguments), "config.yaml", arguments[0])
+@pytest.mark.parametrize(
+    ("folder", "words"),
+    [("nothing", ["no run folder nothing", "breakout, pong"]), (".", ["config.yaml", "got ."])],
+)
+def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, folder, words):
+    assert_refused(command(EVALUATE, folder), *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,7 +254,7 @@ def test_sweep_runs_all_reports_and_started_again_runs_none(start, tmp_path):
     told_by_turns = ("sweep/CartPole-seed4: env=CartPole", "sweep/CartPole-seed4: finished before")
     for verb, told in zip(((SWEEP,), (RUN, "-m")), told_by_turns, strict=True):
         process = start(*verb, *arguments, "eval_episodes=0")
-        out, err = process.communicate(timeout=250)
+        out, err = end_of(process)
         assert process.returncode == 0, err
         assert told in out
         assert "written to sweep/report.html" in out
@@ -302,7 +301,7 @@ def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
             JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="1.0",
             **home,
         )
-        _, err = process.communicate(timeout=200)
+        _, err = end_of(process)
         assert process.returncode == 0, err
         # Of the many programs, the one that always takes long enough to be kept, on any machine.
         programs = (tmp_path / "cache").rglob("jit_compute_gradients-*-cache")
@@ -315,9 +314,14 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
     run_dir = tmp_path / "run"
     process = start(RUN, "env=CartPole", "total_frames=1000000000", "log_period_frames=20", *SMALL)
     metrics = run_dir / "metrics.csv"
-    wait_until(lambda: metrics.exists() and metrics.read_text().count("\n") >= 2, process)
+
+    def has_learned():
+        assert process.poll() is None, process.communicate()
+        return metrics.exists() and metrics.read_text().count("\n") >= 2
+
+    wait_until(has_learned)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=100)
+    out, err = end_of(process)
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "entropy" in out  # a plain line of progress
@@ -332,7 +336,7 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
 def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
     process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, BREAK_AFTER="60")
-    _, err = process.communicate(timeout=200)
+    _, err = end_of(process)
     assert process.returncode == 1
     assert "Traceback" in err
     assert 'breaking.py", line' in err
@@ -340,7 +344,7 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     assert "actor-learner-0" in err
 
     process = start(EVALUATE, "run")
-    out, err = process.communicate(timeout=200)
+    out, err = end_of(process)
     assert process.returncode == 0, err
     assert "evaluation-sampled-2.json" in out
     result = json.loads((tmp_path / "run" / "evaluation-sampled-2.json").read_text())
@@ -351,7 +355,7 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
 def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start, tmp_path):
     (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
     process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, NAN_AFTER="60")
-    _, err = process.communicate(timeout=200)
+    _, err = end_of(process)
     assert process.returncode == 1
     where = "in step() of gymnasium:breaking:Breaking-v0 (environment 0 of the batch)"
     assert f"AnswerError: rewards must be finite, got nan {where}." in err

@@ -17,7 +17,7 @@ import pytest
 
 from a3cjax.config.settings import load_config
 from a3cjax.runs.checkpoints import DIGESTS, Checkpointer, Progress
-from tests.fakes import compilation_cache_options
+from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
@@ -25,9 +25,10 @@ ROOT = Path(__file__).parents[2]
 NUM_KILLS = 25
 NUM_KILLS_IN_A_CHECKPOINT = 10
 CHECKPOINT_PERIOD = 4_000
-# The program looks every tenth of a second whether a checkpoint is due; on a busy machine
-# the look and the saving take longer.
-SLACK_SECONDS = 1.5
+# The program writes a row, looks whether a checkpoint is due, and if so writes another row, up to
+# where the checkpoint is, and saves it. So killed before that is done it has written two rows at
+# most since the checkpoint was due.
+MAX_LATE_ROWS = 2
 SETTINGS = (
     *("env=CartPole", "total_frames=100000000", "num_actors=2", "envs_per_actor=2"),
     *("unroll_length=5", "warmup_steps=16", "eval_episodes=0", "log_period_frames=500"),
@@ -36,7 +37,7 @@ SETTINGS = (
 
 
 class Program:
-    """`experiments/run.py` in a folder, started as often as wanted."""
+    """`a3cjax train` in a folder, started as often as wanted."""
 
     def __init__(self, folder, options):
         self.folder = folder
@@ -48,11 +49,11 @@ class Program:
         }
         self._processes, self._writers = [], []
 
-    def start(self, *arguments):
+    def start(self, *arguments, program=("-m", "a3cjax")):
         """Starts it; what it prints goes through `cat`, which no limit of its own binds."""
         path = self.folder / f"output-{len(self._processes)}.txt"
         process = subprocess.Popen(
-            [sys.executable, "-m", "a3cjax", "train", *arguments],
+            [sys.executable, *program, "train", *arguments],
             cwd=self.folder,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -65,9 +66,18 @@ class Program:
         self._processes.append(process)
         return process
 
+    def wait_until(self, condition):
+        """Waits for what the last one is about to do."""
+
+        def is_true():
+            assert self._processes[-1].poll() is None, f"it ended by itself:\n{self.output()}"
+            return condition()
+
+        wait_until(is_true)
+
     def output(self):
         """What the last one printed, once it has ended."""
-        self._writers[-1].wait(60)
+        self._writers[-1].wait(PATIENCE_SECONDS)
         return self.output_so_far()
 
     def output_so_far(self):
@@ -114,18 +124,22 @@ def read_progress(run_dir):
         return checkpointer.read_progress() or Progress()
 
 
-def wait_until(process, program, condition, seconds=120.0, period=0.02):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None, f"it ended by itself:\n{program.output()}"
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(period)
-
-
 def unfinished(run_dir):
     """Names of checkpoints that are being written, or whose writing was cut short."""
     folders = (path for path in (run_dir / "checkpoints").glob("*") if path.is_dir())
     return {path.name for path in folders if not (path / DIGESTS).exists()}
+
+
+def stop_while_it_saves(program, process, left_over):
+    """Halts it when it has begun to write a checkpoint and has not come to the end of it."""
+    while True:
+        program.wait_until(lambda: unfinished(program.run_dir) - left_over)
+        process.send_signal(signal.SIGSTOP)
+        _, status = os.waitpid(process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status)
+        if unfinished(program.run_dir) - left_over:
+            return
+        process.send_signal(signal.SIGCONT)
 
 
 def count_checkpoints(run_dir):
@@ -150,24 +164,23 @@ def live_and_be_killed(program, arguments, before, delay_seconds):
     run_dir, began = program.run_dir, time.time()
     process = program.start(*arguments)
     # Every life gets further than the checkpoint it began with.
-    wait_until(process, program, lambda: new_frames(run_dir, began) > before.num_frames + 1000)
+    program.wait_until(lambda: new_frames(run_dir, began) > before.num_frames + 1000)
     left_over = unfinished(run_dir)
     if delay_seconds is None:
-        wait_until(process, program, lambda: unfinished(run_dir) - left_over, period=0.0005)
+        stop_while_it_saves(program, process, left_over)
     else:
         time.sleep(delay_seconds)
     process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     is_in_a_checkpoint = bool(unfinished(run_dir) - left_over)
 
-    reached = last_frames(run_dir)
-    rate = float(read_rows(run_dir / "metrics.csv")[-1]["frames_per_second"])
     saved = read_progress(run_dir)
     check_that_all_files_parse(run_dir)
     assert saved.num_frames >= before.num_frames
     assert saved.num_updates >= before.num_updates
     assert saved.wall_seconds >= before.wall_seconds
-    assert reached - saved.num_frames <= CHECKPOINT_PERIOD + SLACK_SECONDS * rate
+    frames = [int(row["num_frames"]) for row in read_rows(run_dir / "metrics.csv")]
+    assert sum(n - saved.num_frames > CHECKPOINT_PERIOD for n in frames) <= MAX_LATE_ROWS
     return saved, is_in_a_checkpoint
 
 
@@ -184,18 +197,20 @@ def test_killed_at_random_moments_it_goes_on_every_time(program):
         killed_in_a_checkpoint += is_in_a_checkpoint
         arguments = ("resume=run",)
     print(f"{NUM_KILLS} kills, {killed_in_a_checkpoint} in the middle of a checkpoint")
-    assert killed_in_a_checkpoint >= NUM_KILLS_IN_A_CHECKPOINT // 2
+    assert killed_in_a_checkpoint >= NUM_KILLS_IN_A_CHECKPOINT
 
     process = program.start("resume=run", f"total_frames={saved.num_frames + 20_000}")
-    assert process.wait(300) == 0, program.output()
+    assert process.wait(PATIENCE_SECONDS) == 0, program.output()
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["num_frames"] >= saved.num_frames + 20_000
     metrics, episodes = (read_rows(run_dir / f"{name}.csv") for name in ("metrics", "episodes"))
     assert int(metrics[-1]["num_frames"]) == summary["num_frames"]
     assert int(metrics[-1]["num_updates"]) == summary["num_updates"]
-    for name in ("num_frames", "num_updates", "wall_seconds"):
-        values = [float(row[name]) for row in metrics]
+    for name in ("num_frames", "num_updates"):
+        values = [int(row[name]) for row in metrics]
         assert all(a < b for a, b in itertools.pairwise(values)), name
+    seconds = [float(row["wall_seconds"]) for row in metrics]
+    assert seconds == sorted(seconds)
     frames = [int(row["num_frames"]) for row in episodes]
     assert frames == sorted(frames)
     assert len(episodes) == int(metrics[-1]["num_episodes"])
@@ -204,39 +219,75 @@ def test_killed_at_random_moments_it_goes_on_every_time(program):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
 )
-def test_signals_save_and_exit_within_ten_seconds(program, number, code):
+def test_signals_save_and_exit(program, number, code):
     process = program.start(*SETTINGS)
-    wait_until(process, program, lambda: last_frames(program.run_dir) > 1000)
-    began = time.monotonic()
+    program.wait_until(lambda: last_frames(program.run_dir) > 1000)
     process.send_signal(number)
-    assert process.wait(60) == code
-    assert time.monotonic() - began < 10.0
+    assert process.wait(PATIENCE_SECONDS) == code
     assert read_progress(program.run_dir).num_frames == last_frames(program.run_dir) > 1000
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
-def test_second_signal_ends_it_at_once(program, number):
-    process = program.start(*SETTINGS)
-    wait_until(process, program, lambda: last_frames(program.run_dir) > 1000)
+# A Gymnasium module whose environments get stuck as soon as there is a file `block`.
+BLOCKING_MODULE = """
+import pathlib, time
+import gymnasium
+import numpy as np
+
+class Blocking(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(3, np.float32), {}
+
+    def step(self, action):
+        if pathlib.Path("block").exists():
+            pathlib.Path("blocked").touch()
+            time.sleep(1e6)
+        return np.zeros(3, np.float32), 1.0, False, False, {}
+
+gymnasium.register("Blocking-v0", Blocking, max_episode_steps=20)
+"""
+# The program, which waits for its actors as long as it takes.
+PATIENT_PROGRAM = """
+from a3cjax.commands import main
+from a3cjax.training import learning
+assert learning.STOP_JOIN_SECONDS > 0
+learning.STOP_JOIN_SECONDS = 1e6
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)],
+    ids=["INT", "TERM"],
+)
+def test_second_signal_ends_it_at_once(program, number, code):
+    (program.folder / "blocking.py").write_text(BLOCKING_MODULE)
+    env = "env=gymnasium:blocking:Blocking-v0"
+    process = program.start(*SETTINGS, env, program=("-c", PATIENT_PROGRAM))
+    program.wait_until(lambda: last_frames(program.run_dir) > 1000)
+    (program.folder / "block").touch()
+    program.wait_until((program.folder / "blocked").exists)
     process.send_signal(number)
     # Two signals at once may count as one.
-    wait_until(process, program, lambda: "stopping" in program.output_so_far(), period=0.001)
+    program.wait_until(lambda: "stopping" in program.output_so_far())
     process.send_signal(number)
-    began = time.monotonic()
-    process.wait(60)
-    assert time.monotonic() - began < 3.0
+    assert process.wait(PATIENCE_SECONDS) == code
+    assert not (program.run_dir / "summary.json").exists()
 
 
 def test_full_disk_ends_it_with_a_line_and_leaves_the_last_checkpoint(program):
     process = program.start(*SETTINGS)
-    wait_until(process, program, lambda: count_checkpoints(program.run_dir) > 0)
+    program.wait_until(lambda: count_checkpoints(program.run_dir) > 0)
     # No file of this process may grow beyond 100 bytes from now on.
     limit = ["prlimit", f"--pid={process.pid}", "--fsize=100"]
     if subprocess.run(limit, check=False).returncode != 0:
         pytest.skip("this machine has no prlimit")
-    assert process.wait(60) == 1
+    assert process.wait(PATIENCE_SECONDS) == 1
     assert re.search("^error: .*cannot be written", program.output(), re.M), program.output()
     saved = read_progress(program.run_dir)
     assert saved.num_frames > 0
     process = program.start("resume=run", f"total_frames={saved.num_frames + 5000}")
-    assert process.wait(120) == 0, program.output()
+    assert process.wait(PATIENCE_SECONDS) == 0, program.output()

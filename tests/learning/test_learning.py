@@ -4,7 +4,7 @@ import pytest
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.settings import Config
-from a3cjax.runs.loading import evaluate_run
+from a3cjax.runs.loading import load
 from a3cjax.training.run import train
 from tests.learning import memory
 
@@ -38,7 +38,7 @@ def learn_to_act_greedily(tmp_path, **settings):
             **settings,
         )
     )
-    return evaluate_run(run_dir, num_episodes=100, is_greedy=True).mean
+    return load(run_dir).evaluate(100, is_greedy=True).mean
 
 
 # Short unrolls and a quick succession of target parameters: one-step methods see one step

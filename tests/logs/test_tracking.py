@@ -17,7 +17,7 @@ from typing import ClassVar
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.config.settings import Config, resume_config
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
@@ -32,12 +32,12 @@ from a3cjax.logs.tracking import (
     is_installed,
     tag_row,
 )
-from a3cjax.runs.loading import load_agent
+from a3cjax.runs.loading import load
 from a3cjax.training import learning as run
 from a3cjax.training import run as training
 from a3cjax.training.run import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
-from tests.fakes import make_row
+from tests.fakes import make_row, wait_until
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -463,7 +463,7 @@ def test_failing_tracker_ends_the_run_loudly_and_loses_nothing(
     with pytest.raises((ConnectionError, BaseExceptionGroup)) as caught:
         train(config.replace(run_dir=str(tmp_path / "run"), wandb=True))
     assert "the server is gone" in "".join(traceback.format_exception(caught.value))
-    assert load_agent(load_config(tmp_path / "run"), tmp_path / "run")[1].version >= 1
+    assert load(tmp_path / "run").snapshot.version >= 1
     if method != "close":
         assert fake_tracker.instances[0].ends == [True]
 
@@ -488,10 +488,9 @@ def test_actors_go_on_while_a_tracker_is_slow(tmp_path, monkeypatch, fake_tracke
         return step(self, actions)
 
     def wait_for_steps(self, row):
-        begun, deadline = len(steps), time.monotonic() + 100
-        # Only the first time: a last row comes when no actor works any more.
-        while not waits and len(steps) < begun + 200 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        begun = len(steps)
+        if not waits:  # a last row comes when no actor works any more
+            wait_until(lambda: len(steps) >= begun + 200)
         waits.append(len(steps) - begun)
         raise ConnectionError("waited long enough")  # and so the run ends
 

@@ -15,7 +15,7 @@ from a3cjax.parameters.on_device import ParametersOnDevice
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.types import LearnerState, ObservationStatistics
 from a3cjax.updates import make_apply_gradients
-from tests.fakes import FakeStore, run_in_threads
+from tests.fakes import PATIENCE_SECONDS, FakeStore, run_in_threads
 
 N, K = 6, 40
 
@@ -226,13 +226,13 @@ def test_pull_never_waits_for_a_push():
 
     def wait(state, grads, num_frames):
         entered.set()
-        assert release.wait(30)
+        assert release.wait(PATIENCE_SECONDS)
         return add(state, grads, num_frames)
 
     store = plain_store(wait)
 
     def pull():
-        assert entered.wait(30)
+        assert entered.wait(PATIENCE_SECONDS)
         try:
             assert store.pull().version == store.read()[1].version == 0
         finally:
@@ -252,7 +252,7 @@ def test_failed_push_changes_nothing_and_frees_the_lock():
     with pytest.raises(FloatingPointError):
         store.push("bad", 8, 0)
     assert store.pull()[:3] == (0, 0, 0)
-    run_in_threads([lambda: store.push(1, 8, 0)], seconds=10)
+    run_in_threads([lambda: store.push(1, 8, 0)])
     assert store.pull()[:3] == (1, 8, 1)
 
 

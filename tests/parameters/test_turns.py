@@ -1,21 +1,30 @@
+import collections
 import random
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
 
 from a3cjax.actors.actor_learner import ActorLearner
 from a3cjax.actors.supervisor import Supervisor
+from a3cjax.parameters import turns
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.parameters.turns import take_turns
 from a3cjax.types import LearnerState
-from tests.fakes import FakeClock, FakeEnvironments, FakeStore, run_in_threads
+from tests.fakes import (
+    PATIENCE_SECONDS,
+    FakeClock,
+    FakeEnvironments,
+    FakeStore,
+    run_in_threads,
+    wait_until,
+)
 
 N, ROUNDS = 4, 6
 T, B, FRAMES_PER_STEP = 3, 2, 4
 FRAMES = T * B * FRAMES_PER_STEP  # of one update
-LIMIT_SECONDS = 10.0  # for what takes a fraction of a second: reached only by a failure
 
 
 def decay_and_add(state, grads, num_frames):
@@ -68,8 +77,23 @@ def run_rounds(stores, seed=0, num_rounds=ROUNDS):
             delay()
             receipts[index].append(stores[index].push(grads, FRAMES, snapshot.version))
 
-    run_in_threads([lambda i=i: learn(i) for i in range(len(stores))], LIMIT_SECONDS)
+    run_in_threads([lambda i=i: learn(i) for i in range(len(stores))])
     return snapshots, receipts
+
+
+@pytest.fixture(autouse=True)
+def looks(monkeypatch):
+    """How often each thread, by its name, looked whether to go on while it waited for others."""
+    counts = collections.Counter()
+
+    class Condition(threading.Condition):
+        def wait(self, timeout=None):
+            counts[threading.current_thread().name] += 1
+            return super().wait(timeout)
+
+    monkeypatch.setattr(turns, "threading", types.SimpleNamespace(Condition=Condition))
+    monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.001)
+    return counts
 
 
 class Call:
@@ -84,7 +108,12 @@ class Call:
     def _run(self):
         self.answer = self._function()
 
-    def returns_within(self, seconds):
+    def waits(self, looks):
+        """Whether it waits for others, and still does so when it has looked a few times."""
+        wait_until(lambda: looks[self._thread.name] >= 5 or not self._thread.is_alive())
+        return self._thread.is_alive()
+
+    def returns(self, seconds=PATIENCE_SECONDS):
         self._thread.join(seconds)
         return not self._thread.is_alive()
 
@@ -109,7 +138,7 @@ def test_pushes_come_in_the_order_of_the_actors(seed):
 
     spy = Spy()
     stores = take_turns(spy, N, threading.Event())
-    run_in_threads([lambda i=i: learn(i, stores[i]) for i in range(N)], LIMIT_SECONDS)
+    run_in_threads([lambda i=i: learn(i, stores[i]) for i in range(N)])
     assert order == list(range(N)) * ROUNDS
     assert spy.pushed_by == [10 + index for index in range(N)] * ROUNDS
 
@@ -147,25 +176,25 @@ def test_versions_and_stalenesses_are_always_the_same():
         ]
 
 
-def test_next_round_waits_for_the_last_push():
+def test_next_round_waits_for_the_last_push(looks):
     store = shared_parameters()
     first, second = take_turns(store, 2, threading.Event())
     first.push(np.float32(1), FRAMES, 0)
     pull = Call(first.pull)
-    assert not pull.returns_within(0.25)
+    assert pull.waits(looks)
     second.push(np.float32(1), FRAMES, 0)
-    assert pull.returns_within(LIMIT_SECONDS)
+    assert pull.returns()
     assert pull.answer is store.pull()
 
 
-def test_push_waits_for_those_before_it():
+def test_push_waits_for_those_before_it(looks):
     store = shared_parameters()
     first, second = take_turns(store, 2, threading.Event())
     push = Call(lambda: second.push(np.float32(1), FRAMES, 0))
-    assert not push.returns_within(0.25)
+    assert push.waits(looks)
     assert store.pull().version == 0
     first.push(np.float32(1), FRAMES, 0)
-    assert push.returns_within(LIMIT_SECONDS)
+    assert push.returns()
     assert push.answer.version == 2
 
 
@@ -213,28 +242,30 @@ def test_round_end_is_told_once_between_rounds_while_no_actor_works(seed):
             stores[index].push(gradient(index, snapshot.params), FRAMES, snapshot.version)
             delay()
 
-    run_in_threads([lambda i=i: learn(i) for i in range(N)], LIMIT_SECONDS)
+    run_in_threads([lambda i=i: learn(i) for i in range(N)])
     # All have pushed their gradients, and none has begun the next round.
     assert ends == [(0, N * r) for r in range(1, ROUNDS + 1)]
 
 
-def test_no_actor_begins_the_next_round_before_the_end_of_the_last_is_told():
+def test_no_actor_begins_the_next_round_before_the_end_of_the_last_is_told(looks):
     entered, release = threading.Event(), threading.Event()
 
     def wait():
         entered.set()
-        assert release.wait(LIMIT_SECONDS)
+        assert release.wait(PATIENCE_SECONDS)
 
     store = shared_parameters()
     first, second = take_turns(store, 2, threading.Event(), at_round_end=wait)
     first.push(np.float32(1), FRAMES, 0)
     assert not entered.is_set()
-    pull, push = Call(first.pull), Call(lambda: second.push(np.float32(1), FRAMES, 0))
-    assert entered.wait(LIMIT_SECONDS)
-    assert not pull.returns_within(0.25)
+    pull = Call(first.pull)
+    assert pull.waits(looks)
+    push = Call(lambda: second.push(np.float32(1), FRAMES, 0))
+    assert entered.wait(PATIENCE_SECONDS)
+    assert not pull.returns(0.1)
     release.set()
-    assert pull.returns_within(LIMIT_SECONDS)
-    assert push.returns_within(LIMIT_SECONDS)
+    assert pull.returns()
+    assert push.returns()
     assert pull.answer.version == 2
 
 
@@ -273,11 +304,11 @@ def test_gradients_are_computed_at_the_same_time():
     def learn(index, view):
         for _ in range(ROUNDS):
             snapshot = view.pull()
-            barrier.wait(LIMIT_SECONDS)
+            barrier.wait(PATIENCE_SECONDS)
             view.push(gradient(index, snapshot.params), FRAMES, snapshot.version)
 
     views = take_turns(store, N, threading.Event())
-    run_in_threads([lambda i=i: learn(i, views[i]) for i in range(N)], LIMIT_SECONDS)
+    run_in_threads([lambda i=i: learn(i, views[i]) for i in range(N)])
     np.testing.assert_array_equal(store.pull().params, learn_in_order(ROUNDS))
 
 
@@ -329,8 +360,7 @@ class Bench:
 
     def run(self):
         run_in_threads(
-            [lambda actor=actor: actor.run(self.stop_event) for actor in self.actor_learners],
-            LIMIT_SECONDS,
+            [lambda actor=actor: actor.run(self.stop_event) for actor in self.actor_learners]
         )
         return self
 
@@ -357,17 +387,19 @@ def test_runs_of_actor_learners_are_repeatable():
 
 
 @pytest.mark.parametrize("failing", [0, N - 1])
-def test_failure_of_one_actor_ends_all(failing):
+def test_failure_of_one_actor_ends_all(looks, failing):
     def fail(index, t):
         if index == failing and t == 2 * T:
-            time.sleep(0.15)  # all others wait by now
+            before = looks.copy()
+            others = [f"actor-learner-{other}" for other in range(N) if other != failing]
+            wait_until(lambda: all(looks[other] > before[other] for other in others))
             raise OSError("the environment broke")
 
     bench = Bench(on_step=fail)
     supervisor = Supervisor(bench.stop_event)
     supervisor.start([actor.run for actor in bench.actor_learners], "actor-learner")
-    assert bench.stop_event.wait(LIMIT_SECONDS)
-    supervisor.join(1.0)
+    assert bench.stop_event.wait(PATIENCE_SECONDS)
+    supervisor.join(PATIENCE_SECONDS)
     with pytest.raises(OSError, match="the environment broke"):
         supervisor.raise_failures()  # would be a group if one of them hung
     assert len(bench.reports[failing]) == 1
@@ -376,25 +408,25 @@ def test_failure_of_one_actor_ends_all(failing):
 # The end of waiting.
 
 
-def test_stop_event_ends_the_wait_for_the_next_round():
+def test_stop_event_ends_the_wait_for_the_next_round(looks):
     store, stop_event = shared_parameters(), threading.Event()
     first, _ = take_turns(store, 2, stop_event)
     first.push(np.float32(1), FRAMES, 0)
     pull = Call(first.pull)
-    assert not pull.returns_within(0.25)
+    assert pull.waits(looks)
     stop_event.set()
-    assert pull.returns_within(1.0)
+    assert pull.returns()
     assert pull.answer is store.pull()
     assert pull.answer.version == 1
 
 
-def test_stop_event_ends_the_wait_for_a_turn():
+def test_stop_event_ends_the_wait_for_a_turn(looks):
     store, stop_event = shared_parameters(), threading.Event()
     _, second = take_turns(store, 2, stop_event)
     push = Call(lambda: second.push(np.float32(1), FRAMES, 0))
-    assert not push.returns_within(0.25)
+    assert push.waits(looks)
     stop_event.set()
-    assert push.returns_within(1.0)
+    assert push.returns()
     assert (push.answer.version, push.answer.staleness) == (1, 0)
     assert store.pull().version == 1
 
@@ -408,29 +440,30 @@ def test_nobody_waits_after_the_stop_event():
         assert stores[index].push(np.float32(1), FRAMES, version).version == version + 1
 
 
-def test_push_in_turn_that_takes_long_does_not_keep_others_from_stopping():
+def test_push_in_turn_that_takes_long_does_not_keep_others_from_stopping(looks):
     entered, release = threading.Event(), threading.Event()
 
     def wait():
         entered.set()
-        assert release.wait(LIMIT_SECONDS)
+        assert release.wait(PATIENCE_SECONDS)
 
     stop_event = threading.Event()
     store = FakeStore(on_push=wait)
     first, second = take_turns(store, 2, stop_event)
     second_pull = Call(lambda: (second.push("grads", FRAMES, 0), second.pull())[1])
+    assert second_pull.waits(looks)
     first_push = Call(lambda: first.push("grads", FRAMES, 0))
-    assert entered.wait(LIMIT_SECONDS)
+    assert entered.wait(PATIENCE_SECONDS)
     store._on_push = lambda: None
     stop_event.set()
     try:
-        assert second_pull.returns_within(1.0)
+        assert second_pull.returns()
     finally:
         release.set()
-    assert first_push.returns_within(LIMIT_SECONDS)
+    assert first_push.returns()
 
 
-def test_push_that_raises_keeps_its_turn():
+def test_push_that_raises_keeps_its_turn(looks):
     def fail():
         raise FloatingPointError("NaN")
 
@@ -441,9 +474,9 @@ def test_push_that_raises_keeps_its_turn():
         first.push("grads", FRAMES, 0)
     store._on_push = lambda: None
     push = Call(lambda: second.push("grads", FRAMES, 0))
-    assert not push.returns_within(0.25)
+    assert push.waits(looks)
     stop_event.set()
-    assert push.returns_within(1.0)
+    assert push.returns()
 
 
 # The receipt.
@@ -466,8 +499,8 @@ def test_turn_is_waited_for_as_long_as_others_take():
 
     first, second = take_turns(FakeStore(), 2, threading.Event(), clock=tell)
     push = Call(lambda: second.push("grads", FRAMES, 0))
-    assert asked.wait(LIMIT_SECONDS)
+    assert asked.wait(PATIENCE_SECONDS)
     clock.take(7.0)
     assert first.push("grads", FRAMES, 0).wait_seconds == 0.25
-    assert push.returns_within(LIMIT_SECONDS)
+    assert push.returns()
     assert push.answer.wait_seconds == 7.25

@@ -1,6 +1,7 @@
 """Published agents: the file of parameters, `a3cjax.load`, the model card."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
 from a3cjax.runs.publishing import publish
+from a3cjax.runs.trained import find_agent
 from a3cjax.training.run import train
 from a3cjax.types import ObservationStatistics, Snapshot
 from tests.documents import ROOT
@@ -103,11 +105,12 @@ def test_files_of_other_programs_are_refused(tmp_path):
 
 
 def test_folder_without_an_agent_is_refused(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml"):
+    with pytest.raises(FileNotFoundError, match=rf"config\.yaml, got {tmp_path}"):
         a3cjax.load(tmp_path)
     (tmp_path / "config.yaml").write_text("env: CartPole\nnetwork: mlp_ff\n")
-    with pytest.raises(FileNotFoundError, match="checkpoints/"):
+    with pytest.raises(FileNotFoundError, match=f"checkpoints/, got {tmp_path}"):
         a3cjax.load(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
 
 @pytest.fixture(scope="module")
@@ -150,14 +153,20 @@ def test_loaded_agent_acts(published):
     environments = agent.make_environments(2)
     timestep, core_state = environments.reset(), agent.initial_state(2)
     key = jax.random.key(0)
-    games = []
-    while len(games) < 2:
+    taken = []
+    for _ in range(10):
         actions, core_state, new_key = agent.act(timestep, core_state, key)
         assert actions.shape == (2,)
         assert not np.array_equal(jax.random.key_data(key), jax.random.key_data(new_key))
         timestep, key = environments.step(actions), new_key
-        games += environments.pop_episodes()
+        taken.append(actions)
     environments.close()
+    # It plays the same, with the memory that it has, where it plays on its own.
+    environments = agent.make_environments(2)
+    steps = list(agent.play(environments, jax.random.key(0)))
+    environments.close()
+    np.testing.assert_array_equal([step.actions for step in steps[:10]], taken)
+    assert sum(len(step.episodes) for step in steps) == 2
 
 
 def test_best_parameters_of_a_run_can_be_loaded(finished, published):
@@ -249,17 +258,29 @@ SHIPPED = {"pong": 18.0, "breakout": 300.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_agent_is_small_and_told_of_in_the_readme(name):
-    folder = ROOT / "results" / name
+def test_shipped_agent_is_small_and_told_of_in_the_documents(name):
+    folder = find_agent(name)
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
-    readme = (ROOT / "README.md").read_text()
-    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in readme
-    assert a3cjax.load(folder).snapshot.num_frames >= 6_000_000
+    results = (ROOT / "docs" / "results.md").read_text()
+    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in results
+    for spelling in (name, name.title(), folder):
+        assert a3cjax.load(spelling).snapshot.num_frames >= 6_000_000
+
+
+def test_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_agent("pong").is_relative_to(Path(a3cjax.__file__).parent)
+    (tmp_path / "pong").mkdir()
+    assert find_agent("pong") == Path("pong")
+
+
+def test_unknown_agent_is_answered_with_those_that_there_are():
+    with pytest.raises(FileNotFoundError, match=r"no run folder pnog; .*: breakout, pong\.$"):
+        a3cjax.load("pnog")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_agent_plays_as_well_as_the_readme_says(name):
-    agent = a3cjax.load(ROOT / "results" / name)
-    assert agent.evaluate(num_episodes=30).mean > SHIPPED[name]
+def test_shipped_agent_plays_as_well_as_the_documents_say(name):
+    assert a3cjax.load(name).evaluate(num_episodes=30).mean > SHIPPED[name]

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from a3cjax.agents import Agent, make_a3c, make_one_step_q
+from a3cjax.config.settings import Config
 from a3cjax.distributions import Categorical
 from a3cjax.envs.base import Episode
 from a3cjax.exploration import EVALUATION_EPSILON, evaluation_exploration
 from a3cjax.networks import make_network
-from a3cjax.runs import evaluation
+from a3cjax.runs.playing import TrainedAgent
 from a3cjax.types import Constants, NetworkOutput, Snapshot, TimeStep
 from a3cjax.video import game
-from a3cjax.video.game import make_decide, play, value_saliency
+from a3cjax.video.game import value_saliency
 from tests.fakes import FakeEnvironments
 
 KEY = jax.random.key(0)
@@ -46,17 +47,17 @@ def make_agent():
         logits = jnp.stack([jnp.zeros_like(number), number, jnp.zeros_like(number)], axis=-1)
         return NetworkOutput(Categorical(logits), params * number), core_state
 
-    return Agent(unused, lambda batch_size: (), unused, unused, unused, look)
+    return Agent(unused, lambda batch_size: (), look, unused)
 
 
-def watch(agent, snapshot, environments, *, is_greedy=False, with_saliency=False, key=KEY):
-    decide = make_decide(agent, is_greedy=is_greedy, with_saliency=with_saliency)
-    return list(play(decide, agent, snapshot, environments, key))
+def watch(agent, params, environments, *, key=KEY, num_games=1, **options):
+    trained = TrainedAgent(Config(), agent, Snapshot(1, 4, params))
+    return list(game.watch(trained, environments, [key] * num_games, **options))
 
 
 def test_game_ends_with_a_moment_that_has_the_score_and_no_action():
     environments = make_environments(5, 9)
-    moments = watch(make_agent(), Snapshot(1, 4, 2.0), environments)
+    moments = watch(make_agent(), 2.0, environments)
     assert [moment.num_steps for moment in moments] == [0, 1, 2, 3, 4, 5]
     # Reward t is t; the score is what lies behind.
     assert [moment.reward for moment in moments] == [0, 1, 2, 3, 4, 5]
@@ -67,7 +68,7 @@ def test_game_ends_with_a_moment_that_has_the_score_and_no_action():
 
 
 def test_picture_value_and_policy_belong_to_the_same_observation():
-    for moment in watch(make_agent(), Snapshot(1, 4, 2.0), make_environments(4)):
+    for moment in watch(make_agent(), 2.0, make_environments(4)):
         t = moment.num_steps
         np.testing.assert_array_equal(moment.observation, [t])
         assert moment.value == 2.0 * t
@@ -79,29 +80,22 @@ def test_picture_value_and_policy_belong_to_the_same_observation():
 def test_next_game_begins_with_a_reset_and_a_score_of_zero():
     tape = []
     environments = make_environments(3, 6, tape=tape)
-    watch(make_agent(), Snapshot(1, 4, 2.0), environments)
-    second = watch(make_agent(), Snapshot(1, 4, 2.0), environments)
+    moments = watch(make_agent(), 2.0, environments, num_games=2)
     assert [event[0] for event in tape] == ["reset", *["step"] * 3] * 2
-    assert second[0].score == 0
-    assert second[-1].score == 4 + 5 + 6
+    assert [moment.num_steps for moment in moments] == [0, 1, 2, 3] * 2
+    assert (moments[4].score, moments[4].reward) == (0, 0)
+    assert moments[-1].score == 4 + 5 + 6
 
 
 def test_greedy_actions_are_the_most_probable_and_sampled_ones_follow_the_key():
     def actions(**options):
-        moments = watch(make_agent(), Snapshot(1, 4, 1.0), make_environments(12), **options)
+        moments = watch(make_agent(), 1.0, make_environments(12), **options)
         return [int(moment.action) for moment in moments[:-1]]
 
     assert actions(is_greedy=True) == [0] + [1] * 11
     sampled = [tuple(actions(key=jax.random.key(number))) for number in (0, 0, 1, 2, 3)]
     assert sampled[0] == sampled[1]
     assert len(set(sampled)) > 1
-
-
-def test_endless_games_are_given_up(monkeypatch):
-    monkeypatch.setattr(game, "MAX_EPISODE_STEPS", 20)
-    assert evaluation.MAX_EPISODE_STEPS > 27_000  # the longest of Atari
-    with pytest.raises(RuntimeError, match="must end within 20 steps"):
-        watch(make_agent(), Snapshot(1, 4, 1.0), make_environments())
 
 
 def look_along(network, params, moments):
@@ -115,7 +109,7 @@ def look_along(network, params, moments):
 def test_memory_of_a_recurrent_network_is_carried_through_the_game():
     network = make_network("mlp_lstm", 3)
     params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
-    moments = watch(make_a3c(network), Snapshot(1, 4, params), make_environments(6))
+    moments = watch(make_a3c(network), params, make_environments(6))
     output = look_along(network, params, moments)
     values = [moment.value for moment in moments]
     np.testing.assert_allclose(values, output.values[:, 0], rtol=1e-5)
@@ -126,7 +120,7 @@ def test_memory_of_a_recurrent_network_is_carried_through_the_game():
 def test_q_methods_show_action_values_and_the_largest_of_them():
     network = make_network("mlp_ff", 3, "action_values")
     params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
-    moments = watch(make_one_step_q(network), Snapshot(1, 4, params), make_environments(4))
+    moments = watch(make_one_step_q(network), params, make_environments(4))
     q_values = look_along(network, params, moments)[:, 0]
     for moment, expected in zip(moments, q_values, strict=True):
         np.testing.assert_allclose(moment.policy.q_values, expected, rtol=1e-5)
@@ -138,7 +132,7 @@ def test_gaussian_policies_show_mean_and_variance():
     network = make_network("mlp_ff", 2, "gaussian_actor_critic")
     params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
     environments = make_environments(3, num_actions=2, is_continuous=True)
-    moments = watch(make_a3c(network), Snapshot(1, 4, params), environments, is_greedy=True)
+    moments = watch(make_a3c(network), params, environments, is_greedy=True)
     for moment in moments[:-1]:
         assert moment.policy.mean.shape == (2,)
         assert moment.policy.variance.shape == (1,)
@@ -161,7 +155,7 @@ def linear_agent():
         values = jnp.sum((number * params[None]).reshape(len(number), -1), axis=-1)
         return NetworkOutput(Categorical(jnp.zeros((len(values), 2))), values), core_state
 
-    return Agent(unused, lambda batch_size: (), unused, unused, unused, look)
+    return Agent(unused, lambda batch_size: (), look, unused)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
@@ -199,6 +193,6 @@ def test_saliency_of_images_has_their_shape():
 
 
 def test_saliency_comes_with_every_moment_where_it_is_asked_for():
-    moments = watch(make_agent(), Snapshot(1, 4, -3.0), make_environments(3), with_saliency=True)
+    moments = watch(make_agent(), -3.0, make_environments(3), with_saliency=True)
     for moment in moments:
         np.testing.assert_array_equal(moment.saliency, [3.0])

@@ -17,26 +17,34 @@ from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs import making as envs
 from a3cjax.envs.making import make_environments
-from a3cjax.runs.evaluation import evaluate_agent
+from a3cjax.runs.playing import TrainedAgent
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
-from a3cjax.video import recording
+from a3cjax.video import game, recording
 from a3cjax.video.files import MAX_GIF_RATE, GifFile, Mp4File
-from a3cjax.video.recording import HOLD_SECONDS, record_at_end, record_video, steps_per_second
+from a3cjax.video.recording import (
+    HOLD_SECONDS,
+    VideoOptions,
+    record_at_end,
+    record_video,
+    steps_per_second,
+)
 
 SMALL = {"total_frames": 200, "num_actors": 1, "envs_per_actor": 2, "unroll_length": 10}
 CATCH_STEPS = 9  # of every game
+MP4 = VideoOptions(formats=["mp4"])
 
 
 def make_player(**settings):
-    """Configuration, agent and untrained parameters."""
+    """An agent with untrained parameters."""
     config = Config(**SMALL, **settings)
     environments = make_environments(config.env, num_envs=1, seed=0, discount=0.99)
     spec = environments.spec
     environments.close()
     config = resolve(config, spec)
     agent = build_agent(config, spec)
-    return config, agent, Snapshot(0, 0, init_params(agent, spec, jax.random.key(0)))
+    snapshot = Snapshot(0, 0, init_params(agent, spec, jax.random.key(0)))
+    return TrainedAgent(config, agent, snapshot)
 
 
 @pytest.fixture(scope="module")
@@ -53,16 +61,17 @@ def read_video(path):
 
 
 def test_files_hold_every_step_and_the_end_for_a_while(catcher, tmp_path):
-    result = record_video(*catcher, tmp_path / "catch", num_episodes=2)
+    result = record_video(catcher, tmp_path / "new" / "catch", VideoOptions(num_episodes=2))
     assert [path.name for path in result.paths] == ["catch.mp4", "catch.gif"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["catch.gif", "catch.mp4"]
-    kind, frames = read_video(tmp_path / "catch.mp4")
+    folder = tmp_path / "new"
+    assert sorted(path.name for path in folder.iterdir()) == ["catch.gif", "catch.mp4"]
+    kind, frames = read_video(folder / "catch.mp4")
     assert kind == ("h264", "yuv420p", 30)
     assert len(frames) == 2 * (CATCH_STEPS + 30 * HOLD_SECONDS)
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
     assert np.abs(frames[0].astype(int) - frames[CATCH_STEPS]).max() > 50  # something moved
     assert set(result.scores) <= {-1.0, 1.0}
-    with Image.open(tmp_path / "catch.gif") as gif:
+    with Image.open(folder / "catch.gif") as gif:
         assert gif.size == frames[0].shape[1::-1]
         assert gif.info["loop"] == 0
         seconds = gif.n_frames * gif.info["duration"] / 1000
@@ -70,11 +79,10 @@ def test_files_hold_every_step_and_the_end_for_a_while(catcher, tmp_path):
 
 
 def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
-    config, agent, snapshot = make_player(env="CartPole")
-    evaluation = evaluate_agent(config, agent, snapshot, num_episodes=1, is_greedy=True)
-    result = record_video(
-        config, agent, snapshot, tmp_path / "game", formats=["mp4"], is_greedy=True
-    )
+    agent = make_player(env="CartPole")
+    evaluation = agent.evaluate(1, is_greedy=True)
+    options = VideoOptions(formats=["mp4"], is_greedy=True)
+    result = record_video(agent, tmp_path / "game", options)
     assert result.scores == evaluation.scores
     _, frames = read_video(tmp_path / "game.mp4")
     assert len(frames) == evaluation.episodes[0].episode_length + 30 * HOLD_SECONDS
@@ -90,42 +98,47 @@ def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
     ],
 )
 def test_every_kind_of_agent_can_be_filmed_with_saliency(settings, tmp_path):
-    result = record_video(
-        *make_player(**settings),
-        tmp_path / "game",
-        formats=["mp4"],
-        with_saliency=True,
-        max_play_seconds=0.25,
-    )
+    options = VideoOptions(formats=["mp4"], with_saliency=True, max_play_seconds=0.25)
+    result = record_video(make_player(**settings), tmp_path / "game", options)
     _, frames = read_video(result.paths[0])
     assert frames[0].std() > 5
 
 
 def test_length_is_limited(catcher, tmp_path):
-    result = record_video(
-        *catcher, tmp_path / "a", formats=["mp4"], num_episodes=9, max_play_seconds=0.4
-    )
+    options = VideoOptions(formats=["mp4"], num_episodes=9, max_play_seconds=0.4)
+    result = record_video(catcher, tmp_path / "a", options)
     assert len(read_video(result.paths[0])[1]) == 0.4 * 30 + HOLD_SECONDS * 30 - 1
     assert result.play_seconds == pytest.approx(0.4)
     assert len(result.scores) == 2  # the second game is not over
-    result = record_video(*catcher, tmp_path / "b", num_episodes=10**6, max_work_seconds=0.0)
+    options = VideoOptions(num_episodes=10**6, max_work_seconds=0.0)
+    result = record_video(catcher, tmp_path / "b", options)
     assert len(read_video(result.paths[0])[1]) == 1
 
 
-def test_games_follow_the_seed(catcher, tmp_path):
+def test_games_and_their_actions_follow_the_seed(catcher, tmp_path, monkeypatch):
+    keys = []
+
+    def watch(agent, environments, keys_of_games, **options):
+        keys.extend(keys_of_games)
+        return game.watch(agent, environments, keys[-3:], **options)
+
+    monkeypatch.setattr(recording, "watch", watch)
+
     def film(name, seed):
-        stem = tmp_path / name
-        return record_video(*catcher, stem, formats=["gif"], num_episodes=3, seed=seed).paths[0]
+        options = VideoOptions(formats=["gif"], num_episodes=3, seed=seed)
+        return record_video(catcher, tmp_path / name, options).paths[0]
 
     first = film("a", None).read_bytes()
-    assert film("b", catcher[0].seed).read_bytes() == first
-    assert film("c", catcher[0].seed + 1).read_bytes() != first
+    assert film("b", catcher.config.seed).read_bytes() == first
+    assert film("c", catcher.config.seed + 1).read_bytes() != first
+    numbers = [tuple(jax.random.key_data(key).tolist()) for key in keys]
+    assert numbers[:3] == numbers[3:6]
+    assert len(set(numbers[3:])) == 6
 
 
 def test_video_that_is_given_up_leaves_nothing(catcher, tmp_path):
     asked = iter([False] * 4 + [True])
-    stem = tmp_path / "game"
-    assert record_video(*catcher, stem, should_stop=lambda: next(asked)) is None
+    assert record_video(catcher, tmp_path / "game", VideoOptions(), lambda: next(asked)) is None
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,7 +150,7 @@ def test_failure_leaves_nothing_and_an_older_video_as_it_was(catcher, tmp_path, 
 
     monkeypatch.setattr(GifFile, "write", fail)
     with pytest.raises(OSError, match="no space left"):
-        record_video(*catcher, tmp_path / "game")
+        record_video(catcher, tmp_path / "game", VideoOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["game.mp4"]
     assert (tmp_path / "game.mp4").read_bytes() == b"older"
 
@@ -202,7 +215,7 @@ def painter(monkeypatch):
 
 
 def test_environments_of_gymnasium_are_shown_as_they_show_themselves(painter, tmp_path):
-    result = record_video(*painter, tmp_path / "game", formats=["mp4"])
+    result = record_video(painter, tmp_path / "game", MP4)
     kind, frames = read_video(result.paths[0])
     assert kind[2] == 5
     assert len(frames) == 3 + 5 * HOLD_SECONDS
@@ -212,7 +225,7 @@ def test_environments_of_gymnasium_are_shown_as_they_show_themselves(painter, tm
 
 def test_observations_are_shown_where_rendering_fails(painter, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(Painter, "picture", RuntimeError("no display\nat all"))
-    assert record_video(*painter, tmp_path / "game", formats=["mp4"]) is not None
+    assert record_video(painter, tmp_path / "game", MP4) is not None
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("The environment cannot be rendered")
     assert line.endswith("no display")
@@ -227,7 +240,7 @@ def test_observations_are_shown_where_only_the_constructor_for_pictures_fails(
         self.render_mode = None
 
     monkeypatch.setattr(Painter, "__init__", init)
-    result = record_video(*painter, tmp_path / "game", formats=["mp4"])
+    result = record_video(painter, tmp_path / "game", MP4)
     assert result.scores == [3.0]
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("warning: gymnasium:Painter-v0 cannot be made with pictures: ")
@@ -299,21 +312,21 @@ def test_failing_video_costs_a_run_nothing_but_a_line(catcher, tmp_path, monkeyp
     def fail(*_, **__):
         raise OSError("libx264\nis gone")
 
-    monkeypatch.setattr(recording, "play", fail)
-    record_at_end(*catcher, tmp_path, lambda: False)
+    monkeypatch.setattr(recording, "watch", fail)
+    record_at_end(catcher, tmp_path, lambda: False)
     assert capsys.readouterr().err == "warning: no video: OSError: libx264 is gone\n"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_video_of_a_slow_game_ends_where_it_is(catcher, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(recording, "END_WORK_SECONDS", 0.0)
-    record_at_end(*catcher, tmp_path, lambda: False)
+    record_at_end(catcher, tmp_path, lambda: False)
     assert len(read_video(tmp_path / "play.mp4")[1]) == 1
     assert "play.mp4 and play.gif" in capsys.readouterr().out
 
 
 def test_stopped_video_says_nothing(catcher, tmp_path, capsys):
-    record_at_end(*catcher, tmp_path, lambda: True)
+    record_at_end(catcher, tmp_path, lambda: True)
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "play" not in captured.out
