@@ -16,7 +16,7 @@ from pathlib import Path
 from results_table import Results
 
 from a3cjax.config.settings import Config
-from a3cjax.runs import evaluation
+from a3cjax.training import evaluator
 from a3cjax.training import learning as run
 from a3cjax.training.run import train
 
@@ -30,7 +30,7 @@ may_evaluate = threading.Event()
 rates: dict[bool, list[float]] = {False: [], True: []}
 
 
-class Pace(evaluation.Pace):
+class Pace(evaluator.Pace):
     """Stands still while evaluations must not go on."""
 
     def __call__(self) -> bool:
@@ -42,7 +42,7 @@ class Pace(evaluation.Pace):
         return is_stopped
 
 
-class Evaluator(evaluation.Evaluator):
+class Evaluator(evaluator.Evaluator):
     """Lets evaluations go on in every other phase, and takes the frames of all phases."""
 
     def run(self, stop_event: threading.Event) -> None:
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--game", default="Pong")
     parser.add_argument("--total-frames", type=int, default=2_500_000)
     arguments = parser.parse_args()
-    evaluation.Pace, run.Evaluator = Pace, Evaluator
+    evaluator.Pace, run.Evaluator = Pace, Evaluator
     with tempfile.TemporaryDirectory() as folder:
         config = Config(
             env=arguments.game,

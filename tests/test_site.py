@@ -57,7 +57,7 @@ class TestCode:
     def test_line_that_names_code_is_followed_by_it(self):
         line = "[a3cjax/updates.py: make_act](../a3cjax/updates.py)"
         text = source_code.on_page_markdown(f"As:\n\n{line}\n", page("page.md"), None, None)
-        assert text.startswith(f"As:\n\n{line}\n\n```python\ndef make_act(agent: Agent) -> Act:\n")
+        assert text.startswith(f"As:\n\n{line}\n\n```python\ndef make_act(agent: Agent")
 
     def test_link_within_a_sentence_stays_a_link(self):
         text = "See [a3cjax/updates.py: make_act](../a3cjax/updates.py)."
