@@ -32,6 +32,11 @@ class GradientMetrics(NamedTuple):
     parts: Any
     grad_norm: jax.Array
 
+    def as_dict(self) -> dict[str, float]:
+        """All of them as plain numbers, by name."""
+        metrics = {**self.parts._asdict(), "grad_norm": self.grad_norm}
+        return {name: float(value) for name, value in metrics.items()}
+
 
 Act = Callable[
     [Snapshot, Exploration, TimeStep, CoreState, chex.PRNGKey],

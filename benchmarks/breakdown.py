@@ -19,14 +19,12 @@ from matplotlib.figure import Figure
 from results_table import Results
 
 from a3cjax.actors.trajectories import stack
-from a3cjax.actors.warmup import warm_up
-from a3cjax.config.builders import build_agent, build_optimizer
-from a3cjax.config.resolution import resolve
+from a3cjax.config.builders import build_optimizer
 from a3cjax.config.settings import Config
 from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.system.compilation import configure_jax
-from a3cjax.training.assembly import build_batches, build_store
+from a3cjax.training.assembly import assemble, prepare
 from a3cjax.training.measuring import Emulator
 from a3cjax.types import Constants
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
@@ -80,19 +78,15 @@ def main() -> None:
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     configure_jax()
 
-    config = Config(num_actors=1, network=arguments.network)
-    (batch,) = batches = build_batches(config)
-    spec, num_envs = batch.spec, batch.num_envs
-    config = resolve(config, spec)
-    unroll_length = config.unroll_length
-    agent = build_agent(config, spec)
-    (timestep,), statistics, _ = warm_up(batches, 64, 0, gather=True)
-    store = build_store(config, agent, spec, statistics=statistics, num_frames=0)
-    state, snapshot = store.read()
+    config = Config(num_actors=1, network=arguments.network, warmup_steps=64)
+    config, agent, (batch,) = prepare(config)
+    num_envs, unroll_length = batch.num_envs, config.unroll_length
+    state, snapshot = assemble(config, agent, [batch]).store.read()
     core_state, key = agent.initial_state(num_envs), jax.random.key(0)
     exploration = evaluation_exploration(num_envs)
     actions = np.zeros(num_envs, np.int32)
     timesteps = [batch.step(actions) for _ in range(unroll_length + 1)]
+    timestep = timesteps[-1]
     all_actions = [actions] * unroll_length
     trajectory = stack(timesteps, all_actions, core_state)
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
@@ -141,7 +135,7 @@ def main() -> None:
         agent.initial_state(1),
     )
     loss_gradient = jax.grad(agent.loss, has_aux=True)
-    constants = Constants(statistics, snapshot.target_params, exploration)
+    constants = Constants(snapshot.statistics, snapshot.target_params, exploration)
     learn_flops = flops(loss_gradient, snapshot.params, constants, short) / length
     for name, count in (("act", act_flops), ("learn", learn_flops)):
         limit = 1000 * count / flops_per_second

@@ -16,9 +16,7 @@ from pathlib import Path
 from results_table import Results
 
 from a3cjax.config.settings import Config
-from a3cjax.runs import evaluation
-from a3cjax.training import learning as run
-from a3cjax.training.run import train
+from a3cjax.training import evaluator, learning, train
 
 RESULTS = Path(__file__).parent / "results" / "evaluation_cost.csv"
 # Until the programs are compiled and the first evaluation has begun.
@@ -30,7 +28,7 @@ may_evaluate = threading.Event()
 rates: dict[bool, list[float]] = {False: [], True: []}
 
 
-class Pace(evaluation.Pace):
+class Pace(evaluator.Pace):
     """Stands still while evaluations must not go on."""
 
     def __call__(self) -> bool:
@@ -42,7 +40,7 @@ class Pace(evaluation.Pace):
         return is_stopped
 
 
-class Evaluator(evaluation.Evaluator):
+class Evaluator(evaluator.Evaluator):
     """Lets evaluations go on in every other phase, and takes the frames of all phases."""
 
     def run(self, stop_event: threading.Event) -> None:
@@ -52,18 +50,18 @@ class Evaluator(evaluation.Evaluator):
 
     def _measure(self, stop_event: threading.Event) -> None:
         may_evaluate.set()
-        while self._store.pull().num_frames < NUM_SETTLING_FRAMES:
+        while self.store.pull().num_frames < NUM_SETTLING_FRAMES:
             stop_event.wait(0.1)
         is_on = True
         while True:
             (may_evaluate.set if is_on else may_evaluate.clear)()
             if stop_event.wait(SWITCH_SECONDS):
                 return
-            start, start_frames = time.monotonic(), self._store.pull().num_frames
+            start, start_frames = time.monotonic(), self.store.pull().num_frames
             if stop_event.wait(PHASE_SECONDS):
                 return
             seconds = time.monotonic() - start
-            rates[is_on].append((self._store.pull().num_frames - start_frames) / seconds)
+            rates[is_on].append((self.store.pull().num_frames - start_frames) / seconds)
             is_on = not is_on
 
 
@@ -73,7 +71,7 @@ def main() -> None:
     parser.add_argument("--game", default="Pong")
     parser.add_argument("--total-frames", type=int, default=2_500_000)
     arguments = parser.parse_args()
-    evaluation.Pace, run.Evaluator = Pace, Evaluator
+    evaluator.Pace, learning.Evaluator = Pace, Evaluator
     with tempfile.TemporaryDirectory() as folder:
         config = Config(
             env=arguments.game,

@@ -11,7 +11,7 @@ from pathlib import Path
 from results_table import Results
 
 from a3cjax.config.settings import Config
-from a3cjax.training.measuring import Emulator, Training
+from a3cjax.training.measuring import Emulator, start_training
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 
@@ -26,7 +26,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config = Config(env=arguments.game, num_actors=arguments.num_actors, warmup_steps=64)
-    runs = {network: Training(config.replace(network=network)) for network in arguments.networks}
+    runs = {
+        network: start_training(config.replace(network=network)) for network in arguments.networks
+    }
     settings = next(iter(runs.values())).config
     emulator = Emulator(arguments.game, settings.num_actors, settings.envs_per_actor)
 

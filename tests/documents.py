@@ -1,12 +1,16 @@
-"""What README.md and docs/ show: fenced blocks, and commands in the text."""
+"""What the documents show: fenced blocks, commands, settings, paths and links in the text."""
 
+import importlib.util
 import re
+import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
+AT_THE_ROOT = ("README.md", "CONTRIBUTING.md", "SECURITY.md")
 FENCED = re.compile(
     r"^(?P<indent>[ \t]*)(?P<fence>`{3,})(?P<info>[^`\n]*)\n"
     r"(?P<code>.*?)^(?P=indent)(?P=fence)[ \t]*$",
@@ -14,6 +18,9 @@ FENCED = re.compile(
 )
 IN_TEXT = re.compile(r"`((?:\.venv/bin/)?(?:python|make|a3cjax) [^`\n]+)`")
 SETTINGS = re.compile(r"`((?:[a-z]\w*=[\w./:+-]+)(?: [a-z]\w*=[\w./:+-]+)*)`")
+# A path in the text that begins with a folder of the repository.
+PATH = re.compile(r"`((?:a3cjax|benchmarks|docs|examples|experiments|results|tests)/[\w./-]*)`")
+LINK = re.compile(r"\]\((?!https?:)([^)#\s]+)(?:#[^)\s]*)?\)")
 
 
 class Block(NamedTuple):
@@ -30,8 +37,20 @@ class Block(NamedTuple):
 
 
 def pages() -> list[Path]:
-    """README.md and all pages of docs/."""
-    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    """What is read from the repository's front page on: README.md and all pages of docs/."""
+    return [*(ROOT / name for name in AT_THE_ROOT), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def load_hook(name: str) -> ModuleType:
+    """A hook as MkDocs loads it: from its file, since docs/ is no package."""
+    path = ROOT / "docs" / "hooks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"hooks_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def read_blocks(page: Path, text: str | None = None) -> list[Block]:
@@ -69,3 +88,10 @@ def read_text_settings(page: Path) -> list[dict[str, str]]:
     """The settings `name=value …` in a page's text."""
     spans = SETTINGS.findall(FENCED.sub("", page.read_text()))
     return [dict(part.split("=", 1) for part in span.split()) for span in spans]
+
+
+def read_paths(page: Path) -> Iterator[Path]:
+    """The files and folders of the repository that a page's text names or links to."""
+    text = FENCED.sub("", page.read_text())
+    yield from (ROOT / path for path in PATH.findall(text))
+    yield from (page.parent / target for target in LINK.findall(re.sub(r"`[^`\n]+`", "", text)))

@@ -7,16 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.actors.actor_learner import Seconds, UpdateReport
 from a3cjax.envs.base import EnvironmentSpec, Episode
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.parameters.store import Receipt
 from a3cjax.types import Snapshot, TimeStep
-from a3cjax.updates import GradientMetrics
 
 DISCOUNT = 0.9
 # For what takes a fraction of a second: only what hangs takes so long, however busy the machine.
@@ -207,6 +205,9 @@ class FakeEnvironments:
         episodes, self._episodes = self._episodes, []
         return episodes
 
+    def get_state(self) -> None:
+        """None: it cannot tell where it stands."""
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -283,12 +284,12 @@ def counting(start: int = 1) -> Callable[[], int]:
     return lambda: next(numbers)
 
 
-class FakeLoss(NamedTuple):
-    """The parts of some algorithm's loss."""
-
-    policy_loss: float
-    value_loss: float
-    entropy: float
+def make_metrics(
+    policy_loss: float, value_loss: float, entropy: float, grad_norm: float
+) -> dict[str, float]:
+    """The metrics of one update of A3C."""
+    names = ("policy_loss", "value_loss", "entropy", "grad_norm")
+    return dict(zip(names, (policy_loss, value_loss, entropy, grad_norm), strict=True))
 
 
 def make_report(**changes: Any) -> UpdateReport:
@@ -300,14 +301,9 @@ def make_report(**changes: Any) -> UpdateReport:
         run_frames=80,
         version=1,
         staleness=0,
-        metrics=GradientMetrics(FakeLoss(-0.5, 2.0, 1.5), grad_norm=jnp.float32(3.0)),
+        metrics=make_metrics(-0.5, 2.0, 1.5, 3.0),
         episodes=[],
-        env_seconds=4.0,
-        act_seconds=3.0,
-        learn_seconds=2.0,
-        push_seconds=1.0,
-        wait_seconds=0.5,
-        hold_seconds=0.25,
+        seconds=Seconds(env=4.0, act=3.0, learn=2.0, push=1.0, wait=0.5, hold=0.25),
     )
     return report._replace(**changes)
 

@@ -1,4 +1,4 @@
-"""What the documents show runs as it stands there: README.md and every page of docs/."""
+"""What the documents show runs as it stands there, and what they name is there."""
 
 import dataclasses
 import importlib
@@ -16,14 +16,17 @@ import pytest
 import yaml
 
 from a3cjax.agents import ALGORITHMS
+from a3cjax.commands import VERBS
 from a3cjax.config.settings import Config
 from tests.documented_commands import WrongCommandError, check_command, check_text_settings
 from tests.documents import (
     ROOT,
     Block,
+    load_hook,
     pages,
     read_blocks,
     read_commands,
+    read_paths,
     read_text_commands,
     read_text_settings,
 )
@@ -134,6 +137,7 @@ def test_what_a_page_shows_works(page, folder):
         ("```sh\na3cjax report results/nothing\n```", "there is no results/nothing"),
         ("```sh\npython experiments/nothing.py\n```", "there is no experiments/nothing.py"),
         ("```sh\npython -m a3cjax.nothing\n```", "a3cjax.nothing"),
+        ("```sh\npython docs/hooks/settings_page.py --fast\n```", "takes no arguments"),
         ("```sh\npython benchmarks/learning.py --minutes 3\n```", "--minutes"),
         ("```sh\nmake trian env=Pong\n```", "trian"),
         ("```sh\nmake train env=Pong sede=3\n```", "sede"),
@@ -189,3 +193,109 @@ def test_every_test_that_is_named_exists(page):
             assert re.search(
                 rf"^def {function}{'' if rest else '[(]'}", path.read_text(), re.MULTILINE
             )
+
+
+TO_BE_WRITTEN = {ROOT / "a3cjax/agents/mellowmax_q.py"}  # by the reader of docs/algorithms.md
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_every_path_that_is_named_or_linked_exists(page):
+    missing = {path for path in read_paths(page) if not path.exists()}
+    assert missing <= TO_BE_WRITTEN
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_one_version_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == version
+    newest = re.search(r"^## \[(.+)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest
+    assert newest[1] == version
+
+
+class TestSettingsPage:
+    page = load_hook("settings_page")
+
+    def test_tables_are_those_of_the_declarations(self):
+        text = self.page.PAGE.read_text()
+        assert text == self.page.refresh(text), "run python docs/hooks/settings_page.py"
+
+    def test_every_verb_is_there_with_its_settings(self):
+        tables = {table["name"] for table in self.page.TABLE.finditer(self.page.PAGE.read_text())}
+        assert tables == {*VERBS, "words"} - {"publish"}  # which has none
+        rows = [row for row in self.page.verb_table("train") if row.startswith("| `")]
+        names = [row.split("`")[1] for row in rows]
+        assert names == ["preset", *(field.name for field in dataclasses.fields(Config))]
+
+    @pytest.mark.parametrize(
+        ("name", "row"),
+        [
+            ("discount", "| `discount` | `0.99` | number, 0 to 1 | γ |"),
+            ("seed", "| `seed` | `1` | whole number, 0 to 20,000 | of the environments,"),
+            ("decay", "| `decay` | `null` | number, >= 0 and &lt; 1; `null` | of squared"),
+            ("unroll_length", "| `auto` | whole number, >= 1; `auto`; `episode` | steps of"),
+            ("protocol", "| `paper` | `paper`, `machado` | of Atari games;"),
+            ("run_dir", "| `null` | path; `null` | folder of the run; null: runs/&lt;env>/"),
+        ],
+    )
+    def test_a_row_says_what_a_setting_can_be(self, name, row):
+        (line,) = [r for r in self.page.verb_table("train") if r.startswith(f"| `{name}` |")]
+        assert row in line
+
+
+class TestFidelityLinks:
+    links = load_hook("fidelity_links")
+
+    def test_lines_are_where_the_code_is_now(self):
+        text = self.links.PAGE.read_text()
+        assert text == self.links.refresh(text), "run python docs/hooks/fidelity_links.py"
+
+    def test_every_row_leads_to_a_line_that_has_what_it_names(self):
+        rows = [r for r in self.links.PAGE.read_text().splitlines() if r.startswith("| ")]
+        rows = [row.split(" | ") for row in rows if not row.startswith("| detail")]
+        assert len(rows) > 40
+        for cells in rows:
+            found = list(self.links.LINK.finditer(cells[3]))
+            assert found, f"{cells[0]} leads nowhere"
+            for link in found:
+                lines = (self.links.PAGE.parent / link["path"]).read_text().splitlines()
+                name = link["symbol"].partition("=")[0].rpartition(".")[2]
+                assert re.search(rf"\b{name}\b", lines[int(link["line"]) - 1]), link[0]
+
+    @pytest.mark.parametrize(
+        ("symbol", "line"),
+        [
+            ("make", 6),
+            ("Class.method", 4),
+            ("Class.field=40000", 3),
+            ("Class.field=5", None),
+            ("make.inner", 7),
+            ("inner", 7),
+            ("CONSTANT=3", 1),
+            ("method.field", None),
+            ("nothing", None),
+        ],
+    )
+    def test_symbol_is_found_in_code(self, tmp_path, symbol, line):
+        path = tmp_path / "file.py"
+        path.write_text(
+            "CONSTANT = 3\nclass Class:\n    field: int = setting(40_000, 'a text')\n"
+            "    def method(self): ...\n\ndef make():\n    def inner(): ...\n"
+        )
+        assert self.links.find_line(path, symbol) == line
+
+    def test_symbol_is_found_in_a_preset_with_its_value(self, tmp_path):
+        path = tmp_path / "file.yaml"
+        path.write_text("# seed: 2\nlambda_: 1.0\nseed: 3  # why\n")
+        assert self.links.find_line(path, "seed") == 3
+        assert self.links.find_line(path, "seed=3") == 3
+        assert self.links.find_line(path, "seed=2") is None
+
+    def test_symbol_that_moved_is_followed_and_one_that_is_gone_is_told(self):
+        moved = "[`n_step_returns`](../a3cjax/nowhere.py#L1)"
+        assert "(../a3cjax/returns.py#L" in self.links.refresh(moved)
+        with pytest.raises(LookupError, match=r"no_such_thing must be defined by one file"):
+            self.links.refresh("[`no_such_thing`](../a3cjax/returns.py#L1)")

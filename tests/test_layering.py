@@ -36,7 +36,10 @@ READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands"}
 # Folders that make up the program; `agents` is mathematics.
 
 FILES = sorted(PACKAGE.rglob("*.py"))
-ALL_FILES = FILES + sorted((ROOT / "experiments").rglob("*.py"))
+ALL_FILES = [
+    *FILES,
+    *sorted(path for name in ("experiments", "examples") for path in (ROOT / name).rglob("*.py")),
+]
 FOLDERS = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
 
 
@@ -159,7 +162,7 @@ def test_config_is_seen_by_the_program_only(path):
 
 @pytest.mark.parametrize("path", FILES, ids=relative_name)
 def test_package_does_not_import_the_experiments(path):
-    assert not packages_imported_by(path) & {"experiments", "tests", "benchmarks"}
+    assert not packages_imported_by(path) & {"experiments", "examples", "tests", "benchmarks"}
 
 
 @pytest.mark.parametrize("path", pure_files(), ids=relative_name)
@@ -173,3 +176,35 @@ def test_jit_is_applied_at_the_border_only(path):
     }
     names = {name for _, name in imports_of(path)}
     assert "jit" not in attributes | names
+
+
+MOST_ARGUMENTS = 9
+FEW_ARGUMENTS = {"actors", "parameters", "training"}
+
+
+def arguments_of(node):
+    """The names of what a function takes, or a dataclass; an instance itself does not count."""
+    if isinstance(node, ast.ClassDef):
+        fields = [part for part in node.body if isinstance(part, ast.AnnAssign)]
+        return [ast.unparse(field.target) for field in fields]
+    arguments = node.args
+    every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+    every += filter(None, [arguments.vararg, arguments.kwarg])
+    return [argument.arg for argument in every if argument.arg not in ("self", "cls")]
+
+
+def is_dataclass(node):
+    decorators = getattr(node, "decorator_list", [])
+    return any("dataclass" in ast.unparse(decorator) for decorator in decorators)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in FILES if part_of(path) in FEW_ARGUMENTS], ids=relative_name
+)
+def test_few_arguments_put_a_run_together(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(node, ast.ClassDef) and is_dataclass(node)
+        ):
+            names = arguments_of(node)
+            assert len(names) <= MOST_ARGUMENTS, (getattr(node, "name", "lambda"), names)

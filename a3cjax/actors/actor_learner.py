@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import chex
@@ -12,24 +13,82 @@ import jax
 import numpy as np
 
 from a3cjax.actors.trajectories import keep_first_episodes, stack
+from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
 from a3cjax.parameters.store import ParameterStore
 from a3cjax.types import CoreState, Exploration, Snapshot, TimeStep, Trajectory
-from a3cjax.updates import Act, ComputeGradients
+from a3cjax.updates import Act, ComputeGradients, make_act, make_compute_gradients
+
+
+class Programs(NamedTuple):
+    """What all actor-learners of a run have in common: the agent's functions, compiled.
+
+    `learning_slot` is held while a gradient is computed and applied; a semaphore in its place
+    lets only so many learn at once.
+    """
+
+    act: Act
+    compute_gradients: ComputeGradients
+    initial_state: Callable[[int], CoreState]
+    acts_ahead: bool = False
+    learning_slot: AbstractContextManager = contextlib.nullcontext()
+
+
+def make_programs(agent: Agent) -> Programs:
+    """Compiles an agent's functions, for all actor-learners that run it."""
+    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+    return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
+
+
+class Decision(NamedTuple):
+    """An action, and the core state before the observation that it was chosen at."""
+
+    action: np.ndarray
+    core_state: CoreState
+
+
+class Standing(NamedTuple):
+    """Where an actor-learner stands between two steps.
+
+    `core_state` is the network's before the observation of `timestep`, and `key` the one that
+    the next action is sampled with. `ahead` is what an agent that acts ahead has already
+    decided at `timestep`; these two are then those after it.
+    """
+
+    timestep: TimeStep
+    core_state: CoreState
+    ahead: Decision | None
+    key: chex.PRNGKey
+
+
+class Seconds(NamedTuple):
+    """What an actor-learner's time for one update went into.
+
+    The first four add up to all of it. Learning includes waiting for a slot, and pushing the
+    pull before it; waiting for the lock and holding it are parts of pushing.
+    """
+
+    env: float
+    act: float
+    learn: float
+    push: float
+    wait: float
+    hold: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.env + self.act + self.learn + self.push
 
 
 class UpdateReport(NamedTuple):
-    """What one update of one actor leaves for the log.
+    """What one update of one actor-learner leaves for the log.
 
     `num_frames` are those of this update, `run_frames` and `version` where the run stands
-    after it. `bad_trajectory` is None unless the update was refused because of numbers that
+    after it; `staleness` counts the updates that others applied between this one's snapshot
+    and itself. `bad_trajectory` is None unless the update was refused because of numbers that
     are not finite; then nothing was counted.
-
-    `staleness` counts the updates that others applied between this one's snapshot and
-    itself. Environment, act, learn and push seconds add up to the actor's time for this
-    update; learn includes waiting for a slot, push the pull before it, wait and hold are parts
-    of push.
     """
 
     actor_index: int
@@ -38,206 +97,158 @@ class UpdateReport(NamedTuple):
     run_frames: int
     version: int
     staleness: int
-    metrics: Any
+    metrics: dict[str, float]
     episodes: list[Episode]
-    env_seconds: float
-    act_seconds: float
-    learn_seconds: float
-    push_seconds: float
-    wait_seconds: float
-    hold_seconds: float
+    seconds: Seconds
     bad_trajectory: Trajectory | None = None
 
 
-class _Decision(NamedTuple):
-    """An action, and the core state before the observation that it was chosen at."""
-
-    action: np.ndarray
-    core_state: CoreState
-
-
+@dataclass(eq=False)
 class ActorLearner:
     """Acts T steps with a snapshot, differentiates it, pushes the gradient, and again.
 
     One instance belongs to one thread. Collaborators are given: tests replace them.
     """
 
-    def __init__(
-        self,
-        index: int,
-        *,
-        act: Act,
-        compute_gradients: ComputeGradients,
-        core_state: CoreState,
-        environments: Environments,
-        store: ParameterStore,
-        key: chex.PRNGKey,
-        explore: Explore,
-        unroll_length: int | None,
-        total_frames: int,
-        report: Callable[[UpdateReport], None],
-        acts_ahead: bool = False,
-        timestep: TimeStep | None = None,
-        enter_place: Callable[[], AbstractContextManager] = contextlib.nullcontext,
-        learning_slot: AbstractContextManager | None = None,
-        clock: Callable[[], float] = time.perf_counter,
-    ):
-        """Takes what it works with.
+    index: int  # tells its reports and gradients from those of others
+    programs: Programs
+    environments: Environments  # B of them, its own
+    store: ParameterStore
+    standing: Standing  # where it begins, with the environments
+    explore: Explore
+    unroll_length: int | None  # T; None makes an update of a whole episode in every environment
+    total_frames: int  # of the run, after which it returns
+    report: Callable[[UpdateReport], None]
 
-        With `unroll_length` None an update is made of one whole episode in every environment.
-        `acts_ahead` is the agent's. `timestep` is where the environments stand; None resets
-        them at the first step. `run` goes on inside `enter_place()`, and every gradient is
-        computed and applied inside `learning_slot`, a semaphore that actors share; None lets
-        all learn at once.
-        """
-        self._index = index
-        self._act = act
-        self._compute_gradients = compute_gradients
-        self._core_state = core_state
-        self._environments = environments
-        self._store = store
-        self._key = key
-        self._explore = explore
-        self._acts_ahead = acts_ahead
-        self._ahead: _Decision | None = None
-        self._unroll_length = unroll_length
-        self._total_frames = total_frames
-        self._report = report
-        self._timestep = timestep
-        self._enter_place = enter_place
-        self._learning_slot = learning_slot or contextlib.nullcontext()
-        self._clock = clock
-        self.num_unrolled_steps = 0
-        """Steps taken so far: what a watcher looks at to see whether this one still works."""
-
-    @property
-    def key(self) -> chex.PRNGKey:
-        """The key that the next action is sampled with."""
-        return self._key
+    def __post_init__(self):
+        self.num_unrolled_steps = 0  # so far: shows a watcher that this one still works
+        self.clock = time.perf_counter
 
     def get_standing(self) -> dict[str, Any] | None:
         """Where it stands between two updates, in plain values for JSON.
 
         None if its environments cannot tell. The key is not part of it.
         """
-        state = self._environments.get_state()
+        state = self.environments.get_state()
         if state is None:
             return None
-        leaves = jax.tree.leaves((self._timestep, self._core_state, self._ahead))
+        leaves = jax.tree.leaves(self.standing._replace(key=None))
         return {
             "leaves": [np.asarray(leaf).tolist() for leaf in leaves],
-            "is_ahead": self._ahead is not None,
+            "is_ahead": self.standing.ahead is not None,
             "environments": state,
         }
 
     def set_standing(self, standing: dict[str, Any]) -> None:
         """Goes on from what `get_standing` returned, with the same number of environments."""
-        ahead = None
+        own = self.standing._replace(key=None)
         if standing["is_ahead"]:
-            ahead = _Decision(np.zeros(self._environments.num_envs, np.int32), self._core_state)
-        own, structure = jax.tree.flatten((self._timestep, self._core_state, ahead))
+            action = np.zeros(self.environments.num_envs, np.int32)
+            own = own._replace(ahead=Decision(action, own.core_state))
+        own_leaves, structure = jax.tree.flatten(own)
         leaves = [
             np.array(values, leaf.dtype).reshape(leaf.shape)
-            for values, leaf in zip(standing["leaves"], own, strict=True)
+            for values, leaf in zip(standing["leaves"], own_leaves, strict=True)
         ]
-        self._timestep, self._core_state, self._ahead = jax.tree.unflatten(structure, leaves)
-        self._environments.set_state(standing["environments"])
+        self.standing = jax.tree.unflatten(structure, leaves)._replace(key=self.standing.key)
+        self.environments.set_state(standing["environments"])
 
     def run(self, stop_event: threading.Event) -> None:
         """Updates until the frame budget is used up or `stop_event` is set."""
-        with self._enter_place():
-            while not stop_event.is_set():
-                began = self._clock()
-                snapshot = self._store.pull()
-                if snapshot.num_frames >= self._total_frames:
-                    return
-                self._update(snapshot, self._clock() - began, stop_event)
+        while not stop_event.is_set():
+            self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
+            self._lap_began = self.clock()
+            snapshot = self.store.pull()
+            if snapshot.num_frames >= self.total_frames:
+                return
+            self._lap("push")
+            exploration = self.explore(snapshot.num_frames)
+            trajectory = self._unroll(snapshot, exploration, stop_event)
+            if trajectory is None or stop_event.is_set():
+                return
+            self._learn(snapshot, exploration, trajectory, stop_event)
 
-    def _update(self, snapshot: Snapshot, pull_seconds: float, stop_event: threading.Event) -> None:
-        exploration = self._explore(snapshot.num_frames)
-        timesteps, actions, core_state, act_seconds, env_seconds = self._unroll(
-            snapshot, exploration, stop_event
-        )
-        if stop_event.is_set():
-            return
-        began = self._clock()
-        trajectory = stack(timesteps, actions, core_state)
+    def _lap(self, part: str) -> None:
+        """Counts the time since the last call as spent on this part of the update."""
+        now = self.clock()
+        self._spent[part] += now - self._lap_began
+        self._lap_began = now
+
+    def _unroll(
+        self, snapshot: Snapshot, exploration: Exploration, stop_event: threading.Event
+    ) -> Trajectory | None:
+        """Acts for T steps, or whole episodes; the last timestep is kept and starts the next.
+
+        Returns:
+          T + 1 timesteps and T actions (T + 1 of an agent that acts ahead); None if it was
+          asked to stop.
+        """
+        plays_episodes = self.unroll_length is None
+        if plays_episodes:
+            self.standing = self.standing._replace(timestep=self.environments.reset(), ahead=None)
+            self._lap("env")
+        core_state = (self.standing.ahead or self.standing).core_state
+        timesteps, actions = [self.standing.timestep], []
+        has_ended = np.zeros(self.environments.num_envs, bool)
+        while not (has_ended.all() if plays_episodes else len(actions) == self.unroll_length):
+            if stop_event.is_set():
+                return None
+            decision = self.standing.ahead or self._decide(snapshot, exploration)
+            actions.append(decision.action)
+            self._lap("act")
+            timestep = self.environments.step(decision.action)
+            self.standing = self.standing._replace(timestep=timestep, ahead=None)
+            timesteps.append(timestep)
+            has_ended |= np.asarray(timestep.is_first)
+            self.num_unrolled_steps += 1
+            self._lap("env")
+        if self.programs.acts_ahead:
+            ahead = self._decide(snapshot, exploration)
+            self.standing = self.standing._replace(ahead=ahead)
+            actions.append(ahead.action)
+            self._lap("act")
+        return stack(timesteps, actions, core_state)
+
+    def _decide(self, snapshot: Snapshot, exploration: Exploration) -> Decision:
+        timestep, before, _, key = self.standing
+        action, core_state, key = self.programs.act(snapshot, exploration, timestep, before, key)
+        self.standing = self.standing._replace(core_state=core_state, key=key)
+        return Decision(np.asarray(action), before)
+
+    def _learn(
+        self,
+        snapshot: Snapshot,
+        exploration: Exploration,
+        trajectory: Trajectory,
+        stop_event: threading.Event,
+    ) -> None:
+        """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
         num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
-        if self._unroll_length is None:
+        if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
-        num_frames = num_steps * self._environments.spec.frames_per_step
-        with self._learning_slot:
+        num_frames = num_steps * self.environments.spec.frames_per_step
+        with self.programs.learning_slot:
             if stop_event.is_set():  # after waiting for others
                 return
             grads, metrics = jax.block_until_ready(
-                self._compute_gradients(snapshot, exploration, trajectory)
+                self.programs.compute_gradients(snapshot, exploration, trajectory)
             )
-            learned = self._clock()
-            receipt = self._store.push(grads, num_frames, snapshot.version, self._index)
-        pushed = self._clock()
-        self._report(
+            self._lap("learn")
+            receipt = self.store.push(grads, num_frames, snapshot.version, self.index)
+        self._lap("push")
+        self.report(
             UpdateReport(
-                actor_index=self._index,
+                actor_index=self.index,
                 num_frames=num_frames,
                 num_steps=num_steps,
                 run_frames=receipt.num_frames,
                 version=receipt.version,
                 staleness=receipt.staleness,
-                metrics=metrics,
-                episodes=self._environments.pop_episodes(),
-                env_seconds=env_seconds,
-                act_seconds=act_seconds,
-                learn_seconds=learned - began,
-                push_seconds=pull_seconds + pushed - learned,
-                wait_seconds=receipt.wait_seconds,
-                hold_seconds=receipt.hold_seconds,
+                metrics=metrics.as_dict(),
+                episodes=self.environments.pop_episodes(),
+                seconds=Seconds(
+                    **self._spent, wait=receipt.wait_seconds, hold=receipt.hold_seconds
+                ),
                 bad_trajectory=trajectory if receipt.is_refused else None,
             )
         )
-
-    def _unroll(
-        self, snapshot: Snapshot, exploration: Exploration, stop_event: threading.Event
-    ) -> tuple[list[TimeStep], list[np.ndarray], CoreState, float, float]:
-        """Acts for T steps, or whole episodes; the last timestep is kept and starts the next.
-
-        Returns:
-          T + 1 timesteps, T actions (T + 1 of an agent that acts ahead), the core state before
-          them, seconds spent acting and in the environments. Fewer steps if it was asked to
-          stop.
-        """
-        act_seconds = env_seconds = 0.0
-        plays_episodes = self._unroll_length is None
-        if self._timestep is None or plays_episodes:
-            self._timestep, self._ahead = self._environments.reset(), None
-        timesteps, actions = [self._timestep], []
-        core_state = self._core_state if self._ahead is None else self._ahead.core_state
-        has_ended = np.zeros(self._environments.num_envs, bool)
-        while not (has_ended.all() if plays_episodes else len(actions) == self._unroll_length):
-            if stop_event.is_set():
-                return timesteps, actions, core_state, act_seconds, env_seconds
-            began = self._clock()
-            decision = self._ahead or self._decide(snapshot, exploration, timesteps[-1])
-            self._ahead = None
-            actions.append(decision.action)
-            acted = self._clock()
-            self._timestep = self._environments.step(actions[-1])
-            timesteps.append(self._timestep)
-            has_ended |= np.asarray(self._timestep.is_first)
-            env_seconds += self._clock() - acted
-            self.num_unrolled_steps += 1
-            act_seconds += acted - began
-        if self._acts_ahead:
-            began = self._clock()
-            self._ahead = self._decide(snapshot, exploration, timesteps[-1])
-            actions.append(self._ahead.action)
-            act_seconds += self._clock() - began
-        return timesteps, actions, core_state, act_seconds, env_seconds
-
-    def _decide(
-        self, snapshot: Snapshot, exploration: Exploration, timestep: TimeStep
-    ) -> _Decision:
-        core_state = self._core_state
-        action, self._core_state, self._key = self._act(
-            snapshot, exploration, timestep, core_state, self._key
-        )
-        return _Decision(np.asarray(action), core_state)

@@ -60,14 +60,9 @@ def place_actors(num_actors: int) -> list[Place]:
     # Fewer actors than cores stay free: another run may be bound to the very same cores.
     is_even = bool(cores) and num_actors % len(cores) == 0
     bindings = [frozenset({cores[i % len(cores)]}) if is_even else None for i in range(num_actors)]
-    try:
-        return [
-            Place(_single_threaded_cpu(index, binding), binding)
-            for index, binding in enumerate(bindings)
-        ]
-    except (ImportError, AttributeError, TypeError):
-        # JAX has no public function for this; without it training is right, but slower.
-        return shared
+    devices = [_single_threaded_cpu(index, binding) for index, binding in enumerate(bindings)]
+    # Without a device for each, training is right, but slower.
+    return shared if None in devices else list(map(Place, devices, bindings))
 
 
 def background_device() -> Device:
@@ -77,28 +72,27 @@ def background_device() -> Device:
       A CPU device of a client with one thread that no actor uses; the default one where the
       default platform is no CPU, or where this JAX has no way to make further clients.
     """
-    if jax.default_backend() != "cpu":
-        return jax.devices()[0]
-    try:
-        return _single_threaded_cpu(-1, None)
-    except (ImportError, AttributeError, TypeError):
-        return jax.devices()[0]
+    device = _single_threaded_cpu(-1, None) if jax.default_backend() == "cpu" else None
+    return device or jax.devices()[0]
 
 
 @functools.cache
-def _single_threaded_cpu(index: int, cores: frozenset[int] | None) -> Device:
-    """The device of the client with this index; a client lives as long as the process."""
-    from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage]
+def _single_threaded_cpu(index: int, cores: frozenset[int] | None) -> Device | None:
+    """The device of the client with this index; a client lives as long as the process.
 
+    None if it cannot be made: JAX has no public function for this.
+    """
     del index
     before = os.environ.get("PJRT_NPROC")
     os.environ["PJRT_NPROC"] = "1"  # the client reads it once, when it is made
     try:
+        from jax._src.lib import xla_client  # pyright: ignore[reportPrivateImportUsage]
+
         with Place(None, cores).entered():
-            client = xla_client.make_cpu_client(asynchronous=False)
+            return xla_client.make_cpu_client(asynchronous=False).devices()[0]
+    except (ImportError, AttributeError, TypeError):
+        return None
     finally:
-        if before is None:
-            del os.environ["PJRT_NPROC"]
-        else:
+        del os.environ["PJRT_NPROC"]
+        if before is not None:
             os.environ["PJRT_NPROC"] = before
-    return client.devices()[0]

@@ -5,61 +5,69 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 
 class StallError(RuntimeError):
     """A thread that has not come any further for too long."""
 
 
+@dataclass
 class _Watch:
-    """A thread, what it has come to, and when it last came any further."""
+    """A thread, what tells its progress, when that last changed, and what it was."""
 
-    def __init__(self, thread: threading.Thread, progress: Callable[[], int] | None):
-        self.thread = thread
-        self._progress = progress
-        self._last, self._since = -1, time.monotonic()
+    thread: threading.Thread
+    progress: Callable[[], float]
+    since: float
+    last: float = -1
 
     def idle_seconds(self) -> float:
-        """Seconds without progress, as far as anybody looked; 0 where none is told."""
-        now = time.monotonic()
-        progress = self._progress() if self._progress is not None else None
-        if progress is None or progress != self._last:
-            self._last, self._since = progress, now
-        return now - self._since
+        """Seconds without progress, as far as anybody looked."""
+        now, progress = time.monotonic(), self.progress()
+        if progress != self.last:
+            self.last, self.since = progress, now
+        return now - self.since
 
 
 class Supervisor:
     """Runs one function a thread until all return, one raises, or a stop is asked for."""
 
-    def __init__(self, stop_event: threading.Event):
-        self.stop_event = stop_event
+    def __init__(
+        self,
+        stop_event: threading.Event | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ):
+        """The event stops the threads; `should_stop` is asked whether they are to stop."""
+        self.stop_event = stop_event or threading.Event()
         self.failures: list[BaseException] = []
+        self._should_stop = should_stop
+        self._threads: list[threading.Thread] = []
         self._workers: list[_Watch] = []
-        self._helpers: list[_Watch] = []
 
     def start(
         self,
         targets: Sequence[Callable[[threading.Event], None]],
         name: str,
-        progresses: Sequence[Callable[[], int] | None] = (),
+        progresses: Sequence[Callable[[], float]] = (),
     ) -> None:
         """Starts threads `<name>-0`, `<name>-1`, …; each target is called with the stop event.
 
         Each of `progresses` tells a number that changes as long as its thread works.
         """
         for index, target in enumerate(targets):
-            progress = progresses[index] if progresses else None
-            self._workers.append(self._start(target, f"{name}-{index}", progress))
+            thread = self.start_helper(target, f"{name}-{index}")
+            progress = progresses[index] if progresses else time.monotonic
+            self._workers.append(_Watch(thread, progress, time.monotonic()))
 
-    def start_helper(self, target: Callable[[threading.Event], None], name: str) -> None:
+    def start_helper(
+        self, target: Callable[[threading.Event], None], name: str
+    ) -> threading.Thread:
         """Starts a thread that goes on until it is asked to stop: it keeps no run alive."""
-        self._helpers.append(self._start(target, name, None))
-
-    def _start(self, target, name: str, progress: Callable[[], int] | None) -> _Watch:
         # Daemons: a thread stuck in foreign code must not keep the program alive.
         thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
         thread.start()
-        return _Watch(thread, progress)
+        self._threads.append(thread)
+        return thread
 
     def _run(self, target: Callable[[threading.Event], None]) -> None:
         try:
@@ -79,40 +87,54 @@ class Supervisor:
         return bool(self.failures)
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether anything asked for a stop."""
+        return self.stop_event.is_set() or self._should_stop()
+
+    @property
     def is_running(self) -> bool:
         """Whether any worker still works and nothing asked it to stop."""
-        return not self.stop_event.is_set() and any(w.thread.is_alive() for w in self._workers)
+        return not self.is_stopping and any(w.thread.is_alive() for w in self._workers)
 
     @property
     def has_stuck_threads(self) -> bool:
         """Whether any thread is still there, after `join`."""
-        return any(watch.thread.is_alive() for watch in self._workers + self._helpers)
+        return any(thread.is_alive() for thread in self._threads)
 
-    def check_progress(self, stall_seconds: float) -> None:
-        """Raises if a worker has not come any further for this long.
+    def watch(
+        self, stall_seconds: float, look: Callable[[], None] = lambda: None, period: float = 0.1
+    ) -> None:
+        """Watches while the workers run, and calls `look` every `period` seconds.
 
-        Raises:
-          StallError: names the threads and shows where they are.
+        What that raises is noted as a failure, and so are workers that have not come any
+        further for `stall_seconds`. A KeyboardInterrupt goes through at once.
         """
-        stalled = [
-            watch.thread
-            for watch in self._workers
-            if watch.thread.is_alive() and watch.idle_seconds() > stall_seconds
-        ]
+        try:
+            while self.is_running:
+                look()
+                self._check_progress(stall_seconds)
+                self.stop_event.wait(period)
+        except KeyboardInterrupt:
+            self.stop_event.set()
+            raise
+        except BaseException as failure:
+            self.add_failure(failure)
+
+    def _check_progress(self, stall_seconds: float) -> None:
+        """Raises an error that names the workers that stand still, and shows where they are."""
+        alive = [watch for watch in self._workers if watch.thread.is_alive()]
+        stalled = [watch.thread for watch in alive if watch.idle_seconds() > stall_seconds]
         if stalled:
             names = ", ".join(thread.name for thread in stalled)
-            stacks = "".join(
-                f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled
-            )
-            raise StallError(f"no progress for {stall_seconds:g} s: {names}\n{stacks}")
+            stacks = [f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled]
+            raise StallError(f"no progress for {stall_seconds:g} s: {names}\n{''.join(stacks)}")
 
     def join(self, seconds: float) -> None:
         """Waits for all threads together at most this long; a stuck one counts as a failure."""
         deadline = time.monotonic() + seconds
-        threads = [watch.thread for watch in self._workers + self._helpers]
-        for thread in threads:
+        for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        stuck = [thread.name for thread in threads if thread.is_alive()]
+        stuck = [thread.name for thread in self._threads if thread.is_alive()]
         if stuck:
             self.add_failure(RuntimeError(f"still running after {seconds} s: {stuck}"))
 

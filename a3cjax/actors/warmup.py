@@ -2,13 +2,12 @@
 
 import functools
 import math
-import threading
 from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.envs.base import Environments
 from a3cjax.types import ObservationStatistics, TimeStep
 
@@ -63,13 +62,8 @@ def play_randomly(
     """Plays `num_steps` uniformly random steps in every environment.
 
     Each game is restarted once, at a step of its own: learning then begins with games at
-    all stages, not with a batch of games that go on in step.
-
-    Args:
-      environments: B of them; reset here.
-      num_steps: in each of them.
-      generator: of actions and restarts.
-      should_stop: asked at every step; True ends the play.
+    all stages, not with a batch of games that go on in step. `should_stop` is asked at every
+    step; True ends the play.
 
     Returns:
       The timestep at which the environments stand, the moments of what was seen, and the
@@ -94,62 +88,45 @@ def warm_up(
     batches: Sequence[Environments],
     num_steps: int,
     seed: int,
-    *,
-    gather: bool,
-    should_stop: Callable[[], bool] = lambda: False,
     supervisor: Supervisor | None = None,
     stall_seconds: float = math.inf,
-) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
+) -> tuple[list[TimeStep], ObservationStatistics, int]:
     """Warms up every actor's environments, all batches at the same time.
 
-    Args:
-      batches: the environments of each actor.
-      num_steps: in every environment.
-      seed: of the run.
-      gather: whether statistics are wanted.
-      should_stop: asked at every step; True ends the play.
-      supervisor: runs the threads; None for one of its own.
-      stall_seconds: after which a batch that does not come any further is given up.
+    The supervisor, one of its own if none is given, runs the threads and tells when to stop. A
+    batch that does not come any further for `stall_seconds` is given up.
 
     Returns:
-      Each batch's timestep, the statistics over all batches (None unless `gather`), and
-      the number of steps in all environments together.
+      Each batch's timestep, the statistics over all batches, and the number of steps in all
+      environments together.
 
     Raises:
       StallError: names the thread and shows where it is.
       Exception: what an environment raised; the other batches stop, too.
     """
-    supervisor = supervisor or Supervisor(threading.Event())
+    supervisor = supervisor or Supervisor()
     num_looks = [0] * len(batches)  # one a step: shows that a batch comes any further
     results: dict[int, tuple[TimeStep, ObservationMoments, int]] = {}
 
-    def play(index: int, stop_event: threading.Event) -> None:
-        def is_stopped() -> bool:
+    def play(index: int, _) -> None:
+        def should_stop() -> bool:
             num_looks[index] += 1
-            return stop_event.is_set() or should_stop()
+            return supervisor.is_stopping
 
         generator = np.random.default_rng([seed, index])
-        results[index] = play_randomly(batches[index], num_steps, generator, is_stopped)
+        results[index] = play_randomly(batches[index], num_steps, generator, should_stop)
 
+    indices = range(len(batches))
     supervisor.start(
-        [functools.partial(play, index) for index in range(len(batches))],
+        [functools.partial(play, index) for index in indices],
         "warm-up",
-        [functools.partial(num_looks.__getitem__, index) for index in range(len(batches))],
+        [functools.partial(num_looks.__getitem__, index) for index in indices],
     )
-    try:
-        while supervisor.is_running and not should_stop():
-            supervisor.check_progress(stall_seconds)
-            supervisor.stop_event.wait(POLL_SECONDS)
-    except StallError as stall:
-        supervisor.add_failure(stall)
+    supervisor.watch(stall_seconds, period=POLL_SECONDS)
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
-    in_order = [results[index] for index in range(len(batches))]
-    timesteps = [timestep for timestep, _, _ in in_order]
-    num_taken = sum(num_taken for _, _, num_taken in in_order)
-    if not gather:
-        return timesteps, None, num_taken
+    timesteps, moments, nums_taken = zip(*(results[index] for index in indices), strict=True)
     total = ObservationMoments(batches[0].spec.observation_shape)
-    for _, moments, _ in in_order:
-        total.merge(moments)
-    return timesteps, total.statistics(), num_taken
+    for part in moments:
+        total.merge(part)
+    return list(timesteps), total.statistics(), sum(nums_taken)

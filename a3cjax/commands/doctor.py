@@ -44,7 +44,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     import rich.console
     import rich.table
 
-    from a3cjax.training.measuring import Emulator, Training
+    from a3cjax.training.measuring import Emulator, start_training
 
     console = rich.console.Console(highlight=False)
     cores = machine.available_cores()
@@ -63,7 +63,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     usual = config.envs_per_actor
     candidates = [(1, usual), (cores, usual), (cores, 2 * usual), (cores + 1, usual)]
     for num_actors, num_envs in dict.fromkeys(candidates):
-        training = Training(config.replace(num_actors=num_actors, envs_per_actor=num_envs))
+        training = start_training(config.replace(num_actors=num_actors, envs_per_actor=num_envs))
         result = training.run(settings.seconds)
         training.close()
         results[num_actors, num_envs] = result

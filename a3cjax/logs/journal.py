@@ -17,8 +17,7 @@ class BadUpdatesError(FloatingPointError):
     """Too many gradients in a row were not finite; `report` is the last one's."""
 
     def __init__(self, report: UpdateReport, count: int):
-        metrics = {**report.metrics.parts._asdict(), "grad_norm": report.metrics.grad_norm}
-        numbers = ", ".join(f"{name} {float(value):g}" for name, value in metrics.items())
+        numbers = ", ".join(f"{name} {value:g}" for name, value in report.metrics.items())
         super().__init__(
             f"{count} updates in a row were refused, because loss, gradient or new parameters "
             f"were NaN or infinite; the last is of actor {report.actor_index} after "
@@ -32,11 +31,12 @@ class Journal:
 
     Updates are taken in by their version, whatever the order in which actors report them:
     what the files say up to a number of frames is what the parameters of that number were
-    learned from. Used by the main thread alone; `reports.put` is what the actors call.
+    learned from. Used by the main thread alone.
     """
 
     def __init__(
         self,
+        reports: queue.SimpleQueue[UpdateReport],
         loggers: Sequence[Logger],
         terminal: TerminalLogger,
         *,
@@ -50,6 +50,7 @@ class Journal:
         """Starts where the run stands.
 
         Args:
+          reports: what the actors report is put here.
           loggers: of the files.
           terminal: for people.
           num_frames: emulator frames so far.
@@ -59,7 +60,7 @@ class Journal:
           max_bad_updates: refused in a row before `write` raises.
           began: monotonic time of the run's start, resumed runs' earlier seconds deducted.
         """
-        self.reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
+        self._reports = reports
         self._early: dict[int, UpdateReport] = {}
         self._loggers = loggers
         self._terminal = terminal
@@ -123,8 +124,8 @@ class Journal:
 
     def _receive(self) -> None:
         # As many as there are now: fast actors must not keep the caller here.
-        for _ in range(self.reports.qsize()):
-            report = self.reports.get()
+        for _ in range(self._reports.qsize()):
+            report = self._reports.get()
             if report.bad_trajectory is None:
                 self._num_bad_in_a_row = 0
                 self._early[report.version] = report

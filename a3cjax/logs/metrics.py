@@ -12,12 +12,6 @@ from a3cjax.runs.tables import RETURN_WINDOW, TIME_PARTS
 
 ACTOR_RETURN_WINDOW = 10
 """Episodes over which that of one actor-learner is taken."""
-_SUMMED = (
-    "num_frames",
-    "num_steps",
-    "staleness",
-    *(f"{part}_seconds" for part in (*TIME_PARTS, "wait", "hold")),
-)
 
 
 class ActorRow(NamedTuple):
@@ -89,11 +83,13 @@ class MetricsWindow:
         self.num_updates += 1
         actor.num_updates += 1
         actor.sums["num_updates"] += 1
-        for name in _SUMMED:
-            actor.sums[name] += getattr(report, name)
-        for name, value in report.metrics.parts._asdict().items():
-            self._scalar_sums[name] += float(value)
-        self._scalar_sums["grad_norm"] += float(report.metrics.grad_norm)
+        actor.sums["num_frames"] += report.num_frames
+        actor.sums["num_steps"] += report.num_steps
+        actor.sums["staleness"] += report.staleness
+        for part, seconds in report.seconds._asdict().items():
+            actor.sums[f"{part}_seconds"] += seconds
+        for name, value in report.metrics.items():
+            self._scalar_sums[name] += value
         self._staleness_max = max(self._staleness_max, report.staleness)
 
     @property

@@ -22,9 +22,8 @@ class ParametersOnDevice:
         if snapshot.target_params is not self._target_params[0]:  # they change rarely
             here = jax.device_put(snapshot.target_params, self._device)
             self._target_params = (snapshot.target_params, here)
-        return Snapshot(
-            snapshot.version, snapshot.num_frames, params, statistics, self._target_params[1]
-        )
+        target_params = self._target_params[1]
+        return snapshot._replace(params=params, statistics=statistics, target_params=target_params)
 
     def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """As `SharedParameters.push`, with gradients from this device."""

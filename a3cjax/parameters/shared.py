@@ -63,16 +63,6 @@ class SharedParameters:
         """Applies one gradient to the newest parameters, whatever it was computed from.
 
         Refuses it if that would make any parameter NaN or infinite.
-
-        Args:
-          grads: a pytree like the parameters.
-          num_frames: emulator frames that the gradient was computed from.
-          version: of the snapshot that it was computed at.
-          actor_index: whose it is.
-
-        Returns:
-          The new version and number of frames, the staleness, and the time spent waiting for
-          and holding the lock.
         """
         asked = self._clock()
         with self._lock:
@@ -83,13 +73,9 @@ class SharedParameters:
                 self._published = self._successors(old, state, num_frames)
             new = self._published[1]
         left = self._clock()
+        staleness, is_refused = old.version - version, new is old
         return Receipt(
-            new.version,
-            new.num_frames,
-            old.version - version,
-            entered - asked,
-            left - entered,
-            is_refused=new is old,
+            new.version, new.num_frames, staleness, entered - asked, left - entered, is_refused
         )
 
     def _apply(
@@ -98,15 +84,11 @@ class SharedParameters:
         frames = np.float32(num_frames)
         if self._shares_statistics:
             return self._apply_gradients(state, grads, frames)
-        opt_states = state.opt_state
+        opt_states = list(state.opt_state)
         own = state._replace(opt_state=opt_states[actor_index])
         own, is_finite = self._apply_gradients(own, grads, frames)
-        opt_states = (
-            *opt_states[:actor_index],
-            own.opt_state,
-            *opt_states[actor_index + 1 :],
-        )
-        return own._replace(opt_state=opt_states), is_finite
+        opt_states[actor_index] = own.opt_state
+        return own._replace(opt_state=tuple(opt_states)), is_finite
 
     def _successors(
         self, old: Snapshot, state: LearnerState, num_frames: int

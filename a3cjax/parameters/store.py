@@ -29,5 +29,12 @@ class ParameterStore(Protocol):
         ...
 
     def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
-        """Applies one gradient: of `num_frames` new emulator frames, at parameters `version`."""
+        """Applies one gradient.
+
+        Args:
+          grads: a pytree like the parameters.
+          num_frames: emulator frames that the gradient was computed from.
+          version: of the snapshot that it was computed at.
+          actor_index: whose it is.
+        """
         ...

@@ -8,6 +8,7 @@ one update each: slower, since each waits for the slowest, but repeatable to the
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from a3cjax.parameters.store import ParameterStore, Receipt
 from a3cjax.types import Params, Snapshot
@@ -51,79 +52,67 @@ def take_turns(
       N stores, each to be used by one thread: number k is for the actor with index k.
     """
     rounds = _Rounds(store, num_actors, stop_event, at_round_end)
-    return [_StoreInTurns(store, rounds, index, num_actors, clock) for index in range(num_actors)]
+    return [_StoreInTurns(store, rounds, index, clock) for index in range(num_actors)]
 
 
+@dataclass
 class _Rounds:
     """How many pushes were made in turn, and the snapshot of the round that this makes.
 
     Push number p, counted from 0, belongs to actor p mod N in round p div N.
     """
 
-    def __init__(
-        self,
-        store: ParameterStore,
-        num_actors: int,
-        stop_event: threading.Event,
-        at_round_end: Callable[[], None],
-    ):
-        self._store = store
-        self._num_actors = num_actors
-        self._stop_event = stop_event
-        self._at_round_end = at_round_end
+    store: ParameterStore
+    num_actors: int
+    stop_event: threading.Event
+    at_round_end: Callable[[], None]
+
+    def __post_init__(self):
         self._changed = threading.Condition()
         self._num_pushes = 0
-        self.snapshot = store.pull()
+        self.snapshot = self.store.pull()
 
     def wait(self, num_pushes: int) -> bool:
         """Waits until so many pushes were made; False if the stop event is set."""
         with self._changed:
-            while self._num_pushes < num_pushes and not self._stop_event.is_set():
+            while self._num_pushes < num_pushes and not self.stop_event.is_set():
                 self._changed.wait(PATIENCE_SECONDS)
-        return not self._stop_event.is_set()
+        return not self.stop_event.is_set()
 
     def count_push(self) -> None:
         """Ends a turn, to be called by the one who has it; the last turn ends the round."""
         with self._changed:
             self._num_pushes += 1
-            if self._num_pushes % self._num_actors == 0:
-                self.snapshot = self._store.pull()
-                self._at_round_end()
+            if self._num_pushes % self.num_actors == 0:
+                self.snapshot = self.store.pull()
+                self.at_round_end()
             self._changed.notify_all()
 
 
+@dataclass
 class _StoreInTurns:
     """The store as one actor sees it."""
 
-    def __init__(
-        self,
-        store: ParameterStore,
-        rounds: _Rounds,
-        index: int,
-        num_actors: int,
-        clock: Callable[[], float],
-    ):
-        self._store = store
-        self._rounds = rounds
-        self._index = index
-        self._num_actors = num_actors
-        self._clock = clock
-        self._round_start = 0  # the number of pushes before this actor's round
+    store: ParameterStore
+    rounds: _Rounds
+    index: int
+    clock: Callable[[], float]
+    round_start: int = 0  # the number of pushes before this actor's round
 
     def pull(self) -> Snapshot:
         """The snapshot of this actor's round, once the round before is over."""
         # Read without the lock: no later round can begin before this actor's own push.
-        in_turn = self._rounds.wait(self._round_start)
-        return self._rounds.snapshot if in_turn else self._store.pull()
+        in_turn = self.rounds.wait(self.round_start)
+        return self.rounds.snapshot if in_turn else self.store.pull()
 
     def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """As `SharedParameters.push`, after the actors before this one and before the others."""
-        asked = self._clock()
-        in_turn = self._rounds.wait(self._round_start + self._index)
-        turn_seconds = self._clock() - asked
+        asked = self.clock()
+        in_turn = self.rounds.wait(self.round_start + self.index)
+        turn_seconds = self.clock() - asked
         # Outside the lock, which those who wait need to look at the stop event.
-        receipt = self._store.push(grads, num_frames, version, actor_index)
-        self._round_start += self._num_actors
+        receipt = self.store.push(grads, num_frames, version, actor_index)
+        self.round_start += self.rounds.num_actors
         if in_turn:
-            self._rounds.count_push()
+            self.rounds.count_push()
         return receipt._replace(wait_seconds=turn_seconds + receipt.wait_seconds)

@@ -1,35 +1,105 @@
-"""The parts of a run put together: batches, store, actor-learners."""
+"""The parts of a run put together: environments, agent, shared parameters, actor-learners."""
 
+import contextlib
+import functools
+import queue
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from a3cjax.actors.actor_learner import ActorLearner, UpdateReport
+from a3cjax.actors.actor_learner import (
+    ActorLearner,
+    Programs,
+    Standing,
+    UpdateReport,
+    make_programs,
+)
 from a3cjax.actors.placement import place_actors
+from a3cjax.actors.supervisor import Supervisor
+from a3cjax.actors.warmup import warm_up
 from a3cjax.agents import Agent
-from a3cjax.config.builders import build_optimizer, init_state, make_keys
+from a3cjax.config.builders import build_agent, build_optimizer, init_state, make_keys
+from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import Environments, EnvironmentSpec
+from a3cjax.envs.base import Environments
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
-from a3cjax.errors import ConfigError
+from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
 from a3cjax.parameters.on_device import ParametersOnDevice
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.parameters.store import ParameterStore
 from a3cjax.parameters.turns import take_turns
+from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
-from a3cjax.types import LearnerState, ObservationStatistics, TimeStep
-from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from a3cjax.types import TimeStep
+from a3cjax.updates import make_apply_gradients
+
+
+class Fleet:
+    """Actor-learners, each in a thread of its own, and the parameters that they share.
+
+    `reports` holds what their updates leave for the log, `targets` what their threads run.
+    """
+
+    def __init__(self, store: SharedParameters):
+        self.store = store
+        self.reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
+        self.actors: list[ActorLearner] = []
+        self.targets: list[Callable[[threading.Event], None]] = []
+        self._last_round: Checkpoint | None = None
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Starts them all under this supervisor's eyes."""
+        steps = [functools.partial(getattr, actor, "num_unrolled_steps") for actor in self.actors]
+        supervisor.start(self.targets, "actor-learner", steps)
+
+    def standstill(self) -> Checkpoint:
+        """What belongs together at one moment, as far as the actor-learners know of it.
+
+        Of those that take turns that of the last round's end, to go on just there.
+        """
+        return self._last_round or self._look()
+
+    def note_round(self) -> None:
+        """Remembers the end of a round, when no actor-learner works, if all can be saved."""
+        standings = [actor.get_standing() for actor in self.actors]
+        if None not in standings:
+            self._last_round = self._look(tuple(standings))
+
+    def _look(self, standings: tuple[dict[str, Any] | None, ...] = ()) -> Checkpoint:
+        state, snapshot = self.store.read()
+        keys = (np.asarray(jax.random.key_data(actor.standing.key)) for actor in self.actors)
+        progress = Progress(snapshot.num_frames, snapshot.version, standings=standings)
+        progress = progress._replace(actor_keys=tuple(tuple(words.tolist()) for words in keys))
+        return Checkpoint(state, snapshot.statistics, progress)
+
+
+def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Environments]]:
+    """The settings of a run with nothing left open, its agent, and every actor's environments.
+
+    The caller closes these; `num_seeds` is that of `build_batches`.
+
+    Raises:
+      ConfigError: if the environments cannot be made, or settings do not fit them.
+    """
+    config = config.replace(num_actors=config.num_actors or available_cores())
+    batches = build_batches(config, num_seeds)
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_all, batches)
+        config = resolve(config, batches[0].spec)
+        agent = build_agent(config, batches[0].spec)
+        stack.pop_all()
+    return config, agent, batches
 
 
 def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
-    """Every actor's training environments; no two environments share a seed.
+    """Every actor's training environments, no two with the same seed.
 
-    Args:
-      config: settings, `num_actors` among them.
-      num_seeds: used by the run before: a resumed run plays other games than it began with.
+    `num_seeds` were used by the run before: resumed, it plays other games than it began with.
 
     Raises:
       ConfigError: if there is no such environment, its spaces are of another kind, or there
@@ -44,117 +114,131 @@ def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
         )
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
-    first_seed = num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
-    try:
+    first_seed = config.seed * SEEDS_PER_RUN + num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
+    with contextlib.ExitStack() as stack:
+        stack.callback(close_all, batches)
         for index, place in enumerate(place_actors(config.num_actors)):
             with place.entered():
                 batch = make_environments(
                     config.env,
                     num_envs=config.envs_per_actor,
-                    seed=config.seed * SEEDS_PER_RUN + first_seed + index * config.envs_per_actor,
+                    seed=first_seed + index * config.envs_per_actor,
                     discount=config.discount,
                     protocol=config.protocol,
                 )
             batches.append(batch)
-    except BaseException:
-        for batch in batches:
-            batch.close()
-        raise
+        stack.pop_all()
     return batches
 
 
-def build_store(
-    config: Config,
-    agent: Agent,
-    spec: EnvironmentSpec,
-    *,
-    statistics: ObservationStatistics | None,
-    num_frames: int,
-    num_updates: int = 0,
-    state: LearnerState | None = None,
-) -> SharedParameters:
-    """The shared parameters at the start of a run, `num_frames` of random play behind them.
-
-    Where a run is resumed, `state` and `num_updates` are those of its checkpoint.
-    """
-    return SharedParameters(
-        state or init_state(config, agent, spec),
-        make_apply_gradients(build_optimizer(config)),
-        statistics=statistics,
-        num_frames=num_frames,
-        num_updates=num_updates,
-        target_period_frames=config.target_period_frames,
-        shares_statistics=config.shared_statistics,
-    )
+def close_all(batches: Sequence[Environments]) -> None:
+    """Frees all environments."""
+    for batch in batches:
+        batch.close()
 
 
-def build_actors(
+def assemble(
     config: Config,
     agent: Agent,
     batches: Sequence[Environments],
-    timesteps: Sequence[TimeStep],
-    store: ParameterStore,
-    report: Callable[[UpdateReport], None],
     *,
-    stop_event: threading.Event | None = None,
-    at_round_end: Callable[[], None] = lambda: None,
-    keys: Sequence[Sequence[int]] = (),
-) -> list[ActorLearner]:
-    """An actor-learner for each batch, standing at its timestep; all run the same programs.
+    checkpoint: Checkpoint | None = None,
+    supervisor: Supervisor | None = None,
+) -> Fleet:
+    """Plays at random, then makes the shared parameters and an actor-learner for each batch.
 
-    Args:
-      config: resolved.
-      agent: what they run.
-      batches: environments of each.
-      timesteps: where these stand.
-      store: the shared parameters.
-      report: takes what each update leaves for the log.
-      stop_event: ends the waiting for one's turn, where `config.deterministic`.
-      at_round_end: is called between rounds, where `config.deterministic`.
-      keys: words of the PRNG keys of the first actors, from a checkpoint.
+    With a `checkpoint` they go on from there. Random play and turns follow the `supervisor`.
+
+    Raises:
+      CheckpointError: if environments cannot go on from the checkpoint.
+      Exception: what random play raised, see `warm_up`.
     """
-    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    # Each actor's gradient keeps a core busy. With more at once than cores, the one that holds
-    # the lock waits for a core, and all others for the lock: docs/decisions.md.
-    # Actors that wait for their turn would keep the slots of those whose turn it is.
-    learning_slot = None if config.deterministic else threading.BoundedSemaphore(available_cores())
-    places = place_actors(len(batches))
+    supervisor, spec = supervisor or Supervisor(), batches[0].spec
+    past = checkpoint.progress if checkpoint else Progress()
+    is_played = past.standings or past.num_frames >= config.total_frames
+    timesteps, statistics, num_steps = warm_up(
+        batches,
+        0 if is_played else config.warmup_steps or 0,
+        config.seed + SEEDS_PER_RUN * past.num_resumes,
+        supervisor,
+        config.stall_timeout_seconds,
+    )
+    if checkpoint is None:
+        state = init_state(config, agent, spec)
+        checkpoint = Checkpoint(state, statistics if config.centre_observations else None, past)
+    store = SharedParameters(
+        checkpoint.state,
+        make_apply_gradients(build_optimizer(config)),
+        statistics=checkpoint.statistics,
+        # Random play costs frames, too.
+        num_frames=past.num_frames + num_steps * spec.frames_per_step,
+        num_updates=past.num_updates,
+        target_period_frames=config.target_period_frames,
+        shares_statistics=config.shared_statistics,
+    )
+    fleet = Fleet(store)
     stores: Sequence[ParameterStore] = [store] * len(batches)
+    programs = make_programs(agent)
     if config.deterministic:
-        stores = take_turns(
-            store, len(batches), stop_event or threading.Event(), at_round_end=at_round_end
-        )
-    unroll_length = config.unroll_length
+        num_actors, stop_event = len(batches), supervisor.stop_event
+        stores = take_turns(store, num_actors, stop_event, at_round_end=fleet.note_round)
+    else:
+        # Each actor's gradient keeps a core busy. With more at once than cores, the one that
+        # holds the lock waits for a core, and all others for the lock: docs/decisions.md.
+        # Those that take turns would keep the slots of those whose turn it is.
+        slots = threading.BoundedSemaphore(available_cores())
+        programs = programs._replace(learning_slot=slots)
+    _add_actors(fleet, config, programs, batches, timesteps, stores, past.actor_keys)
+    if past.standings:
+        try:
+            # Of a deterministic run, which goes on with as many actors.
+            for actor, standing in zip(fleet.actors, past.standings, strict=True):
+                actor.set_standing(standing)
+        # What an environment makes of a state that it did not write, only itself knows.
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"environments cannot be restored: {reason}") from error
+    if config.deterministic:
+        fleet.note_round()
+    return fleet
+
+
+def _add_actors(
+    fleet: Fleet,
+    config: Config,
+    programs: Programs,
+    batches: Sequence[Environments],
+    timesteps: Sequence[TimeStep],
+    stores: Sequence[ParameterStore],
+    keys: Sequence[Sequence[int]],
+) -> None:
+    """An actor-learner for each batch; the first go on with the keys of a checkpoint."""
+    places = place_actors(len(batches))
     factors = spread_factors(len(batches), config.entropy_spread)
+    unroll_length = config.unroll_length
     assert config.exploration_frames is not None
-    actors: list[ActorLearner] = []
-    for index, (batch, timestep, place) in enumerate(zip(batches, timesteps, places, strict=True)):
+    for index, (batch, place) in enumerate(zip(batches, places, strict=True)):
         key = jax.random.fold_in(make_keys(config.seed).actors, index)
         if index < len(keys):
             key = jax.random.wrap_key_data(jnp.asarray(keys[index], jnp.uint32))
-        actors.append(
-            ActorLearner(
+        start = (programs.initial_state(batch.num_envs), key)
+        core_state, key = jax.device_put(start, place.device)
+        actor = ActorLearner(
+            index,
+            programs,
+            batch,
+            ParametersOnDevice(stores[index], place.device),
+            Standing(timesteps[index], core_state, None, key),
+            make_explore(
+                config.seed,
                 index,
-                act=act,
-                compute_gradients=compute_gradients,
-                core_state=jax.device_put(agent.initial_state(batch.num_envs), place.device),
-                environments=batch,
-                store=ParametersOnDevice(stores[index], place.device),
-                key=jax.device_put(key, place.device),
-                explore=make_explore(
-                    config.seed,
-                    index,
-                    batch.num_envs,
-                    num_frames=config.exploration_frames,
-                    entropy_factor=factors[index],
-                ),
-                unroll_length=None if isinstance(unroll_length, str) else unroll_length,
-                total_frames=config.total_frames,
-                report=report,
-                acts_ahead=agent.acts_ahead,
-                timestep=timestep,
-                enter_place=place.entered,
-                learning_slot=learning_slot,
-            )
+                batch.num_envs,
+                num_frames=config.exploration_frames,
+                entropy_factor=factors[index],
+            ),
+            unroll_length=None if isinstance(unroll_length, str) else unroll_length,
+            total_frames=config.total_frames,
+            report=fleet.reports.put,
         )
-    return actors
+        fleet.actors.append(actor)
+        fleet.targets.append(place.entered()(actor.run))  # which enters it for every call

@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 
@@ -42,27 +43,22 @@ class Pace:
         return is_stopped
 
 
+@dataclass
 class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
-    That thread rests most of the time, at the price of long evaluations: while one goes on, the
-    next does not begin. Results lie in `results` as (state, snapshot, evaluation), for the main
-    thread.
+    `evaluate(snapshot, should_stop)` plays the games; `num_frames` are those of the last
+    evaluation. The thread rests most of the time, at the price of long evaluations: while one
+    goes on, the next does not begin. Results lie in `results` as (state, snapshot,
+    evaluation), for the main thread.
     """
 
-    def __init__(
-        self,
-        evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None],
-        store: SharedParameters,
-        *,
-        num_frames: int,
-        period_frames: int,
-    ):
-        """`evaluate(snapshot, should_stop)` plays the games; `num_frames` is where it starts."""
-        self._evaluate = evaluate
-        self._store = store
-        self._last_frames = num_frames
-        self._period_frames = period_frames
+    evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]
+    store: SharedParameters
+    num_frames: int
+    period_frames: int
+
+    def __post_init__(self):
         self.results: queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]] = (
             queue.SimpleQueue()
         )
@@ -72,14 +68,14 @@ class Evaluator:
         device = background_device()
         share = min(1.0, EVALUATION_SHARE * available_cores())
         while not stop_event.wait(0.1):
-            state, snapshot = self._store.read()
-            if snapshot.num_frames - self._last_frames < self._period_frames:
+            state, snapshot = self.store.read()
+            if snapshot.num_frames - self.num_frames < self.period_frames:
                 continue
-            self._last_frames = snapshot.num_frames
+            self.num_frames = snapshot.num_frames
             evaluated = snapshot._replace(
                 params=jax.device_put(snapshot.params, device),
                 statistics=jax.device_put(snapshot.statistics, device),
             )
-            evaluation = self._evaluate(evaluated, Pace(share, stop_event))
+            evaluation = self.evaluate(evaluated, Pace(share, stop_event))
             if evaluation is not None:
                 self.results.put((state, snapshot, evaluation))

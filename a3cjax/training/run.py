@@ -1,35 +1,28 @@
-"""`train`: builds a run from its configuration, starts the actors, watches, stops, saves."""
+"""`train`: prepares a run, opens its files, warms up, learns, judges the result, and leaves."""
 
 import contextlib
-import threading
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
-from a3cjax.config.builders import build_agent
-from a3cjax.config.resolution import resolve
+from a3cjax.config.builders import build_schedule
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import Environments
-from a3cjax.errors import CheckpointError, ConfigError
-from a3cjax.logs.terminal import print_evaluation
-from a3cjax.logs.tracking import TRACKERS, is_installed
+from a3cjax.errors import ConfigError
+from a3cjax.logs import tracking
+from a3cjax.logs.loggers import CsvLogger, Logger
+from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.reports.run_curves import plot_curves
-from a3cjax.runs.checkpoints import Checkpoint
-from a3cjax.runs.folder import (
-    Summary,
-    check_run_dir,
-    cut_logs,
-    make_run_dir,
-    write_config,
-    write_summary,
-)
-from a3cjax.runs.loading import load_checkpoint
+from a3cjax.runs import tables
+from a3cjax.runs.checkpoints import Progress
+from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.playing import TrainedAgent
-from a3cjax.system import machine, provenance
+from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
-from a3cjax.training.assembly import build_batches
-from a3cjax.training.learning import Run
+from a3cjax.training.assembly import assemble, close_all, prepare
+from a3cjax.training.learning import Learning, Logs
+from a3cjax.training.saver import find_checkpoint, open_run_dir, open_saver
 from a3cjax.video import record_at_end
 
 
@@ -53,20 +46,32 @@ def train(config: Config) -> Summary:
     configure_jax()
     check_trackers(config)
     commit = provenance.describe_commit()
-    checkpoint = None
-    if config.resume is None:
-        check_run_dir(config)
-    else:
-        checkpoint = find_checkpoint(config)
-    config = config.replace(num_actors=config.num_actors or machine.available_cores())
+    checkpoint = find_checkpoint(config)
+    past = checkpoint.progress if checkpoint else Progress()
     signal_stop = SignalStop()
+    supervisor = Supervisor(should_stop=signal_stop.is_set)
     with contextlib.ExitStack() as stack:
-        batches = build_batches(config, checkpoint.progress.num_seeds if checkpoint else 0)
-        supervisor = Supervisor(threading.Event())
-        stack.callback(close_batches, batches, supervisor)
-        config = resolve(config, batches[0].spec)
+        config, agent, batches = prepare(config, past.num_seeds)
+        # A thread that is stuck in an environment could keep its end waiting for ever.
+        stack.callback(lambda: supervisor.has_stuck_threads or close_all(batches))
         stack.enter_context(signal_stop.installed())
-        return _train(config, batches, checkpoint, supervisor, signal_stop, commit)
+        run_dir = open_run_dir(config, past)
+        num_envs = sum(batch.num_envs for batch in batches)
+        saver = open_saver(run_dir, past, num_envs)
+        with open_logs(config, run_dir, past) as logs:
+            fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
+            learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
+            learning.run()
+            summary = learning.judge()
+        if summary.evaluation is not None:
+            print_evaluation(summary.evaluation)
+        write_summary(config, summary, commit)
+        title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
+        plot_curves(run_dir, title)
+        if config.video and not signal_stop.is_set():
+            trained = TrainedAgent(config, agent, fleet.store.pull())
+            record_at_end(trained, run_dir, signal_stop.is_set)
+    return summary
 
 
 def check_trackers(config: Config) -> None:
@@ -75,80 +80,44 @@ def check_trackers(config: Config) -> None:
     Raises:
       ConfigError: says what to install.
     """
-    for name in TRACKERS:
-        if getattr(config, name) and not is_installed(name):
+    for name in tracking.TRACKERS:
+        if getattr(config, name) and not tracking.is_installed(name):
             raise ConfigError(
                 f"{name} must be false where its package is missing, got true: "
                 f"pip install 'a3cjax[{name}]'"
             )
 
 
-def find_checkpoint(config: Config) -> Checkpoint:
-    """The checkpoint that a run goes on from.
+@contextlib.contextmanager
+def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
+    """Opens the terminal and the configured loggers.
 
-    Raises:
-      ConfigError: if the folder holds none that can be used.
+    All are closed at the end; the loggers are told whether the run failed.
     """
-    assert config.resume is not None
-    try:
-        return load_checkpoint(config, Path(config.resume))[1]
-    except (OSError, ValueError, CheckpointError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
-        ) from error
-
-
-def close_batches(batches: Sequence[Environments], supervisor: Supervisor) -> None:
-    """Frees all environments, unless a thread is stuck in one: that could take for ever."""
-    if not supervisor.has_stuck_threads:
-        for batch in batches:
-            batch.close()
-
-
-def _train(
-    config: Config,
-    batches: Sequence[Environments],
-    checkpoint: Checkpoint | None,
-    supervisor: Supervisor,
-    signal_stop: SignalStop,
-    commit: str,
-) -> Summary:
-    agent = build_agent(config, batches[0].spec)
-    if checkpoint is None:
-        run_dir = make_run_dir(config)
-    else:
-        run_dir = Path(config.resume or "")
-        write_config(config, run_dir)
-        cut_logs(run_dir, checkpoint.progress.num_frames)
     with contextlib.ExitStack() as stack:
-        run = Run(config, agent, batches, run_dir, checkpoint, supervisor, signal_stop, stack)
-        run.learn()
-        seconds = run.seconds()
-        evaluation = None
-        if config.eval_episodes and not signal_stop.is_set():
-            evaluation = run.evaluate(run.store.pull(), signal_stop.is_set)
-        if evaluation is not None:
-            run.take_evaluation(*run.store.read(), evaluation, seconds)
-    if evaluation is not None:
-        print_evaluation(evaluation)
-    snapshot = run.store.pull()
-    summary = Summary(
-        run_dir,
-        snapshot.num_frames,
-        snapshot.version,
-        seconds,
-        run.journal.mean_return,
-        evaluation,
-        signal_stop.signal_number,
-        run.num_resumes,
-        run.best_score,
-    )
-    write_summary(config, summary, commit)
-    plot_curves(run_dir, f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}")
-    if config.video and not signal_stop.is_set():
-        trained = TrainedAgent(config, agent, snapshot)
-        record_at_end(trained, run_dir, signal_stop.is_set)
-    return summary
+        terminal = TerminalLogger(
+            f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
+        )
+        stack.callback(terminal.close)
+        schedule, settings = build_schedule(config), dataclasses.asdict(config)
+        loggers: list[Logger] = []
+
+        def add(logger: Logger) -> None:
+            stack.push(lambda failure, *_: logger.close(has_failed=failure is not None))
+            loggers.append(logger)
+
+        add(CsvLogger(run_dir))
+        if config.tensorboard:
+            add(tracking.TensorBoardLogger(run_dir, schedule, past.num_frames))
+        if config.wandb:
+            add(tracking.WandbLogger(run_dir, schedule, settings, terminal.print))
+        if config.mlflow:
+            add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
+        past_episodes = tables.read_episodes(run_dir / tables.EPISODES)
+        terminal.write_episodes(past_episodes)
+        if config.resume is not None:
+            terminal.print(f"going on after {past.num_frames:,} frames")
+        past_returns = [episode.episode_return for episode in past_episodes]
+        evaluations, _ = tables.read_rows(run_dir / tables.EVALUATIONS)
+        judged_frames = max((int(row["num_frames"]) for row in evaluations), default=0)
+        yield Logs(terminal, loggers, past_returns, judged_frames)

@@ -15,11 +15,11 @@ from flax import linen as nn
 
 from a3cjax import networks
 from a3cjax.actors.placement import Place
-from a3cjax.config import builders
 from a3cjax.config.settings import Config
 from a3cjax.envs import spaces
 from a3cjax.system import machine
-from a3cjax.training.measuring import Training
+from a3cjax.training import assembly
+from a3cjax.training.measuring import start_training
 
 
 class PlainTorso(nn.Module):
@@ -50,7 +50,7 @@ def main() -> None:
     num_actors = machine.available_cores()
     networks._TORSOS["atari"] = (PlainTorso, 256)
     spaces.frames_to_blocks = frames_to_nhwc
-    builders.place_actors = share_default_device
+    assembly.place_actors = share_default_device
     config = Config(
         num_actors=num_actors,
         envs_per_actor=arguments.num_envs // num_actors,
@@ -59,7 +59,7 @@ def main() -> None:
         warmup_steps=64,
         centre_observations=False,
     )
-    training = Training(config)
+    training = start_training(config)
     print(f"steps_per_second {training.run(arguments.seconds)['steps_per_second']:.1f}")
     training.close()
 

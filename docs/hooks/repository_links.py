@@ -1,8 +1,8 @@
 """Links of pages to files of the repository outside docs/ work on the site, too.
 
 In the repository `../a3cjax/returns.py` leads to a file. Each such file becomes a page of the
-site (code), is copied (pictures), or is a page already (README.md, CHANGELOG.md). A link to a
-file that is not there is left alone, so that MkDocs reports it.
+site (code), is copied (pictures), or is a page already (README.md, CHANGELOG.md). `#L40` leads to
+line 40 there. A link to a file that is not there is left alone, so that MkDocs reports it.
 """
 
 import os
@@ -16,11 +16,19 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 REPOSITORY = Path(__file__).parents[2]
-DOCS = "docs"
+DOCS, SOURCE = "docs", "source/"
 # Pages that lie at the root of the repository, and where they stand on the site.
-ROOT_PAGES = {"README.md": "readme.md", "CHANGELOG.md": "changelog.md"}
+ROOT_PAGES = {
+    "README.md": "index.md",
+    "CHANGELOG.md": "changelog.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+}
 PICTURES = {".png", ".gif", ".svg", ".jpg", ".mp4"}
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".sh": "sh"}
+
+# What the highlighter calls the lines of the only block of code on a page.
+LINE = re.compile(r"__codelineno-\d+-(\d+)")
 
 # A fenced block or code in a line, which are left alone, or the target of a link or picture.
 LINK = re.compile(
@@ -63,6 +71,16 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return LINK.sub(point, markdown)
 
 
+def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Names the lines of a source file `L40`, and tells MkDocs, which checks links, of them."""
+    del config, files
+    if not page.file.src_uri.startswith(SOURCE):
+        return content
+    lines = {f"L{line}" for line in LINE.findall(content)}
+    page.present_anchor_ids = (page.present_anchor_ids or set()) | lines
+    return LINE.sub(r"L\1", content)
+
+
 def find_outside(markdown: str, folder: str) -> Iterator[str]:
     """The files outside docs/ that a page in this folder of the repository links to."""
     for link in LINK.finditer(markdown):
@@ -98,7 +116,7 @@ def place_on_site(path: str) -> str:
     if is_page_of_docs(path):
         return path.removeprefix(f"{DOCS}/")
     suffix = "" if Path(path).suffix in PICTURES else ".md"
-    return f"source/{path}{suffix}"
+    return f"{SOURCE}{path}{suffix}"
 
 
 def make_file(path: str, config: MkDocsConfig) -> File:

@@ -9,7 +9,7 @@ from mkdocs.structure.pages import Page
 CELL = re.compile(r"<td[^>]*>.*?</td>", re.DOTALL)
 CODE = re.compile(r"(?<=<code>)[^<]+(?=</code>)")
 # Behind these, if the name goes on.
-WORD_END = re.compile(r"(::|[_=/])(?=\w)")
+WORD_END = re.compile(r"(::|[_=/]|\.(?=_))(?=\w)")
 
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:

@@ -1,44 +1,60 @@
-import contextlib
 import json
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing
 from a3cjax.envs.base import Episode
+from a3cjax.updates import GradientMetrics
 from tests.fakes import DISCOUNT, FakeClock, FakeEnvironments, FakeStore, counting
 
 T, B = 3, 2
 
 
+class FakeLoss(NamedTuple):
+    """What an algorithm tells of its loss."""
+
+    loss: int
+
+
 class Bench:
     """An actor-learner among fakes that share one tape; what it produced stays readable."""
 
-    def __init__(self, *, tape=None, environments=None, store=None, **kwargs):
+    def __init__(
+        self,
+        *,
+        tape=None,
+        environments=None,
+        store=None,
+        core_state=0,
+        unroll_length=T,
+        total_frames=10**9,
+        clock=None,
+        **programs_with,
+    ):
         self.tape = tape if tape is not None else []
         self.trajectories, self.snapshots, self.core_states, self.keys = [], [], [], []
         self.explorations, self.reports = [], []
         self.stop_event = threading.Event()
-        self.clock = FakeClock()
+        self.clock = clock or FakeClock()
         self.num_updates = 1  # then it stops
         self.environments = environments or FakeEnvironments(tape=self.tape)
         self._num_acts = counting(0)
-        arguments = {
-            "act": self.act,
-            "compute_gradients": self.compute_gradients,
-            "core_state": 0,
-            "environments": self.environments,
-            "store": store or FakeStore(self.tape),
-            "key": 0,
-            "explore": lambda num_frames: f"exploration at {num_frames}",
-            "unroll_length": T,
-            "total_frames": 10**9,
-            "report": self.report,
-            "timestep": self.environments.timestep(0),
-            "clock": self.clock,
-        }
-        self.actor_learner = ActorLearner(7, **{**arguments, **kwargs})
+        programs = Programs(self.act, self.compute_gradients, lambda num_envs: 0)
+        self.actor_learner = ActorLearner(
+            7,
+            programs._replace(**programs_with),
+            self.environments,
+            store or FakeStore(self.tape),
+            Standing(self.environments.timestep(0), core_state, ahead=None, key=0),
+            explore=lambda num_frames: f"exploration at {num_frames}",
+            unroll_length=unroll_length,
+            total_frames=total_frames,
+            report=self.report,
+        )
+        self.actor_learner.clock = self.clock
 
     def run(self, num_updates=1):
         self.num_updates = num_updates
@@ -62,7 +78,8 @@ class Bench:
         self.explorations.append(exploration)
         self.trajectories.append(trajectory)
         self.clock.take(100.0)
-        return f"grads {snapshot.version}", {"loss": snapshot.version}
+        parts = FakeLoss(snapshot.version)
+        return f"grads {snapshot.version}", GradientMetrics(parts, np.float32(0.5))
 
     def report(self, report):
         self.tape.append(("report",))
@@ -101,12 +118,6 @@ def test_update_pulls_acts_differentiates_and_pushes_in_this_order():
 def test_only_gradient_and_push_take_a_learning_slot():
     tape = []
 
-    @contextlib.contextmanager
-    def noted(name):
-        tape.append((name, "entered"))
-        yield
-        tape.append((name, "left"))
-
     class Slot:
         def __enter__(self):
             tape.append(("slot", "taken"))
@@ -114,11 +125,10 @@ def test_only_gradient_and_push_take_a_learning_slot():
         def __exit__(self, *_):
             tape.append(("slot", "free"))
 
-    Bench(tape=tape, enter_place=lambda: noted("place"), learning_slot=Slot()).run(num_updates=2)
+    Bench(tape=tape, learning_slot=Slot()).run(num_updates=2)
     assert [entry[0] for entry in tape if entry[0] not in ("act", "step")] == [
-        *("place", "pull", "slot", "gradients", "push", "slot", "report"),
-        *("pull", "slot", "gradients", "push", "slot", "report", "place"),
-    ]
+        *("pull", "slot", "gradients", "push", "slot", "report"),
+    ] * 2
     assert [entry for entry in tape if entry[0] == "slot"] == [
         ("slot", "taken"),
         ("slot", "free"),
@@ -134,12 +144,6 @@ def test_failed_gradient_frees_its_slot():
     with pytest.raises(FloatingPointError):
         Bench(learning_slot=slot, compute_gradients=fail).run()
     assert slot.acquire(timeout=0)
-
-
-def test_environments_are_reset_once_if_no_timestep_is_given():
-    tape = Bench(timestep=None).run(num_updates=3).tape
-    assert tape[:3] == [("pull", 0), ("reset",), ("act", 0, 0)]
-    assert tape.count(("reset",)) == 1
 
 
 def test_one_snapshot_acts_and_is_differentiated():
@@ -341,15 +345,17 @@ def test_automatic_resets_cost_no_frames():
 
 
 def test_first_timestep_of_an_unroll_costs_no_frames():
-    bench = Bench(timestep=None).run()  # is_first everywhere in the timestep of the reset
-    assert bench.reports[0].num_steps == T * B
+    environments = FakeEnvironments(first={0: range(B)})
+    assert Bench(environments=environments).run().reports[0].num_steps == T * B
 
 
 def test_report_tells_actor_version_and_metrics():
     environments = FakeEnvironments(episodes={2: [Episode(0, 5.0, 9)], 5: [Episode(1, 6.0, 8)]})
     first, second = Bench(environments=environments).run(num_updates=2).reports
     assert (first.actor_index, first.version, second.version) == (7, 1, 2)
-    assert (first.metrics, second.metrics) == ({"loss": 0}, {"loss": 1})
+    assert first.metrics == {"loss": 0.0, "grad_norm": 0.5}
+    assert second.metrics == {"loss": 1.0, "grad_norm": 0.5}
+    assert all(type(value) is float for value in first.metrics.values())
     assert first.episodes == [Episode(0, 5.0, 9)]
     assert second.episodes == [Episode(1, 6.0, 8)]
 
@@ -369,15 +375,15 @@ def test_report_seconds_add_up_to_the_whole_time(acts_ahead):
         clock=clock,
         acts_ahead=acts_ahead,
     )
-    bench.clock = clock
     began = clock()
     (report,) = bench.run().reports
-    assert report.act_seconds == T * 1.0 + acts_ahead
-    assert report.env_seconds == T * 10.0
-    assert report.learn_seconds == 100.0
-    assert report.push_seconds == 11_000.0
-    assert clock() - began == T * 11.0 + acts_ahead + 11_100.0
-    assert (report.wait_seconds, report.hold_seconds) == (0.25, 0.5)
+    seconds = report.seconds
+    assert seconds.act == T * 1.0 + acts_ahead
+    assert seconds.env == T * 10.0
+    assert seconds.learn == 100.0
+    assert seconds.push == 11_000.0
+    assert clock() - began == seconds.total == T * 11.0 + acts_ahead + 11_100.0
+    assert (seconds.wait, seconds.hold) == (0.25, 0.5)
 
 
 @pytest.mark.parametrize(("total_frames", "num_updates"), [(24, 1), (25, 2), (48, 2), (49, 3)])
@@ -435,10 +441,10 @@ def test_refused_update_leaves_its_trajectory():
 
 def test_progress_counts_steps_and_the_key_is_the_next_one():
     bench = Bench()
-    assert (bench.actor_learner.num_unrolled_steps, bench.actor_learner.key) == (0, 0)
+    assert bench.actor_learner.num_unrolled_steps == bench.actor_learner.standing.key == 0
     bench.run(num_updates=2)
     assert bench.actor_learner.num_unrolled_steps == 2 * T
-    assert bench.actor_learner.key == f"key after {2 * T - 1}"
+    assert bench.actor_learner.standing.key == f"key after {2 * T - 1}"
 
 
 def test_report_tells_where_the_run_stands():

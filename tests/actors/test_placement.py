@@ -77,11 +77,11 @@ def test_many_more_actors_than_cores_share_the_default_device(cores):
 
 
 def test_without_a_way_to_make_clients_the_default_device_is_used(monkeypatch):
-    def refuse(index, cores):
-        raise AttributeError("no such function")
-
-    monkeypatch.setattr(placement, "_single_threaded_cpu", refuse)
+    make = placement._single_threaded_cpu.__wrapped__  # without those that are there already
+    monkeypatch.setattr(placement, "_single_threaded_cpu", make)
+    monkeypatch.delattr("jax._src.lib.xla_client.make_cpu_client")
     assert place_actors(2) == [Place(jax.devices()[0])] * 2
+    assert background_device() == jax.devices()[0]
 
 
 def test_environment_is_left_as_it_was(monkeypatch):

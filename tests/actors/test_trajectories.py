@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.actor_learner import ActorLearner, Standing, make_programs
 from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import make_a3c, make_n_step_q, make_one_step_sarsa
 from a3cjax.networks import make_network
 from a3cjax.parameters.store import Receipt
-from a3cjax.types import Constants, Exploration, Snapshot, TimeStep
-from a3cjax.updates import make_act
+from a3cjax.types import Constants, Exploration, QMetrics, Snapshot, TimeStep
+from a3cjax.updates import GradientMetrics
 from tests.fakes import FakeEnvironments
 from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
@@ -186,21 +186,19 @@ def unroll(agent, params, environments, *, num_updates, unroll_length):
 
     def compute_gradients(snapshot, exploration, trajectory):
         trajectories.append(trajectory)
-        return "grads", "metrics"
+        return "grads", GradientMetrics(QMetrics(0, 0, 0), 0)
 
+    core_state = agent.initial_state(num_envs)
     ActorLearner(
         0,
-        act=make_act(agent),
-        compute_gradients=compute_gradients,
-        core_state=agent.initial_state(num_envs),
-        environments=environments,
-        store=store,
-        key=jax.random.key(0),
+        make_programs(agent)._replace(compute_gradients=compute_gradients),
+        environments,
+        store,
+        Standing(environments.reset(), core_state, ahead=None, key=jax.random.key(0)),
         explore=lambda num_frames: Exploration(np.zeros(num_envs, np.float32), np.float32(1)),
         unroll_length=unroll_length,
         total_frames=10**9,
         report=lambda report: None,
-        acts_ahead=agent.acts_ahead,
     ).run(stop_event)
     return trajectories, store
 
@@ -255,7 +253,8 @@ def test_whole_episodes_are_seen_from_their_beginning(make):
         make(network), params, environments, num_updates=2, unroll_length=None
     )
     names = [entry[0] for entry in tape]
-    assert names == ["reset", *["step"] * 5, "reset", *["step"] * 3]
+    # The first reset is that of whoever made the environments.
+    assert names[1:] == ["reset", *["step"] * 5, "reset", *["step"] * 3]
     # The last to end an episode is reset at steps 5 and 8, three steps later.
     assert [len(trajectory.rewards) for trajectory in trajectories] == [8, 4]
     # Real steps: 20 of which 5 are resets, 12 of which 4 are.

@@ -141,7 +141,7 @@ def test_warm_up_gathers_over_all_batches():
     fast = FakeEnvironments(num_envs=1)
     show = fast.timestep
     fast.timestep = lambda t: show(2 * t)
-    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0, gather=True)
+    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0)
     assert statistics is not None
     seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
     np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
@@ -149,15 +149,9 @@ def test_warm_up_gathers_over_all_batches():
     assert [timestep.observation.tolist() for timestep in timesteps] == [[[8]], [[4], [4], [4]]]
 
 
-def test_warm_up_gathers_nothing_unless_asked():
-    timesteps, statistics, _ = warm_up([FakeEnvironments()], 4, seed=0, gather=False)
-    assert statistics is None
-    assert len(timesteps) == 1
-
-
 def actions_of_warm_up(seed):
     batches = [FakeEnvironments(), FakeEnvironments()]
-    warm_up(batches, 20, seed=seed, gather=False)
+    warm_up(batches, 20, seed=seed)
     return [np.stack(batch.actions).tolist() for batch in batches]
 
 
@@ -174,7 +168,7 @@ def test_warm_up_plays_differently_for_every_actor():
 def test_warm_up_plays_all_batches_at_the_same_time():
     together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
     batches = [FakeEnvironments(on_step=lambda _: together.wait()) for _ in range(3)]
-    warm_up(batches, 2, seed=0, gather=False)
+    warm_up(batches, 2, seed=0)
 
 
 def test_failure_in_one_batch_comes_through_and_ends_the_play_of_the_others(monkeypatch):
@@ -186,7 +180,7 @@ def test_failure_in_one_batch_comes_through_and_ends_the_play_of_the_others(monk
     other = FakeEnvironments(on_step=lambda _: supervisor.stop_event.wait(PATIENCE_SECONDS))
     batches = [other, FakeEnvironments(on_step=fail)]
     with pytest.raises(OSError, match="the environment broke"):
-        warm_up(batches, 10**6, seed=0, gather=False, supervisor=supervisor)
+        warm_up(batches, 10**6, seed=0, supervisor=supervisor)
     assert len(other.actions) <= 1
 
 
@@ -202,9 +196,8 @@ def test_random_play_ends_when_asked():
 
 
 def test_stopped_before_the_first_step_leaves_finite_statistics():
-    _, statistics, num_taken = warm_up(
-        [FakeEnvironments()], 5, seed=0, gather=True, should_stop=lambda: True
-    )
+    supervisor = Supervisor(should_stop=lambda: True)
+    _, statistics, num_taken = warm_up([FakeEnvironments()], 5, seed=0, supervisor=supervisor)
     assert num_taken == 0
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))
 
@@ -222,7 +215,7 @@ def test_stalled_random_play_is_named_with_its_stack(monkeypatch):
     monkeypatch.setattr(warmup, "JOIN_SECONDS", 0.1)
     batches = [FakeEnvironments(), FakeEnvironments(on_step=get_stuck)]
     with pytest.raises(ExceptionGroup) as caught:
-        warm_up(batches, 4, seed=0, gather=False, supervisor=supervisor, stall_seconds=60.0)
+        warm_up(batches, 4, seed=0, supervisor=supervisor, stall_seconds=60.0)
     stall = caught.value.exceptions[0]
     assert isinstance(stall, StallError)
     assert "warm-up-1" in str(stall)

@@ -1,4 +1,5 @@
 import io
+import queue
 
 import pytest
 from rich.console import Console
@@ -49,20 +50,19 @@ class Bench:
         settings = {"num_frames": 0, "period_frames": 400, "began": 90.0, "max_bad_updates": 10}
         settings |= changes
         self.version, self.frames = settings.get("num_updates", 0), settings["num_frames"]
-        self.journal = Journal([self.logger], terminal, **settings)
+        self.reports = queue.SimpleQueue()
+        self.journal = Journal(self.reports, [self.logger], terminal, **settings)
 
     def report(self, num_reports, **changes):
         for _ in range(num_reports):
             self.version += 1
             self.frames += 80
-            self.journal.reports.put(
-                make_report(version=self.version, run_frames=self.frames, **changes)
-            )
+            self.reports.put(make_report(version=self.version, run_frames=self.frames, **changes))
 
     def wait(self, seconds):
         self.now += seconds
         if self.late_reports:
-            self.journal.reports.put(self.late_reports.pop(0))
+            self.reports.put(self.late_reports.pop(0))
 
     def lines(self):
         """The number of frames in each line printed."""
@@ -177,11 +177,11 @@ def reports(*versions, **changes):
 
 def test_updates_are_taken_in_by_their_version_not_by_their_arrival(bench):
     for report in reports(3, 1, 5):
-        bench.journal.reports.put(report._replace(episodes=[Episode(0, float(report.version), 7)]))
+        bench.reports.put(report._replace(episodes=[Episode(0, float(report.version), 7)]))
     bench.now += 1
     bench.journal.write()
     assert [(e.num_frames, e.episode_return) for e in bench.logger.episodes] == [(80, 1.0)]
-    bench.journal.reports.put(reports(2)[0])
+    bench.reports.put(reports(2)[0])
     bench.journal.write()
     assert [(e.num_frames, e.episode_return) for e in bench.logger.episodes] == [
         (80, 1.0),
@@ -194,7 +194,7 @@ def test_updates_are_taken_in_by_their_version_not_by_their_arrival(bench):
 
 def test_before_a_checkpoint_the_files_say_what_it_holds_and_no_more(bench):
     for report in reports(1, 2, 4, episodes=[Episode(0, 1.0, 7)]):
-        bench.journal.reports.put(report)
+        bench.reports.put(report)
     bench.late_reports = reports(3, episodes=[Episode(0, 1.0, 7)])
     bench.now += 1
     bench.journal.write_up_to(3)
@@ -207,7 +207,7 @@ def test_before_a_checkpoint_the_files_say_what_it_holds_and_no_more(bench):
 
 
 def test_an_update_that_is_never_reported_holds_up_no_checkpoint(bench):
-    bench.journal.reports.put(reports(2)[0])
+    bench.reports.put(reports(2)[0])
     began = bench.now
     bench.journal.write_up_to(2)
     assert 2.0 < bench.now - began < 3.0
@@ -218,8 +218,8 @@ def refused(**changes):
 
 
 def test_refused_updates_are_counted_and_told_once(bench):
-    bench.journal.reports.put(refused())
-    bench.journal.reports.put(refused(episodes=[Episode(0, 5.0, 7)]))
+    bench.reports.put(refused())
+    bench.reports.put(refused(episodes=[Episode(0, 5.0, 7)]))
     bench.report(5)
     bench.now += 1
     bench.journal.write()
@@ -233,12 +233,12 @@ def test_refused_updates_are_counted_and_told_once(bench):
 def test_too_many_refused_updates_in_a_row_end_the_run(monkeypatch):
     bench = Bench(monkeypatch, max_bad_updates=3)
     for _ in range(2):
-        bench.journal.reports.put(refused())
-        bench.journal.reports.put(refused())
+        bench.reports.put(refused())
+        bench.reports.put(refused())
         bench.report(1)
     bench.journal.write()
     for _ in range(3):
-        bench.journal.reports.put(refused(actor_index=4))
+        bench.reports.put(refused(actor_index=4))
     with pytest.raises(BadUpdatesError, match=r"3 updates in a row .* of actor 4") as caught:
         bench.journal.write()
     assert caught.value.report.bad_trajectory == "trajectory"

@@ -1,14 +1,13 @@
 import math
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a3cjax.actors.actor_learner import Seconds
 from a3cjax.envs.base import Episode
 from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, MetricsWindow
 from a3cjax.runs.tables import RETURN_WINDOW
-from a3cjax.updates import GradientMetrics
-from tests.fakes import FakeLoss, make_report
+from tests.fakes import make_metrics, make_report
 
 
 def row_of(*reports, window=None, seconds=2.0):
@@ -40,8 +39,8 @@ def test_rates_are_those_of_the_period():
 
 def test_scalars_are_means_over_the_updates():
     row = row_of(
-        make_report(metrics=GradientMetrics(FakeLoss(1.0, 2.0, 0.5), jnp.float32(4.0))),
-        make_report(metrics=GradientMetrics(FakeLoss(-2.0, 4.0, 1.0), jnp.float32(5.0))),
+        make_report(metrics=make_metrics(1.0, 2.0, 0.5, 4.0)),
+        make_report(metrics=make_metrics(-2.0, 4.0, 1.0, 5.0)),
     )
     assert (row["policy_loss"], row["value_loss"], row["entropy"]) == (-0.5, 3.0, 0.75)
     assert row["grad_norm"] == 4.5
@@ -58,14 +57,7 @@ def test_fractions_are_of_the_time_of_the_actors():
     # Together 10 seconds of one actor, and 20 of another.
     row = row_of(
         make_report(),
-        make_report(
-            env_seconds=2.0,
-            act_seconds=3.0,
-            learn_seconds=7.0,
-            push_seconds=8.0,
-            wait_seconds=5.5,
-            hold_seconds=1.25,
-        ),
+        make_report(seconds=Seconds(env=2.0, act=3.0, learn=7.0, push=8.0, wait=5.5, hold=1.25)),
     )
     fractions = {name: row[f"{name}_fraction"] for name in ("env", "act", "learn", "push")}
     assert fractions == {"env": 6 / 30, "act": 6 / 30, "learn": 9 / 30, "push": 9 / 30}
@@ -122,8 +114,8 @@ def test_period_without_an_update_has_no_rates():
 
 @pytest.mark.parametrize("field", ["value_loss", "policy_loss"])
 def test_divergence_stays_visible(field):
-    loss = FakeLoss(0.0, 0.0, 0.0)._replace(**{field: math.nan})
-    assert math.isnan(row_of(make_report(metrics=GradientMetrics(loss, math.nan)))[field])
+    metrics = {**make_metrics(0.0, 0.0, 0.0, math.nan), field: math.nan}
+    assert math.isnan(row_of(make_report(metrics=metrics))[field])
 
 
 # Rows of the actor-learners.
@@ -134,7 +126,7 @@ def test_each_actor_has_a_row_of_its_own():
     row_of(
         make_report(actor_index=3, num_steps=20, staleness=2, episodes=episodes(1, 3)),
         make_report(actor_index=3, num_steps=20, staleness=4),
-        make_report(actor_index=1, num_steps=5, env_seconds=0.0, wait_seconds=3.0),
+        make_report(actor_index=1, num_steps=5, seconds=Seconds(0.0, 3.0, 2.0, 1.0, 3.0, 0.25)),
         window=window,
     )
     first, second = window.actor_rows
@@ -198,8 +190,7 @@ def test_earlier_periods_count_with_their_weight():
 
 def test_numbers_that_are_not_finite_are_forgotten_after_their_period():
     window = MetricsWindow(memory=0.5)
-    loss = FakeLoss(math.nan, 2.0, 1.5)
-    row = row_of(make_report(metrics=GradientMetrics(loss, jnp.float32(math.inf))), window=window)
+    row = row_of(make_report(metrics=make_metrics(math.nan, 2.0, 1.5, math.inf)), window=window)
     assert math.isnan(row["policy_loss"])
     row = row_of(make_report(), make_report(), window=window)
     assert row["policy_loss"] == -1.0 / 2.5

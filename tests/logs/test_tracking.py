@@ -32,8 +32,6 @@ from a3cjax.logs.tracking import (
 )
 from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
-from a3cjax.training import learning as run
-from a3cjax.training import run as training
 from a3cjax.training.run import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
 from tests.fakes import make_row, wait_until
@@ -401,9 +399,9 @@ class FakeTracker:
 @pytest.fixture
 def fake_tracker(monkeypatch):
     monkeypatch.setattr(FakeTracker, "instances", [])
-    monkeypatch.setattr(training, "is_installed", lambda _: True)
+    monkeypatch.setattr(tracking, "is_installed", lambda _: True)
     for name in ("WandbLogger", "MlflowLogger"):
-        monkeypatch.setattr(run, name, FakeTracker)
+        monkeypatch.setattr(tracking, name, FakeTracker)
     return FakeTracker
 
 
@@ -435,7 +433,7 @@ def test_loggers_that_are_not_asked_for_write_nothing(tmp_path, fake_tracker):
 def test_tracker_that_is_not_installed_is_refused_before_anything_starts(
     tmp_path, monkeypatch, tracker
 ):
-    monkeypatch.setattr(training, "is_installed", lambda name: name != tracker)
+    monkeypatch.setattr(tracking, "is_installed", lambda name: name != tracker)
     run_dir = tmp_path / "run"
     with pytest.raises(ConfigError, match=rf"pip install 'a3cjax\[{tracker}\]'"):
         train(CONFIG.replace(run_dir=str(run_dir), wandb=True, mlflow=True))
@@ -472,7 +470,7 @@ def test_tracker_that_cannot_start_ends_the_run_and_frees_the_others(
     def fail(*_):
         raise ConnectionError("no route to the server")
 
-    monkeypatch.setattr(run, "MlflowLogger", fail)
+    monkeypatch.setattr(tracking, "MlflowLogger", fail)
     with pytest.raises(ConnectionError, match="no route to the server"):
         train(CONFIG.replace(run_dir=str(tmp_path / "run"), wandb=True, mlflow=True))
     assert fake_tracker.instances[0].ends == [True]

@@ -7,12 +7,13 @@ import types
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.parameters import turns
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.parameters.turns import take_turns
 from a3cjax.types import LearnerState
+from a3cjax.updates import GradientMetrics
 from tests.fakes import (
     PATIENCE_SECONDS,
     FakeClock,
@@ -340,22 +341,20 @@ class Bench:
         def compute_gradients(snapshot, exploration, trajectory):
             delay()
             scale = np.float32(trajectory.rewards.sum() / 10)
-            return scale * gradient(index, snapshot.params), None
+            metrics = GradientMetrics(types.SimpleNamespace(_asdict=dict), np.float32(0))
+            return scale * gradient(index, snapshot.params), metrics
 
         environments = FakeEnvironments(num_envs=B, frames_per_step=FRAMES_PER_STEP, on_step=step)
         return ActorLearner(
             index,
-            act=act,
-            compute_gradients=compute_gradients,
-            core_state=0,
-            environments=environments,
-            store=store,
-            key=0,
+            Programs(act, compute_gradients, lambda num_envs: 0),
+            environments,
+            store,
+            Standing(environments.timestep(0), core_state=0, ahead=None, key=0),
             explore=lambda num_frames: None,
             unroll_length=T,
             total_frames=total_frames,
             report=self.reports[index].append,
-            timestep=environments.timestep(0),
         )
 
     def run(self):

@@ -6,7 +6,7 @@ import pytest
 from a3cjax.commands import doctor
 from a3cjax.config.settings import Config
 from a3cjax.training import measuring
-from a3cjax.training.measuring import Emulator, Training, run_threads
+from a3cjax.training.measuring import Emulator, run_threads, start_training
 from tests.fakes import PATIENCE_SECONDS, FakeClock
 
 CONFIG = Config(env="CartPole", num_actors=2, envs_per_actor=2, unroll_length=5, warmup_steps=4)
@@ -63,7 +63,7 @@ def test_emulator_is_timed(monkeypatch, env):
 
 
 def test_training_is_timed_and_its_time_adds_up():
-    training = Training(CONFIG)
+    training = start_training(CONFIG)
     result = training.run(0.0)  # and until there is an update
     training.close()
     assert result["steps_per_second"] > 0
@@ -73,7 +73,7 @@ def test_training_is_timed_and_its_time_adds_up():
 
 def test_training_with_defaults_that_follow_the_environment_is_timed():
     config = CONFIG.replace(env="FrozenLake", network="tabular", algorithm="one_step_sarsa")
-    training = Training(config.replace(unroll_length="auto"))
+    training = start_training(config.replace(unroll_length="auto"))
     assert training.config.unroll_length == 1
     result = training.run(0.0)
     training.close()
@@ -82,7 +82,7 @@ def test_training_with_defaults_that_follow_the_environment_is_timed():
 
 
 def test_training_measures_the_cores_number_of_actors_by_default():
-    training = Training(CONFIG.replace(num_actors=None))
+    training = start_training(CONFIG.replace(num_actors=None))
     assert training.config.num_actors is not None
     assert training.config.network == "mlp_ff"
     training.close()

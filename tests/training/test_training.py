@@ -21,12 +21,15 @@ from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
-from a3cjax.runs.checkpoints import seal
+from a3cjax.logs.loggers import CsvLogger
+from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.logs.tracking import TensorBoardLogger
+from a3cjax.runs.checkpoints import Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import make_run_dir, write_config
 from a3cjax.runs.loading import build_checkpoint_template, load, load_checkpoint
 from a3cjax.runs.tables import EpisodeRow
-from a3cjax.training import learning as run
+from a3cjax.training import learning
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, FakeClock, wait_until
 
@@ -52,7 +55,7 @@ def patience(monkeypatch):
     """Actors that are asked to stop may take their time: the machine may be busy."""
     monkeypatch.setattr(warmup, "JOIN_SECONDS", PATIENCE_SECONDS)
     for name in ("FAILURE_JOIN_SECONDS", "STOP_JOIN_SECONDS"):
-        monkeypatch.setattr(run, name, PATIENCE_SECONDS)
+        monkeypatch.setattr(learning, name, PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +265,7 @@ def test_two_actors_share_parameters_and_budget(tmp_path, num_closed, monkeypatc
 
 
 def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed, monkeypatch):
-    threads, save = [], run.Run.save
+    threads, save = [], learning.Learning.save
 
     def break_down(actor, num_steps):
         if actor == 1 and num_steps == 25:
@@ -273,7 +276,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
         return save(run)
 
     watch_steps(monkeypatch, break_down)
-    monkeypatch.setattr(run.Run, "save", save_and_look)
+    monkeypatch.setattr(learning.Learning, "save", save_and_look)
     run_dir = tmp_path / "run"
     with pytest.raises(OSError, match="the emulator broke") as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2, eval_episodes=3))
@@ -301,7 +304,7 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
             raise OSError("the emulator broke")
 
     watch_steps(monkeypatch, get_stuck)
-    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
+    monkeypatch.setattr(learning, "FAILURE_JOIN_SECONDS", 0.2)
     run_dir = tmp_path / "run"
     with pytest.raises(BaseExceptionGroup) as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2))
@@ -330,7 +333,7 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
     watch_steps(monkeypatch, interrupt_after_two_checkpoints)
     monkeypatch.setattr(Supervisor, "join", tell_and_join)
     # Nothing fails: the actor may finish its update.
-    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.0)
+    monkeypatch.setattr(learning, "FAILURE_JOIN_SECONDS", 0.0)
     handler = signal.getsignal(signal.SIGINT)
     config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
     summary = train(config)
@@ -355,7 +358,7 @@ def test_signal_that_cannot_be_told_of_ends_the_run_and_loses_nothing(tmp_path, 
             raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
 
     watch_steps(monkeypatch, interrupt)
-    monkeypatch.setattr(run.TerminalLogger, "print", write)
+    monkeypatch.setattr(TerminalLogger, "print", write)
     with pytest.raises(BrokenPipeError):
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert actor_threads() == []
@@ -368,7 +371,7 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGTERM)
         assert should_stop()
 
-    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(learning, "evaluate_agent", evaluate_agent)
     summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
     assert (summary.signal_number, summary.evaluation) == (signal.SIGTERM, None)
     written = json.loads((summary.run_dir / "summary.json").read_text())
@@ -407,7 +410,7 @@ def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch
         raise ValueError("the disk is full")
 
     watch_steps(monkeypatch, break_down)
-    monkeypatch.setattr(run.CsvLogger, "write_metrics", write_metrics)
+    monkeypatch.setattr(CsvLogger, "write_metrics", write_metrics)
     with pytest.raises(BaseExceptionGroup) as caught:
         train(ENDLESS.replace(run_dir=str(tmp_path / "run"), log_period_frames=1))
     messages = {str(failure) for failure in caught.value.exceptions}
@@ -626,7 +629,7 @@ def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
 
     watch_steps(monkeypatch, get_stuck)
     monkeypatch.setattr(supervisor, "time", Clock())
-    monkeypatch.setattr(run, "FAILURE_JOIN_SECONDS", 0.2)
+    monkeypatch.setattr(learning, "FAILURE_JOIN_SECONDS", 0.2)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2)
     config = config.replace(stall_timeout_seconds=0.05)
     with pytest.raises(BaseExceptionGroup) as caught:
@@ -668,7 +671,7 @@ def test_failing_logger_ends_the_run_and_loses_nothing(tmp_path, monkeypatch, me
     def fail(*_):
         raise RuntimeError("the logger broke")
 
-    monkeypatch.setattr(run.TensorBoardLogger, method, fail)
+    monkeypatch.setattr(TensorBoardLogger, method, fail)
     with pytest.raises((RuntimeError, BaseExceptionGroup)) as caught:
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert "the logger broke" in "".join(traceback.format_exception(caught.value))
@@ -684,7 +687,7 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
             raise CheckpointError("no space left")
         saved.append(checkpoint)
 
-    monkeypatch.setattr(run.Checkpointer, "save", save)
+    monkeypatch.setattr(Checkpointer, "save", save)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), checkpoint_period_frames=100)
     with pytest.raises(CheckpointError, match="no space left"):
         train(config)
@@ -701,7 +704,7 @@ def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
     def wait_for_evaluations(actor, num_steps):  # 100 steps are 400 frames, but for resets
         wait_until(lambda: len(num_evaluations) >= min(num_steps // 100, 2))
 
-    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(learning, "evaluate_agent", evaluate_agent)
     watch_steps(monkeypatch, wait_for_evaluations)
     config = CONFIG.replace(run_dir=str(tmp_path / "run"), eval_period_frames=300)
     summary = train(config)
@@ -721,7 +724,7 @@ def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
     def evaluate_agent(*_, **__):
         raise RuntimeError("the evaluator broke")
 
-    monkeypatch.setattr(run, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(learning, "evaluate_agent", evaluate_agent)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), eval_episodes=1, eval_period_frames=100)
     with pytest.raises(RuntimeError, match="the evaluator broke") as caught:
         train(config)

@@ -1,0 +1,320 @@
+"""A run put together from its settings: what every part of it was given.
+
+Environments are fakes; everything else is what `train` takes. Each test names one wire.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a3cjax.agents import ALGORITHMS, Algorithm
+from a3cjax.config import builders
+from a3cjax.config.builders import build_agent, build_evaluation_environments, make_keys
+from a3cjax.config.settings import Config
+from a3cjax.errors import ConfigError
+from a3cjax.exploration import make_explore
+from a3cjax.training import assembly
+from a3cjax.training.assembly import assemble, prepare
+from a3cjax.types import Constants, Exploration, Trajectory
+from tests.fakes import DISCOUNT, FakeEnvironments
+
+NUM_ACTORS, NUM_ENVS, FRAMES_PER_STEP = 3, 2, 4
+SETTINGS = Config(
+    env="Fake",
+    network="mlp_ff",
+    seed=5,
+    num_actors=NUM_ACTORS,
+    envs_per_actor=NUM_ENVS,
+    unroll_length=3,
+    total_frames=10_000,
+    warmup_steps=2,
+    optimizer="sgd",
+    momentum=0.0,
+    learning_rate=1.0,
+    max_grad_norm=None,
+    centre_observations=False,
+    eval_episodes=7,
+)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What environments were asked for; those that are made are fakes of an Atari game or not."""
+    calls = []
+
+    def make(env, *, num_envs, is_atari=True, **options):
+        calls.append({"env": env, "num_envs": num_envs, **options})
+        environments = FakeEnvironments(num_envs=num_envs, frames_per_step=FRAMES_PER_STEP)
+        environments.spec = environments.spec._replace(is_atari=calls.is_atari)
+        return environments
+
+    class Calls(list):
+        is_atari = False
+
+    calls = Calls()
+    monkeypatch.setattr(assembly, "make_environments", make)
+    monkeypatch.setattr(builders, "make_environments", make)
+    return calls
+
+
+@pytest.fixture
+def build(asked):
+    """Puts a run together: its settings, agent and fleet."""
+
+    def build_run(**changes):
+        config, agent, batches = prepare(SETTINGS.replace(**changes))
+        return config, agent, assemble(config, agent, batches)
+
+    return build_run
+
+
+def trajectory(*, rewards=1.0, last_observation=0.0, num_steps=3):
+    """An unroll in which nothing ends."""
+    observations = np.zeros((num_steps + 1, NUM_ENVS, 1), np.float32)
+    observations[-1] = last_observation
+    steps = (num_steps, NUM_ENVS)
+    return Trajectory(
+        observations=observations,
+        actions=np.zeros(steps, np.int32),
+        rewards=np.full(steps, rewards, np.float32),
+        discounts=np.full(steps, DISCOUNT, np.float32),
+        is_first=np.zeros((num_steps + 1, NUM_ENVS), bool),
+        core_state=(),
+    )
+
+
+def metrics_of(agent, fleet, unroll, entropy_factor=1.0):
+    """Loss and metrics of an unroll at the parameters that the fleet begins with."""
+    snapshot = fleet.store.pull()
+    exploration = Exploration(np.zeros(NUM_ENVS, np.float32), np.float32(entropy_factor))
+    constants = Constants(snapshot.statistics, snapshot.target_params, exploration)
+    return jax.jit(agent.loss)(snapshot.params, constants, unroll)
+
+
+# The agent.
+
+
+@pytest.mark.parametrize("algorithm", ["a3c", "n_step_q"])
+def test_rewards_of_atari_games_are_clipped_and_those_of_others_are_not(build, asked, algorithm):
+    for asked.is_atari in (True, False):
+        _, agent, fleet = build(algorithm=algorithm)
+        one, ten = (metrics_of(agent, fleet, trajectory(rewards=r))[0] for r in (1.0, 10.0))
+        assert (one == ten) == asked.is_atari
+
+
+@pytest.mark.parametrize("algorithm", ["a3c", "n_step_q"])
+def test_whole_episodes_are_not_bootstrapped_and_unrolls_are(build, algorithm):
+    for unroll_length, bootstraps in ((3, True), ("episode", False)):
+        _, agent, fleet = build(algorithm=algorithm, unroll_length=unroll_length)
+        near, far = (metrics_of(agent, fleet, trajectory(last_observation=x))[0] for x in (0, 9))
+        assert (near != far) == bootstraps
+
+
+@pytest.mark.parametrize("name", ["lambda_", "value_cost", "entropy_cost"])
+def test_settings_of_the_loss_reach_it(build, name):
+    losses = []
+    for value in (0.2, 0.9):
+        _, agent, fleet = build(**{name: value})
+        losses.append(float(metrics_of(agent, fleet, trajectory(last_observation=2.0))[0]))
+    assert losses[0] != losses[1]
+
+
+def test_keyword_that_is_nearly_a_setting_is_refused(monkeypatch):
+    def make_misspelt(network, *, lamda_=1.0):
+        raise AssertionError("it must not come to this")
+
+    algorithm = Algorithm(make_misspelt, head="actor_critic")
+    monkeypatch.setitem(ALGORITHMS, "misspelt", algorithm)
+    with pytest.raises(ConfigError, match=r"^misspelt must be fed by lambda_, got lamda_\.$"):
+        build_agent(SETTINGS.replace(algorithm="misspelt"), FakeEnvironments().spec)
+
+
+# Environments.
+
+
+def test_environments_are_asked_for_with_the_settings_of_the_run(build, asked):
+    build(protocol="machado", discount=0.5)
+    assert len(asked) == NUM_ACTORS
+    for index, call in enumerate(asked):
+        assert (call["env"], call["num_envs"]) == ("Fake", NUM_ENVS)
+        assert (call["protocol"], call["discount"]) == ("machado", 0.5)
+        assert call["seed"] == asked[0]["seed"] + index * NUM_ENVS
+
+
+def test_evaluations_are_asked_for_with_seeds_and_rules_of_their_own(build, asked):
+    config, *_ = build(protocol="machado", discount=0.5)
+    del asked[:-1]
+    build_evaluation_environments(config, 7, sticky_actions=0.1)
+    training, evaluation = asked
+    assert not training.get("is_evaluation")
+    assert evaluation["is_evaluation"]
+    assert (evaluation["num_envs"], evaluation["sticky_actions"]) == (7, 0.1)
+    assert (evaluation["protocol"], evaluation["discount"]) == ("machado", 0.5)
+    assert evaluation["seed"] > training["seed"] + NUM_ENVS
+
+
+# Actor-learners.
+
+
+def test_every_actor_has_environments_and_a_key_of_its_own(build):
+    config, _, fleet = build()
+    assert [actor.index for actor in fleet.actors] == [0, 1, 2]
+    assert len({id(actor.environments) for actor in fleet.actors}) == NUM_ACTORS
+    root = make_keys(config.seed).actors
+    for actor in fleet.actors:
+        expected = jax.random.key_data(jax.random.fold_in(root, actor.index))
+        np.testing.assert_array_equal(jax.random.key_data(actor.standing.key), expected)
+
+
+def test_keys_follow_the_seed(build):
+    words = [
+        jax.random.key_data(build(seed=seed)[2].actors[0].standing.key).tolist() for seed in (1, 2)
+    ]
+    assert words[0] != words[1]
+
+
+@pytest.mark.parametrize("algorithm", ["one_step_q", "n_step_q"])
+def test_every_actor_draws_final_epsilons_of_its_own(build, algorithm):
+    config, _, fleet = build(algorithm=algorithm, exploration_frames=400, envs_per_actor=16)
+    finals = [actor.explore(400).epsilons for actor in fleet.actors]
+    for index, own in enumerate(finals):
+        explore = make_explore(config.seed, index, 16, num_frames=400)
+        np.testing.assert_array_equal(own, explore(400).epsilons)
+        assert np.all(fleet.actors[index].explore(399).epsilons > own)  # not before
+    assert len({tuple(own) for own in finals}) == NUM_ACTORS
+
+
+@pytest.mark.parametrize("spread", [1.0, 4.0])
+def test_entropy_costs_are_spread_over_the_actors(build, spread):
+    _, _, fleet = build(entropy_spread=spread)
+    factors = [float(actor.explore(0).entropy_factor) for actor in fleet.actors]
+    assert factors == pytest.approx([1 / spread, 1.0, spread])
+
+
+def test_actors_stop_at_the_budget_and_report_to_the_log(build):
+    config, _, fleet = build(total_frames=600)
+    for actor in fleet.actors:
+        assert (actor.unroll_length, actor.total_frames) == (3, config.total_frames)
+        assert actor.report == fleet.reports.put
+
+
+def test_whole_episodes_are_unrolled_without_a_length(build):
+    assert [a.unroll_length for a in build(unroll_length="episode")[2].actors] == [None] * 3
+
+
+def test_actors_that_act_ahead_are_those_whose_algorithm_does(build):
+    for algorithm, acts_ahead in (("a3c", False), ("one_step_sarsa", True)):
+        _, _, fleet = build(algorithm=algorithm)
+        assert {actor.programs.acts_ahead for actor in fleet.actors} == {acts_ahead}
+
+
+# The shared parameters.
+
+
+def ones(params):
+    return jax.tree.map(jnp.ones_like, params)
+
+
+def change_by(store, num_frames, actor_index=0):
+    """By how much a push of gradients of 1 changes every parameter."""
+    before = store.pull()
+    store.push(ones(before.params), num_frames, before.version, actor_index)
+    changes = jax.tree.leaves(jax.tree.map(jnp.subtract, store.pull().params, before.params))
+    change = float(jnp.mean(changes[0]))
+    assert all(np.allclose(leaf, change, rtol=1e-3, atol=1e-5) for leaf in changes)
+    return change
+
+
+def test_random_play_counts_as_frames(build):
+    num_frames = build()[2].store.pull().num_frames
+    assert num_frames == 2 * NUM_ACTORS * NUM_ENVS * FRAMES_PER_STEP
+
+
+def test_learning_rate_falls_to_zero_at_the_end_of_the_budget(build):
+    config, _, fleet = build(learning_rate=0.5)
+    begun = fleet.store.pull().num_frames
+    rates = [
+        -change_by(fleet.store, config.total_frames // 2 - begun),  # of what lies before it
+        -change_by(fleet.store, config.total_frames // 2),
+        -change_by(fleet.store, 0),
+    ]
+    expected = [0.5 * (1 - begun / config.total_frames), 0.25, 0.0]
+    assert rates == pytest.approx(expected, abs=1e-4)
+
+
+def test_learning_rate_stays_where_it_is_not_to_be_annealed(build):
+    config, _, fleet = build(anneal_learning_rate=False)
+    changes = [-change_by(fleet.store, config.total_frames) for _ in range(2)]
+    assert changes == pytest.approx([1.0, 1.0], rel=1e-3)
+
+
+def test_gradients_are_clipped_to_the_norm_of_the_settings(build):
+    _, _, fleet = build(max_grad_norm=0.5, anneal_learning_rate=False)
+    before = fleet.store.pull().params
+    fleet.store.push(ones(before), 4, 0)
+    change = jax.tree.map(jnp.subtract, fleet.store.pull().params, before)
+    norm = np.sqrt(sum(float(jnp.sum(leaf**2)) for leaf in jax.tree.leaves(change)))
+    assert norm == pytest.approx(0.5, rel=1e-3)
+
+
+def test_constants_of_the_optimizer_reach_it(build):
+    changes = {}
+    for name, values in {
+        "momentum": (0.0, 0.5),
+        "decay": (0.5, 0.9),
+        "epsilon": (1e-3, 1.0),
+    }.items():
+        optimizer = "sgd" if name == "momentum" else "rmsprop"
+        for value in values:
+            own = {"momentum": None, "optimizer": optimizer, name: value}
+            changes[name, value] = change_by(build(**own)[2].store, 4)
+    for name in ("momentum", "decay", "epsilon"):
+        first, second = (change for (own, _), change in changes.items() if own == name)
+        assert first != pytest.approx(second, rel=1e-3), name
+
+
+def test_every_actor_has_statistics_of_its_own_where_they_are_not_shared(build):
+    shared = build(optimizer="rmsprop", momentum=None)[2].store.read()[0]
+    own = build(optimizer="rmsprop", momentum=None, shared_statistics=False)[2].store
+    assert len(own.read()[0].opt_state) == NUM_ACTORS
+    assert jax.tree.structure(own.read()[0].opt_state[0]) == jax.tree.structure(shared.opt_state)
+    first, again, other = (change_by(own, 0, index) for index in (0, 0, 1))
+    assert first == pytest.approx(other, rel=1e-3)
+    assert first != pytest.approx(again, rel=1e-3)
+
+
+def test_target_parameters_follow_after_their_period(build):
+    _, _, fleet = build(algorithm="n_step_q", target_period_frames=1_000)
+    begun = fleet.store.pull()
+    change_by(fleet.store, 999 - begun.num_frames)
+    assert fleet.store.pull().target_params is begun.target_params
+    change_by(fleet.store, 1)
+    assert fleet.store.pull().target_params is fleet.store.pull().params
+    assert build()[2].store.pull().target_params is None  # A3C has none
+
+
+def test_observations_are_centred_where_they_are_to_be(build):
+    assert build()[2].store.pull().statistics is None
+    statistics = build(centre_observations=True)[2].store.pull().statistics
+    assert float(statistics.mean[0]) == 1.5  # a fake shows the number of steps taken: 1 and 2
+
+
+def test_actors_take_turns_where_runs_are_to_repeat_themselves(build, monkeypatch):
+    asked = []
+
+    def take_turns(store, num_actors, *_, **__):
+        asked.append(num_actors)
+        return [store] * num_actors
+
+    monkeypatch.setattr(assembly, "take_turns", take_turns)
+    build(deterministic=False)
+    build(deterministic=True)
+    assert asked == [NUM_ACTORS]
+
+
+def test_first_parameters_follow_the_seed(build):
+    leaves = [jax.tree.leaves(build(seed=seed)[2].store.pull().params) for seed in (1, 1, 2)]
+    for a, b, c in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.ndim == 1 or not np.array_equal(a, c)  # biases begin at zero
