@@ -19,7 +19,7 @@ from pathlib import Path
 from a3cjax.commands.arguments import read
 from a3cjax.commands.sweeps import Point, Sweep, expand, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
-from a3cjax.config.settings import Config, Preset, read_config
+from a3cjax.config.settings import CONFIG_FILE, Config, Preset, read_config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         lock = stack.enter_context(occupied(sweep_dir))
         record(points, sweep_dir)
         stop_signal = sweep.run(lock)
-        run_dirs = [point.run_dir for point in points if (point.run_dir / "config.yaml").is_file()]
+        run_dirs = [point.run_dir for point in points if (point.run_dir / CONFIG_FILE).is_file()]
         if run_dirs:
             from a3cjax.reports import write_report
 
