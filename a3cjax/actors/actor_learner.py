@@ -155,6 +155,7 @@ class ActorLearner:
 
     def run(self, stop_event: threading.Event) -> None:
         """Updates until the frame budget is used up or `stop_event` is set."""
+        self._stop_event = stop_event
         while not stop_event.is_set():
             self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
             self._lap_began = self.clock()
@@ -163,10 +164,9 @@ class ActorLearner:
                 return
             self._lap("push")
             exploration = self.explore(snapshot.num_frames)
-            trajectory = self._unroll(snapshot, exploration, stop_event)
-            if trajectory is None or stop_event.is_set():
-                return
-            self._learn(snapshot, exploration, trajectory, stop_event)
+            trajectory = self._unroll(snapshot, exploration)
+            if trajectory is not None:
+                self._learn(snapshot, exploration, trajectory)
 
     def _lap(self, part: str) -> None:
         """Counts the time since the last call as spent on this part of the update."""
@@ -174,9 +174,7 @@ class ActorLearner:
         self._spent[part] += now - self._lap_began
         self._lap_began = now
 
-    def _unroll(
-        self, snapshot: Snapshot, exploration: Exploration, stop_event: threading.Event
-    ) -> Trajectory | None:
+    def _unroll(self, snapshot: Snapshot, exploration: Exploration) -> Trajectory | None:
         """Acts for T steps, or whole episodes; the last timestep is kept and starts the next.
 
         Returns:
@@ -191,7 +189,7 @@ class ActorLearner:
         timesteps, actions = [self.standing.timestep], []
         has_ended = np.zeros(self.environments.num_envs, bool)
         while not (has_ended.all() if plays_episodes else len(actions) == self.unroll_length):
-            if stop_event.is_set():
+            if self._stop_event.is_set():
                 return None
             decision = self.standing.ahead or self._decide(snapshot, exploration)
             actions.append(decision.action)
@@ -207,7 +205,7 @@ class ActorLearner:
             self.standing = self.standing._replace(ahead=ahead)
             actions.append(ahead.action)
             self._lap("act")
-        return stack(timesteps, actions, core_state)
+        return None if self._stop_event.is_set() else stack(timesteps, actions, core_state)
 
     def _decide(self, snapshot: Snapshot, exploration: Exploration) -> Decision:
         timestep, before, _, key = self.standing
@@ -215,20 +213,14 @@ class ActorLearner:
         self.standing = self.standing._replace(core_state=core_state, key=key)
         return Decision(np.asarray(action), before)
 
-    def _learn(
-        self,
-        snapshot: Snapshot,
-        exploration: Exploration,
-        trajectory: Trajectory,
-        stop_event: threading.Event,
-    ) -> None:
+    def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:
         """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
         num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
         if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
         num_frames = num_steps * self.environments.spec.frames_per_step
         with self.programs.learning_slot:
-            if stop_event.is_set():  # after waiting for others
+            if self._stop_event.is_set():  # after waiting for others
                 return
             grads, metrics = jax.block_until_ready(
                 self.programs.compute_gradients(snapshot, exploration, trajectory)

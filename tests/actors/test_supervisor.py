@@ -161,6 +161,59 @@ def test_threads_are_named_and_get_the_stop_event(stop_event):
     assert seen == {f"actor-learner-{index}": (stop_event, True) for index in (0, 1)}
 
 
+def test_watching_goes_on_as_long_as_a_worker_works():
+    release, looks = threading.Event(), []
+    supervisor = Supervisor()
+
+    def look():
+        looks.append(1)
+        if len(looks) == 3:
+            release.set()
+            end_of("worker-0")
+
+    supervisor.start([lambda _: release.wait(PATIENCE_SECONDS)], "worker")
+    supervisor.watch(PATIENCE_SECONDS, look, period=0.001)
+    assert len(looks) == 3
+    supervisor.raise_failures()
+
+
+def test_watching_ends_when_a_stop_is_wanted():
+    wanted = iter([False, True])
+    supervisor = Supervisor(should_stop=lambda: next(wanted, True))
+    supervisor.start([wait_for_stop], "worker")
+    supervisor.watch(PATIENCE_SECONDS, period=0.001)
+    assert supervisor.is_stopping
+    assert not supervisor.stop_event.is_set()  # that is for whoever watched
+    supervisor.stop_event.set()
+    supervisor.join(PATIENCE_SECONDS)
+    supervisor.raise_failures()
+
+
+def raising(failure):
+    def look():
+        raise failure
+
+    return look
+
+
+def test_what_goes_wrong_while_watching_is_a_failure():
+    supervisor = Supervisor()
+    supervisor.start([wait_for_stop], "worker")
+    supervisor.watch(PATIENCE_SECONDS, raising(OSError("the disk is full")))
+    supervisor.join(PATIENCE_SECONDS)
+    with pytest.raises(OSError, match="the disk is full"):
+        supervisor.raise_failures()
+
+
+def test_interrupt_while_watching_goes_through_and_stops_all():
+    supervisor = Supervisor()
+    supervisor.start([wait_for_stop], "worker")
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.watch(PATIENCE_SECONDS, raising(KeyboardInterrupt()))
+    supervisor.join(PATIENCE_SECONDS)
+    supervisor.raise_failures()
+
+
 # Signals. They are handled in the main thread, where pytest runs its tests, before the call that
 # raises them returns.
 
