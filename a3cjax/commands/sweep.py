@@ -10,6 +10,7 @@ stopped. Exit codes: 0 done, 1 a run failed (the others were run all the same), 
 
 import contextlib
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,9 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     del words
     settings, points = read_points(texts)
     sweep_dir = Path(settings.sweep_dir)
-    sweep = Sweep([sys.executable, "-m", "a3cjax", "train"], points, settings.jobs)
+    program = [sys.executable, "-m", "a3cjax", "train"]
+    # Flushed: a run writes to the same output.
+    sweep = Sweep(program, points, settings.jobs, functools.partial(print, flush=True))
     print("importing JAX and envpool ...", flush=True)
     check(points)
     with contextlib.ExitStack() as stack:
