@@ -109,11 +109,9 @@ class TerminalLogger:
 def print_evaluation(evaluation: Evaluation, console: rich.console.Console | None = None) -> None:
     """Prints a table of scores."""
     result = evaluation.as_dict()
-    table = rich.table.Table(
-        title=f"{result['num_episodes']} full games, {result['actions']} actions"
-    )
     names = ("mean", "median", "standard_deviation", "min", "max")
-    for name in names:
-        table.add_column(name.replace("_", " "), justify="right")
+    columns = (rich.table.Column(name.replace("_", " "), justify="right") for name in names)
+    title = f"{result['num_episodes']} full games, {result['actions']} actions"
+    table = rich.table.Table(*columns, title=title)
     table.add_row(*(f"{result[name]:.2f}" for name in names))
     (console or rich.console.Console(highlight=False)).print(table)

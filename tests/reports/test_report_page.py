@@ -362,28 +362,24 @@ def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
 
 
 def test_program_draws_the_learning_curves_alone(command, tmp_path, monkeypatch):
-    panels = []
-    draw_panel = figures.draw_panel
-
-    def note_panel(axis, panel, *arguments):
-        panels.append(panel)
-        draw_panel(axis, panel, *arguments)
-
-    monkeypatch.setattr(figures, "draw_panel", note_panel)
+    drawn, png = [], figures.png
+    monkeypatch.setattr(
+        figures, "png", lambda figure, path: drawn.append(figure) or png(figure, path)
+    )
     for seed in (1, 2):
         make_run_folder(tmp_path / f"a{seed}", seed=seed)
     make_run_folder(tmp_path / "b", algorithm="n_step_q", label="$x" * 40)
     code, out, _ = command("a1", "a2", "b", "output=new/curves.png")
     assert (code, out) == (0, "written to new/curves.png\n")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.png"]
-    with Image.open(tmp_path / "new" / "curves.png") as picture:
-        assert picture.width > 2 * picture.height
-    over_frames, over_time = panels
-    assert [len(line.seeds) for line in over_frames.lines] == [2, 1]
-    labels = [curve.label for curve in over_time.published]
-    assert labels == sorted(labels)
-    assert len(labels) == 5  # DQN and all four methods of the paper, as in its figure 1
-    assert len(over_frames.published) == 7  # four of others, three of the paper's
+    (figure,) = drawn
+    over_frames, over_time = figure.axes
+    assert (over_frames.get_xlabel(), over_time.get_xlabel()) == ("million frames", "minutes")
+    labels = [text.get_text() for text in over_time.get_legend().get_texts()]
+    assert labels[:2] == ["a3c, 2 seeds", "n_step_q"]
+    # Of others in frames; DQN and all four methods of the paper, as in its figure 1.
+    assert sum("(paper)" in label for label in labels) == 5
+    assert len(labels) == 2 + 4 + 5
 
 
 @pytest.mark.parametrize("make", [lambda path: None, Path.mkdir, Path.touch])

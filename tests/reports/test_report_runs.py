@@ -7,6 +7,7 @@ import pytest
 from a3cjax.reports.content import make_content
 from a3cjax.reports.curves import make_band, return_panels, speed_panels
 from a3cjax.reports.groups import MISSING, differing_settings, group_runs
+from a3cjax.reports.published import published_curves
 from a3cjax.reports.runs import RunFolderError, distinct_names, read_run, read_runs
 from tests.run_folders import METRICS, RESULTS, make_run_folder
 
@@ -288,9 +289,16 @@ def test_band_of_nothing_in_common_is_none():
 
 
 def test_published_curves_end_where_the_panel_ends():
-    (over_frames, _) = return_panels(
+    (over_frames, over_minutes) = return_panels(
         group_runs([read_run(RESULTS / "pong-seed1")]), show_published=True
     )
+    assert over_minutes.x_label == "minutes"
+    for shown, curve in zip(
+        over_minutes.published, published_curves("Pong", {"a3c"}, "hours"), strict=True
+    ):
+        assert shown.label == curve.label
+        end = np.interp(over_minutes.x_max / 60, curve.x, curve.y)  # the published ones in hours
+        assert (shown.x[-1], shown.y[-1]) == pytest.approx((over_minutes.x_max, end))
     assert over_frames.x_max == pytest.approx(1.5 * 6.0, rel=0.01)
     assert len(over_frames.published) >= 5
     assert max(curve.x[-1] for curve in over_frames.published) == pytest.approx(over_frames.x_max)

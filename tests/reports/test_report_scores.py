@@ -165,6 +165,14 @@ def test_environments_of_the_same_name_from_elsewhere_are_other_ones():
     assert len(set(map(plain_game, names))) == 4
 
 
+def test_published_curves_have_their_place_in_all_games():
+    places = {}
+    for env in ("Pong", "Breakout", "Qbert"):
+        for curve in published_curves(env, {"a3c", "n_step_q"}, "frames"):
+            assert places.setdefault(curve.label, curve.place) == curve.place
+    assert len(places) == len(set(places.values())) == 8
+
+
 def test_the_papers_scores_are_normalised_by_human_starts():
     scores = atari_scores("Pong")
     paper = next(peer for peer in PEERS if peer.from_human_starts)

@@ -126,6 +126,10 @@ def test_logs_are_cut_back_to_a_checkpoint(tmp_path):
     cut_logs(tmp_path, 479)
     assert read_episodes(tmp_path / EPISODES) == GAMES[:1]
     assert not (tmp_path / EVALUATIONS).exists()
+    evaluations = [{"num_frames": num_frames, "scores": "1 2"} for num_frames in (400, 480)]
+    append_rows(tmp_path / EVALUATIONS, evaluations, evaluations[0])
+    cut_logs(tmp_path, 479)
+    assert (tmp_path / EVALUATIONS).read_text() == "num_frames,scores\n400,1 2\n"
     # Nothing is left of the metrics: what is written next begins the file anew.
     append_rows(tmp_path / METRICS, [{"num_frames": 500, "y": 2}], ("num_frames", "y"))
     assert (tmp_path / METRICS).read_text() == "num_frames,y\n500,2\n"
