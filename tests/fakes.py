@@ -205,6 +205,9 @@ class FakeEnvironments:
         episodes, self._episodes = self._episodes, []
         return episodes
 
+    def get_state(self) -> None:
+        """None: it cannot tell where it stands."""
+
     def close(self) -> None:
         self.is_closed = True
 

@@ -216,6 +216,18 @@ def test_one_version_everywhere():
     assert newest[1] == version
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=name_of)
+def test_forms_and_workflows_can_be_read(path):
+    content = yaml.safe_load(path.read_text())
+    if path.parent.name == "workflows":
+        for job in content["jobs"].values():
+            for step in job["steps"]:
+                if step.get("run", "").startswith("make "):
+                    check_command(step["run"])
+    elif path.name != "config.yml":
+        assert content.keys() >= {"name", "description", "body"}
+
+
 class TestSettingsPage:
     page = load_hook("settings_page")
 

@@ -8,8 +8,14 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from a3cjax.config.declaring import Settings, describe, kinds_and_words, read_settings, unknown_name
-from a3cjax.config.other_names import own_name
+from a3cjax.config.declaring import (
+    Settings,
+    describe,
+    kinds_and_words,
+    own_name,
+    read_settings,
+    unknown_name,
+)
 from a3cjax.errors import ConfigError
 
 S = TypeVar("S", bound=Settings)

@@ -10,6 +10,7 @@ stopped. Exit codes: 0 done, 1 a run failed (the others were run all the same), 
 
 import contextlib
 import dataclasses
+import functools
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ from pathlib import Path
 from a3cjax.commands.arguments import read
 from a3cjax.commands.sweeps import Point, Sweep, expand, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
-from a3cjax.config.settings import Config, Preset, read_config
+from a3cjax.config.settings import CONFIG_FILE, Config, Preset, read_config
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,16 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     del words
     settings, points = read_points(texts)
     sweep_dir = Path(settings.sweep_dir)
-    sweep = Sweep([sys.executable, "-m", "a3cjax", "train"], points, settings.jobs)
+    program = [sys.executable, "-m", "a3cjax", "train"]
+    # Flushed: a run writes to the same output.
+    sweep = Sweep(program, points, settings.jobs, functools.partial(print, flush=True))
     print("importing JAX and envpool ...", flush=True)
     check(points)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(occupied(sweep_dir))
         record(points, sweep_dir)
         stop_signal = sweep.run(lock)
-        run_dirs = [point.run_dir for point in points if (point.run_dir / "config.yaml").is_file()]
+        run_dirs = [point.run_dir for point in points if (point.run_dir / CONFIG_FILE).is_file()]
         if run_dirs:
             from a3cjax.reports import write_report
 

@@ -5,18 +5,18 @@ unfinished ones are resumed, the others begun.
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import itertools
 import json
 import os
-import queue
 import shutil
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from a3cjax.config.declaring import read_settings
 from a3cjax.config.settings import Config
@@ -31,18 +31,11 @@ LOCK = "sweep.lock"
 """In the folder of a sweep: held by it and its runs, to the last one."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Point:
+class Point(NamedTuple):
     """One run of a sweep: its settings as on the command line, and its folder."""
 
     settings: Mapping[str, str]
     run_dir: Path
-
-    @property
-    def total_frames(self) -> int | None:
-        """The budget, where one is given."""
-        given = {name: t for name, t in self.settings.items() if name == "total_frames"}
-        return read_settings(Config, given).get("total_frames")
 
 
 def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
@@ -58,7 +51,7 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
     for name in ("run_dir", "resume"):
         if name in values:
             raise ConfigError(f"{name} must be left to the sweep, got {','.join(values[name])}.")
-    points = []
+    points: dict[str, Point] = {}
     for chosen in itertools.product(*values.values()):
         settings = dict(zip(values, chosen, strict=True))
         parts = [
@@ -67,12 +60,10 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
             if len(values[name]) > 1 or name in ("env", "seed")
         ]
         name = "-".join(parts).replace(":", "-").replace("/", "-") or "run"
-        points.append(Point(settings, sweep_dir / name))
-    names = [point.run_dir.name for point in points]
-    for name in names:
-        if names.count(name) > 1:
+        if name in points:
             raise ConfigError(f"A sweep must have each run once, got {name} twice.")
-    return points
+        points[name] = Point(settings, sweep_dir / name)
+    return list(points.values())
 
 
 def record(points: Sequence[Point], sweep_dir: Path) -> None:
@@ -124,7 +115,8 @@ def occupied(sweep_dir: Path) -> Iterator[int]:
 
 def arguments_of(point: Point) -> list[str] | None:
     """What the program is to be called with for a run to go on; None if it is finished."""
-    run_dir, total_frames = point.run_dir, point.total_frames
+    run_dir, given = point.run_dir, {n: t for n, t in point.settings.items() if n == "total_frames"}
+    total_frames = read_settings(Config, given).get("total_frames")
     if has_checkpoint(run_dir):
         summary = read_summary(run_dir)
         is_over = summary.get("signal") is None and "num_frames" in summary
@@ -159,42 +151,32 @@ def share_cores(jobs: int) -> list[set[int]]:
     return [set(cores[index::jobs]) for index in range(jobs)]
 
 
-def stop_of(number: int) -> int:
-    """The signal that stops a run: that of a closed terminal would end it without saving."""
-    return signal.SIGTERM if number == signal.SIGHUP else number
-
-
-def tell_at_once(line: str) -> None:
-    """Prints a line before a run can write to the same output."""
-    print(line, flush=True)
-
-
 class Sweep:
-    """Runs the points of a sweep as processes, `jobs` at once."""
+    """Runs the points of a sweep as processes, `jobs` at once.
+
+    `failed` are the folders of the runs that ended with an error.
+    """
 
     def __init__(
         self,
         program: Sequence[str],
         points: Sequence[Point],
         jobs: int,
-        tell: Callable[[str], None] = tell_at_once,
+        tell: Callable[[str], None],
     ):
         """`program` is the command that takes settings; `tell` gets a line for each event.
 
         Raises:
           ConfigError: if there are more jobs than cores.
         """
-        self._program = list(program)
-        self._points = points
+        self._program, self._points, self._tell = list(program), points, tell
         self._cores = share_cores(jobs)
-        self._tell = tell
-        self._waiting: queue.SimpleQueue[tuple[int, Point]] = queue.SimpleQueue()
+        self._waiting = enumerate(points, start=1)
         self._processes: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
         self._kept_open: tuple[int, ...] = ()
         self._stop_signal: int | None = None
         self.failed: list[Path] = []
-        """Folders of the runs that ended with an error."""
 
     def run(self, lock: int | None = None) -> int | None:
         """Runs until every run has ended or a signal comes.
@@ -209,26 +191,15 @@ class Sweep:
           The signal that ended the sweep, None if none did.
         """
         self._kept_open = () if lock is None else (lock,)
-        for item in enumerate(self._points, start=1):
-            self._waiting.put(item)
-        workers = [
-            threading.Thread(target=self._work, args=(cores,), name=f"job-{index}")
-            for index, cores in enumerate(self._cores)
-        ]
-        with self._passing_signals_on():
-            for worker in workers:
-                worker.start()
-            for worker in workers:
-                worker.join()
+        with self._passing_signals_on(), ThreadPoolExecutor(len(self._cores)) as pool:
+            list(pool.map(self._work, self._cores))
         return self._stop_signal
 
     def _work(self, cores: set[int]) -> None:
         if cores and len(self._cores) > 1:
             os.sched_setaffinity(0, cores)  # of this thread, and of the processes it starts
-        while self._stop_signal is None:
-            try:
-                number, point = self._waiting.get_nowait()
-            except queue.Empty:
+        for number, point in self._waiting:
+            if self._stop_signal is not None:
                 return
             title = f"{number}/{len(self._points)} {point.run_dir}"
             try:
@@ -281,7 +252,8 @@ class Sweep:
             self._stop_signal = number
             for process in tuple(self._processes):
                 with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(stop_of(number))
+                    # That of a closed terminal would end a run without saving.
+                    process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
         for number in previous:
             signal.signal(number, pass_on)

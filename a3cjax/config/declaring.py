@@ -15,11 +15,12 @@ import types
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
 
-from a3cjax.config.other_names import own_name, plain_name
 from a3cjax.errors import ConfigError
 
 # Computation is in 32-bit floats: what is larger than their largest would become infinite.
@@ -115,12 +116,8 @@ class Settings:
 
 def kinds_and_words(field: dataclasses.Field) -> tuple[tuple[type, ...], tuple[str, ...]]:
     """The types that a setting may have, and the words that it may be instead of a number."""
-    annotation: Any = field.type
-    is_union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) in (
-        typing.Union,
-        types.UnionType,
-    )
-    parts = typing.get_args(annotation) if is_union else (annotation,)
+    is_union = typing.get_origin(field.type) in (typing.Union, types.UnionType)
+    parts = typing.get_args(field.type) if is_union else (field.type,)
     words = [word for part in parts for word in typing.get_args(part)]
     return tuple(part for part in parts if isinstance(part, type)), tuple(words)
 
@@ -130,10 +127,8 @@ def _normalise(field: dataclasses.Field, value: Any) -> Any:
     kinds, words = kinds_and_words(field)
     if isinstance(value, str):
         rule = field.metadata["rule"]
-        names = (*words, *(rule.names() if rule else ()))
-        if value not in names:  # also as people write it
-            same = [name for name in names if plain_name(name) == plain_name(value)]
-            value = same[0] if same else value
+        names = {plain_name(n): n for n in (*words, *(rule.names() if rule else ()))}
+        value = names.get(plain_name(value), value)
         return os.path.expanduser(value) if field.metadata["is_path"] else value
     if type(value) is float and int in kinds and float not in kinds and value.is_integer():
         return int(value)
@@ -210,12 +205,28 @@ def read_settings(kind: type[Settings], texts: Mapping[str, str]) -> dict[str, A
 
 def unknown_name(name: str, names: Collection[str]) -> str:
     """The line that answers a setting that there is not, with what may have been meant."""
-    meant = own_name(name, names)
-    if meant is not None:
-        return f"There is no setting named {name}; here it is {meant}."
+    own = own_name(name, names)
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
-    return f"There is no setting named {name}{hint}."
+    return f"There is no setting named {name}{f'; here it is {own}' if own else hint}."
+
+
+def own_name(name: str, names: Collection[str]) -> str | None:
+    """The one of these names that is meant by a name in another spelling or of another library."""
+    plain, others = plain_name(name).strip("_+"), read_other_names()
+    same = [own for own in names if plain_name(own).strip("_") == plain]
+    same += [own for own in names if plain in others.get(own, "").split()]
+    return same[0] if same else None
+
+
+def plain_name(name: str) -> str:
+    """A name as it compares with others: `N-Step-Q` is `n_step_q`."""
+    return name.lower().replace("-", "_")
+
+
+def read_other_names() -> dict[str, str]:
+    """What other libraries call our settings: words with blanks between, by our name."""
+    return yaml.safe_load(Path(__file__).with_name("other_names.yaml").read_text())
 
 
 def describe(kind: type[Settings], width: int = 100) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from a3cjax.config.settings import AUTO, Config
+from a3cjax.config.settings import Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
@@ -13,18 +13,6 @@ WARMUP_STEPS = 512
 # few million is not to be spent on random actions alone; the fifth is our choice.
 EXPLORATION_FRAMES = 4_000_000
 
-LEFT_OPEN: dict[str, Any] = {
-    "optimizer": AUTO,
-    "unroll_length": AUTO,
-    "max_grad_norm": AUTO,
-    "learning_rate": None,
-    "entropy_cost": None,
-    "centre_observations": None,
-    "warmup_steps": None,
-    "exploration_frames": None,
-    "log_period_frames": None,
-    "network": AUTO,
-}
 # What is found best on a few cores: docs/decisions.md.
 LAPTOP: dict[str, Any] = {
     "optimizer": "adam",
@@ -48,20 +36,11 @@ TABLE = LAPTOP | {
 
 
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
-    """Replaces None and `auto` by what they come to for this environment.
-
-    Args:
-      config: settings, `num_actors` among them.
-      spec: of the training environments.
-
-    Returns:
-      A config in which only what means something as None is None.
-    """
+    """Replaces None and `auto` by what they come to: see `resolve`."""
     assert config.num_actors is not None
     num_envs = config.num_actors * config.envs_per_actor
     defaults = CONTINUOUS if spec.is_continuous else LAPTOP
-    if config.network == TABULAR:
-        defaults = TABLE
+    defaults = TABLE if config.network == TABULAR else defaults
     # As a fixed number, the share of random play would grow with the number of cores, up to
     # all of a small budget.
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
@@ -72,8 +51,8 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
         "log_period_frames": max(1, config.total_frames // 200),
     }
-    open_ = [name for name, value in LEFT_OPEN.items() if getattr(config, name) == value]
-    filled = config.replace(**{name: defaults[name] for name in open_})
-    momentum = defaults.get("momentum") if config.momentum is None else config.momentum
-    constants = fill_constants(filled.optimizer, config.decay, config.epsilon, momentum)
+    # What Config itself leaves open, nobody has chosen.
+    chosen = {n: v for n in defaults if (v := getattr(config, n)) != getattr(Config, n)}
+    filled = config.replace(**(defaults | chosen))
+    constants = fill_constants(filled.optimizer, filled.decay, filled.epsilon, filled.momentum)
     return filled.replace(**constants._asdict())

@@ -35,14 +35,13 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     config = fill_defaults(config, spec)
     assert config.num_actors is not None
     assert config.warmup_steps is not None
-    num_envs = config.num_actors * config.envs_per_actor
     _check_update_size(config, spec)
-    warmup_steps = config.warmup_steps
-    warmup_frames = warmup_steps * num_envs * spec.frames_per_step
+    num_envs = config.num_actors * config.envs_per_actor
+    warmup_frames = config.warmup_steps * num_envs * spec.frames_per_step
     if warmup_frames >= config.total_frames:
         raise ConfigError(
             f"total_frames must be more than the {warmup_frames} of random play "
-            f"(warmup_steps={warmup_steps} in {num_envs} environments), "
+            f"(warmup_steps={config.warmup_steps} in {num_envs} environments), "
             f"got {config.total_frames}."
         )
     if spec.is_continuous and ALGORITHMS[config.algorithm].head == "action_values":
@@ -57,14 +56,11 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"network must be mlp_* or mujoco_* for {config.env}, got {config.network}."
         )
     try:
-        jax.eval_shape(
-            build_network(config, spec).init,
-            jax.random.key(0),
-            np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype),
-        )
+        observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
+        jax.eval_shape(build_network(config, spec).init, jax.random.key(0), observations)
     except AssertionError as error:
-        reason = f"got {config.network}: {error}"
-        raise ConfigError(f"network must fit {config.env}, {reason}") from error
+        message = f"network must fit {config.env}, got {config.network}: {error}"
+        raise ConfigError(message) from error
     return config
 
 

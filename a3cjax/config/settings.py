@@ -269,7 +269,7 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
         # A run may be made shorter than the line of ε was to be.
         most = max(1, int(changes["total_frames"]))
         settings["exploration_frames"] = min(config.exploration_frames, most)
-    changed = make_config(settings | {"resume": run_dir, "run_dir": run_dir} | changes)
+    changed = make_config({**settings, "resume": run_dir, "run_dir": run_dir, **changes})
     fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())
     if not config.shared_statistics:  # a checkpoint holds those of each actor
         fixed = (*fixed, "num_actors")

@@ -13,8 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from a3cjax.commands import VERBS
-from a3cjax.config.declaring import KIND_NAMES, Rule, Settings, kinds_and_words, show
-from a3cjax.config.other_names import OTHER_NAMES
+from a3cjax.config.declaring import (
+    KIND_NAMES,
+    Rule,
+    Settings,
+    kinds_and_words,
+    read_other_names,
+    show,
+)
 from a3cjax.config.settings import Config
 
 PAGE = Path(__file__).parents[1] / "settings.md"
@@ -61,8 +67,8 @@ def words_table() -> Iterator[str]:
     kinds: list[type[Settings]] = [Config, *(kind for m in modules for kind in m.SETTINGS)]
     names = dict.fromkeys(field.name for kind in kinds for field in dataclasses.fields(kind))
     for name in names:
-        if name in OTHER_NAMES:
-            words = ", ".join(f"`{word}`" for word in OTHER_NAMES[name].split())
+        if name in read_other_names():
+            words = ", ".join(f"`{word}`" for word in read_other_names()[name].split())
             yield f"| `{name}` | {words} |"
 
 

@@ -11,9 +11,14 @@ from a3cjax.commands.evaluate import EvaluateSettings
 from a3cjax.commands.play import PlaySettings
 from a3cjax.commands.report import ReportSettings
 from a3cjax.commands.sweep import SweepSettings
-from a3cjax.config.declaring import describe, describe_kinds, kinds_and_words, show
-from a3cjax.config.defaults import LEFT_OPEN
-from a3cjax.config.other_names import OTHER_NAMES, plain_name
+from a3cjax.config.declaring import (
+    describe,
+    describe_kinds,
+    kinds_and_words,
+    plain_name,
+    read_other_names,
+    show,
+)
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import (
     AUTO,
@@ -287,8 +292,8 @@ def test_words_of_other_libraries_are_answered_with_ours(name, ours):
 def test_words_of_other_libraries_are_of_settings_that_there_are():
     commands = (SweepSettings, EvaluateSettings, PlaySettings, ReportSettings, Preset, Config)
     names = {field.name for kind in commands for field in dataclasses.fields(kind)}
-    assert OTHER_NAMES.keys() <= names
-    for own, words in OTHER_NAMES.items():
+    assert read_other_names().keys() <= names
+    for own, words in read_other_names().items():
         assert own not in words.split()
         assert all(word == plain_name(word) for word in words.split())
 
@@ -532,10 +537,10 @@ OWN_VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", LEFT_OPEN)
+@pytest.mark.parametrize("name", OWN_VALUES)
 @pytest.mark.parametrize("spec", [STATES, CONTINUOUS])
 def test_settings_of_ones_own_are_kept(name, spec):
-    assert getattr(Config(), name) == LEFT_OPEN[name]
+    assert getattr(Config(), name) in (None, AUTO)
     network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
     config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
     assert getattr(resolve(config, spec), name) == OWN_VALUES[name]
