@@ -11,7 +11,6 @@ import pytest
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.networks import (
     HEADS,
-    MIN_VARIANCE,
     NATURE_LAYERS,
     NETWORK_NAMES,
     PAPER_LAYERS,
@@ -124,15 +123,11 @@ def test_shapes_and_dtypes_of_every_network(name, head):
     assert shapes == [(B, core_size)] * (num_arrays * num_cores)
 
 
-def test_every_dimension_of_a_gaussian_may_have_its_own_variance():
-    output, _, _ = shapes_of("mujoco_ff", GAUSSIAN, per_dimension_variance=True)
-    assert output.policy.variance.shape == (T, B, A)
-
-
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", CORES[1:])
 def test_initial_state_is_zeros(core, head):
     leaves = jax.tree.leaves(make_network(f"mlp_{core}", A, head).initial_state(B))
+    assert leaves
     assert all(not np.any(leaf) for leaf in leaves)
 
 
@@ -165,11 +160,6 @@ def test_number_of_parameters_is_the_papers_for_continuous_actions():
     lstms = 2 * 4 * 128 * (200 + 128 + 1)
     heads = 128 * 6 + 6 + 2 * 129
     assert num_parameters("mujoco_lstm", GAUSSIAN, (17,)) == 2 * 3600 + lstms + heads
-
-
-def test_table_has_a_number_for_each_state_and_action_and_nothing_else():
-    assert num_parameters("tabular", "action_values", (10,)) == 10 * 6
-    assert num_parameters("tabular", "actor_critic", (10,)) == 10 * 6 + 10
 
 
 def slow_image_network(params, images, layers):
@@ -319,14 +309,6 @@ def test_policy_and_values_of_a_gaussian_network_share_nothing():
 
     assert reached(by_policy) == {"policy_body", "mean", "variance"}
     assert reached(by_values) == {"value_body", "value"}
-
-
-def test_variance_is_never_zero():
-    observations, network, params, core_state = make("mujoco_ff", GAUSSIAN)
-    bias = np.full_like(params["variance"]["bias"], -1e4)
-    params = {**params, "variance": {**params["variance"], "bias": bias}}
-    output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), core_state)
-    np.testing.assert_allclose(output.policy.variance, np.full((T, B, 1), MIN_VARIANCE), rtol=1e-5)
 
 
 def test_gaussian_policy_starts_around_zero_with_a_variance_of_log_2():

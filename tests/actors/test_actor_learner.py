@@ -168,38 +168,18 @@ def test_pushes_carry_the_actors_index():
 
 
 def test_trajectory_holds_what_happened():
-    environments = FakeEnvironments(first={2: [1], 5: [0]})
+    environments = FakeEnvironments(first={2: [1], T: [0], 5: [0]})
     first, second = Bench(environments=environments).run(num_updates=2).trajectories
     np.testing.assert_array_equal(first.observations[..., 0], [[0, 0], [1, 1], [2, 2], [3, 3]])
     np.testing.assert_array_equal(first.actions, [[0, 1], [1, 2], [2, 3]])
     np.testing.assert_array_equal(first.rewards, [[1, 1], [2, 2], [3, 3]])
     np.testing.assert_allclose(first.discounts, np.full((T, B), DISCOUNT), rtol=1e-6)
-    np.testing.assert_array_equal(first.is_first, np.array([[0, 0], [0, 0], [0, 1], [0, 0]], bool))
+    np.testing.assert_array_equal(first.is_first, np.array([[0, 0], [0, 0], [0, 1], [1, 0]], bool))
     assert first.core_state == 0
     np.testing.assert_array_equal(second.observations[..., 0], [[3, 3], [4, 4], [5, 5], [6, 6]])
     np.testing.assert_array_equal(second.actions, [[3, 4], [4, 5], [5, 6]])
     np.testing.assert_array_equal(second.rewards, [[4, 4], [5, 5], [6, 6]])
-    np.testing.assert_array_equal(second.is_first, np.array([[0, 0], [0, 0], [1, 0], [0, 0]], bool))
-
-
-def test_trajectory_keeps_types_and_shapes():
-    environments = FakeEnvironments()
-    (trajectory,) = Bench(environments=environments).run().trajectories
-    assert trajectory.observations.shape == (T + 1, B, 1)
-    assert trajectory.is_first.shape == (T + 1, B)
-    assert trajectory.actions.shape == trajectory.rewards.shape == trajectory.discounts.shape
-    assert trajectory.actions.shape == (T, B)
-    assert trajectory.observations.dtype == trajectory.rewards.dtype == np.float32
-    assert trajectory.actions.dtype == np.int32
-    assert trajectory.is_first.dtype == bool
-
-
-def test_last_timestep_starts_the_next_unroll():
-    environments = FakeEnvironments(first={T: [0]})
-    first, second = Bench(environments=environments).run(num_updates=2).trajectories
-    np.testing.assert_array_equal(first.observations[-1], second.observations[0])
-    np.testing.assert_array_equal(first.is_first[-1], [True, False])
-    np.testing.assert_array_equal(second.is_first[0], [True, False])
+    np.testing.assert_array_equal(second.is_first, np.array([[1, 0], [0, 0], [1, 0], [0, 0]], bool))
 
 
 def test_trajectories_own_their_arrays():

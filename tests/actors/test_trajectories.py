@@ -46,8 +46,8 @@ def test_stacked_are_all_timesteps_but_what_led_to_the_first():
     np.testing.assert_array_equal(trajectory.is_first, [[1, 0], [0, 1], [0, 0]])
     np.testing.assert_array_equal(trajectory.actions, [[0, 7], [1, 7]])
     assert trajectory.core_state == "core"
-    for leaf, dtype in zip(trajectory, (np.float32, np.int32, np.float32), strict=False):
-        assert leaf.dtype == dtype
+    dtypes = [leaf.dtype for leaf in trajectory[:-1]]
+    assert dtypes == [np.float32, np.int32, np.float32, np.float32, bool]
     assert not any(np.shares_memory(trajectory.observations, t.observation) for t in timesteps)
 
 

@@ -204,18 +204,6 @@ def test_rewards_are_clipped_in_the_loss_only_where_asked_for():
     assert plain(params, raw)[0][0] != plain(params, clipped)[0][0]
 
 
-def test_entropy_cost_is_multiplied_by_the_actors_factor():
-    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
-    usual = jax.jit(jax.grad(make_a3c(make_tabular_network()).loss, has_aux=True))
-    threefold = tabular_loss(entropy_cost=0.03)
-    gradients, _ = usual(params, constants(entropy_factor=3.0), trajectory)
-    _, expected = threefold(params, trajectory)
-    chex.assert_trees_all_close(gradients, expected, rtol=1e-5, atol=1e-7)
-    plain, _ = usual(params, constants(), trajectory)
-    assert np.any(np.abs(gradients["logits"] - plain["logits"]) > 1e-4)
-    np.testing.assert_array_equal(gradients["values"], plain["values"])
-
-
 @pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
 def test_without_bootstrapping_returns_are_sums_of_rewards_whatever_lambda(lambda_):
     # V = (1, 2, 3, 4), r = (1, 2, 3), γ = 0.5: R_2 = 3, R_1 = 2 + 1.5, R_0 = 1 + 1.75

@@ -96,12 +96,6 @@ def test_without_bootstrapping_returns_are_sums_of_rewards(seed):
     np.testing.assert_array_equal(by_step[-1], np.zeros(B))
 
 
-def test_without_bootstrapping_lambda_does_not_matter():
-    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
-    mixed = compiled_loss(make_tabular_network(), bootstraps=False, lambda_=0.3)
-    chex.assert_trees_all_equal(mixed(params, trajectory), whole_episode_loss(params, trajectory))
-
-
 def test_values_at_truncations_and_at_the_end_matter_only_with_bootstrapping():
     params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
     # Observations from which no step is experienced: last ones of episodes, and of the arrays.

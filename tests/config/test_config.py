@@ -5,8 +5,6 @@ import os
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
-from hypothesis import strategies as st
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.commands.evaluate import EvaluateSettings
@@ -238,27 +236,6 @@ def test_every_setting_is_checked_by_a_test():
     named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "optimizer", "protocol"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
-
-
-ANYTHING = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.floats(),
-    st.text(max_size=5),
-    st.lists(st.integers(), max_size=2),
-)
-
-
-@given(st.dictionaries(st.sampled_from(list(FIELDS)), ANYTHING, min_size=1, max_size=2))
-def test_any_settings_are_taken_or_refused_in_one_line(settings):
-    try:
-        config = make_config(settings)
-    except ConfigError as error:
-        first_line = str(error).splitlines()[0]
-        assert any(first_line.startswith(f"{name} must be ") for name in FIELDS)
-    else:
-        assert {name: getattr(config, name) for name in settings} == settings
 
 
 def test_config_cannot_be_changed_but_replaced():
@@ -610,10 +587,6 @@ def test_q_methods_refuse_continuous_actions(algorithm):
     assert resolve(config, VECTORS).algorithm == algorithm
 
 
-def test_a3c_takes_continuous_actions():
-    assert resolve(ONE_ACTOR, CONTINUOUS).algorithm == "a3c"
-
-
 @pytest.mark.parametrize("spec", [VECTORS, IMAGES, CONTINUOUS])
 def test_table_refuses_observations_that_are_no_numbered_states(spec):
     config = ONE_ACTOR.replace(network="tabular", env="CartPole")
@@ -625,16 +598,6 @@ def test_table_refuses_observations_that_are_no_numbered_states(spec):
 def test_every_algorithm_takes_a_table(algorithm):
     config = resolve(ONE_ACTOR.replace(network="tabular", algorithm=algorithm), STATES)
     assert config.network == "tabular"
-
-
-@pytest.mark.parametrize(("spec", "network"), [(IMAGES, "atari_ff"), (VECTORS, "mlp_ff")])
-def test_auto_network_fits_the_observations(spec, network):
-    assert resolve(ONE_ACTOR, spec).network == network
-
-
-@pytest.mark.parametrize("network", ["nature_lstm", "mlp_gru", "mujoco_ff"])
-def test_chosen_network_is_kept(network):
-    assert resolve(ONE_ACTOR.replace(network=network), IMAGES).network == network
 
 
 @pytest.mark.parametrize("network", ["atari_ff", "nature_gru"])
@@ -721,10 +684,6 @@ def test_whole_episodes_are_checked_against_no_budget():
 def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
     config = ONE_ACTOR.replace(total_frames=total_frames, envs_per_actor=1, warmup_steps=1)
     assert resolve(config, VECTORS).log_period_frames == expected
-
-
-def test_given_log_period_is_kept():
-    assert resolve(ONE_ACTOR.replace(log_period_frames=7), VECTORS).log_period_frames == 7
 
 
 def test_a_resumed_run_has_its_own_folder():

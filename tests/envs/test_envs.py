@@ -1120,16 +1120,6 @@ def test_unknown_names_are_errors_of_one_line(env):
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_gymnasium_names_are_answered_with_the_nearest():
-    with pytest.raises(ConfigError, match="CartPole"):
-        make_environments("gymnasium:CartPoel-v1", num_envs=1, seed=0, discount=DISCOUNT)
-
-
-def test_missing_gymnasium_modules_are_errors_of_one_line():
-    with pytest.raises(ConfigError, match=r"^env must be .*no_such_module:Some-v0"):
-        make_environments("gymnasium:no_such_module:Some-v0", num_envs=1, seed=0, discount=DISCOUNT)
-
-
 @pytest.mark.parametrize("code", ["import no_such_module", "1 / 0", "def", "raise OSError"])
 def test_modules_that_cannot_be_imported_are_errors_of_one_line(tmp_path, monkeypatch, code):
     (tmp_path / "module_of_a_user.py").write_text(code)
@@ -1176,14 +1166,3 @@ def test_what_envpool_cannot_make_is_an_error(monkeypatch, failure):
     monkeypatch.setattr(envpool, "make", fail)
     with pytest.raises(ConfigError, match=r"^env must be .* make, got Pong: Qt 5 is missing$"):
         make_environments("Pong", num_envs=2, seed=0, discount=DISCOUNT)
-
-
-@pytest.mark.parametrize("env", ["Breakout", "CartPole", "gymnasium:CartPole-v1"])
-def test_restart_starts_the_named_games_only(env):
-    environments = make_environments(env, num_envs=3, seed=0, discount=DISCOUNT)
-    play(environments, 5)
-    environments.restart(np.array([1]))
-    last = environments.step(np.zeros(3, np.int32))
-    assert not last.is_first.any()
-    np.testing.assert_array_equal(environments._lengths, [6, 1, 6])
-    environments.close()

@@ -41,12 +41,6 @@ def test_infinite_bounds_clip_nothing():
     np.testing.assert_array_equal(clip_actions(space, actions), expected)
 
 
-def test_clipping_leaves_the_agents_own_actions_alone():
-    actions = np.array([[5.0]], np.float32)
-    clip_actions(bounds([-1.0], [1.0]), actions)
-    np.testing.assert_array_equal(actions, [[5.0]])
-
-
 def test_discrete_actions_are_not_clipped():
     actions = np.array([0, 2], np.int32)
     assert clip_actions(Discrete(3), actions) is actions

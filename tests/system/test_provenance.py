@@ -6,10 +6,6 @@ import pytest
 from a3cjax.system import compilation, machine, provenance
 
 
-def test_this_process_may_use_a_core():
-    assert machine.available_cores() >= 1
-
-
 @pytest.mark.parametrize(
     ("content", "cores"),
     [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8)],
