@@ -8,6 +8,7 @@ from pathlib import Path
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.config.builders import build_schedule
 from a3cjax.config.settings import Config
+from a3cjax.envs.making import canonical_name
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
 from a3cjax.logs.loggers import CsvLogger, Logger
@@ -45,6 +46,7 @@ def train(config: Config) -> Summary:
     """
     configure_jax()
     check_trackers(config)
+    config = config.replace(env=canonical_name(config.env))
     commit = provenance.describe_commit()
     checkpoint = find_checkpoint(config)
     past = checkpoint.progress if checkpoint else Progress()
