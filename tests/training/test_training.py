@@ -365,6 +365,13 @@ def test_signal_that_cannot_be_told_of_ends_the_run_and_loses_nothing(tmp_path, 
     assert load(tmp_path / "run").snapshot.version >= 1
 
 
+def test_game_is_spelt_one_way_in_the_run_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    summary = train(CONFIG.replace(env="cartpole", total_frames=WARMUP_FRAMES + 1, eval_episodes=0))
+    assert summary.run_dir.parts[:2] == ("runs", "CartPole")
+    assert load_config(summary.run_dir).env == "CartPole"
+
+
 def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
     def evaluate_agent(*_, should_stop, **__):
         assert not should_stop()
