@@ -64,7 +64,6 @@ def make_run_dir(config: Config) -> Path:
     Raises:
       ConfigError: if it exists already or cannot be made.
     """
-    check_run_dir(config)
     stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent = Path("runs") / config.env.replace(":", "-").replace("/", "-")
     name = f"{stamp}-seed{config.seed}"
@@ -91,12 +90,6 @@ def write_config(config: Config, run_dir: Path) -> None:
     replace_file(run_dir / tables.CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
 
 
-def cut_logs(run_dir: Path, num_frames: int) -> None:
-    """Drops what the CSV files say of later frames."""
-    for name in (tables.METRICS, tables.EPISODES, tables.EVALUATIONS):
-        tables.cut_rows(run_dir / name, num_frames)
-
-
 def append_evaluation(
     run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
 ) -> bool:
@@ -106,7 +99,7 @@ def append_evaluation(
       Whether it did: the same parameters get no second row.
     """
     path = run_dir / tables.EVALUATIONS
-    past, _ = tables.read_rows(path)
+    past = tables.read_rows(path)[0]
     if past and past[-1]["num_frames"] == str(snapshot.num_frames):
         return False
     row = {
