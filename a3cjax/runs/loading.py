@@ -18,10 +18,8 @@ from a3cjax.types import ObservationStatistics, Snapshot
 TRAINED = Path(__file__).parents[1] / "trained"
 """The agents that come with the package, a published one in each folder."""
 
-StrPath = str | os.PathLike[str]
 
-
-def load(run_dir: StrPath, *, best: bool = False) -> TrainedAgent:
+def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> TrainedAgent:
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
     Args:
@@ -40,13 +38,13 @@ def load(run_dir: StrPath, *, best: bool = False) -> TrainedAgent:
         agent, template = build_untrained(config)
         snapshot = read_parameters(folder, template.state.params, template.statistics)
     else:
-        agent, checkpoint = load_checkpoint(config, folder, BEST if best else NEWEST)
+        agent, checkpoint = load_checkpoint(config, folder / (BEST if best else NEWEST))
         state, statistics, progress = checkpoint
         snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
     return TrainedAgent(config, agent, snapshot)
 
 
-def find_agent(name: StrPath) -> Path:
+def find_agent(name: str | os.PathLike[str]) -> Path:
     """The folder of this name, or else of the agent of this name in the package: `pong`, `Pong`.
 
     Raises:
@@ -63,21 +61,22 @@ def find_agent(name: StrPath) -> Path:
     )
 
 
-def load_checkpoint(
-    config: Config, run_dir: Path, folder: str = NEWEST
-) -> tuple[Agent, Checkpoint]:
-    """The configured agent and the newest sound checkpoint of a run folder.
+def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
+    """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
-    A damaged one in `folder`, which is `NEWEST` or `BEST`, is reported as a warning.
+    Damaged ones are told in warnings.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
       CheckpointError: if all are damaged, or it is of another format or agent.
     """
-    if not (run_dir / folder).is_dir():
-        raise FileNotFoundError(f"run folder must hold {folder}/, got {run_dir}.")
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
     agent, template = build_untrained(config)
-    return agent, Checkpointer(run_dir / folder).restore(template, _print_warning)
+    checkpointer = Checkpointer(folder)
+    return agent, checkpointer.restore(
+        template, lambda line: print("warning:", line, file=sys.stderr)
+    )
 
 
 def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
@@ -90,7 +89,3 @@ def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
     if config.centre_observations:
         statistics = ObservationStatistics(jnp.zeros(spec.observation_shape), jnp.ones(()))
     return agent, Checkpoint(init_state(config, agent, spec), statistics, Progress())
-
-
-def _print_warning(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)

@@ -13,20 +13,16 @@ from a3cjax.runs.tables import PLAY, SUMMARY, read_summary
 from a3cjax.system.files import replace_file
 
 PICTURE = f"{PLAY}.gif"
-COPIED = (SUMMARY, PICTURE)
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
 def publish(run_dir: Path, output_dir: Path) -> Path:
-    """Makes a folder from which `a3cjax.load` brings a finished run's agent back.
+    """Makes a folder from which `a3cjax.load` brings a finished run's agent back; returns it.
 
     Args:
       run_dir: with the checkpoint of the run's end and its summary.json.
       output_dir: gets the parameters, config.yaml, summary.json, a model card as README.md and,
         if there is one, the run's picture; its own files are written over.
-
-    Returns:
-      `output_dir`.
 
     Raises:
       FileNotFoundError: if the run folder holds no checkpoint or no summary.
@@ -51,7 +47,7 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
     output_dir.mkdir(parents=True, exist_ok=True)
     write_parameters(output_dir, agent.snapshot)
     write_config(agent.config, output_dir)
-    for name in COPIED:
+    for name in (SUMMARY, PICTURE):
         (output_dir / name).unlink(missing_ok=True)  # of an agent that was there before
         if (run_dir / name).is_file():
             shutil.copyfile(run_dir / name, output_dir / name)

@@ -76,11 +76,7 @@ def cut_logs(run_dir: Path, num_frames: int) -> None:
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
-    """Reads a CSV file; one that is not there is empty.
-
-    Returns:
-      Each whole line as column -> cell, and how many lines are not.
-    """
+    """The whole lines of a CSV file as column -> cell, and how many are not; no file, no lines."""
     if not path.exists():
         return [], 0
     with path.open(newline="", errors="replace") as file:
@@ -94,10 +90,9 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
 def read_columns(
     path: Path, wanted: Collection[str] | None = None
 ) -> tuple[dict[str, Column], int]:
-    """Reads columns of numbers, NaN where a cell is empty; without `wanted`, all columns are.
+    """Name -> column of numbers, NaN where a cell is empty, and how many lines are damaged.
 
-    Returns:
-      Name -> column, and how many lines are damaged.
+    Without `wanted`, all columns are read.
     """
     rows, num_damaged = read_rows(path)
     names = [name for name in (rows[0] if rows else ()) if wanted is None or name in wanted]

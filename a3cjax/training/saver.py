@@ -29,7 +29,7 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
         check_run_dir(config)
         return None
     try:
-        checkpoint = load_checkpoint(config, Path(config.resume))[1]
+        checkpoint = load_checkpoint(config, Path(config.resume) / NEWEST)[1]
     except (OSError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
