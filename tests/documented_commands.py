@@ -24,7 +24,7 @@ from a3cjax.commands.arguments import parse, read
 from a3cjax.config.settings import Config, read_config
 from a3cjax.envs.making import GYMNASIUM_PREFIX, resolve_envpool_id
 from a3cjax.errors import ConfigError
-from a3cjax.runs.trained import find_agent
+from a3cjax.runs.loading import find_agent
 from tests.documents import ROOT
 
 # What a reader is to fill in: <run folder>, or …

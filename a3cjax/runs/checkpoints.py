@@ -18,7 +18,7 @@ import jax
 
 from a3cjax.errors import CheckpointError
 from a3cjax.runs import parameter_files as files
-from a3cjax.runs.parameter_files import MAX_COUNT, is_count, told_in_a_line
+from a3cjax.runs.parameter_files import MAX_COUNT, is_amount, told_in_a_line
 from a3cjax.system.files import replace_file
 from a3cjax.types import LearnerState, ObservationStatistics
 
@@ -89,9 +89,7 @@ class Checkpointer:
     ) -> Checkpoint:
         """Restores the newest sound checkpoint into the structure and shapes of `template`.
 
-        Args:
-          template: of the same agent; its numbers are not looked at.
-          report: is given a line for each newer checkpoint that is damaged.
+        `report` is given a line for each newer one that is damaged.
 
         Raises:
           FileNotFoundError: if the folder holds none.
@@ -183,12 +181,13 @@ def _parse_progress(text: str, num_frames: int) -> Progress:
     Raises:
       ValueError: if it is not as `save` writes it; names what is wrong.
     """
-    content = json.loads(text)
-    if not isinstance(content, dict) or content.keys() != _RULES.keys():
-        raise ValueError(f"progress must be {', '.join(_RULES)}, got {reprlib.repr(content)}.")
-    for name, (rule, holds) in _RULES.items():
-        if not holds(content[name]):
-            raise ValueError(f"{name} must be {rule}, got {reprlib.repr(content[name])}.")
+    content, names = json.loads(text), Progress._fields
+    if not isinstance(content, dict) or content.keys() != set(names):
+        raise ValueError(f"progress must be {', '.join(names)}, got {reprlib.repr(content)}.")
+    for name, value in content.items():
+        rule, holds = _judge(name, value)
+        if not holds:
+            raise ValueError(f"{name} must be {rule}, got {reprlib.repr(value)}.")
     if content["num_frames"] != num_frames:
         raise ValueError(f"num_frames must be {num_frames}, got {content['num_frames']}.")
     content["actor_keys"] = tuple(map(tuple, content["actor_keys"]))
@@ -196,28 +195,24 @@ def _parse_progress(text: str, num_frames: int) -> Progress:
     return Progress(**content)
 
 
+def _judge(name: str, value: Any) -> tuple[str, bool]:
+    """What a part of the progress must be, and whether it is."""
+    if name == "wall_seconds":
+        return f"a float between 0 and {MAX_COUNT}", is_amount(value, float)
+    if name == "best_score":  # NaN and infinity, too: a game may have such a score
+        return "a float or null", value is None or type(value) is float
+    if name == "actor_keys":
+        return "a list of the words of each PRNG key", _is_list(value, _is_key)
+    if name == "standings":  # what is in them, only the actors and their environments can judge
+        return "a list of objects", _is_list(value, lambda item: type(item) is dict)
+    return f"a whole number between 0 and {MAX_COUNT}", is_amount(value)
+
+
 def _is_key(value: Any) -> bool:
     num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
-    is_list = type(value) is list and len(value) == num_words
-    return is_list and all(is_count(word) and word < 2**32 for word in value)
+    is_words = _is_list(value, lambda word: is_amount(word) and word < 2**32)
+    return is_words and len(value) == num_words
 
 
-_COUNTS = ("num_frames", "num_updates", "num_resumes", "num_seeds")
-_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(_COUNTS, (f"a whole number between 0 and {MAX_COUNT}", is_count)),
-    "wall_seconds": (
-        f"a float between 0 and {MAX_COUNT}",
-        lambda value: type(value) is float and 0 <= value <= MAX_COUNT,
-    ),
-    "actor_keys": (
-        "a list of the words of each PRNG key",
-        lambda value: type(value) is list and all(map(_is_key, value)),
-    ),
-    # NaN and infinity, too: a game may have such a score.
-    "best_score": ("a float or null", lambda value: value is None or type(value) is float),
-    # What is in them, only the actors and their environments can judge.
-    "standings": (
-        "a list of objects",
-        lambda value: type(value) is list and all(type(item) is dict for item in value),
-    ),
-}
+def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return type(value) is list and all(map(holds, value))

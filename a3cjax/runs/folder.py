@@ -48,26 +48,20 @@ def check_run_dir(config: Config) -> None:
       ConfigError: if it exists.
     """
     try:
-        is_there = config.run_dir is not None and Path(config.run_dir).exists()
+        if config.run_dir is not None and Path(config.run_dir).exists():
+            raise ConfigError(f"run_dir must not exist yet, got {config.run_dir}.")
     except OSError as error:  # a name that is too long, for instance
         raise ConfigError(f"run_dir must be a path, got {config.run_dir}: {error}") from error
-    if is_there:
-        raise ConfigError(f"run_dir must not exist yet, got {config.run_dir}.")
 
 
 def make_run_dir(config: Config) -> Path:
-    """Makes the run folder and writes config.yaml into it.
-
-    Returns:
-      `config.run_dir`, or runs/<env>/<date-time>-seed<seed> where that is None.
+    """Makes `config.run_dir`, or else runs/<env>/<date-time>-seed<seed>, with its config.yaml.
 
     Raises:
       ConfigError: if it exists already or cannot be made.
     """
-    check_run_dir(config)
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     parent = Path("runs") / config.env.replace(":", "-").replace("/", "-")
-    name = f"{stamp}-seed{config.seed}"
+    name = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{config.seed}"
     run_dir = parent / name if config.run_dir is None else Path(config.run_dir)
     for number in itertools.count(2):
         try:
@@ -91,22 +85,12 @@ def write_config(config: Config, run_dir: Path) -> None:
     replace_file(run_dir / tables.CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
 
 
-def cut_logs(run_dir: Path, num_frames: int) -> None:
-    """Drops what the CSV files say of later frames."""
-    for name in (tables.METRICS, tables.EPISODES, tables.EVALUATIONS):
-        tables.cut_rows(run_dir / name, num_frames)
-
-
 def append_evaluation(
     run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
 ) -> bool:
-    """Appends a row to evaluations.csv; `scores` are those of all games, blanks between.
-
-    Returns:
-      Whether it did: the same parameters get no second row.
-    """
+    """Appends a row to evaluations.csv; False: the same parameters get no second one."""
     path = run_dir / tables.EVALUATIONS
-    past, _ = tables.read_rows(path)
+    past = tables.read_rows(path)[0]
     if past and past[-1]["num_frames"] == str(snapshot.num_frames):
         return False
     row = {
@@ -125,7 +109,6 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
 
     `commit` is that of the start: the checkout may have moved on since.
     """
-    seconds, mean_return = summary.wall_seconds, summary.mean_return
     content = {
         "env": config.env,
         "seed": config.seed,
@@ -134,9 +117,9 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "num_frames": summary.num_frames,
         "num_updates": summary.num_updates,
         "num_resumes": summary.num_resumes,
-        "training_seconds": round(seconds, 1),
-        "frames_per_second": round(summary.num_frames / seconds, 1),
-        "training_return_mean": None if math.isnan(mean_return) else mean_return,
+        "training_seconds": round(summary.wall_seconds, 1),
+        "frames_per_second": round(summary.num_frames / summary.wall_seconds, 1),
+        "training_return_mean": None if math.isnan(summary.mean_return) else summary.mean_return,
         "evaluation": summary.evaluation.as_dict() if summary.evaluation else None,
         "best_score": summary.best_score,
         "signal": summary.signal_number,

@@ -1,26 +1,25 @@
-"""From a run folder, or a published one, to its agent: `a3cjax.load`."""
+"""From the name of an agent, or its folder, to the agent itself: `a3cjax.load`."""
 
 import os
 import sys
 from pathlib import Path
 
 import jax.numpy as jnp
-import numpy as np
 
+from a3cjax.agents import Agent
 from a3cjax.config.builders import build_agent, build_evaluation_environments, init_state
-from a3cjax.config.settings import Config, load_config
-from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.config.settings import CONFIG_FILE, Config, load_config
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent
-from a3cjax.runs.trained import find_agent
 from a3cjax.types import ObservationStatistics, Snapshot
 
-StrPath = str | os.PathLike[str]
+TRAINED = Path(__file__).parents[1] / "trained"
+"""The agents that come with the package, a published one in each folder."""
 
 
-def load(run_dir: StrPath, *, best: bool = False) -> TrainedAgent:
+def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> TrainedAgent:
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
     Args:
@@ -31,60 +30,62 @@ def load(run_dir: StrPath, *, best: bool = False) -> TrainedAgent:
     Raises:
       FileNotFoundError: if the folder holds no agent.
       ConfigError: if its settings cannot be used.
-      ValueError: if its checkpoint is of another format.
-      CheckpointError: if its parameters are damaged.
+      CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
     folder = find_agent(run_dir)
     config = load_config(folder)
     if (folder / PARAMETER_FILE).is_file() and not best:
-        spec = describe_environment(config)
-        template = build_checkpoint_template(config, spec)
+        agent, template = build_untrained(config)
         snapshot = read_parameters(folder, template.state.params, template.statistics)
     else:
-        spec, checkpoint = load_checkpoint(config, folder, BEST if best else NEWEST)
+        agent, checkpoint = load_checkpoint(config, folder / (BEST if best else NEWEST))
         state, statistics, progress = checkpoint
         snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
-    return TrainedAgent(config, build_agent(config, spec), snapshot)
+    return TrainedAgent(config, agent, snapshot)
 
 
-def build_checkpoint_template(config: Config, spec: EnvironmentSpec) -> Checkpoint:
-    """A checkpoint with the structure and shapes of this configuration's."""
-    state = init_state(config, build_agent(config, spec), spec)
-    statistics = None
-    if config.centre_observations:
-        mean = np.zeros(spec.observation_shape, np.float32)
-        statistics = ObservationStatistics(jnp.asarray(mean), jnp.ones(()))
-    return Checkpoint(state, statistics, Progress())
+def find_agent(name: str | os.PathLike[str]) -> Path:
+    """The folder of this name, or else of the agent of this name in the package: `pong`, `Pong`.
+
+    Raises:
+      FileNotFoundError: if there is neither; names the agents that come with the package.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    names = sorted(path.parent.name for path in TRAINED.glob(f"*/{CONFIG_FILE}"))
+    if str(name).lower() in names:
+        return TRAINED / str(name).lower()
+    raise FileNotFoundError(
+        f"There is no run folder {name}; agents that come with a3cjax: {', '.join(names)}."
+    )
 
 
-def load_checkpoint(
-    config: Config, run_dir: Path, folder: str = NEWEST
-) -> tuple[EnvironmentSpec, Checkpoint]:
-    """The newest sound checkpoint of a run folder, and what its environments are like.
+def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
+    """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
-    Args:
-      config: of the run.
-      run_dir: its folder.
-      folder: `NEWEST` or `BEST`; a damaged checkpoint in it is reported as a warning.
+    Damaged ones are told in warnings.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
-      ValueError: if it is of another format.
-      CheckpointError: if all are damaged.
+      CheckpointError: if all are damaged, or it is of another format or agent.
     """
-    if not (run_dir / folder).is_dir():
-        raise FileNotFoundError(f"run folder must hold {folder}/, got {run_dir}.")
-    spec = describe_environment(config)
-    template = build_checkpoint_template(config, spec)
-    return spec, Checkpointer(run_dir / folder).restore(template, _print_warning)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
+    agent, template = build_untrained(config)
+    checkpointer = Checkpointer(folder)
+    return agent, checkpointer.restore(
+        template, lambda line: print("warning:", line, file=sys.stderr)
+    )
 
 
-def describe_environment(config: Config) -> EnvironmentSpec:
-    """What the environments of a configuration are like, by making one."""
+def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
+    """The configured agent, and a checkpoint of the structure and shapes that it has."""
     environments = build_evaluation_environments(config, 1)
     environments.close()
-    return environments.spec
-
-
-def _print_warning(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    spec = environments.spec
+    agent = build_agent(config, spec)
+    statistics = None
+    if config.centre_observations:
+        statistics = ObservationStatistics(jnp.zeros(spec.observation_shape), jnp.ones(()))
+    return agent, Checkpoint(init_state(config, agent, spec), statistics, Progress())

@@ -31,38 +31,21 @@ Arrays = dict[str, dict[str, Any]]
 
 
 def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
-    """Writes parameters and observation statistics as they are, in 32-bit floats.
+    """Writes parameters and observation statistics, as they are, to PARAMETER_FILE in a folder.
 
-    Args:
-      folder: where PARAMETER_FILE goes.
-      snapshot: its target parameters are left out; they are for learning.
-
-    Returns:
-      The file.
+    Target parameters are left out: they are for learning. Returns the file.
     """
     path = folder / PARAMETER_FILE
-    metadata = {
-        "format": PARAMETER_FORMAT,
-        "num_frames": str(snapshot.num_frames),
-        "num_updates": str(snapshot.version),
-    }
+    counts = {"num_frames": str(snapshot.num_frames), "num_updates": str(snapshot.version)}
     tree = {"params": snapshot.params, "statistics": snapshot.statistics}
-    replace_file(path, pack(tree, metadata))
+    replace_file(path, pack(tree, {"format": PARAMETER_FORMAT, **counts}))
     return path
 
 
 def read_parameters(
     folder: Path, params: Params, statistics: ObservationStatistics | None
 ) -> Snapshot:
-    """Reads what `write_parameters` wrote.
-
-    Args:
-      folder: with PARAMETER_FILE in it.
-      params: a pytree of what the shapes must be.
-      statistics: likewise, None where observations are not centred.
-
-    Returns:
-      A snapshot with the numbers of the file.
+    """Reads what `write_parameters` wrote, in the structure and shapes of these pytrees.
 
     Raises:
       CheckpointError: if the file is damaged, of another format, or of another network.
@@ -71,11 +54,10 @@ def read_parameters(
     with told_in_a_line(f"{path} cannot be read"):
         metadata, arrays = unpack(read_file(path), PARAMETER_FORMAT)
         counts = [int(metadata.get(name, "")) for name in ("num_updates", "num_frames")]
-        if not all(map(is_count, counts)):
+        if not all(map(is_amount, counts)):
             raise ValueError(f"counts must be whole numbers up to {MAX_COUNT}, got {counts}.")
         tree = restore(arrays, {"params": params, "statistics": statistics})
-    num_updates, num_frames = counts
-    return Snapshot(num_updates, num_frames, **tree)
+    return Snapshot(version=counts[0], num_frames=counts[1], **tree)
 
 
 def pack(tree: Any, metadata: dict[str, str]) -> bytes:
@@ -132,9 +114,9 @@ def _name_leaves(tree: Any) -> dict[str, Any]:
     return named
 
 
-def is_count(value: Any) -> bool:
-    """Whether it can be a number of frames or updates."""
-    return type(value) is int and 0 <= value <= MAX_COUNT  # a bool is none
+def is_amount(value: Any, kind: type = int) -> bool:
+    """Whether it is of this type, and can be a number of frames, updates or seconds."""
+    return type(value) is kind and 0 <= value <= MAX_COUNT  # a bool is no int
 
 
 def read_file(path: Path) -> bytes:

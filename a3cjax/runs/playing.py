@@ -56,20 +56,21 @@ class TrainedAgent:
         return self.agent.initial_state(num_envs)
 
     def act(
-        self, timestep: TimeStep, core_state: CoreState, key: chex.PRNGKey
+        self, timestep: TimeStep, core_state: CoreState, key: chex.PRNGKey, is_greedy: bool = False
     ) -> tuple[np.ndarray, CoreState, chex.PRNGKey]:
-        """Samples an action for each of the B environments.
+        """Chooses an action for each of the B environments.
 
         Args:
           timestep: of `make_environments(B)`: what its `reset` or `step` returned.
           core_state: of `initial_state(B)` or the last call.
           key: for sampling.
+          is_greedy: takes the most probable action instead of sampling.
 
         Returns:
           Actions, int32 `[B]` or float32 `[B, D]`, and the next `core_state` and `key`.
         """
         exploration = evaluation_exploration(len(timestep.is_first))
-        act = make_act(self.agent)
+        act = make_act(self.agent, is_greedy=is_greedy)
         actions, core_state, key = act(self.snapshot, exploration, timestep, core_state, key)
         return np.asarray(actions), core_state, key
 
@@ -84,7 +85,7 @@ class TrainedAgent:
         Args:
           environments: B of them, made for evaluation; reset here.
           key: for sampling actions.
-          is_greedy: takes the most probable action instead of sampling.
+          is_greedy: as for `act`.
 
         Yields:
           Each step before it is taken, and at last where all games are over.
@@ -92,17 +93,12 @@ class TrainedAgent:
         Raises:
           RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
         """
-        act = make_act(self.agent, is_greedy=is_greedy)
-        exploration = evaluation_exploration(environments.num_envs)
         core_state = self.initial_state(environments.num_envs)
         timestep = environments.reset()
         environments.pop_episodes()  # of games before
         unfinished, ended = set(range(environments.num_envs)), []
         for _ in range(MAX_EPISODE_STEPS):
-            actions, next_core_state, key = act(
-                self.snapshot, exploration, timestep, core_state, key
-            )
-            actions = np.asarray(actions)
+            actions, next_core_state, key = self.act(timestep, core_state, key, is_greedy)
             yield Step(timestep, core_state, actions, ended)
             timestep, core_state = environments.step(actions), next_core_state
             episodes = environments.pop_episodes()
@@ -128,7 +124,7 @@ class TrainedAgent:
         Args:
           num_episodes: how many, >= 1; None for as many as the run was configured for, or 30
             if that is 0.
-          is_greedy: takes the most probable action instead of sampling.
+          is_greedy: as for `act`.
           sticky_actions: probability of a repeated action in Atari games; None: the
             protocol's.
 
@@ -136,14 +132,13 @@ class TrainedAgent:
           ConfigError: if there are no sticky actions, or too many games.
           RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
         """
-        number = num_episodes
-        if number is None:
-            number = self.config.eval_episodes or Config.eval_episodes
-        if not 1 <= number <= MAX_BATCH:
-            raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
-        evaluation = evaluate_agent(
-            self, number, is_greedy=is_greedy, sticky_actions=sticky_actions
-        )
+        if num_episodes is None:
+            num_episodes = self.config.eval_episodes or Config.eval_episodes
+        if not 1 <= num_episodes <= MAX_BATCH:
+            raise ConfigError(
+                f"num_episodes must be between 1 and {MAX_BATCH}, got {num_episodes}."
+            )
+        evaluation = evaluate_agent(self, num_episodes, is_greedy, sticky_actions)
         assert evaluation is not None  # nothing stops it
         return evaluation
 
@@ -151,7 +146,6 @@ class TrainedAgent:
 def evaluate_agent(
     agent: TrainedAgent,
     num_episodes: int,
-    *,
     is_greedy: bool = False,
     sticky_actions: float | None = None,
     should_stop: Callable[[], bool] = lambda: False,

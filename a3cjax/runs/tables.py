@@ -5,7 +5,6 @@ line cut short: readers leave out such a line, and any other that is damaged.
 """
 
 import csv
-import io
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -63,26 +62,21 @@ def append_rows(
         writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
 
 
-def cut_rows(path: Path, num_frames: int) -> None:
-    """Drops what a CSV file says of later frames, and what is damaged.
+def cut_logs(run_dir: Path, num_frames: int) -> None:
+    """Drops what the CSV files of a run say of later frames, and what is damaged in them.
 
     What was written after the checkpoint that a run resumes from will be written again.
     """
-    if not path.exists():
-        return
-    kept = [row for row in read_rows(path)[0] if int(row["num_frames"]) <= num_frames]
-    text = io.StringIO()
-    lines = [kept[0].keys(), *(row.values() for row in kept)] if kept else []
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    replace_file(path, text.getvalue())
+    for path in (run_dir / METRICS, run_dir / EPISODES, run_dir / EVALUATIONS):
+        rows, _ = read_rows(path)
+        kept = [row for row in rows if int(row["num_frames"]) <= num_frames]
+        lines = [kept[0], *(row.values() for row in kept)] if kept else []
+        if path.exists():
+            replace_file(path, "".join(",".join(cells) + "\n" for cells in lines))
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
-    """Reads a CSV file; one that is not there is empty.
-
-    Returns:
-      Each whole line as column -> cell, and how many lines are not.
-    """
+    """The whole lines of a CSV file as column -> cell, and how many are not; no file, no lines."""
     if not path.exists():
         return [], 0
     with path.open(newline="", errors="replace") as file:
@@ -96,10 +90,9 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
 def read_columns(
     path: Path, wanted: Collection[str] | None = None
 ) -> tuple[dict[str, Column], int]:
-    """Reads columns of numbers, NaN where a cell is empty; without `wanted`, all columns are.
+    """Name -> column of numbers, NaN where a cell is empty, and how many lines are damaged.
 
-    Returns:
-      Name -> column, and how many lines are damaged.
+    Without `wanted`, all columns are read.
     """
     rows, num_damaged = read_rows(path)
     names = [name for name in (rows[0] if rows else ()) if wanted is None or name in wanted]

@@ -12,9 +12,9 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
-from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, cut_logs, make_run_dir, write_config
+from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, make_run_dir, write_config
 from a3cjax.runs.loading import load_checkpoint
-from a3cjax.runs.tables import BAD_TRAJECTORY
+from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs
 from a3cjax.types import LearnerState, Snapshot
 
 
@@ -29,7 +29,7 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
         check_run_dir(config)
         return None
     try:
-        checkpoint = load_checkpoint(config, Path(config.resume))[1]
+        checkpoint = load_checkpoint(config, Path(config.resume) / NEWEST)[1]
     except (OSError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

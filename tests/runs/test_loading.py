@@ -12,9 +12,9 @@ import a3cjax
 from a3cjax.commands import main
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from a3cjax.runs.loading import find_agent
 from a3cjax.runs.parameter_files import PARAMETER_FILE
 from a3cjax.runs.publishing import publish
-from a3cjax.runs.trained import find_agent
 from a3cjax.training.run import train
 from tests.documents import ROOT
 

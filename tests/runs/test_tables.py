@@ -5,7 +5,7 @@ import pytest
 
 from a3cjax.envs.base import Episode
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import append_evaluation, cut_logs
+from a3cjax.runs.folder import append_evaluation
 from a3cjax.runs.tables import (
     EPISODES,
     EVALUATION_COLUMNS,
@@ -14,6 +14,7 @@ from a3cjax.runs.tables import (
     SUMMARY,
     EpisodeRow,
     append_rows,
+    cut_logs,
     read_columns,
     read_episodes,
     read_rows,
