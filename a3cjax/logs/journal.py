@@ -1,8 +1,11 @@
 """The log of a run: takes the actors' reports in and writes rows when they are due."""
 
+import collections
+import math
 import queue
 import time
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, InitVar, dataclass
 
 from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.logs.loggers import Logger
@@ -11,6 +14,8 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.runs.tables import EpisodeRow
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
+ACTOR_RETURN_WINDOW = 10
+"""Episodes over which the mean return of one actor-learner is taken."""
 
 
 class BadUpdatesError(FloatingPointError):
@@ -26,6 +31,7 @@ class BadUpdatesError(FloatingPointError):
         self.report = report
 
 
+@dataclass
 class Journal:
     """Files get a row every `period_frames`; the terminal one by the clock.
 
@@ -34,45 +40,28 @@ class Journal:
     learned from. Used by the main thread alone.
     """
 
-    def __init__(
-        self,
-        reports: queue.SimpleQueue[UpdateReport],
-        loggers: Sequence[Logger],
-        terminal: TerminalLogger,
-        *,
-        num_frames: int,
-        num_updates: int = 0,
-        past_returns: Sequence[float] = (),
-        period_frames: int,
-        max_bad_updates: int,
-        began: float,
-    ):
-        """Starts where the run stands.
+    reports: queue.SimpleQueue[UpdateReport]  # what the actors report is put here
+    loggers: Sequence[Logger]  # of the files
+    terminal: TerminalLogger  # for people
+    _: KW_ONLY
+    num_frames: int  # emulator frames so far
+    num_updates: int = 0  # so far
+    past_returns: InitVar[Sequence[float]] = ()  # scores of all episodes so far
+    period_frames: int  # between rows of the files
+    max_bad_updates: int  # refused in a row before `write` raises
+    began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
 
-        Args:
-          reports: what the actors report is put here.
-          loggers: of the files.
-          terminal: for people.
-          num_frames: emulator frames so far.
-          num_updates: updates so far.
-          past_returns: scores of all episodes so far.
-          period_frames: between rows of the files.
-          max_bad_updates: refused in a row before `write` raises.
-          began: monotonic time of the run's start, resumed runs' earlier seconds deducted.
-        """
-        self._reports = reports
+    def __post_init__(self, past_returns: Sequence[float]):
         self._early: dict[int, UpdateReport] = {}
-        self._loggers = loggers
-        self._terminal = terminal
-        self._period_frames = period_frames
-        self._max_bad_updates = max_bad_updates
         self._num_bad_in_a_row = 0
         self._bad_updates: BadUpdatesError | None = None
-        self._began = began
-        self._num_frames = self._row_frames = num_frames
-        self._num_updates = num_updates
+        self._row_frames = self.num_frames
+        memory = self.terminal.memory
         self._for_files = MetricsWindow(past_returns)
-        self._for_terminal = MetricsWindow(past_returns, terminal.memory)
+        self._for_terminal = MetricsWindow(past_returns, memory)
+        self._for_actors: dict[int, MetricsWindow] = collections.defaultdict(
+            lambda: MetricsWindow((), memory, num_episodes=ACTOR_RETURN_WINDOW)
+        )
         self._file_time = self._terminal_time = time.monotonic()
 
     @property
@@ -86,9 +75,8 @@ class Journal:
         Raises:
           BadUpdatesError: if that many in a row were refused.
         """
-        self._receive()
-        self._take_in(self._next_reports())
-        if self._num_frames - self._row_frames >= self._period_frames:
+        self._take_in_order()
+        if self.num_frames - self._row_frames >= self.period_frames:
             self._write_file_row()
         self._write_terminal_row(is_due=False)
         self._raise_bad_updates()
@@ -101,9 +89,8 @@ class Journal:
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            self._receive()
-            self._take_in(self._next_reports(last=num_updates))
-            if self._num_updates >= num_updates or time.monotonic() > deadline:
+            self._take_in_order(last=num_updates)
+            if self.num_updates >= num_updates or time.monotonic() > deadline:
                 break
             time.sleep(0.001)
         self._write_file_row()
@@ -124,8 +111,8 @@ class Journal:
 
     def _receive(self) -> None:
         # As many as there are now: fast actors must not keep the caller here.
-        for _ in range(self._reports.qsize()):
-            report = self._reports.get()
+        for _ in range(self.reports.qsize()):
+            report = self.reports.get()
             if report.bad_trajectory is None:
                 self._num_bad_in_a_row = 0
                 self._early[report.version] = report
@@ -133,60 +120,64 @@ class Journal:
             self._num_bad_in_a_row += 1
             self._take_in([report])
             if self._num_bad_in_a_row == 1:
-                self._terminal.print(
+                self.terminal.print(
                     f"Actor {report.actor_index}: an update that is not finite was refused."
                 )
-            if self._num_bad_in_a_row == self._max_bad_updates:
+            if self._num_bad_in_a_row == self.max_bad_updates:
                 self._bad_updates = BadUpdatesError(report, self._num_bad_in_a_row)
 
-    def _next_reports(self, last: int | None = None) -> list[UpdateReport]:
-        """Reports that follow on what was taken in, in order, up to version `last`."""
+    def _take_in_order(self, last: float = math.inf) -> None:
+        """Takes in the updates that follow on those before, up to version `last`."""
+        self._receive()
         reports = []
-        version = self._num_updates + 1
-        while version in self._early and (last is None or version <= last):
+        while (version := self.num_updates + len(reports) + 1) in self._early and version <= last:
             reports.append(self._early.pop(version))
-            version += 1
-        return reports
+        self._take_in(reports)
 
     def _take_in(self, reports: Sequence[UpdateReport]) -> None:
         episodes = []
         for report in reports:
-            self._for_files.add(report)
-            self._for_terminal.add(report)
+            for_actor = self._for_actors[report.actor_index]
+            for window in (self._for_files, self._for_terminal, for_actor):
+                window.add(report)
             if report.bad_trajectory is None:
-                self._num_frames, self._num_updates = report.run_frames, report.version
-            seconds = round(time.monotonic() - self._began, 3)
-            where = self._num_frames, seconds, report.actor_index
+                self.num_frames, self.num_updates = report.run_frames, report.version
+            seconds = round(time.monotonic() - self.began, 3)
+            where = self.num_frames, seconds, report.actor_index
             episodes += [
                 EpisodeRow(*where, game.episode_return, game.episode_length)
                 for game in report.episodes
             ]
         if episodes:
-            for logger in (*self._loggers, self._terminal):
+            for logger in (*self.loggers, self.terminal):
                 logger.write_episodes(episodes)
 
     def _write_file_row(self) -> None:
-        if self._num_frames == self._row_frames:
+        if self.num_frames == self._row_frames:
             return
         now = time.monotonic()
         row = self._pop_row(self._for_files, now - self._file_time)
-        self._row_frames, self._file_time = self._num_frames, now
-        for logger in self._loggers:
+        self._row_frames, self._file_time = self.num_frames, now
+        for logger in self.loggers:
             logger.write_metrics(row)
 
     def _write_terminal_row(self, *, is_due: bool) -> None:
         now = time.monotonic()
         seconds = now - self._terminal_time
-        is_due = is_due or seconds >= self._terminal.period_seconds
-        if is_due and (self._for_terminal.num_updates or self._terminal.is_live):
+        is_due = is_due or seconds >= self.terminal.period_seconds
+        if is_due and (self._for_terminal.num_updates or self.terminal.is_live):
             row = self._pop_row(self._for_terminal, seconds)
-            self._terminal.write_metrics(row, self._for_terminal.actor_rows)
+            actors = {
+                index: self._pop_row(window, seconds) | {"idle_seconds": window.idle_seconds}
+                for index, window in self._for_actors.items()
+            }
+            self.terminal.write_metrics(row, actors)
             self._terminal_time = now
 
     def _pop_row(self, window: MetricsWindow, seconds: float) -> dict[str, float]:
         return window.pop_row(
-            num_frames=self._num_frames,
-            num_updates=self._num_updates,
-            wall_seconds=time.monotonic() - self._began,
+            num_frames=self.num_frames,
+            num_updates=self.num_updates,
+            wall_seconds=time.monotonic() - self.began,
             seconds=seconds,
         )

@@ -178,12 +178,10 @@ class WandbLogger(_Tracker):
         )
         self._run.config.update(dict(settings), allow_val_change=True)  # changed by resuming
         self._run.define_metric("*", step_metric="num_frames")
-        is_offline = self._run.settings.mode == "offline"
-        announce(
-            f"Weights & Biases, offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
-            if is_offline
-            else f"Weights & Biases: {self._run.url or mode}"
-        )
+        where = f": {self._run.url or mode}"
+        if self._run.settings.mode == "offline":
+            where = f", offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
+        announce(f"Weights & Biases{where}")
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         self._run.log({"num_frames": num_frames, **values})
