@@ -101,10 +101,8 @@ class Dashboard:
             self._highest_return = float(np.fmax(self._highest_return, episode.episode_return))
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        if self.row is None or not self.actors:
-            yield one_line((self.title, "bold"), "  starting: random play, then compilation")
-        else:
-            yield one_line((self.title, "bold"))
+        state = "" if self.actors else "  starting: random play, then compilation"
+        yield one_line((self.title, "bold"), state)
         if self.row is None:
             return
         # The last line stays free: a window may scroll when it is written to.

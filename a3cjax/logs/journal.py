@@ -75,7 +75,7 @@ class Journal:
         Raises:
           BadUpdatesError: if that many in a row were refused.
         """
-        self._take_in_order()
+        self._receive()
         if self.num_frames - self._row_frames >= self.period_frames:
             self._write_file_row()
         self._write_terminal_row(is_due=False)
@@ -89,7 +89,7 @@ class Journal:
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            self._take_in_order(last=num_updates)
+            self._receive(last=num_updates)
             if self.num_updates >= num_updates or time.monotonic() > deadline:
                 break
             time.sleep(0.001)
@@ -109,7 +109,8 @@ class Journal:
         if failure is not None:
             raise failure
 
-    def _receive(self) -> None:
+    def _receive(self, last: float = math.inf) -> None:
+        """Takes in, in order, the updates that follow on those before, up to version `last`."""
         # As many as there are now: fast actors must not keep the caller here.
         for _ in range(self.reports.qsize()):
             report = self.reports.get()
@@ -125,10 +126,6 @@ class Journal:
                 )
             if self._num_bad_in_a_row == self.max_bad_updates:
                 self._bad_updates = BadUpdatesError(report, self._num_bad_in_a_row)
-
-    def _take_in_order(self, last: float = math.inf) -> None:
-        """Takes in the updates that follow on those before, up to version `last`."""
-        self._receive()
         reports = []
         while (version := self.num_updates + len(reports) + 1) in self._early and version <= last:
             reports.append(self._early.pop(version))
@@ -142,8 +139,7 @@ class Journal:
                 window.add(report)
             if report.bad_trajectory is None:
                 self.num_frames, self.num_updates = report.run_frames, report.version
-            seconds = round(time.monotonic() - self.began, 3)
-            where = self.num_frames, seconds, report.actor_index
+            where = self.num_frames, self._wall_seconds(), report.actor_index
             episodes += [
                 EpisodeRow(*where, game.episode_return, game.episode_length)
                 for game in report.episodes
@@ -175,9 +171,12 @@ class Journal:
             self._terminal_time = now
 
     def _pop_row(self, window: MetricsWindow, seconds: float) -> dict[str, float]:
-        return window.pop_row(
-            num_frames=self.num_frames,
-            num_updates=self.num_updates,
-            wall_seconds=time.monotonic() - self.began,
-            seconds=seconds,
-        )
+        return {
+            "num_frames": self.num_frames,
+            "num_updates": self.num_updates,
+            "wall_seconds": self._wall_seconds(),
+            **window.pop_row(seconds),
+        }
+
+    def _wall_seconds(self) -> float:
+        return round(time.monotonic() - self.began, 3)

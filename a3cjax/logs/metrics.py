@@ -60,12 +60,11 @@ class MetricsWindow:
         """Mean raw return of the last episodes; NaN before the first."""
         return float(np.mean(self._returns)) if self._returns else math.nan
 
-    def pop_row(
-        self, *, num_frames: int, num_updates: int, wall_seconds: float, seconds: float
-    ) -> dict[str, float]:
-        """One row over the `seconds` since the last, as name -> number; starts a new period.
+    def pop_row(self, seconds: float) -> dict[str, float]:
+        """One row over the `seconds` since the last; starts a new period.
 
-        What cannot be told is NaN.
+        Returns:
+          Name -> number, NaN where it cannot be told.
         """
         self._seconds += seconds
         self.idle_seconds = 0.0 if self.num_updates else self.idle_seconds + seconds
@@ -73,9 +72,6 @@ class MetricsWindow:
         count = sums["num_updates"] or math.nan
         actor_seconds = sum(sums[f"{part}_seconds"] for part in TIME_PARTS) or math.nan
         row: dict[str, float] = {
-            "num_frames": num_frames,
-            "num_updates": num_updates,
-            "wall_seconds": round(wall_seconds, 3),
             "frames_per_second": sums["num_frames"] / self._seconds,
             "steps_per_second": sums["num_steps"] / self._seconds,
             "num_episodes": self._num_episodes,

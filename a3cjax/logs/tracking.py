@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
 from a3cjax.logs.loggers import Logger
@@ -47,8 +44,9 @@ PROJECT = "a3cjax"
 TRACKERS = ("wandb", "mlflow")
 """Names of packages, of extras that bring them and of settings that ask for them."""
 
-Schedule = Callable[[float], Any]
-"""The learning rate by number of frames."""
+Schedule = Callable[[float], Any]  # the learning rate by number of frames
+Settings = Mapping[str, Any]
+Announce = Callable[[str], None]
 
 
 def is_installed(tracker: str) -> bool:
@@ -129,7 +127,6 @@ class TensorBoardLogger(_Tracker):
 
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes the events."""
-        del has_failed
         self._writer.close()
 
 
@@ -140,13 +137,7 @@ class WandbLogger(_Tracker):
     folder until `wandb sync` uploads it.
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        schedule: Schedule,
-        settings: Mapping[str, Any],
-        announce: Callable[[str], None],
-    ):
+    def __init__(self, run_dir: Path, schedule: Schedule, settings: Settings, announce: Announce):
         """Starts W&B's service process; raises W&B's own errors where it cannot."""
         super().__init__(schedule)
         # Reports of W&B's own defects to its makers; their threads would outlive the run.
@@ -202,13 +193,7 @@ class MlflowLogger(_Tracker):
     same MLflow run, whose parameters stay those that it began with: MLflow changes none.
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        schedule: Schedule,
-        settings: Mapping[str, Any],
-        announce: Callable[[str], None],
-    ):
+    def __init__(self, run_dir: Path, schedule: Schedule, settings: Settings, announce: Announce):
         """Opens or makes the experiment `a3cjax` (or MLFLOW_EXPERIMENT_NAME) and a run in it.
 
         Raises MLflow's own errors where its store cannot be used.

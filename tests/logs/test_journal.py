@@ -88,6 +88,23 @@ def test_files_get_a_row_every_period_of_frames(bench):
     assert [row["frames_per_second"] for row in bench.logger.rows] == [160.0, 160.0]
 
 
+def test_rows_have_the_columns_that_scripts_rely_on(bench):
+    bench.now += 2.34567
+    bench.report(6)
+    bench.journal.write()
+    (row,) = bench.logger.rows
+    assert list(row.items())[:3] == [
+        ("num_frames", 480),
+        ("num_updates", 6),
+        ("wall_seconds", 12.346),
+    ]
+    columns = (
+        "frames_per_second episode_return_mean policy_loss value_loss entropy grad_norm "
+        "staleness_mean lock_wait_fraction"
+    )
+    assert set(columns.split()) <= set(row)
+
+
 def test_the_rest_gets_a_row_at_the_end(bench):
     bench.report(6)
     bench.now += 1

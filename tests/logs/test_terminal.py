@@ -181,8 +181,8 @@ def test_view_has_a_line_for_each_actor_learner():
     shares = {"env_fraction": 0.5, "act_fraction": 0.25, "learn_fraction": 0.25}
     lines = window.show(actors=make_actors(2, **shares, push_fraction=0.0, idle_seconds=2.0))
     header = next(index for index, line in enumerate(lines) if "actor " in line)
-    assert lines[header].split() == (
-        "actor steps/s env act learn push lock stale return idle s".split()
+    assert " ".join(lines[header].split()) == (
+        "actor steps/s env act learn push lock stale return idle s"
     )
     first, second, third = (lines[header + row].split() for row in (1, 2, 3))
     assert first == ["0", "400", "50%", "25%", "25%", "0%", "0.5%", "1.2", "12.50", "2"]
@@ -357,7 +357,8 @@ def test_view_stays_on_the_screen_and_gives_the_terminal_back():
 
 
 def test_rows_without_rates_and_losses_are_shown():
-    row = MetricsWindow().pop_row(num_frames=0, num_updates=0, wall_seconds=0.0, seconds=1.0)
+    counters = {"num_frames": 0, "num_updates": 0, "wall_seconds": 0.0}
+    row = counters | MetricsWindow().pop_row(seconds=1.0)
     window = Window(num_actors=2)
     window.logger.write_metrics(row)
     lines = window.lines()
