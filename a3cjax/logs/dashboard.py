@@ -1,19 +1,15 @@
-"""What a terminal shows of a run: a view that fits any window, in any alphabet."""
+"""What a terminal shows of a run: the curve of returns, actor-learners, and other numbers."""
 
 import datetime
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from rich.columns import Columns
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.progress_bar import ProgressBar
-from rich.segment import SegmentLines
-from rich.table import Column, Table
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
 from rich.text import Text
 
-from a3cjax.runs.tables import TIME_PARTS, EpisodeRow
+from a3cjax.runs.tables import TIME_PARTS
 
 Row = Mapping[str, float]
 
@@ -34,7 +30,6 @@ SILENT_ACTOR = {name: math.nan for _, name, _ in ACTOR_COLUMNS} | {"steps_per_se
 STALL_SECONDS = 10.0
 """An actor-learner without an update for this long is marked; ordinary ones take a second."""
 NUM_INTERVALS = 10_000
-MIN_CURVE_ROWS, MAX_CURVE_ROWS = 3, 6
 LABEL_SIZE = 11  # of the highest and the lowest value beside the curve
 
 
@@ -64,11 +59,12 @@ class Curve:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Columns as high as their values, from the lowest (still visible) to the highest."""
         values = self.columns(max(1, options.max_width - LABEL_SIZE - 1))
-        num_rows = options.height or MAX_CURVE_ROWS
+        values = np.where(np.isfinite(values), values, math.nan)
         if np.isnan(values).all():
             return
         levels = " .:#" if options.ascii_only else " ▁▂▃▄▅▆▇█"  # of a cell from empty to full
-        low, high, steps = np.nanmin(values), np.nanmax(values), len(levels) - 1
+        low, high = np.nanmin(values), np.nanmax(values)
+        steps, num_rows = len(levels) - 1, options.height or 1
         heights = 1 + np.round((values - low) / (high - low or 1.0) * (num_rows * steps - 1))
         labels = {0: f"{low:.5g}", num_rows - 1: f"{high:.5g}"}
         for row in reversed(range(num_rows)):
@@ -77,78 +73,28 @@ class Curve:
             yield one_line((label, "dim"), ("".join(levels[size] for size in sizes), "cyan"))
 
 
-@dataclass
-class Dashboard:
-    """Shows the newest `row` and that of each of the `actors`, which are set from outside.
-
-    What has no room is left out, from below.
-    """
-
-    title: str
-    total_frames: int
-    num_actors: int
-    row: Row | None = None
-    actors: Mapping[int, Row] = field(default_factory=dict)
-
-    def __post_init__(self):
-        self._curve = Curve(self.total_frames)
-        self._highest_return = math.nan
-
-    def add_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
-        """Takes in finished games: rows do not hold the returns over the run."""
-        for episode in episodes:
-            self._curve.add(episode.num_frames, episode.episode_return)
-            self._highest_return = float(np.fmax(self._highest_return, episode.episode_return))
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        state = "" if self.actors else "  starting: random play, then compilation"
-        yield one_line((self.title, "bold"), state)
-        if self.row is None:
-            return
-        # The last line stays free: a window may scroll when it is written to.
-        height = options.size.height - 2
-        gap = [""] if height > self.num_actors + 16 else []
-        progress = Table.grid(Column(ratio=1), "", padding=(0, 2), expand=True)
-        percent = f"{min(1.0, self.row['num_frames'] / self.total_frames):.0%}"
-        progress.add_row(
-            ProgressBar(self.total_frames, self.row["num_frames"]),
-            one_line(f"{percent}  {self.row['num_frames']:,.0f} / {self.total_frames:,} frames"),
+def actor_lines(actors: Mapping[int, Row], num_actors: int, room: int) -> Iterator[Table | Text]:
+    """A header and a line for each actor-learner: all by index, or the slowest and the rest."""
+    rows = [
+        {**SILENT_ACTOR, "actor": index, **actors.get(index, {})} for index in range(num_actors)
+    ]
+    num_shown = len(rows)
+    if len(rows) > room - 1:
+        rows.sort(key=lambda row: (not is_stalled(row), row["steps_per_second"]))
+        num_shown = max(0, room - 2)
+    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0))
+    for header, _, _ in ACTOR_COLUMNS:
+        table.add_column(header, justify="right", no_wrap=True, overflow="crop")
+    for row in rows[:num_shown]:
+        cells = (shown(row[name], form) for _, name, form in ACTOR_COLUMNS)
+        table.add_row(*cells, style="bold red" if is_stalled(row) else None)
+    yield table
+    if rest := rows[num_shown:]:
+        speeds = [row["steps_per_second"] for row in rest]
+        yield one_line(
+            f"{len(rest)} others: {min(speeds):,.0f} to {max(speeds):,.0f} steps/s, "
+            f"{sum(map(is_stalled, rest))} stalled"
         )
-        fields = describe(self.row, self.total_frames)
-        fields.append(("highest return", shown(self._highest_return, ".2f")))
-        texts = [one_line((f"{name} ", "dim"), value) for name, value in fields]
-        head = Group(progress, *gap, Columns(texts, (0, 3)), *gap)
-        lines = console.render_lines(head, options, pad=False)
-        num_rows = height - len(lines) - len(gap) - self.num_actors - 1
-        for_curve = options.update_height(max(MIN_CURVE_ROWS, min(num_rows, MAX_CURVE_ROWS)))
-        lines += console.render_lines(self._curve, for_curve, pad=False)
-        actors = Group(*gap, *self._actor_lines(height - len(lines) - len(gap)))
-        lines += console.render_lines(actors, options, pad=False)
-        yield SegmentLines(lines[: max(0, height)], new_lines=True)
-
-    def _actor_lines(self, room: int) -> Iterator[Table | Text]:
-        """A header and a line for each actor-learner: all by index, or the slowest and the rest."""
-        rows = [
-            {**SILENT_ACTOR, "actor": index, **self.actors.get(index, {})}
-            for index in range(self.num_actors)
-        ]
-        num_shown = len(rows)
-        if len(rows) > room - 1:
-            rows.sort(key=lambda row: (not is_stalled(row), row["steps_per_second"]))
-            num_shown = max(0, room - 2)
-        table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0))
-        for header, _, _ in ACTOR_COLUMNS:
-            table.add_column(header, justify="right", no_wrap=True, overflow="crop")
-        for row in rows[:num_shown]:
-            cells = (shown(row[name], form) for _, name, form in ACTOR_COLUMNS)
-            table.add_row(*cells, style="bold red" if is_stalled(row) else None)
-        yield table
-        if rest := rows[num_shown:]:
-            speeds = [row["steps_per_second"] for row in rest]
-            yield one_line(
-                f"{len(rest)} others: {min(speeds):,.0f} to {max(speeds):,.0f} steps/s, "
-                f"{sum(map(is_stalled, rest))} stalled"
-            )
 
 
 def is_stalled(actor: Row) -> bool:
@@ -157,12 +103,10 @@ def is_stalled(actor: Row) -> bool:
 
 
 def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
-    """Names and values: how fast the run is and what it has learned, and its threads' harmony.
-
-    The time left is that at the present rate.
-    """
+    """Names and values; the time left is that at the present rate."""
     rate, frames_left = row["frames_per_second"], max(0.0, total_frames - row["num_frames"])
     fields = [
+        ("frames", f"{row['num_frames']:,.0f} / {total_frames:,}"),
         ("frames/s", f"{rate:,.0f}"),
         ("elapsed", clock(row["wall_seconds"])),
         ("left", clock(frames_left / rate if rate > 0 else math.nan)),

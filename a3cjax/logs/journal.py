@@ -54,7 +54,7 @@ class Journal:
     def __post_init__(self, past_returns: Sequence[float]):
         self._early: dict[int, UpdateReport] = {}
         self._num_bad_in_a_row = 0
-        self._bad_updates: BadUpdatesError | None = None
+        self._bad_updates: list[BadUpdatesError] = []  # raised when all else is written
         self._row_frames = self.num_frames
         memory = self.terminal.memory
         self._for_files = MetricsWindow(past_returns)
@@ -79,7 +79,8 @@ class Journal:
         if self.num_frames - self._row_frames >= self.period_frames:
             self._write_file_row()
         self._write_terminal_row(is_due=False)
-        self._raise_bad_updates()
+        if self._bad_updates:
+            raise self._bad_updates.pop()
 
     def write_up_to(self, num_updates: int) -> None:
         """Writes all updates up to this one and none beyond, with a row at its end.
@@ -101,13 +102,8 @@ class Journal:
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
         self._write_file_row()
         self._write_terminal_row(is_due=True)
-        self._raise_bad_updates()
-
-    def _raise_bad_updates(self) -> None:
-        """Raises once, when all else is written."""
-        failure, self._bad_updates = self._bad_updates, None
-        if failure is not None:
-            raise failure
+        if self._bad_updates:
+            raise self._bad_updates.pop()
 
     def _receive(self, last: float = math.inf) -> None:
         """Takes in, in order, the updates that follow on those before, up to version `last`."""
@@ -125,7 +121,7 @@ class Journal:
                     f"Actor {report.actor_index}: an update that is not finite was refused."
                 )
             if self._num_bad_in_a_row == self.max_bad_updates:
-                self._bad_updates = BadUpdatesError(report, self._num_bad_in_a_row)
+                self._bad_updates.append(BadUpdatesError(report, self._num_bad_in_a_row))
         reports = []
         while (version := self.num_updates + len(reports) + 1) in self._early and version <= last:
             reports.append(self._early.pop(version))
@@ -139,7 +135,8 @@ class Journal:
                 window.add(report)
             if report.bad_trajectory is None:
                 self.num_frames, self.num_updates = report.run_frames, report.version
-            where = self.num_frames, self._wall_seconds(), report.actor_index
+            seconds = round(time.monotonic() - self.began, 3)
+            where = self.num_frames, seconds, report.actor_index
             episodes += [
                 EpisodeRow(*where, game.episode_return, game.episode_length)
                 for game in report.episodes
@@ -174,9 +171,6 @@ class Journal:
         return {
             "num_frames": self.num_frames,
             "num_updates": self.num_updates,
-            "wall_seconds": self._wall_seconds(),
+            "wall_seconds": round(time.monotonic() - self.began, 3),
             **window.pop_row(seconds),
         }
-
-    def _wall_seconds(self) -> float:
-        return round(time.monotonic() - self.began, 3)

@@ -39,7 +39,6 @@ TAGS = {
     "q_value": "losses/q_values",
 }
 Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half
-EVALUATION_TAG = "eval/episodic_return"
 PROJECT = "a3cjax"
 TRACKERS = ("wandb", "mlflow")
 """Names of packages, of extras that bring them and of settings that ask for them."""
@@ -95,7 +94,7 @@ class _Tracker(Logger):
         self._log(values, int(row["num_frames"]))
 
     def write_evaluation(self, num_frames: int, score: float) -> None:
-        self._log({EVALUATION_TAG: score}, num_frames)
+        self._log({"eval/episodic_return": score}, num_frames)
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         raise NotImplementedError
@@ -207,16 +206,15 @@ class MlflowLogger(_Tracker):
         self._make_metric = mlflow.entities.Metric
 
         def start_run() -> str:
-            client = self._client
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-            experiment = client.get_experiment_by_name(name)
-            run = client.create_run(
-                experiment.experiment_id if experiment else client.create_experiment(name),
+            experiment = self._client.get_experiment_by_name(name)
+            run = self._client.create_run(
+                experiment.experiment_id if experiment else self._client.create_experiment(name),
                 run_name=run_dir.name,
                 tags={"env": str(settings["env"]), "run_dir": str(run_dir)},
             )
             params = [mlflow.entities.Param(name, str(value)) for name, value in settings.items()]
-            client.log_batch(run.info.run_id, params=params)
+            self._client.log_batch(run.info.run_id, params=params)
             return run.info.run_id
 
         # Runs that begin at once would all make its tables and the experiment, and break them.

@@ -68,6 +68,7 @@ def test_lowest_value_is_visible_and_the_highest_full():
 
 def test_curve_of_nothing_is_empty():
     assert drawn(filled([]), 2, 5) == [" " * 5] * 2
+    assert drawn(filled([(0, math.inf)]), 2, 5) == [" " * 5] * 2
 
 
 @pytest.mark.parametrize(
