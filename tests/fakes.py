@@ -312,10 +312,8 @@ def make_row(num_frames: int = 400, wall_seconds: float = 1.0, **changes: float)
     """A row of metrics as training writes it, with whatever a test cares about changed."""
     window = MetricsWindow()
     window.add(make_report(episodes=[Episode(0, 12.5, 30)]))
-    row = window.pop_row(
-        num_frames=num_frames, num_updates=5, wall_seconds=wall_seconds, seconds=0.5
-    )
-    return {**row, **changes}
+    counters = {"num_frames": num_frames, "num_updates": 5, "wall_seconds": wall_seconds}
+    return {**counters, **window.pop_row(seconds=0.5), **changes}
 
 
 def compilation_cache_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -1,9 +1,11 @@
 """The log of a run: takes the actors' reports in and writes rows when they are due."""
 
+import collections
+import math
 import queue
 import time
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, InitVar, dataclass
 
 from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.logs.loggers import Logger
@@ -12,6 +14,8 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.runs.tables import EpisodeRow
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
+ACTOR_RETURN_WINDOW = 10
+"""Episodes over which the mean return of one actor-learner is taken."""
 
 
 class BadUpdatesError(FloatingPointError):
@@ -34,30 +38,30 @@ class Journal:
     Updates are taken in by their version, whatever the order in which actors report them:
     what the files say up to a number of frames is what the parameters of that number were
     learned from. Used by the main thread alone.
-
-    `reports` is where the actors put theirs. `num_frames`, `num_updates` and `past_returns`
-    are those so far; `began` is the monotonic time of the run's start, resumed runs' earlier
-    seconds deducted. `max_bad_updates` is how many refused in a row make `write` raise.
     """
 
-    reports: queue.SimpleQueue[UpdateReport]
-    loggers: Sequence[Logger]
-    terminal: TerminalLogger
+    reports: queue.SimpleQueue[UpdateReport]  # what the actors report is put here
+    loggers: Sequence[Logger]  # of the files
+    terminal: TerminalLogger  # for people
     _: KW_ONLY
-    num_frames: int
-    num_updates: int = 0
-    past_returns: Sequence[float] = ()
-    period_frames: int
-    max_bad_updates: int
-    began: float
+    num_frames: int  # emulator frames so far
+    num_updates: int = 0  # so far
+    past_returns: InitVar[Sequence[float]] = ()  # scores of all episodes so far
+    period_frames: int  # between rows of the files
+    max_bad_updates: int  # refused in a row before `write` raises
+    began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
 
-    def __post_init__(self):
+    def __post_init__(self, past_returns: Sequence[float]):
         self._early: dict[int, UpdateReport] = {}
         self._num_bad_in_a_row = 0
-        self._bad_updates: BadUpdatesError | None = None
+        self._bad_updates: list[BadUpdatesError] = []  # raised when all else is written
         self._row_frames = self.num_frames
-        self._for_files = MetricsWindow(self.past_returns)
-        self._for_terminal = MetricsWindow(self.past_returns, self.terminal.memory)
+        memory = self.terminal.memory
+        self._for_files = MetricsWindow(past_returns)
+        self._for_terminal = MetricsWindow(past_returns, memory)
+        self._for_actors: dict[int, MetricsWindow] = collections.defaultdict(
+            lambda: MetricsWindow((), memory, num_episodes=ACTOR_RETURN_WINDOW)
+        )
         self._file_time = self._terminal_time = time.monotonic()
 
     @property
@@ -72,11 +76,11 @@ class Journal:
           BadUpdatesError: if that many in a row were refused.
         """
         self._receive()
-        self._take_in(self._next_reports())
         if self.num_frames - self._row_frames >= self.period_frames:
             self._write_file_row()
         self._write_terminal_row(is_due=False)
-        self._raise_bad_updates()
+        if self._bad_updates:
+            raise self._bad_updates.pop()
 
     def write_up_to(self, num_updates: int) -> None:
         """Writes all updates up to this one and none beyond, with a row at its end.
@@ -86,8 +90,7 @@ class Journal:
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            self._receive()
-            self._take_in(self._next_reports(last=num_updates))
+            self._receive(last=num_updates)
             if self.num_updates >= num_updates or time.monotonic() > deadline:
                 break
             time.sleep(0.001)
@@ -99,15 +102,11 @@ class Journal:
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
         self._write_file_row()
         self._write_terminal_row(is_due=True)
-        self._raise_bad_updates()
+        if self._bad_updates:
+            raise self._bad_updates.pop()
 
-    def _raise_bad_updates(self) -> None:
-        """Raises once, when all else is written."""
-        failure, self._bad_updates = self._bad_updates, None
-        if failure is not None:
-            raise failure
-
-    def _receive(self) -> None:
+    def _receive(self, last: float = math.inf) -> None:
+        """Takes in, in order, the updates that follow on those before, up to version `last`."""
         # As many as there are now: fast actors must not keep the caller here.
         for _ in range(self.reports.qsize()):
             report = self.reports.get()
@@ -122,22 +121,18 @@ class Journal:
                     f"Actor {report.actor_index}: an update that is not finite was refused."
                 )
             if self._num_bad_in_a_row == self.max_bad_updates:
-                self._bad_updates = BadUpdatesError(report, self._num_bad_in_a_row)
-
-    def _next_reports(self, last: int | None = None) -> list[UpdateReport]:
-        """Reports that follow on what was taken in, in order, up to version `last`."""
+                self._bad_updates.append(BadUpdatesError(report, self._num_bad_in_a_row))
         reports = []
-        version = self.num_updates + 1
-        while version in self._early and (last is None or version <= last):
+        while (version := self.num_updates + len(reports) + 1) in self._early and version <= last:
             reports.append(self._early.pop(version))
-            version += 1
-        return reports
+        self._take_in(reports)
 
     def _take_in(self, reports: Sequence[UpdateReport]) -> None:
         episodes = []
         for report in reports:
-            self._for_files.add(report)
-            self._for_terminal.add(report)
+            for_actor = self._for_actors[report.actor_index]
+            for window in (self._for_files, self._for_terminal, for_actor):
+                window.add(report)
             if report.bad_trajectory is None:
                 self.num_frames, self.num_updates = report.run_frames, report.version
             seconds = round(time.monotonic() - self.began, 3)
@@ -165,13 +160,17 @@ class Journal:
         is_due = is_due or seconds >= self.terminal.period_seconds
         if is_due and (self._for_terminal.num_updates or self.terminal.is_live):
             row = self._pop_row(self._for_terminal, seconds)
-            self.terminal.write_metrics(row, self._for_terminal.actor_rows)
+            actors = {
+                index: self._pop_row(window, seconds) | {"idle_seconds": window.idle_seconds}
+                for index, window in self._for_actors.items()
+            }
+            self.terminal.write_metrics(row, actors)
             self._terminal_time = now
 
     def _pop_row(self, window: MetricsWindow, seconds: float) -> dict[str, float]:
-        return window.pop_row(
-            num_frames=self.num_frames,
-            num_updates=self.num_updates,
-            wall_seconds=time.monotonic() - self.began,
-            seconds=seconds,
-        )
+        return {
+            "num_frames": self.num_frames,
+            "num_updates": self.num_updates,
+            "wall_seconds": round(time.monotonic() - self.began, 3),
+            **window.pop_row(seconds),
+        }

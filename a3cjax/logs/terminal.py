@@ -3,25 +3,19 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 
-import rich.console
-import rich.live
-import rich.table
-from rich.control import Control
-from rich.segment import ControlType
-from rich.text import Text
+import rich
+from rich.columns import Columns
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.segment import SegmentLines
+from rich.table import Column, Table
 
-from a3cjax.logs.dashboard import (
-    ASCII,
-    BLOCKS,
-    COLOURLESS_BLOCKS,
-    Dashboard,
-    Glyphs,
-    learning_fields,
-    speed_fields,
-)
-from a3cjax.logs.metrics import ActorRow
+from a3cjax.logs.dashboard import Curve, Row, actor_lines, describe, one_line
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.tables import EpisodeRow
+
+MIN_CURVE_ROWS, MAX_CURVE_ROWS = 3, 6
 
 
 class TerminalLogger:
@@ -32,28 +26,24 @@ class TerminalLogger:
     """
 
     def __init__(
-        self,
-        title: str,
-        total_frames: int,
-        *,
-        num_actors: int = 1,
-        console: rich.console.Console | None = None,
+        self, title: str, total_frames: int, *, num_actors: int = 1, console: Console | None = None
     ):
         """Starts the view; without a `console`, on the standard output."""
-        self._console = console or rich.console.Console(highlight=False)
+        self._console = console or Console(highlight=False)
+        self._title = self._encodable(title)
         self._total_frames = total_frames
-        self._dashboard = Dashboard(self._encodable(title), total_frames, num_actors)
+        self._num_actors = num_actors
+        self._curve = Curve(total_frames)
+        self._row: Row | None = None
+        self._actors: Mapping[int, Row] = {}
         # FORCE_COLOR makes a terminal of a file in Rich's eyes: what follows asks the file itself.
         self.is_live = self._console.is_interactive and self._console.file.isatty()
         self.period_seconds, self.memory = (1.0, 0.8) if self.is_live else (10.0, 0.0)
         self._size = self._console.size
-        self._live: rich.live.Live | None = None
+        # Not Rich's own thread: it would draw four times a second, whether anything changed.
+        self._live = Live(self, console=self._console, auto_refresh=False)
         if self.is_live:
-            # Not Rich's own thread: it would draw four times a second, whether anything changed.
-            self._live = rich.live.Live(console=self._console, auto_refresh=False)
-            self._live.start()
-            starting = Text(f"{self._encodable(title)}  starting: random play, then compilation")
-            self._draw([starting])
+            self._live.start(refresh=True)
         else:
             self.print(title)
 
@@ -63,42 +53,50 @@ class TerminalLogger:
 
     def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
         """Takes in games for the curve of returns."""
-        self._dashboard.add_episodes(episodes)
+        for episode in episodes:
+            self._curve.add(episode.num_frames, episode.episode_return)
 
-    def write_metrics(self, row: Mapping[str, float], actors: Sequence[ActorRow] = ()) -> None:
+    def write_metrics(self, row: Row, actors: Mapping[int, Row] | None = None) -> None:
         """Shows the newest row, and where there is room for it that of each actor-learner."""
-        if self._live is None:
-            fields = [
-                ("frames", f"{row['num_frames']:,.0f} / {self._total_frames:,}"),
-                *speed_fields(row, self._total_frames),
-                ("return", f"{row['episode_return_mean']:.2f}"),
-                *learning_fields(row),
-            ]
+        self._row, self._actors = row, actors or {}
+        if not self.is_live:
+            fields = describe(row, self._total_frames)
             self.print("  ".join(f"{name} {value}" for name, value in fields))
             return
-        width, height = self._console.size
-        # The last line stays free: a window may scroll when it is written to.
-        self._draw(self._dashboard.lines(row, actors, width, height - 1, self._glyphs()))
-
-    def close(self) -> None:
-        """Leaves the last view on the screen."""
-        if self._live is not None:
-            with contextlib.suppress(Exception):
-                self._live.stop()
-
-    def _draw(self, lines: Sequence[Text]) -> None:
-        assert self._live is not None
         if self._console.size != self._size:
             # What was drawn for another width lies broken on the screen: nobody knows where.
             self._size = self._console.size
-            self._console.control(Control(ControlType.HOME, ControlType.CLEAR))
-        self._live.update(Text("\n", no_wrap=True, overflow="crop").join(lines), refresh=True)
+            self._console.clear()
+        self._live.refresh()
 
-    def _glyphs(self) -> Glyphs:
-        if self._console.options.ascii_only:
-            return ASCII
-        has_colour = self._console.color_system is not None and not self._console.no_color
-        return BLOCKS if has_colour else COLOURLESS_BLOCKS
+    def close(self) -> None:
+        """Leaves the last view on the screen."""
+        with contextlib.suppress(Exception):
+            self._live.stop()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The view; what has no room is left out, from below."""
+        state = "" if self._actors else "  starting: random play, then compilation"
+        yield one_line((self._title, "bold"), state)
+        if self._row is None:
+            return
+        height = options.size.height - 2  # the last line stays free: writing to it may scroll
+        gap = [""] if height > self._num_actors + 16 else []
+        (_, frames), *fields = describe(self._row, self._total_frames)
+        percent = f"{min(1.0, self._row['num_frames'] / self._total_frames):.0%}"
+        progress = Table.grid(Column(ratio=1), "", padding=(0, 2), expand=True)
+        bar = ProgressBar(self._total_frames, self._row["num_frames"])
+        progress.add_row(bar, one_line(f"{percent}  {frames} frames"))
+        texts = [one_line((f"{name} ", "dim"), value) for name, value in fields]
+        head = Group(progress, *gap, Columns(texts, (0, 3)), *gap)
+        lines = console.render_lines(head, options, pad=False)
+        num_rows = height - len(lines) - len(gap) - self._num_actors - 1
+        for_curve = options.update_height(max(MIN_CURVE_ROWS, min(num_rows, MAX_CURVE_ROWS)))
+        lines += console.render_lines(self._curve, for_curve, pad=False)
+        room = height - len(lines) - len(gap)
+        actors = Group(*gap, *actor_lines(self._actors, self._num_actors, room))
+        lines += console.render_lines(actors, options, pad=False)
+        yield SegmentLines(lines[: max(0, height)], new_lines=True)
 
     def _encodable(self, text: str) -> str:
         """The text with a question mark for each letter that the terminal has not."""
@@ -106,12 +104,11 @@ class TerminalLogger:
         return text.encode(encoding, "replace").decode(encoding)
 
 
-def print_evaluation(evaluation: Evaluation, console: rich.console.Console | None = None) -> None:
+def print_evaluation(evaluation: Evaluation) -> None:
     """Prints a table of scores."""
     result = evaluation.as_dict()
-    names = ("mean", "median", "standard_deviation", "min", "max")
-    columns = (rich.table.Column(name.replace("_", " "), justify="right") for name in names)
     title = f"{result['num_episodes']} full games, {result['actions']} actions"
-    table = rich.table.Table(*columns, title=title)
+    names = ("mean", "median", "standard_deviation", "min", "max")
+    table = Table(*(Column(name.replace("_", " "), justify="right") for name in names), title=title)
     table.add_row(*(f"{result[name]:.2f}" for name in names))
-    (console or rich.console.Console(highlight=False)).print(table)
+    rich.print(table)

@@ -18,10 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import (  # protobuf makes these at run time
-    Event,  # pyright: ignore[reportAttributeAccessIssue]
-    SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
-)
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
 from a3cjax.logs.loggers import Logger
@@ -42,13 +39,13 @@ TAGS = {
     "q_value": "losses/q_values",
 }
 Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half
-EVALUATION_TAG = "eval/episodic_return"
 PROJECT = "a3cjax"
 TRACKERS = ("wandb", "mlflow")
 """Names of packages, of extras that bring them and of settings that ask for them."""
 
-Schedule = Callable[[float], Any]
-"""The learning rate by number of frames."""
+Schedule = Callable[[float], Any]  # the learning rate by number of frames
+Settings = Mapping[str, Any]
+Announce = Callable[[str], None]
 
 
 def is_installed(tracker: str) -> bool:
@@ -97,7 +94,7 @@ class _Tracker(Logger):
         self._log(values, int(row["num_frames"]))
 
     def write_evaluation(self, num_frames: int, score: float) -> None:
-        self._log({EVALUATION_TAG: score}, num_frames)
+        self._log({"eval/episodic_return": score}, num_frames)
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         raise NotImplementedError
@@ -129,7 +126,6 @@ class TensorBoardLogger(_Tracker):
 
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes the events."""
-        del has_failed
         self._writer.close()
 
 
@@ -140,13 +136,7 @@ class WandbLogger(_Tracker):
     folder until `wandb sync` uploads it.
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        schedule: Schedule,
-        settings: Mapping[str, Any],
-        announce: Callable[[str], None],
-    ):
+    def __init__(self, run_dir: Path, schedule: Schedule, settings: Settings, announce: Announce):
         """Starts W&B's service process; raises W&B's own errors where it cannot."""
         super().__init__(schedule)
         # Reports of W&B's own defects to its makers; their threads would outlive the run.
@@ -178,12 +168,10 @@ class WandbLogger(_Tracker):
         )
         self._run.config.update(dict(settings), allow_val_change=True)  # changed by resuming
         self._run.define_metric("*", step_metric="num_frames")
-        is_offline = self._run.settings.mode == "offline"
-        announce(
-            f"Weights & Biases, offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
-            if is_offline
-            else f"Weights & Biases: {self._run.url or mode}"
-        )
+        where = f": {self._run.url or mode}"
+        if self._run.settings.mode == "offline":
+            where = f", offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
+        announce(f"Weights & Biases{where}")
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         self._run.log({"num_frames": num_frames, **values})
@@ -204,13 +192,7 @@ class MlflowLogger(_Tracker):
     same MLflow run, whose parameters stay those that it began with: MLflow changes none.
     """
 
-    def __init__(
-        self,
-        run_dir: Path,
-        schedule: Schedule,
-        settings: Mapping[str, Any],
-        announce: Callable[[str], None],
-    ):
+    def __init__(self, run_dir: Path, schedule: Schedule, settings: Settings, announce: Announce):
         """Opens or makes the experiment `a3cjax` (or MLFLOW_EXPERIMENT_NAME) and a run in it.
 
         Raises MLflow's own errors where its store cannot be used.
@@ -224,16 +206,15 @@ class MlflowLogger(_Tracker):
         self._make_metric = mlflow.entities.Metric
 
         def start_run() -> str:
-            client = self._client
             name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
-            experiment = client.get_experiment_by_name(name)
-            run = client.create_run(
-                experiment.experiment_id if experiment else client.create_experiment(name),
+            experiment = self._client.get_experiment_by_name(name)
+            run = self._client.create_run(
+                experiment.experiment_id if experiment else self._client.create_experiment(name),
                 run_name=run_dir.name,
                 tags={"env": str(settings["env"]), "run_dir": str(run_dir)},
             )
             params = [mlflow.entities.Param(name, str(value)) for name, value in settings.items()]
-            client.log_batch(run.info.run_id, params=params)
+            self._client.log_batch(run.info.run_id, params=params)
             return run.info.run_id
 
         # Runs that begin at once would all make its tables and the experiment, and break them.

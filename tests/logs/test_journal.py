@@ -1,13 +1,16 @@
 import io
+import math
 import queue
 
 import pytest
 from rich.console import Console
 
+from a3cjax.actors.actor_learner import Seconds
 from a3cjax.envs.base import Episode
 from a3cjax.logs import journal as journal_module
 from a3cjax.logs.journal import BadUpdatesError, Journal
 from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.runs.tables import TIME_PARTS
 from tests.fakes import make_report
 
 
@@ -33,7 +36,7 @@ class FakeView(FakeLogger):
 
     is_live, period_seconds, memory = True, 1.0, 0.5
 
-    def write_metrics(self, row, actors=()):
+    def write_metrics(self, row, actors):
         self.rows.append((row, actors))
 
 
@@ -85,6 +88,23 @@ def test_files_get_a_row_every_period_of_frames(bench):
     assert [row["frames_per_second"] for row in bench.logger.rows] == [160.0, 160.0]
 
 
+def test_rows_have_the_columns_that_scripts_rely_on(bench):
+    bench.now += 2.34567
+    bench.report(6)
+    bench.journal.write()
+    (row,) = bench.logger.rows
+    assert list(row.items())[:3] == [
+        ("num_frames", 480),
+        ("num_updates", 6),
+        ("wall_seconds", 12.346),
+    ]
+    columns = (
+        "frames_per_second episode_return_mean policy_loss value_loss entropy grad_norm "
+        "staleness_mean lock_wait_fraction"
+    )
+    assert set(columns.split()) <= set(row)
+
+
 def test_the_rest_gets_a_row_at_the_end(bench):
     bench.report(6)
     bench.now += 1
@@ -117,13 +137,39 @@ def test_view_is_redrawn_when_nothing_happens(monkeypatch):
         bench.report(1, actor_index=1)  # and the other one does nothing any more
         bench.journal.write()  # too early
     assert [row["num_frames"] for row, _ in view.rows] == [160, 240, 320]
-    idle = [[actor.idle_seconds for actor in actors] for _, actors in view.rows]
-    assert idle == [[0.0, 0.0], [1.0, 0.0], [2.0, 0.0]]
+    idle = [{index: row["idle_seconds"] for index, row in rows.items()} for _, rows in view.rows]
+    assert idle == [{0: 0.0, 1: 0.0}, {0: 1.0, 1: 0.0}, {0: 2.0, 1: 0.0}]
     bench.now += 1.0
     bench.journal.write()
     bench.now += 1.0
     bench.journal.write()  # no actor does anything
-    assert [actor.idle_seconds for actor in view.rows[-1][1]] == [4.0, 1.0]
+    assert [row["idle_seconds"] for row in view.rows[-1][1].values()] == [4.0, 1.0]
+
+
+def test_view_gets_a_row_of_each_actor_learner(monkeypatch):
+    view = FakeView()
+    bench = Bench(monkeypatch, view)
+    for value in range(30):
+        bench.report(1, actor_index=3, staleness=4, episodes=[Episode(0, float(value), 7)])
+    bench.report(1, actor_index=1, num_steps=5, seconds=Seconds(0.0, 3.0, 2.0, 1.0, 3.0, 0.25))
+    bench.now += 2.0
+    bench.journal.write()
+    ((row, actors),) = view.rows
+    third, first = actors[3], actors[1]
+    assert list(actors) == [3, 1]
+    assert (first["steps_per_second"], third["steps_per_second"]) == (2.5, 300.0)  # in 2 seconds
+    assert first["steps_per_second"] + third["steps_per_second"] == row["steps_per_second"]
+    fractions = [first[f"{part}_fraction"] for part in TIME_PARTS]
+    assert fractions == [0.0, 3 / 6, 2 / 6, 1 / 6]
+    assert (first["lock_wait_fraction"], third["lock_wait_fraction"]) == (0.5, 0.05)
+    assert (first["staleness_mean"], third["staleness_mean"]) == (0.0, 4.0)
+    assert math.isnan(first["episode_return_mean"])
+    assert third["episode_return_mean"] == sum(range(20, 30)) / 10  # of its last 10
+    assert row["episode_return_mean"] == sum(range(30)) / 30
+    bench.report(1, actor_index=3, num_steps=0)
+    bench.now += 1.0
+    bench.journal.write()  # half of the period before counts
+    assert view.rows[-1][1][3]["steps_per_second"] == 300 / 2
 
 
 def test_view_gets_every_episode(monkeypatch):

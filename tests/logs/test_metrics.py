@@ -5,7 +5,7 @@ import pytest
 
 from a3cjax.actors.actor_learner import Seconds
 from a3cjax.envs.base import Episode
-from a3cjax.logs.metrics import ACTOR_RETURN_WINDOW, MetricsWindow
+from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.runs.tables import RETURN_WINDOW
 from tests.fakes import make_metrics, make_report
 
@@ -14,21 +14,7 @@ def row_of(*reports, window=None, seconds=2.0):
     window = window or MetricsWindow()
     for report in reports:
         window.add(report)
-    return window.pop_row(num_frames=1000, num_updates=7, wall_seconds=12.3456, seconds=seconds)
-
-
-def test_row_has_the_columns_that_scripts_rely_on():
-    columns = (
-        "num_frames num_updates wall_seconds frames_per_second episode_return_mean policy_loss "
-        "value_loss entropy grad_norm staleness_mean lock_wait_fraction"
-    )
-    assert set(columns.split()) <= set(row_of(make_report()))
-
-
-def test_row_begins_with_the_counters_it_was_given():
-    row = row_of(make_report())
-    assert list(row)[:3] == ["num_frames", "num_updates", "wall_seconds"]
-    assert (row["num_frames"], row["num_updates"], row["wall_seconds"]) == (1000, 7, 12.346)
+    return window.pop_row(seconds)
 
 
 def test_rates_are_those_of_the_period():
@@ -118,56 +104,22 @@ def test_divergence_stays_visible(field):
     assert math.isnan(row_of(make_report(metrics=metrics))[field])
 
 
-# Rows of the actor-learners.
-
-
-def test_each_actor_has_a_row_of_its_own():
-    window = MetricsWindow()
-    row_of(
-        make_report(actor_index=3, num_steps=20, staleness=2, episodes=episodes(1, 3)),
-        make_report(actor_index=3, num_steps=20, staleness=4),
-        make_report(actor_index=1, num_steps=5, seconds=Seconds(0.0, 3.0, 2.0, 1.0, 3.0, 0.25)),
-        window=window,
-    )
-    first, second = window.actor_rows
-    assert (first.actor, second.actor) == (1, 3)
-    assert (first.steps_per_second, second.steps_per_second) == (2.5, 20.0)  # in 2 seconds
-    assert first.time_fractions == (0.0, 3 / 6, 2 / 6, 1 / 6)
-    assert second.time_fractions == (0.4, 0.3, 0.2, 0.1)
-    assert (first.lock_wait_fraction, second.lock_wait_fraction) == (0.5, 0.05)
-    assert (first.staleness_mean, second.staleness_mean) == (0.0, 3.0)
-    assert math.isnan(first.episode_return_mean)
-    assert second.episode_return_mean == 2.0
-
-
-def test_rows_of_the_actors_add_up_to_that_of_the_run():
-    window = MetricsWindow()
-    row = row_of(
-        *(make_report(actor_index=index, num_steps=10 * index) for index in range(1, 5)),
-        window=window,
-    )
-    assert sum(actor.steps_per_second for actor in window.actor_rows) == row["steps_per_second"]
-
-
-def test_return_of_an_actor_is_of_its_last_episodes():
-    window = MetricsWindow()
+def test_window_may_hold_fewer_episodes():
+    window = MetricsWindow(num_episodes=10)
     for value in range(30):
         window.add(make_report(episodes=episodes(value)))
-    row_of(window=window)
-    assert ACTOR_RETURN_WINDOW == 10
-    assert window.actor_rows[0].episode_return_mean == np.mean(range(20, 30))
+    assert window.mean_return == np.mean(range(20, 30))
 
 
-def test_actor_without_updates_is_idle_for_whole_periods():
+def test_window_without_updates_is_idle_for_whole_periods():
     window = MetricsWindow()
     row_of(make_report(), window=window)
-    assert window.actor_rows[0].idle_seconds == 0.0
+    assert window.idle_seconds == 0.0
     for seconds in (2.0, 4.0):
         row_of(window=window)
-        assert window.actor_rows[0].idle_seconds == seconds
-    assert math.isnan(window.actor_rows[0].time_fractions[0])
+        assert window.idle_seconds == seconds
     row_of(make_report(), window=window)
-    assert window.actor_rows[0].idle_seconds == 0.0
+    assert window.idle_seconds == 0.0
 
 
 # Memory of earlier periods.
@@ -180,7 +132,6 @@ def test_earlier_periods_count_with_their_weight():
     # Half of the first period: 20 steps and half an update, in 1 second.
     assert row["steps_per_second"] == (20 + 10) / (1 + 2)
     assert row["staleness_mean"] == (2 + 1) / 1.5
-    assert window.actor_rows[0].steps_per_second == 10.0
     assert row["staleness_max"] == 1
     assert window.num_updates == 0
     row = row_of(window=window)

@@ -1,9 +1,8 @@
-import sys
 import threading
 
 import pytest
 
-from a3cjax.commands import doctor
+from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
 from a3cjax.training import measuring
 from a3cjax.training.measuring import Emulator, run_threads, start_training
@@ -90,10 +89,8 @@ def test_training_measures_the_cores_number_of_actors_by_default():
 
 @pytest.mark.slow
 def test_doctor_names_the_settings_to_use(monkeypatch, capsys):
-    arguments = ["doctor.py", "--env", "CartPole", "--seconds", "0.3"]
-    monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setenv("COLUMNS", "120")
-    doctor.main()
+    main(["doctor", "env=CartPole", "seconds=0.3"])
     out = capsys.readouterr().out
     assert "CartPole, agent steps a second" in out
     assert "Most of an actor's time goes to" in out

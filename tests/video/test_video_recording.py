@@ -352,7 +352,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def test_command_writes_into_the_run_folder(command, finished):
-    code, out, err = command(finished, "--episodes", 2, "--format", "gif", "--saliency")
+    code, out, err = command(finished, "num_episodes=2", "format=gif", "saliency=true")
     assert (code, err) == (0, "")
     assert f"written to {finished / 'game.gif'}" in out
     assert "score " in out
@@ -361,7 +361,7 @@ def test_command_writes_into_the_run_folder(command, finished):
 
 
 def test_command_writes_elsewhere_for_another_seed(command, finished, tmp_path):
-    arguments = ("--best", "--greedy", "--seed", 5, "--max-seconds", 0.2, "--output", "new/a.b")
+    arguments = ("best=true", "greedy=true", "seed=5", "max_seconds=0.2", "output=new/a.b")
     code, _, err = command(finished, *arguments)
     assert code == 2  # the run was not evaluated
     assert "no checkpoint in" in err
@@ -376,7 +376,7 @@ def test_command_writes_elsewhere_for_another_seed(command, finished, tmp_path):
 )
 def test_output_may_be_a_folder_or_name_its_format(command, finished, tmp_path, output, names):
     (tmp_path / "there").mkdir()
-    code, _, err = command(finished, "--max-seconds", 0.2, "--output", output)
+    code, _, err = command(finished, "max_seconds=0.2", f"output={output}")
     assert (code, err) == (0, "")
     found = [path for path in tmp_path.rglob("*") if path.suffix in {".gif", ".mp4"}]
     assert sorted(str(path.relative_to(tmp_path)) for path in found) == names
@@ -385,9 +385,9 @@ def test_output_may_be_a_folder_or_name_its_format(command, finished, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["nothing"], "config.yaml, got nothing"),
+        (["nothing"], "There is no run folder nothing"),
         (["."], "config.yaml, got ."),
-        (["{run}", "--seed", "-1"], "seed must be >= 0, got -1."),
+        (["{run}", "seed=-1"], "seed must be >= 0, got -1."),
     ],
 )
 def test_what_cannot_be_filmed_is_refused_in_one_line(command, finished, arguments, words):
@@ -407,9 +407,10 @@ def test_folder_without_a_checkpoint_is_refused(command, finished, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--episodes", "0"], ["--format", "avi"], ["--max-seconds", "0"]]
+    "argument", ["num_episodes=0", "format=avi", "max_seconds=0", "--episodes=2", "fps=30"]
 )
-def test_wrong_options_are_refused(command, arguments):
-    code, _, err = command(".", *arguments)
+def test_wrong_options_are_refused(command, argument):
+    code, _, err = command(".", argument)
     assert code == 2
-    assert arguments[0] in err
+    (line,) = err.splitlines()
+    assert argument.partition("=")[0] in line
