@@ -263,9 +263,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
     return {str(name): value for name, value in settings.items()}
 
 
-def _read_numbers(
-    path: Path, notes: list[str], wanted: Collection[str] | None = None
-) -> dict[str, Column]:
+def _read_numbers(path: Path, notes: list[str], wanted: Collection[str] = ()) -> dict[str, Column]:
     """The columns of numbers; lines that were cut short or damaged are left out, with a note."""
     if not path.is_file():
         notes.append(f"{path.name} is missing")

@@ -18,13 +18,12 @@ import jax
 
 from a3cjax.errors import CheckpointError
 from a3cjax.runs import parameter_files as files
-from a3cjax.runs.parameter_files import MAX_COUNT, is_amount, told_in_a_line
 from a3cjax.system.files import replace_file
 from a3cjax.types import LearnerState, ObservationStatistics
 
 FORMAT = "a3cjax-checkpoint-3"
 _FILE_NAME = re.compile(r"(0|[1-9][0-9]{0,15})\.safetensors")
-_DIGEST = re.compile(rb'"sha256":"([0-9a-f]{64})"')
+_DIGEST = re.compile(rb'(?<="sha256":")[0-9a-f]{64}(?=")')
 
 
 class Progress(NamedTuple):
@@ -55,10 +54,9 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """Saves to and restores from one folder: `<number of frames>.safetensors`."""
+    """Saves to and restores from one folder, which it makes: `<number of frames>.safetensors`."""
 
     def __init__(self, folder: Path, max_to_keep: int = 3):
-        """Makes the folder if it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._max_to_keep = folder.resolve(), max_to_keep
 
@@ -72,7 +70,7 @@ class Checkpointer:
         """
         num_frames = checkpoint.progress.num_frames
         path = self._path(num_frames)
-        with told_in_a_line(f"checkpoint {path} cannot be written"):
+        with files.told_in_a_line(f"checkpoint {path} cannot be written"):
             saved = self._list()
             if num_frames in saved:
                 return
@@ -84,9 +82,7 @@ class Checkpointer:
             for old in saved[self._max_to_keep - 1 :]:
                 self._path(old).unlink(missing_ok=True)
 
-    def restore(
-        self, template: Checkpoint, report: Callable[[str], None] = lambda message: None
-    ) -> Checkpoint:
+    def restore(self, template: Checkpoint, report: Callable[[str], None]) -> Checkpoint:
         """Restores the newest sound checkpoint into the structure and shapes of `template`.
 
         `report` is given a line for each newer one that is damaged.
@@ -102,17 +98,13 @@ class Checkpointer:
         if newest is None:
             raise FileNotFoundError(f"no checkpoint in {self._folder}")
         progress, arrays = newest
-        with told_in_a_line(f"checkpoint {self._path(progress.num_frames)} cannot be read"):
+        with files.told_in_a_line(f"checkpoint {self._path(progress.num_frames)} cannot be read"):
             tree = files.restore(arrays, _arrays_of(template))
         statistics = tree.pop("statistics")
         return Checkpoint(LearnerState(**tree), statistics, progress)
 
     def read_progress(self) -> Progress | None:
-        """Where the run stood at the newest sound checkpoint; None if there is none.
-
-        Raises:
-          CheckpointError: as `restore`.
-        """
+        """Where the run stood at the newest sound checkpoint, None without; raises as `restore`."""
         newest = self._read_newest(lambda message: None)
         return newest[0] if newest else None
 
@@ -124,7 +116,7 @@ class Checkpointer:
         Raises:
           CheckpointError: if a checkpoint cannot be read or moved.
         """
-        with told_in_a_line(f"{self._folder} cannot be tidied"):
+        with files.told_in_a_line(f"{self._folder} cannot be tidied"):
             for unfinished in self._folder.glob("*.part"):
                 unfinished.unlink()
             for path in map(self._path, self._list()):
@@ -144,7 +136,7 @@ class Checkpointer:
         saved = self._list()
         for num_frames in saved:
             path = self._path(num_frames)
-            with told_in_a_line(f"checkpoint {path} cannot be read"):
+            with files.told_in_a_line(f"checkpoint {path} cannot be read"):
                 data = files.read_file(path)
                 if is_sealed(data):
                     metadata, arrays = files.unpack(data, FORMAT)
@@ -159,11 +151,10 @@ class Checkpointer:
 
 def seal(data: bytes) -> bytes:
     """Writes the SHA-256 of a file, without these 64 digits, in their place in its header."""
-    match = _DIGEST.search(data)
-    assert match, "safetensors writes its metadata in another way"
-    start, end = match.span(1)
-    digest = hashlib.sha256(data[:start] + data[end:]).hexdigest()
-    return data[:start] + digest.encode() + data[end:]
+    assert _DIGEST.search(data), "safetensors writes its metadata in another way"
+    before, after = _DIGEST.split(data, maxsplit=1)
+    digest = hashlib.sha256(before + after).hexdigest()
+    return before + digest.encode() + after
 
 
 def is_sealed(data: bytes) -> bool:
@@ -176,11 +167,7 @@ def _arrays_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _parse_progress(text: str, num_frames: int) -> Progress:
-    """Makes Progress of the JSON in the checkpoint of a frame, which may be anything.
-
-    Raises:
-      ValueError: if it is not as `save` writes it; names what is wrong.
-    """
+    """Makes Progress of JSON that may be anything; a ValueError names what is wrong with it."""
     content, names = json.loads(text), Progress._fields
     if not isinstance(content, dict) or content.keys() != set(names):
         raise ValueError(f"progress must be {', '.join(names)}, got {reprlib.repr(content)}.")
@@ -198,19 +185,19 @@ def _parse_progress(text: str, num_frames: int) -> Progress:
 def _judge(name: str, value: Any) -> tuple[str, bool]:
     """What a part of the progress must be, and whether it is."""
     if name == "wall_seconds":
-        return f"a float between 0 and {MAX_COUNT}", is_amount(value, float)
+        return f"a float between 0 and {files.MAX_COUNT}", files.is_amount(value, float)
     if name == "best_score":  # NaN and infinity, too: a game may have such a score
         return "a float or null", value is None or type(value) is float
     if name == "actor_keys":
         return "a list of the words of each PRNG key", _is_list(value, _is_key)
     if name == "standings":  # what is in them, only the actors and their environments can judge
         return "a list of objects", _is_list(value, lambda item: type(item) is dict)
-    return f"a whole number between 0 and {MAX_COUNT}", is_amount(value)
+    return f"a whole number between 0 and {files.MAX_COUNT}", files.is_amount(value)
 
 
 def _is_key(value: Any) -> bool:
     num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
-    is_words = _is_list(value, lambda word: is_amount(word) and word < 2**32)
+    is_words = _is_list(value, lambda word: files.is_amount(word) and word < 2**32)
     return is_words and len(value) == num_words
 
 

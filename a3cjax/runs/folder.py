@@ -42,11 +42,7 @@ class Summary(NamedTuple):
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuses a run folder that is there already, before anything is started.
-
-    Raises:
-      ConfigError: if it exists.
-    """
+    """Refuses, by a ConfigError, a run folder that is there already, before anything is started."""
     try:
         if config.run_dir is not None and Path(config.run_dir).exists():
             raise ConfigError(f"run_dir must not exist yet, got {config.run_dir}.")
@@ -94,13 +90,13 @@ def append_evaluation(
     if past and past[-1]["num_frames"] == str(snapshot.num_frames):
         return False
     row = {
-        **evaluation.as_dict(),
         "num_frames": snapshot.num_frames,
         "wall_seconds": round(wall_seconds, 3),
+        **evaluation.as_dict(),
         "scores": " ".join(f"{score:g}" for score in evaluation.scores),
     }
-    columns = tables.EVALUATION_COLUMNS
-    tables.append_rows(path, [{name: str(row[name]) for name in columns}], columns)
+    del row["lengths"]
+    tables.append_rows(path, [{name: str(value) for name, value in row.items()}], row)
     return True
 
 

@@ -1,5 +1,6 @@
 """From the name of an agent, or its folder, to the agent itself: `a3cjax.load`."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -15,16 +16,14 @@ from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent
 from a3cjax.types import ObservationStatistics, Snapshot
 
-TRAINED = Path(__file__).parents[1] / "trained"
-"""The agents that come with the package, a published one in each folder."""
+TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
 
 
 def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> TrainedAgent:
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
     Args:
-      run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name, such
-        as `pong`.
+      run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name: `pong`.
       best: the best parameters by evaluation instead of the last; of a run folder only.
 
     Raises:
@@ -64,7 +63,7 @@ def find_agent(name: str | os.PathLike[str]) -> Path:
 def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
     """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
-    Damaged ones are told in warnings.
+    Damaged ones are reported in warnings.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -73,10 +72,8 @@ def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
     agent, template = build_untrained(config)
-    checkpointer = Checkpointer(folder)
-    return agent, checkpointer.restore(
-        template, lambda line: print("warning:", line, file=sys.stderr)
-    )
+    warn = functools.partial(print, "warning:", file=sys.stderr)
+    return agent, Checkpointer(folder).restore(template, warn)
 
 
 def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:

@@ -23,11 +23,9 @@ from a3cjax.types import ObservationStatistics, Params, Snapshot
 
 PARAMETER_FILE = "params.safetensors"
 PARAMETER_FORMAT = "a3cjax-1"
-MAX_COUNT = 2**53
-"""Of frames and updates in a file: floating-point numbers count no further."""
+MAX_COUNT = 2**53  # of frames and updates in a file: floating-point numbers count no further
 
-Arrays = dict[str, dict[str, Any]]
-"""What a file holds by name: `dtype`, `shape` and `data`, as safetensors calls them."""
+Arrays = dict[str, dict[str, Any]]  # by name: `dtype`, `shape` and `data`, as safetensors says
 
 
 def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
@@ -68,12 +66,7 @@ def pack(tree: Any, metadata: dict[str, str]) -> bytes:
 
 
 def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
-    """The metadata and the arrays of a file.
-
-    Raises:
-      SafetensorError: if it is no safetensors file.
-      ValueError: if its metadata say that it is of another format.
-    """
+    """The metadata and the arrays of a file; a SafetensorError or ValueError if it is another."""
     arrays = dict(deserialize(data))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = header.get("__metadata__") or {}
@@ -83,11 +76,7 @@ def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
 
 
 def restore(arrays: Arrays, template: Any) -> Any:
-    """A pytree like `template` with the numbers of a file.
-
-    Raises:
-      ValueError: if names, types or shapes are others, or numbers are not finite.
-    """
+    """A pytree like `template` with the numbers of a file; a ValueError if they do not fit."""
     expected = dict(deserialize(pack(template, {})))
     for name in sorted(expected.keys() | arrays.keys()):
         rule, held = (

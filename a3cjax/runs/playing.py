@@ -18,8 +18,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.types import CoreState, Snapshot, TimeStep
 from a3cjax.updates import make_act
 
-MAX_EPISODE_STEPS = 200_000
-"""Agent steps after which a game counts as endless; Atari's end after 27,000."""
+MAX_EPISODE_STEPS = 200_000  # with more a game counts as endless; Atari's end after 27,000
 
 
 class Step(NamedTuple):
@@ -118,27 +117,24 @@ class TrainedAgent:
     ) -> Evaluation:
         """Plays whole games, each in an environment of its own.
 
-        Environments and actions follow from the seed of the run: a repetition gives the same
-        games.
+        Environments and actions follow from the run's seed: a repetition gives the same games.
 
         Args:
           num_episodes: how many, >= 1; None for as many as the run was configured for, or 30
             if that is 0.
           is_greedy: as for `act`.
-          sticky_actions: probability of a repeated action in Atari games; None: the
-            protocol's.
+          sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
 
         Raises:
           ConfigError: if there are no sticky actions, or too many games.
           RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
         """
-        if num_episodes is None:
-            num_episodes = self.config.eval_episodes or Config.eval_episodes
-        if not 1 <= num_episodes <= MAX_BATCH:
-            raise ConfigError(
-                f"num_episodes must be between 1 and {MAX_BATCH}, got {num_episodes}."
-            )
-        evaluation = evaluate_agent(self, num_episodes, is_greedy, sticky_actions)
+        number = num_episodes
+        if number is None:
+            number = self.config.eval_episodes or Config.eval_episodes
+        if not 1 <= number <= MAX_BATCH:
+            raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
+        evaluation = evaluate_agent(self, number, is_greedy, sticky_actions)
         assert evaluation is not None  # nothing stops it
         return evaluation
 

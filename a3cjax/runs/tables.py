@@ -26,12 +26,7 @@ Column = npt.NDArray[np.float64]
 
 TIME_PARTS = ("env", "act", "learn", "push")
 """What an actor-learner's time goes into: metrics.csv has a `…_fraction` of each."""
-RETURN_WINDOW = 100
-"""Episodes over which metrics.csv takes the mean training return."""
-EVALUATION_COLUMNS = (
-    *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
-    *("standard_deviation", "min", "max", "scores"),
-)
+RETURN_WINDOW = 100  # episodes over which metrics.csv takes the mean training return
 
 
 class EpisodeRow(NamedTuple):
@@ -55,8 +50,7 @@ def append_rows(
     with path.open("a+", newline="") as file:
         file.seek(0)
         known = next(csv.reader(file), [])
-        columns = known or list(columns)
-        writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(file, known or columns, extrasaction="ignore", lineterminator="\n")
         if not known:
             writer.writeheader()
         writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
@@ -87,15 +81,13 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
     return whole, len(rows) - len(whole) + lines.count("")
 
 
-def read_columns(
-    path: Path, wanted: Collection[str] | None = None
-) -> tuple[dict[str, Column], int]:
+def read_columns(path: Path, wanted: Collection[str] = ()) -> tuple[dict[str, Column], int]:
     """Name -> column of numbers, NaN where a cell is empty, and how many lines are damaged.
 
     Without `wanted`, all columns are read.
     """
     rows, num_damaged = read_rows(path)
-    names = [name for name in (rows[0] if rows else ()) if wanted is None or name in wanted]
+    names = [name for name in (rows[0] if rows else ()) if not wanted or name in wanted]
     lines = []
     for row in rows:
         try:

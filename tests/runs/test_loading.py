@@ -10,11 +10,12 @@ import yaml
 
 import a3cjax
 from a3cjax.commands import main
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import Config, load_config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.loading import find_agent
 from a3cjax.runs.parameter_files import PARAMETER_FILE
-from a3cjax.runs.publishing import publish
+from a3cjax.runs.publishing import make_model_card, publish
+from a3cjax.runs.tables import read_summary
 from a3cjax.training.run import train
 from tests.documents import ROOT
 
@@ -104,6 +105,16 @@ def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, publis
     assert "| `network` | mlp_gru |" in body
     assert f"{finished.num_frames:,} emulator" in body
     assert "play.gif" not in body
+
+
+def test_names_with_colons_are_text_in_the_head_of_a_model_card(published):
+    config = load_config(published).replace(env="gymnasium:a/B-v1")
+    card = make_model_card(config, read_summary(published), published)
+    metadata = yaml.safe_load(card.split("---\n")[1])
+    assert metadata["tags"][-1] == "gymnasium:a/B-v1"
+    (model,) = metadata["model-index"]
+    assert model["name"] == "a3c gymnasium:a/B-v1"
+    assert model["results"][0]["dataset"] == dict.fromkeys(("type", "name"), "gymnasium:a/B-v1")
 
 
 def test_code_of_the_model_card_runs(published, capsys, finished):
