@@ -36,9 +36,6 @@ class VectorEnvironments:
         self._discount = discount
         self._layout = ObservationLayout(envs.single_observation_space)
         self._action_space = envs.single_action_space
-        self._was_done: np.ndarray = np.zeros(0, bool)
-        self._returns: np.ndarray = np.zeros(0)
-        self._lengths: np.ndarray = np.zeros(0, int)
         self._episodes: list[Episode] = []
         timestep = self.reset()
         self.num_envs = len(timestep.is_first)
@@ -99,7 +96,8 @@ class VectorEnvironments:
         self._returns += np.where(is_first, 0.0, rewards)
         self._lengths += ~is_first
         # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
-        is_over = info["terminated"].astype(bool) if self._counts_lives(info) else terminated
+        counts_lives = "lives" in info and "terminated" in info
+        is_over = info["terminated"].astype(bool) if counts_lives else terminated
         for i in np.flatnonzero((is_over | truncated) & ~is_first):
             self._episodes.append(Episode(int(i), float(self._returns[i]), int(self._lengths[i])))
             self._returns[i] = self._lengths[i] = 0
@@ -165,10 +163,6 @@ class VectorEnvironments:
         """Frees the environments."""
         with noting(self._env, "close()"):
             self._envs.close()
-
-    @staticmethod
-    def _counts_lives(info: dict[str, Any]) -> bool:
-        return "lives" in info and "terminated" in info
 
 
 def _time_limits(env: gymnasium.Env) -> Iterator[Any]:

@@ -98,13 +98,10 @@ def check_numbers(name: str, values: np.ndarray, shape: tuple[int, ...], where: 
 
 
 def _check_all(name: str, values: np.ndarray, is_right: np.ndarray, rule: str, where: str) -> None:
-    if is_right.all():
-        return
-    index = tuple(np.argwhere(~is_right)[0])
-    raise AnswerError(
-        f"{name} must be {rule}, got {values[index]} in {where} (environment {index[0]} of the "
-        "batch)."
-    )
+    if not is_right.all():
+        index = tuple(np.argwhere(~is_right)[0])
+        place = f"{where} (environment {index[0]} of the batch)"
+        raise AnswerError(f"{name} must be {rule}, got {values[index]} in {place}.")
 
 
 def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
@@ -117,16 +114,9 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
 def sample_actions(
     space: gymnasium.Space, num_envs: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Uniformly random actions.
+    """Uniformly random actions, int32 `[B]` if Discrete or float32 `[B, D]` in a Box `(D,)`.
 
-    Args:
-      space: Discrete, or a Box of shape `(D,)`.
-      num_envs: B.
-      generator: of random numbers.
-
-    Returns:
-      int32 `[B]`, or float32 `[B, D]`. Where a bound is missing nothing is uniform: a
-      standard normal number, clipped to the other bound.
+    Where a bound is missing nothing is uniform: a standard normal number, clipped to the other.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return generator.integers(int(space.n), size=num_envs, dtype=np.int32)
