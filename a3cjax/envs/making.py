@@ -224,7 +224,7 @@ def _check_spaces(env: str, observation_space: gymnasium.Space, action_space: gy
         raise ConfigError(
             f"env must have discrete actions or vectors of floats, got {env} with {action_space}."
         )
-    leaves = [leaf.space for leaf in leaves_of(observation_space)]
+    leaves = [leaf for _, leaf, _ in leaves_of(observation_space, observation_space)]
     is_dict = isinstance(observation_space, gymnasium.spaces.Dict)
     supported = box if is_dict else box | discrete
     if not leaves or not all(isinstance(leaf, supported) for leaf in leaves):
