@@ -33,7 +33,11 @@ class EnvironmentSpec(NamedTuple):
 
 
 class Environments(Protocol):
-    """A batch of environments as an actor-learner drives it."""
+    """A batch of environments as an actor-learner drives it.
+
+    All methods raise what an environment raises. `reset` and `step` raise AnswerError if one
+    returns something else than finite numbers in the shape that it announced.
+    """
 
     num_envs: int
     spec: EnvironmentSpec
@@ -45,16 +49,9 @@ class Environments(Protocol):
 
     def restart(self, indices: np.ndarray) -> None:
         """Starts the environments of these int indices anew; their next step goes on from there."""
-        ...
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions, or float `[B, D]`, which are clipped to their bounds.
-
-        Raises:
-          AnswerError: if an environment returns something else than finite numbers in the
-            shape that it announced.
-          Exception: whatever an environment raises.
-        """
+        """Takes int `[B]` actions, or float `[B, D]`, which are clipped to their bounds."""
         ...
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
@@ -67,20 +64,12 @@ class Environments(Protocol):
 
     def get_state(self) -> Any | None:
         """Where all environments stand, in plain values for JSON; None if they cannot tell."""
-        ...
 
     def set_state(self, state: Any) -> None:
         """Goes on from what `get_state` returned, in this process or another."""
-        ...
 
     def render(self) -> np.ndarray | None:
-        """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot.
-
-        Raises:
-          Exception: whatever an environment raises that promised pictures.
-        """
-        ...
+        """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
 
     def close(self) -> None:
         """Frees the environments."""
-        ...

@@ -5,6 +5,7 @@ there are only `discount` and `is_first`.
 """
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from a3cjax.envs.base import EnvironmentSpec, Episode
 from a3cjax.envs.spaces import AnswerError as AnswerError
-from a3cjax.envs.spaces import ObservationLayout, check_numbers, clip_actions, sample_actions
+from a3cjax.envs.spaces import check_numbers, clip_actions, read_observations, sample_actions
 from a3cjax.types import TimeStep
 
 
@@ -34,11 +35,8 @@ class VectorEnvironments:
         self._env = env
         self._envs = envs
         self._discount = discount
-        self._layout = ObservationLayout(envs.single_observation_space)
+        self._read = functools.partial(read_observations, envs.single_observation_space)
         self._action_space = envs.single_action_space
-        self._was_done: np.ndarray = np.zeros(0, bool)
-        self._returns: np.ndarray = np.zeros(0)
-        self._lengths: np.ndarray = np.zeros(0, int)
         self._episodes: list[Episode] = []
         timestep = self.reset()
         self.num_envs = len(timestep.is_first)
@@ -58,15 +56,15 @@ class VectorEnvironments:
 
     def reset(self) -> TimeStep:
         """Starts every environment anew; running games are dropped."""
-        with noting(self._env, "reset()"):
+        with noting(self._env, "reset()") as where:
             observations, _ = self._envs.reset()
-        num_envs = self._layout.num_envs(observations)
-        self._layout.check(observations, num_envs, f"reset() of {self._env}")
+        observation = self._read(observations, where)
+        num_envs = len(observation)
         self._was_done = np.zeros(num_envs, bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, int)
         return TimeStep(
-            observation=self._layout.convert(observations),
+            observation=observation,
             reward=np.zeros(num_envs, np.float32),
             discount=np.full(num_envs, self._discount, np.float32),
             is_first=np.ones(num_envs, bool),
@@ -87,10 +85,10 @@ class VectorEnvironments:
     def step(self, actions: np.ndarray) -> TimeStep:
         """Takes int `[B]` or float `[B, D]` actions; ignores them where an episode just ended."""
         actions = clip_actions(self._action_space, actions)
-        with noting(self._env, "step()"):
+        with noting(self._env, "step()") as where:
             observations, rewards, terminated, truncated, info = self._envs.step(actions)
-        self._layout.check(observations, self.num_envs, f"step() of {self._env}")
-        check_numbers("rewards", rewards, (self.num_envs,), f"step() of {self._env}")
+        observation = self._read(observations, where, self.num_envs)
+        check_numbers("rewards", rewards, (self.num_envs,), where)
         is_first = self._was_done
         terminated = terminated & ~is_first
         truncated = truncated & ~is_first
@@ -99,13 +97,14 @@ class VectorEnvironments:
         self._returns += np.where(is_first, 0.0, rewards)
         self._lengths += ~is_first
         # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
-        is_over = info["terminated"].astype(bool) if self._counts_lives(info) else terminated
+        counts_lives = "lives" in info and "terminated" in info
+        is_over = info["terminated"].astype(bool) if counts_lives else terminated
         for i in np.flatnonzero((is_over | truncated) & ~is_first):
             self._episodes.append(Episode(int(i), float(self._returns[i]), int(self._lengths[i])))
             self._returns[i] = self._lengths[i] = 0
 
         return TimeStep(
-            observation=self._layout.convert(observations),
+            observation=observation,
             reward=rewards.astype(np.float32),
             discount=np.where(terminated, 0.0, self._discount).astype(np.float32),
             is_first=is_first,
@@ -153,22 +152,18 @@ class VectorEnvironments:
         """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
         if getattr(self._envs, "render_mode", None) != "rgb_array":
             return None
-        with noting(self._env, "render()"):
+        with noting(self._env, "render()") as where:
             picture = np.asarray(self._envs.render()[0])
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             rule = "pictures must be uint8 of shape (height, width, 3)"
             got = f"{picture.dtype} of shape {picture.shape}"
-            raise AnswerError(f"{rule}, got {got} in render() of {self._env}.")
+            raise AnswerError(f"{rule}, got {got} in {where}.")
         return picture
 
     def close(self) -> None:
         """Frees the environments."""
         with noting(self._env, "close()"):
             self._envs.close()
-
-    @staticmethod
-    def _counts_lives(info: dict[str, Any]) -> bool:
-        return "lives" in info and "terminated" in info
 
 
 def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
@@ -179,10 +174,11 @@ def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def noting(env: str, call: str) -> Iterator[None]:
-    """Adds to what is raised inside which environment raised it, and in which call."""
+def noting(env: str, call: str) -> Iterator[str]:
+    """Adds to what is raised inside where it was: in which call of which environment."""
+    where = f"{call} of {env}"
     try:
-        yield
+        yield where
     except Exception as error:
-        error.add_note(f"in {call} of {env}")
+        error.add_note(f"in {where}")
         raise

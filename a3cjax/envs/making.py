@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import envpool
@@ -52,15 +52,12 @@ _OTHER_IDS = re.compile(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 # They wait for opponents, or crash the process.
 _SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
 
-# Where OpenGL is missing, MuJoCo ends the process instead of raising.
-_ENDS_THE_PROCESS = "envpool.mujoco"
 _TRY_TO_RENDER = """
 import sys, envpool
 envs = envpool.make_gymnasium(sys.argv[1], num_envs=1, render_mode="rgb_array")
 envs.reset()
 envs.render()
 """
-_TRY_SECONDS = 60
 
 
 def make_environments(
@@ -98,38 +95,30 @@ def make_environments(
         no sticky actions.
     """
     is_gymnasium = env.startswith(GYMNASIUM_PREFIX)
-    if sticky_actions is not None and (is_gymnasium or not _is_atari(resolve_envpool_id(env))):
+    env_id = env if is_gymnasium else resolve_envpool_id(env)
+    is_atari = not is_gymnasium and _family(env_id) == "envpool.atari"
+    if sticky_actions is not None and not is_atari:
         raise ConfigError(f"env must be an Atari game to have sticky actions, got {env}.")
     if is_gymnasium:
-        return _make_gymnasium(
-            env.removeprefix(GYMNASIUM_PREFIX), num_envs, seed, discount, renders
-        )
-    env_id = resolve_envpool_id(env)
+        return _make_gymnasium(env, num_envs, seed, discount, renders)
     if env_id in _SEVERAL_PLAYERS:
         raise ConfigError(f"env must have a single player, got {env}.")
+    atari = dict(_PROTOCOLS[protocol])
+    if is_evaluation:
+        atari["episodic_life"] = False
+    if sticky_actions is not None:
+        atari["repeat_action_probability"] = sticky_actions
     try:
-        envs = make_pool(
-            env_id,
-            num_envs=num_envs,
-            seed=seed,
-            protocol=protocol,
-            is_evaluation=is_evaluation,
-            sticky_actions=sticky_actions,
-            num_threads=num_threads,
-            renders=renders and _can_render(env_id),
-        )
+        envs = make_pool(env_id, num_envs, seed, num_threads, atari, renders)
     except (ImportError, RuntimeError) as error:  # libraries or files that some games need
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
-    # Frames are what games show. Elsewhere frame_skip counts steps of a physics integrator, and
-    # results on MuJoCo and dm_control are told in steps of the agent.
     with _without_warnings_on_bounds():
+        # Frames are what games show. Elsewhere frame_skip counts steps of a physics integrator,
+        # and results on MuJoCo and dm_control are told in steps of the agent.
         shows_frames = envs.single_observation_space.dtype == np.uint8
+        frames_per_step = envs.config.get("frame_skip", 1) if shows_frames else 1
         environments = VectorEnvironments(
-            env_id,
-            envs,
-            discount=discount,
-            frames_per_step=_envpool_fields(env_id).get("frame_skip", 1) if shows_frames else 1,
-            is_atari=_is_atari(env_id),
+            env_id, envs, discount=discount, frames_per_step=frames_per_step, is_atari=is_atari
         )
     if environments.num_envs != num_envs:  # an observation for each player
         environments.close()
@@ -139,34 +128,27 @@ def make_environments(
 
 def make_pool(
     env_id: str,
-    *,
     num_envs: int,
     seed: int,
-    protocol: str = "paper",
-    is_evaluation: bool = False,
-    sticky_actions: float | None = None,
     num_threads: int = 1,
+    atari: Mapping[str, Any] = _PROTOCOLS["paper"],
     renders: bool = False,
 ) -> Any:
-    """envpool's own batch behind `make_environments`, not reset yet; arguments as there.
+    """envpool's own batch behind `make_environments`, not reset yet.
+
+    Its arguments are as there; `atari` are envpool's options of Atari games, others ignore it.
 
     Raises:
       ConfigError: if its spaces are of another kind.
     """
-    options: dict[str, Any] = {}
-    if _is_atari(env_id):
-        options = dict(_PROTOCOLS[protocol])
-        if is_evaluation:
-            options["episodic_life"] = False
-        if sticky_actions is not None:
-            options["repeat_action_probability"] = sticky_actions
-    is_vizdoom = "use_combined_action" in _envpool_fields(env_id)
+    options = dict(atari) if _family(env_id) == "envpool.atari" else {}
+    is_vizdoom = _family(env_id) == "envpool.vizdoom"
     if is_vizdoom:
         options["use_combined_action"] = True  # buttons are pressed or not
     with _without_warnings_on_bounds():
         spec = envpool.make_spec(env_id, **options)
         _check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
-        if renders:
+        if renders and _can_render(env_id):
             options["render_mode"] = "rgb_array"
         make = functools.partial(envpool.make, env_id, env_type="gymnasium", seed=seed, **options)
         if is_vizdoom and num_envs > 1:
@@ -180,23 +162,22 @@ def make_pool(
 
 
 def _can_render(env_id: str) -> bool:
-    """Whether it is safe to ask this environment of envpool's for pictures."""
-    import_path = registry.specs[env_id][0]
-    if not import_path.startswith(_ENDS_THE_PROCESS):
+    """Whether it is safe to ask for pictures: without OpenGL, MuJoCo ends the process."""
+    if not _family(env_id).startswith("envpool.mujoco"):
         return True
     command = [sys.executable, "-c", _TRY_TO_RENDER, env_id]
     try:
         with tempfile.TemporaryDirectory() as folder:  # where MuJoCo leaves its log
-            tried = subprocess.run(command, cwd=folder, capture_output=True, timeout=_TRY_SECONDS)
+            tried = subprocess.run(command, cwd=folder, capture_output=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return tried.returncode == 0
 
 
 def _make_gymnasium(
-    env_id: str, num_envs: int, seed: int, discount: float, renders: bool
+    env: str, num_envs: int, seed: int, discount: float, renders: bool
 ) -> VectorEnvironments:
-    env = GYMNASIUM_PREFIX + env_id
+    env_id = env.removeprefix(GYMNASIUM_PREFIX)
     module, colon, _ = env_id.rpartition(":")
     if colon:
         # Gymnasium would import it, too, but not tell its errors from the constructor's.
@@ -237,15 +218,13 @@ def _make_gymnasium(
 
 def _check_spaces(env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space):
     box, discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
-    if isinstance(action_space, box):
-        is_supported = len(action_space.shape) == 1 and action_space.dtype.kind == "f"
-    else:
-        is_supported = isinstance(action_space, discrete)
-    if not is_supported:
+    is_box = isinstance(action_space, box)
+    is_vector = is_box and len(action_space.shape) == 1 and action_space.dtype.kind == "f"
+    if not (is_vector or isinstance(action_space, discrete)):
         raise ConfigError(
             f"env must have discrete actions or vectors of floats, got {env} with {action_space}."
         )
-    leaves = [leaf.space for leaf in leaves_of(observation_space)]
+    leaves = [leaf for _, leaf, _ in leaves_of(observation_space, observation_space)]
     is_dict = isinstance(observation_space, gymnasium.spaces.Dict)
     supported = box if is_dict else box | discrete
     if not leaves or not all(isinstance(leaf, supported) for leaf in leaves):
@@ -264,24 +243,19 @@ def resolve_envpool_id(env: str) -> str:
     Raises:
       ConfigError: if there is none; says what it is called here, or names the nearest ones.
     """
-    env_ids = sorted(envpool.list_all_envs(), key=_version)  # the newest of a name comes last
-    newest = {name.lower(): env_id for env_id in env_ids if (name := env_id.rpartition("-v")[0])}
-    ids = newest | {env_id.lower(): env_id for env_id in env_ids}
+    env_ids = sorted(envpool.list_all_envs(), key=lambda env_id: int(env_id.rpartition("-v")[2]))
+    newest = {env_id.rpartition("-v")[0]: env_id for env_id in env_ids}  # which come last
+    ids = newest | {env_id: env_id for env_id in env_ids}
     # A few names differ in their capitals only: as they are written, they come first.
-    ids |= {env_id.rpartition("-v")[0]: env_id for env_id in env_ids}
-    ids |= dict(zip(env_ids, env_ids, strict=True))
-    env_id = ids.get(env) or ids.get(env.lower())
+    env_id = ids.get(env) or {name.lower(): ids[name] for name in ids}.get(env.lower())
     if env_id is not None:
         return env_id
+    names = {name.lower(): name for name in newest}
     base = _OTHER_IDS.sub("", env).lower()
-    nearest = [base] if base in newest else difflib.get_close_matches(base, newest, cutoff=0.5)
-    names = ", ".join(newest[name].rpartition("-v")[0] for name in nearest)
-    hint = f"; here it is {names}" if base in newest else f"; nearest: {names}" if names else ""
+    nearest = [base] if base in names else difflib.get_close_matches(base, names, cutoff=0.5)
+    told = ", ".join(names[name] for name in nearest)
+    hint = f"; here it is {told}" if base in names else f"; nearest: {told}" if told else ""
     raise ConfigError(f"env must be an envpool id or {GYMNASIUM_PREFIX}<id>, got {env}{hint}.")
-
-
-def _version(env_id: str) -> int:
-    return int(env_id.rpartition("-v")[2])
 
 
 def canonical_name(env: str) -> str:
@@ -296,20 +270,11 @@ def canonical_name(env: str) -> str:
     return env_id if env.lower() == env_id.lower() else env_id.rpartition("-v")[0]
 
 
-def _is_atari(env_id: str) -> bool:
-    fields = _envpool_fields(env_id)
-    return "episodic_life" in fields and "repeat_action_probability" in fields
+def _family(env_id: str) -> str:
+    """The module of envpool that an environment is in."""
+    return registry.specs[env_id][0]
 
 
-@functools.cache
-def _envpool_fields(env_id: str) -> dict[str, Any]:
-    with _without_warnings_on_bounds():
-        return envpool.make_spec(env_id).config._asdict()
-
-
-@contextlib.contextmanager
-def _without_warnings_on_bounds() -> Iterator[None]:
+def _without_warnings_on_bounds() -> contextlib.AbstractContextManager:
     """Gymnasium warns where a space's bounds are float64, as many of envpool's are."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        yield
+    return warnings.catch_warnings(action="ignore", category=UserWarning)

@@ -1,7 +1,7 @@
 """Spaces of environments: observations as arrays for networks, actions within their bounds."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -18,66 +18,47 @@ class AnswerError(RuntimeError):
     """An environment returned what nothing can be learned from; the message is one line."""
 
 
-class Leaf(NamedTuple):
-    """One array of an observation: its name in messages, the keys that lead to it, its space."""
+def leaves_of(
+    space: gymnasium.Space, values: Any, name: str = "observations"
+) -> Iterator[tuple[str, gymnasium.Space, Any]]:
+    """The name, the space and the value of each leaf, a nested Dict's in the order of sorted keys.
 
-    name: str
-    keys: tuple[Any, ...]
-    space: gymnasium.Space
-
-    def of(self, observations: Any) -> np.ndarray:
-        """This leaf of a batch, `[B, ...]`."""
-        for key in self.keys:
-            observations = observations[key]
-        return observations
-
-
-def leaves_of(space: gymnasium.Space, keys: tuple[Any, ...] = ()) -> Iterator[Leaf]:
-    """The leaves of a space, a nested Dict's in the order of sorted keys."""
+    `values` is nested as the space is: a batch of its observations, or the space itself.
+    """
     if isinstance(space, gymnasium.spaces.Dict):
         for key in sorted(space.spaces):
-            yield from leaves_of(space[key], (*keys, key))
+            yield from leaves_of(space[key], values[key], f"{name}[{key!r}]")
     else:
-        yield Leaf("observations" + "".join(f"[{key!r}]" for key in keys), keys, space)
+        yield name, space, values
 
 
-class ObservationLayout:
-    """Turns batches of a space's observations into one array, and checks them first.
+def read_observations(
+    space: gymnasium.Space, observations: Any, where: str, num_envs: int | None = None
+) -> np.ndarray:
+    """A batch of observations, checked, as one fresh array in the layout that networks read.
 
     Images (uint8, rank 3) become blocks of 4×4 pixels, states of a Discrete space one-hot
     vectors, and all leaves of a Dict one vector in the order of sorted keys.
+
+    Raises:
+      AnswerError: names `where`, unless all leaves are as the space has them, for `num_envs`
+        environments, or for as many as the first leaf is of.
     """
-
-    def __init__(self, space: gymnasium.Space):
-        self._is_dict = isinstance(space, gymnasium.spaces.Dict)
-        self._leaves = tuple(leaves_of(space))
-
-    def num_envs(self, observations: Any) -> int:
-        """B."""
-        return len(self._leaves[0].of(observations))
-
-    def check(self, observations: Any, num_envs: int, where: str) -> None:
-        """Raises AnswerError, which names `where`, unless all leaves are as announced."""
-        for leaf in self._leaves:
-            values = leaf.of(observations)
-            check_numbers(leaf.name, values, (num_envs, *(leaf.space.shape or ())), where)
-            if isinstance(leaf.space, gymnasium.spaces.Discrete):
-                largest = int(leaf.space.n) - 1
-                is_right = (values >= 0) & (values <= largest)
-                _check_all(leaf.name, values, is_right, f"in [0, {largest}]", where)
-
-    def convert(self, observations: Any) -> np.ndarray:
-        """A fresh array in the layout that the networks read; a pool may reuse its own."""
-        if self._is_dict:
-            vectors = [leaf.of(observations) for leaf in self._leaves]
-            vectors = [vector.reshape(len(vector), -1) for vector in vectors]
-            return np.concatenate(vectors, axis=1, dtype=np.float32)
-        space = self._leaves[0].space
-        if isinstance(space, gymnasium.spaces.Discrete):
-            return np.eye(int(space.n), dtype=np.float32)[observations.astype(int)]
-        if observations.dtype == np.uint8 and observations.ndim == 4:
-            return _images_to_blocks(observations)
-        return np.array(observations, np.float32)
+    leaves = list(leaves_of(space, observations))
+    num_envs = len(leaves[0][2]) if num_envs is None else num_envs
+    for name, leaf, values in leaves:
+        check_numbers(name, values, (num_envs, *(leaf.shape or ())), where)
+        if isinstance(leaf, gymnasium.spaces.Discrete):
+            is_right = (values >= 0) & (values < leaf.n)
+            _check_all(name, values, is_right, f"in [0, {leaf.n - 1}]", where)
+    if isinstance(space, gymnasium.spaces.Dict):
+        vectors = [values.reshape(num_envs, -1) for *_, values in leaves]
+        return np.concatenate(vectors, axis=1, dtype=np.float32)
+    if isinstance(space, gymnasium.spaces.Discrete):
+        return np.eye(int(space.n), dtype=np.float32)[observations.astype(int)]
+    if observations.dtype == np.uint8 and observations.ndim == 4:
+        return _images_to_blocks(observations)
+    return np.array(observations, np.float32)
 
 
 def _images_to_blocks(images: np.ndarray) -> np.ndarray:
@@ -98,13 +79,10 @@ def check_numbers(name: str, values: np.ndarray, shape: tuple[int, ...], where: 
 
 
 def _check_all(name: str, values: np.ndarray, is_right: np.ndarray, rule: str, where: str) -> None:
-    if is_right.all():
-        return
-    index = tuple(np.argwhere(~is_right)[0])
-    raise AnswerError(
-        f"{name} must be {rule}, got {values[index]} in {where} (environment {index[0]} of the "
-        "batch)."
-    )
+    if not is_right.all():
+        index = tuple(np.argwhere(~is_right)[0])
+        place = f"{where} (environment {index[0]} of the batch)"
+        raise AnswerError(f"{name} must be {rule}, got {values[index]} in {place}.")
 
 
 def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
@@ -117,16 +95,9 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
 def sample_actions(
     space: gymnasium.Space, num_envs: int, generator: np.random.Generator
 ) -> np.ndarray:
-    """Uniformly random actions.
+    """Uniformly random actions, int32 `[B]` if Discrete or float32 `[B, D]` in a Box `(D,)`.
 
-    Args:
-      space: Discrete, or a Box of shape `(D,)`.
-      num_envs: B.
-      generator: of random numbers.
-
-    Returns:
-      int32 `[B]`, or float32 `[B, D]`. Where a bound is missing nothing is uniform: a
-      standard normal number, clipped to the other bound.
+    Where a bound is missing nothing is uniform: a standard normal number, clipped to the other.
     """
     if isinstance(space, gymnasium.spaces.Discrete):
         return generator.integers(int(space.n), size=num_envs, dtype=np.int32)

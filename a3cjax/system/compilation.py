@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from a3cjax.system.machine import cpuinfo
 from a3cjax.system.provenance import describe_versions
 
 
@@ -16,9 +17,7 @@ def compilation_cache_dir() -> Path | None:
     None where it cannot be made. Compiled code runs on processors with the same features
     only, and a home folder may be shared by machines that differ.
     """
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    features = cpuinfo("flags", "Features")
     identity = "\n".join([describe_versions()["jaxlib"], platform.processor(), features])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
     user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

@@ -22,13 +22,17 @@ def available_cores() -> int:
         return cores
 
 
+def cpuinfo(*names: str) -> str:
+    """The first line of what Linux tells of its processor that begins with one of these names."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line for line in lines if line.startswith(names)), "")
+
+
 def describe_machine() -> dict[str, str | int]:
     """The processor, the cores this process may use, and the system."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return {
-        "processor": models[0] if models else platform.processor(),
+        "processor": cpuinfo("model name").partition(":")[2].strip() or platform.processor(),
         "cores": available_cores(),
         "system": f"{platform.system()} {platform.machine()}",
     }

@@ -26,30 +26,23 @@ def describe_commit() -> str:
 
     `unknown` where the package is installed instead, even inside some other checkout.
     """
-    package = Path(__file__).parents[1]
-    git = ["git", "-C", str(package)]
+    package = str(Path(__file__).parents[1])
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", package, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        subprocess.run(
-            [*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=True
-        )
-        commit = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
-        status = subprocess.run(
-            [*git, "status", "--porcelain", "--", str(package)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        git("ls-files", "--error-unmatch", __file__)
+        commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", package)
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit.stdout.strip() + ("+changes" if status.stdout.strip() else "")
+    return commit + ("+changes" if changes else "")
 
 
 def describe_command() -> str:
     """The command line as it was typed, with the program's path shortened."""
     program = Path(sys.argv[0])
-    words = ["python", "/".join(filter(None, (program.parent.name, program.name)))]
-    if program.name in ("a3cjax", "__main__.py"):
-        words = ["a3cjax"]
+    is_own = program.name in ("a3cjax", "__main__.py")
+    words = ["a3cjax"] if is_own else ["python", str(Path(program.parent.name, program.name))]
     return shlex.join([*words, *sys.argv[1:]])

@@ -25,17 +25,13 @@ class SignalStop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        with contextlib.ExitStack() as restoring:
 
-        def handle(number: int, _frame) -> None:
-            self.signal_number = number
-            for other, handler in previous.items():
-                signal.signal(other, handler)
+            def handle(number: int, _frame) -> None:
+                self.signal_number = number
+                restoring.close()
 
-        for number in previous:
-            signal.signal(number, handle)
-        try:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                restoring.callback(signal.signal, number, signal.getsignal(number))
+                signal.signal(number, handle)
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)

@@ -887,6 +887,7 @@ def test_buttons_of_vizdoom_are_discrete_and_its_first_process_is_alone(monkeypa
         """Real games would be processes, and would leave files in the working directory."""
 
         def __init__(self, env_id, *, num_envs, use_combined_action, **_):
+            self.config = envpool.make_spec(env_id).config._asdict()
             space = gymnasium.spaces.Box(0, 255, (12, 84, 84), np.uint8)
             super().__init__(
                 [],

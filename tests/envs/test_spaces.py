@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from a3cjax.convolutions import blocks_to_frames
-from a3cjax.envs.spaces import AnswerError, ObservationLayout, clip_actions, sample_actions
+from a3cjax.envs.spaces import AnswerError, clip_actions, read_observations, sample_actions
 
 INFINITY = np.inf
 
@@ -119,24 +119,21 @@ def arm(num_envs):
 def test_leaves_of_a_dict_are_joined_in_the_order_of_sorted_keys():
     # Height, arm[a], arm[b] row by row, touch: capitals sort first.
     expected = np.array([3, 4, 5, 6, 7, 8, 1, 2])
-    layout = ObservationLayout(ARM)
-    assert layout.num_envs(arm(2)) == 2
-    vectors = layout.convert(arm(2))
+    vectors = read_observations(ARM, arm(2), "reset() of Arm")
     assert (vectors.shape, vectors.dtype) == ((2, 8), np.float32)
     np.testing.assert_array_equal(vectors, [expected, expected + 100])
 
 
 def test_order_of_a_dict_does_not_depend_on_who_wrote_it():
     turned = Dict({key: ARM[key] for key in reversed(list(ARM.spaces))})
-    np.testing.assert_array_equal(
-        ObservationLayout(turned).convert(arm(3)), ObservationLayout(ARM).convert(arm(3))
-    )
+    vectors = [read_observations(space, arm(3), "reset() of Arm") for space in (turned, ARM)]
+    np.testing.assert_array_equal(*vectors)
 
 
 @pytest.mark.parametrize("space", [Box(-1, 1, (3,)), Box(-1, 1, (3,), np.float64)], ids=str)
 def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
     values = np.ones((2, 3), space.dtype)
-    vectors = ObservationLayout(Dict({"position": space})).convert({"position": values})
+    vectors = read_observations(Dict({"position": space}), {"position": values}, "reset()")
     assert not np.shares_memory(vectors, values)
     np.testing.assert_array_equal(vectors, values)
 
@@ -144,7 +141,8 @@ def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
 def test_images_in_a_dict_become_numbers():
     space = Dict({"image": Box(0, 255, (2, 2, 3), np.uint8), "x": Box(-1, 1, (1,))})
     image = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
-    vectors = ObservationLayout(space).convert({"image": image, "x": np.ones((1, 1), np.float32)})
+    parts = {"image": image, "x": np.ones((1, 1), np.float32)}
+    vectors = read_observations(space, parts, "reset()")
     np.testing.assert_array_equal(vectors, [[*range(12), 1]])
 
 
@@ -160,7 +158,7 @@ def test_leaf_that_is_not_finite_is_named(keys, name, value):
         leaf = leaf[key]
     leaf[1] = value
     with pytest.raises(AnswerError) as caught:
-        ObservationLayout(ARM).check(observations, 3, "step() of Arm")
+        read_observations(ARM, observations, "step() of Arm", 3)
     assert str(caught.value) == (
         f"{name} must be finite, got {value} in step() of Arm (environment 1 of the batch)."
     )
@@ -170,7 +168,7 @@ def test_leaf_of_another_shape_is_named():
     observations = arm(2)
     observations["arm"]["b"] = np.zeros((2, 4))
     with pytest.raises(AnswerError) as caught:
-        ObservationLayout(ARM).check(observations, 2, "reset() of Arm")
+        read_observations(ARM, observations, "reset() of Arm")
     assert str(caught.value) == (
         "observations['arm']['b'] must be of shape (2, 2, 2), got (2, 4) in reset() of Arm."
     )
@@ -181,7 +179,7 @@ def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_la
     channels = min(channels, height, width)
     shape = (height, width, channels) if is_last else (channels, height, width)
     values = np.random.default_rng(0).integers(1, 256, (2, *shape)).astype(np.uint8)
-    blocks = ObservationLayout(Box(0, 255, shape, np.uint8)).convert(values)
+    blocks = read_observations(Box(0, 255, shape, np.uint8), values, "reset()")
     assert blocks.dtype == np.uint8
     frames = blocks_to_frames(blocks)
     # Square images as deep as they are high could be either: taken as channels first.
@@ -208,4 +206,4 @@ def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_la
 def test_images_of_known_games_become_blocks(shape, blocks):
     space = gymnasium.spaces.Box(0, 255, shape, np.uint8)
     images = np.zeros((2, *shape), np.uint8)
-    assert ObservationLayout(space).convert(images).shape == (2, *blocks)
+    assert read_observations(space, images, "reset()").shape == (2, *blocks)
