@@ -42,27 +42,16 @@ __all__ = [
 
 # Where each lies. Looked up when it is asked for: the command line answers before JAX is there.
 _HOMES = {
-    "distributions": ("Categorical", "DiagonalGaussian"),
-    "losses": (
-        "actor_critic_loss",
-        "entropy_loss",
-        "policy_gradient_loss",
-        "q_loss",
-        "value_loss",
-    ),
-    "returns": (
-        "lambda_returns",
-        "n_step_returns",
-        "one_step_q_targets",
-        "one_step_sarsa_targets",
-    ),
-    "runs.loading": ("load",),
+    "distributions": "Categorical DiagonalGaussian",
+    "losses": "actor_critic_loss entropy_loss policy_gradient_loss q_loss value_loss",
+    "returns": "lambda_returns n_step_returns one_step_q_targets one_step_sarsa_targets",
+    "runs.loading": "load",
 }
 
 
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
-        if name in names:
+        if name in names.split():
             return getattr(importlib.import_module(f"a3cjax.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

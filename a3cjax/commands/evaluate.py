@@ -76,17 +76,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
 def default_path(name: str, settings: EvaluateSettings, result: dict) -> Path:
     """In the run folder, or in the current one for an agent that comes with a3cjax."""
-    sticky = settings.sticky_actions
-    parts = [
-        "evaluation",
-        *(["best"] if settings.best else []),
-        result["actions"],
-        *([] if sticky is None else [f"sticky{sticky:g}"]),
-        str(result["num_episodes"]),
-    ]
-    folder = Path(name)
-    return (
-        folder / f"{'-'.join(parts)}.json"
-        if folder.is_dir()
-        else Path(f"{'-'.join([name, *parts])}.json")
-    )
+    words = ["evaluation", *(["best"] if settings.best else []), result["actions"]]
+    if settings.sticky_actions is not None:
+        words.append(f"sticky{settings.sticky_actions:g}")
+    stem, folder = "-".join([*words, str(result["num_episodes"])]), Path(name)
+    return folder / f"{stem}.json" if folder.is_dir() else Path(f"{name}-{stem}.json")
