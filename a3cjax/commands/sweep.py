@@ -85,9 +85,7 @@ def check(points: Sequence[Point]) -> None:
     Raises:
       ConfigError: names the setting.
     """
-    from a3cjax.envs.making import GYMNASIUM_PREFIX, resolve_envpool_id
+    from a3cjax.envs.making import canonical_name
 
     for point in points:
-        config = read_config(point.settings)
-        if not config.env.startswith(GYMNASIUM_PREFIX):
-            resolve_envpool_id(config.env)
+        canonical_name(read_config(point.settings).env)
