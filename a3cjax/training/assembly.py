@@ -29,8 +29,7 @@ from a3cjax.envs.base import Environments
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
-from a3cjax.parameters.on_device import ParametersOnDevice
-from a3cjax.parameters.shared import SharedParameters
+from a3cjax.parameters.shared import ParametersOnDevice, SharedParameters
 from a3cjax.parameters.store import ParameterStore
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress

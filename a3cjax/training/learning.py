@@ -110,7 +110,7 @@ class Learning:
           The number of frames they were learned from.
         """
         newest = self.fleet.standstill()
-        if not self.supervisor.has_failed:
+        if not self.supervisor.failures:
             self.journal.write_up_to(newest.progress.num_updates)
         self.saver.save(newest)
         return newest.progress.num_frames
@@ -162,7 +162,7 @@ class Learning:
             self.logs.terminal.print(f"{name}: stopping, then saving to {self.saver.run_dir}")
 
     def _join(self) -> None:
-        has_failed = self.supervisor.has_failed
+        has_failed = bool(self.supervisor.failures)
         self.supervisor.join(FAILURE_JOIN_SECONDS if has_failed else STOP_JOIN_SECONDS)
 
     def _save_at_last(self) -> None:
