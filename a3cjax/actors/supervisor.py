@@ -1,10 +1,12 @@
 """Threads that are watched: one failure stops all, and none vanishes."""
 
+import contextlib
+import functools
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 
 class StallError(RuntimeError):
@@ -31,15 +33,15 @@ class Supervisor:
         self,
         targets: Sequence[Callable[[threading.Event], None]],
         name: str,
-        progresses: Sequence[Callable[[], float]] = (),
+        progress: Callable[[int], float] = lambda index: time.monotonic(),
     ) -> None:
         """Starts threads `<name>-0`, `<name>-1`, …; each target is called with the stop event.
 
-        Each of `progresses` tells a number that changes as long as its thread works.
+        `progress(index)` changes as long as the thread with this index works.
         """
         for index, target in enumerate(targets):
             thread = self.start_helper(target, f"{name}-{index}")
-            self._workers[thread] = progresses[index] if progresses else time.monotonic
+            self._workers[thread] = functools.partial(progress, index)
 
     def start_helper(
         self, target: Callable[[threading.Event], None], name: str
@@ -69,6 +71,14 @@ class Supervisor:
             failure.__cause__ = cause
         self.failures.append(failure)
         self.stop_event.set()
+
+    @contextlib.contextmanager
+    def noting_failures(self) -> Iterator[None]:
+        """Notes the exception that ends the block, and goes on after it."""
+        try:
+            yield
+        except Exception as failure:
+            self.add_failure(failure)
 
     @property
     def is_stopping(self) -> bool:

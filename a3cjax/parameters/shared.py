@@ -1,15 +1,50 @@
-"""The shared parameters and the one lock of the program."""
+"""The shared parameters, pulled and pushed to by actor-learners: the one lock of the program."""
 
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from a3cjax.parameters.store import ParameterStore, Receipt
 from a3cjax.types import Device, LearnerState, ObservationStatistics, Params, Snapshot
 from a3cjax.updates import ApplyGradients
+
+
+class Receipt(NamedTuple):
+    """What a push answers: where the run stands after it, and seconds spent on the lock.
+
+    `staleness` counts the updates by others since the version that the gradient was
+    computed at. A refused gradient would have made parameters that are not finite: it
+    changed nothing, and its frames are not counted.
+    """
+
+    version: int
+    num_frames: int
+    staleness: int
+    wait_seconds: float
+    hold_seconds: float
+    is_refused: bool = False
+
+
+class ParameterStore(Protocol):
+    """Where actor-learners get parameters from and bring gradients to."""
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        ...
+
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+        """Applies one gradient.
+
+        Args:
+          grads: a pytree like the parameters.
+          num_frames: emulator frames that the gradient was computed from.
+          version: of the snapshot that it was computed at.
+          actor_index: whose it is.
+        """
+        ...
 
 
 class SharedParameters:
@@ -54,10 +89,7 @@ class SharedParameters:
         return self._published
 
     def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
-        """Applies one gradient to the newest parameters, whatever it was computed from.
-
-        Refuses it if that would make any parameter NaN or infinite.
-        """
+        """Applies one gradient to the newest parameters, whatever it was computed from."""
         asked = self._clock()
         with self._lock:
             entered, old = self._clock(), self._published[1]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from a3cjax.parameters.store import ParameterStore, Receipt
+from a3cjax.parameters.shared import ParameterStore, Receipt
 from a3cjax.types import Params, Snapshot
 
 # Whoever waits looks at the stop event this often: nothing wakes it up when that is set.
