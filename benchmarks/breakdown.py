@@ -25,7 +25,7 @@ from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.system.compilation import configure_jax
 from a3cjax.training.assembly import assemble, prepare
-from a3cjax.training.measuring import Emulator
+from a3cjax.training.measuring import emulator_rate
 from a3cjax.types import Constants
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
 
@@ -114,10 +114,8 @@ def main() -> None:
             name, [1000 * seconds / num_steps for seconds in times], "core-ms a step"
         )
 
-    emulator = Emulator("Pong", 1, num_envs)
-    rates = [emulator.steps_per_second(2.0) for _ in range(5)]
+    rates = [emulator_rate("Pong", 1, num_envs, seconds=2.0) for _ in range(5)]
     results.add("emulator alone", [1000 / rate for rate in rates], "core-ms a step")
-    emulator.close()
 
     matrix = jnp.ones((2048, 2048))
     times = core_seconds(lambda: matrix @ matrix, 5)

@@ -19,7 +19,7 @@ from results_table import Results
 
 from a3cjax.config.settings import Config
 from a3cjax.system import machine
-from a3cjax.training.measuring import start_training
+from a3cjax.training.measuring import Training
 
 FOLDER = Path(__file__).parent / "peers"
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
@@ -130,7 +130,7 @@ def main() -> None:
     num_envs = num_actors * config.envs_per_actor
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in pythons}
-    training = start_training(config)
+    training = Training(config)
     unroll_length = training.config.unroll_length
     for _ in range(arguments.rounds):
         ours.append(training.run(arguments.seconds)["steps_per_second"])

@@ -13,7 +13,7 @@ from results_table import Results
 from a3cjax.actors.placement import Place
 from a3cjax.config.settings import Config
 from a3cjax.system import machine
-from a3cjax.training.measuring import Training, start_training
+from a3cjax.training.measuring import Training
 
 RESULTS = Path(__file__).parent / "results" / "scaling.csv"
 
@@ -50,7 +50,7 @@ def main() -> None:
     runs: dict[str, Training] = {}
     for name, variant in variants.items():
         with places[name].entered():
-            runs[name] = start_training(variant)
+            runs[name] = Training(variant)
     rows: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
     for _ in range(arguments.rounds):
         for name, run in runs.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from results_table import Results
 
 from a3cjax.config.settings import Config
-from a3cjax.training.measuring import Emulator, start_training
+from a3cjax.training.measuring import Training, emulator_rate
 
 RESULTS = Path(__file__).parent / "results" / "throughput.csv"
 
@@ -26,17 +26,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     config = Config(env=arguments.game, num_actors=arguments.num_actors, warmup_steps=64)
-    runs = {
-        network: start_training(config.replace(network=network)) for network in arguments.networks
-    }
+    runs = {network: Training(config.replace(network=network)) for network in arguments.networks}
     settings = next(iter(runs.values())).config
-    emulator = Emulator(arguments.game, settings.num_actors, settings.envs_per_actor)
+    emulator = arguments.game, settings.num_actors, settings.envs_per_actor
 
     emulator_rates: list[float] = []
     rates: dict[str, list[float]] = {network: [] for network in runs}
     shares: dict[str, list[dict[str, float]]] = {network: [] for network in runs}
     for _ in range(arguments.rounds):
-        emulator_rates.append(emulator.steps_per_second(arguments.seconds))
+        emulator_rates.append(emulator_rate(*emulator, arguments.seconds))
         for network, run in runs.items():
             result = run.run(arguments.seconds)
             rates[network].append(result["steps_per_second"])
@@ -55,7 +53,6 @@ def main() -> None:
         f"{arguments.game}: {settings.num_actors} actors × {settings.envs_per_actor} "
         f"environments × {settings.unroll_length} steps"
     )
-    emulator.close()
     for run in runs.values():
         run.close()
 

@@ -25,7 +25,7 @@ from a3cjax.envs import make_environments
 from a3cjax.exploration import evaluation_exploration, make_explore
 from a3cjax.networks import make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
-from a3cjax.parameters import SharedParameters
+from a3cjax.parameters.shared import SharedParameters
 from a3cjax.types import LearnerState, Snapshot
 from a3cjax.updates import make_apply_gradients
 

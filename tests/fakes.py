@@ -13,7 +13,7 @@ import pytest
 from a3cjax.actors.actor_learner import Seconds, UpdateReport
 from a3cjax.envs.base import EnvironmentSpec, Episode
 from a3cjax.logs.metrics import MetricsWindow
-from a3cjax.parameters.store import Receipt
+from a3cjax.parameters.shared import Receipt
 from a3cjax.types import Snapshot, TimeStep
 
 DISCOUNT = 0.9

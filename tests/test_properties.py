@@ -30,8 +30,7 @@ from a3cjax.config.settings import (
 from a3cjax.errors import ConfigError
 from a3cjax.networks import NETWORK_NAMES
 from a3cjax.optimizers import OPTIMIZER_NAMES, make_optimizer
-from a3cjax.parameters.shared import SharedParameters
-from a3cjax.parameters.store import Receipt
+from a3cjax.parameters.shared import Receipt, SharedParameters
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.folder import write_config
 from a3cjax.types import LearnerState

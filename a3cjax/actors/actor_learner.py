@@ -16,7 +16,7 @@ from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
-from a3cjax.parameters.store import ParameterStore
+from a3cjax.parameters.shared import ParameterStore
 from a3cjax.types import CoreState, Exploration, Snapshot, TimeStep, Trajectory
 from a3cjax.updates import Act, ComputeGradients, make_act, make_compute_gradients
 
@@ -125,9 +125,9 @@ class ActorLearner:
         self.clock = time.perf_counter
 
     def get_standing(self) -> dict[str, Any] | None:
-        """Where it stands between two updates, in plain values for JSON.
+        """Where it stands between two updates, but for its key, in plain values for JSON.
 
-        None if its environments cannot tell. The key is not part of it.
+        None if its environments cannot tell.
         """
         state = self.environments.get_state()
         if state is None:
@@ -175,11 +175,9 @@ class ActorLearner:
         self._lap_began = now
 
     def _unroll(self, snapshot: Snapshot, exploration: Exploration) -> Trajectory | None:
-        """Acts for T steps, or whole episodes; the last timestep is kept and starts the next.
+        """Acts for T steps, or whole episodes; None if it was asked to stop.
 
-        Returns:
-          T + 1 timesteps and T actions (T + 1 of an agent that acts ahead); None if it was
-          asked to stop.
+        The last timestep is kept and starts the next unroll.
         """
         plays_episodes = self.unroll_length is None
         if plays_episodes:
@@ -228,6 +226,7 @@ class ActorLearner:
             self._lap("learn")
             receipt = self.store.push(grads, num_frames, snapshot.version, self.index)
         self._lap("push")
+        at_lock = {"wait": receipt.wait_seconds, "hold": receipt.hold_seconds}
         self.report(
             UpdateReport(
                 actor_index=self.index,
@@ -238,9 +237,7 @@ class ActorLearner:
                 staleness=receipt.staleness,
                 metrics=metrics.as_dict(),
                 episodes=self.environments.pop_episodes(),
-                seconds=Seconds(
-                    **self._spent, wait=receipt.wait_seconds, hold=receipt.hold_seconds
-                ),
+                seconds=Seconds(**self._spent, **at_lock),
                 bad_trajectory=trajectory if receipt.is_refused else None,
             )
         )

@@ -44,14 +44,12 @@ class Place(NamedTuple):
 
 
 def place_actors(num_actors: int) -> list[Place]:
-    """A place for each actor-learner.
+    """A place for each actor-learner, the same ones at every call.
 
-    Returns:
-      CPU devices, each of a client with one thread, the same ones at every call; bound to
-      a core each where that uses every core of this process equally. The
-      default device for all where there are many more actors than cores (copying parameters
-      then costs more than it saves), where the default platform is no CPU, or where this
-      JAX has no way to make further clients.
+    CPU devices, each of a client with one thread, bound to a core each where that uses every
+    core of this process equally. The default device for all where there are many more actors
+    than cores (copying parameters then costs more than it saves), where the default platform
+    is no CPU, or where this JAX has no way to make further clients.
     """
     shared = [Place(jax.devices()[0])] * num_actors
     if jax.default_backend() != "cpu" or num_actors > MAX_ACTORS_PER_CORE * available_cores():
@@ -60,25 +58,20 @@ def place_actors(num_actors: int) -> list[Place]:
     # Fewer actors than cores stay free: another run may be bound to the very same cores.
     is_even = bool(cores) and num_actors % len(cores) == 0
     bindings = [frozenset({cores[i % len(cores)]}) if is_even else None for i in range(num_actors)]
-    devices = [_single_threaded_cpu(index, binding) for index, binding in enumerate(bindings)]
+    devices = list(map(_single_threaded_cpu, range(num_actors), bindings))
     # Without a device for each, training is right, but slower.
     return shared if None in devices else list(map(Place, devices, bindings))
 
 
 def background_device() -> Device:
-    """A device for what runs beside the actor-learners.
-
-    Returns:
-      A CPU device of a client with one thread that no actor uses; the default one where the
-      default platform is no CPU, or where this JAX has no way to make further clients.
-    """
+    """A CPU device that no actor-learner uses; the default one where there can be none."""
     device = _single_threaded_cpu(-1, None) if jax.default_backend() == "cpu" else None
     return device or jax.devices()[0]
 
 
 @functools.cache
 def _single_threaded_cpu(index: int, cores: frozenset[int] | None) -> Device | None:
-    """The device of the client with this index; a client lives as long as the process.
+    """The device of the client with this index, which lives as long as the process.
 
     None if it cannot be made: JAX has no public function for this.
     """

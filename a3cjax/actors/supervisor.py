@@ -1,32 +1,16 @@
 """Threads that are watched: one failure stops all, and none vanishes."""
 
+import contextlib
+import functools
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
 
 class StallError(RuntimeError):
     """A thread that has not come any further for too long."""
-
-
-@dataclass
-class _Watch:
-    """A thread, what tells its progress, when that last changed, and what it was."""
-
-    thread: threading.Thread
-    progress: Callable[[], float]
-    since: float
-    last: float = -1
-
-    def idle_seconds(self) -> float:
-        """Seconds without progress, as far as anybody looked."""
-        now, progress = time.monotonic(), self.progress()
-        if progress != self.last:
-            self.last, self.since = progress, now
-        return now - self.since
 
 
 class Supervisor:
@@ -39,25 +23,25 @@ class Supervisor:
     ):
         """The event stops the threads; `should_stop` is asked whether they are to stop."""
         self.stop_event = stop_event or threading.Event()
-        self.failures: list[BaseException] = []
+        self.failures: list[Exception] = []
         self._should_stop = should_stop
         self._threads: list[threading.Thread] = []
-        self._workers: list[_Watch] = []
+        self._workers: dict[threading.Thread, Callable[[], float]] = {}  # what tells progress
+        self._seen: dict[threading.Thread, tuple[float, float]] = {}  # which, and since when
 
     def start(
         self,
         targets: Sequence[Callable[[threading.Event], None]],
         name: str,
-        progresses: Sequence[Callable[[], float]] = (),
+        progress: Callable[[int], float] = lambda index: time.monotonic(),
     ) -> None:
         """Starts threads `<name>-0`, `<name>-1`, …; each target is called with the stop event.
 
-        Each of `progresses` tells a number that changes as long as its thread works.
+        `progress(index)` changes as long as the thread with this index works.
         """
         for index, target in enumerate(targets):
             thread = self.start_helper(target, f"{name}-{index}")
-            progress = progresses[index] if progresses else time.monotonic
-            self._workers.append(_Watch(thread, progress, time.monotonic()))
+            self._workers[thread] = functools.partial(progress, index)
 
     def start_helper(
         self, target: Callable[[threading.Event], None], name: str
@@ -77,14 +61,24 @@ class Supervisor:
             self.add_failure(failure)
 
     def add_failure(self, failure: BaseException) -> None:
-        """Notes a failure, wherever it happened, and asks all threads to stop."""
+        """Notes a failure, wherever it happened, and asks all threads to stop.
+
+        What is not an Exception is wrapped in a RuntimeError: a SystemExit of foreign code must
+        not end the program as if nothing had happened.
+        """
+        if not isinstance(failure, Exception):
+            cause, failure = failure, RuntimeError(f"a thread ended by {failure!r}")
+            failure.__cause__ = cause
         self.failures.append(failure)
         self.stop_event.set()
 
-    @property
-    def has_failed(self) -> bool:
-        """Whether anything failed."""
-        return bool(self.failures)
+    @contextlib.contextmanager
+    def noting_failures(self) -> Iterator[None]:
+        """Notes the exception that ends the block, and goes on after it."""
+        try:
+            yield
+        except Exception as failure:
+            self.add_failure(failure)
 
     @property
     def is_stopping(self) -> bool:
@@ -94,7 +88,7 @@ class Supervisor:
     @property
     def is_running(self) -> bool:
         """Whether any worker still works and nothing asked it to stop."""
-        return not self.is_stopping and any(w.thread.is_alive() for w in self._workers)
+        return not self.is_stopping and any(thread.is_alive() for thread in self._workers)
 
     @property
     def has_stuck_threads(self) -> bool:
@@ -122,8 +116,14 @@ class Supervisor:
 
     def _check_progress(self, stall_seconds: float) -> None:
         """Raises an error that names the workers that stand still, and shows where they are."""
-        alive = [watch for watch in self._workers if watch.thread.is_alive()]
-        stalled = [watch.thread for watch in alive if watch.idle_seconds() > stall_seconds]
+        stalled, now = [], time.monotonic()
+        for thread, progress in self._workers.items():
+            last, since = self._seen.get(thread, (None, now))
+            current = progress()
+            since = since if current == last else now
+            self._seen[thread] = current, since
+            if thread.is_alive() and now - since > stall_seconds:
+                stalled.append(thread)
         if stalled:
             names = ", ".join(thread.name for thread in stalled)
             stacks = [f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled]
@@ -139,26 +139,13 @@ class Supervisor:
             self.add_failure(RuntimeError(f"still running after {seconds} s: {stuck}"))
 
     def raise_failures(self) -> None:
-        """Raises what failed: a single failure as it is, several as a group.
-
-        What is not an Exception comes wrapped in a RuntimeError: a SystemExit of foreign
-        code must not end the program as if nothing had happened.
-        """
-        failures = [_as_exception(failure) for failure in self.failures]
-        if len(failures) == 1:
-            raise failures[0]
-        if failures:
-            raise ExceptionGroup("several parts of the run failed", failures)
+        """Raises what failed: a single failure as it is, several as a group."""
+        if len(self.failures) == 1:
+            raise self.failures[0]
+        if self.failures:
+            raise ExceptionGroup("several parts of the run failed", self.failures)
 
 
 def _describe_stack(thread: threading.Thread) -> str:
     frame = sys._current_frames().get(thread.ident or 0)
     return "".join(traceback.format_stack(frame)) if frame is not None else "  (ended)\n"
-
-
-def _as_exception(failure: BaseException) -> Exception:
-    if isinstance(failure, Exception):
-        return failure
-    wrapped = RuntimeError(f"a thread ended by {failure!r}")
-    wrapped.__cause__ = failure
-    return wrapped

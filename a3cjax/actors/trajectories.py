@@ -32,11 +32,6 @@ def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
     def pad(values):
         return np.concatenate([values, np.repeat(values[-1:], num_missing, axis=0)])
 
-    return Trajectory(
-        observations=pad(trajectory.observations),
-        actions=pad(trajectory.actions),
-        rewards=pad(trajectory.rewards),
-        discounts=pad(trajectory.discounts),
-        is_first=np.concatenate([is_first, np.ones((num_missing, is_first.shape[1]), bool)]),
-        core_state=trajectory.core_state,
-    )
+    after = np.ones((num_missing, is_first.shape[1]), bool)
+    padded = {name: pad(getattr(trajectory, name)) for name in Trajectory._fields[:4]}
+    return trajectory._replace(**padded, is_first=np.concatenate([is_first, after]))

@@ -20,37 +20,30 @@ class ObservationMoments:
     """Sums from which the mean image and the scale of what remains are computed."""
 
     def __init__(self, shape: tuple[int, ...]):
-        self._count = 0
-        self._sum = np.zeros(shape)
-        self._sum_of_squares = np.zeros(shape)
+        self.count = 0
+        self.sum, self.sum_of_squares = np.zeros((2, *shape))
 
     def add(self, observations: np.ndarray) -> None:
         """Takes in a batch `[B, ...]`."""
         values = observations.astype(np.float32)
-        self._count += len(values)
-        self._sum += values.sum(axis=0, dtype=np.float64)
-        self._sum_of_squares += np.square(values).sum(axis=0, dtype=np.float64)
+        self.count += len(values)
+        self.sum += values.sum(axis=0, dtype=np.float64)
+        self.sum_of_squares += np.square(values).sum(axis=0, dtype=np.float64)
 
-    def merge(self, other: "ObservationMoments") -> None:
-        """Takes in what another one saw."""
-        self._count += other._count
-        self._sum += other._sum
-        self._sum_of_squares += other._sum_of_squares
 
-    def statistics(self) -> ObservationStatistics:
-        """The per-pixel mean and the root of the mean variance around it.
+def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistics:
+    """The per-pixel mean of all that was seen, and the root of the mean variance around it.
 
-        One scale for all pixels: rarely changing pixels are not blown up. Nothing is
-        divided by less than a thousandth of the largest mean.
-        """
-        count = max(self._count, 1)  # 0 if the run was stopped before its first step
-        mean = self._sum / count
-        variance = np.maximum(self._sum_of_squares / count - np.square(mean), 0.0)
-        least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
-        scale = max(float(np.sqrt(variance.mean())), least)
-        return ObservationStatistics(
-            jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)
-        )
+    One scale for all pixels: rarely changing pixels are not blown up. Nothing is divided by less
+    than a thousandth of the largest mean.
+    """
+    count = max(sum(part.count for part in moments), 1)  # 0 if stopped before the first step
+    mean = sum(part.sum for part in moments) / count
+    mean_square = sum(part.sum_of_squares for part in moments) / count
+    variance = np.maximum(mean_square - np.square(mean), 0.0)
+    least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
+    scale = max(float(np.sqrt(variance.mean())), least)
+    return ObservationStatistics(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))
 
 
 def play_randomly(
@@ -69,10 +62,9 @@ def play_randomly(
       The timestep at which the environments stand, the moments of what was seen, and the
       number of steps in all environments together, automatic resets not counted.
     """
-    moments = ObservationMoments(environments.spec.observation_shape)
-    num_envs = environments.num_envs
-    restarts = generator.integers(num_steps, size=num_envs) if num_steps else np.zeros(0)
-    timestep, num_taken = environments.reset(), 0
+    moments, num_taken = ObservationMoments(environments.spec.observation_shape), 0
+    restarts = generator.integers(max(num_steps, 1), size=environments.num_envs)
+    timestep = environments.reset()
     for step in range(num_steps):
         if should_stop():
             break
@@ -91,17 +83,15 @@ def warm_up(
     supervisor: Supervisor | None = None,
     stall_seconds: float = math.inf,
 ) -> tuple[list[TimeStep], ObservationStatistics, int]:
-    """Warms up every actor's environments, all batches at the same time.
+    """As `play_randomly`, for every actor's environments at the same time.
 
-    The supervisor, one of its own if none is given, runs the threads and tells when to stop. A
-    batch that does not come any further for `stall_seconds` is given up.
+    The supervisor, one of its own if none is given, runs the threads and tells when to stop.
 
     Returns:
-      Each batch's timestep, the statistics over all batches, and the number of steps in all
-      environments together.
+      Each batch's timestep, the statistics over all batches, and the number of steps in all.
 
     Raises:
-      StallError: names the thread and shows where it is.
+      StallError: if a batch does not come any further for `stall_seconds`.
       Exception: what an environment raised; the other batches stop, too.
     """
     supervisor = supervisor or Supervisor()
@@ -117,16 +107,10 @@ def warm_up(
         results[index] = play_randomly(batches[index], num_steps, generator, should_stop)
 
     indices = range(len(batches))
-    supervisor.start(
-        [functools.partial(play, index) for index in indices],
-        "warm-up",
-        [functools.partial(num_looks.__getitem__, index) for index in indices],
-    )
+    targets = [functools.partial(play, index) for index in indices]
+    supervisor.start(targets, "warm-up", num_looks.__getitem__)
     supervisor.watch(stall_seconds, period=POLL_SECONDS)
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
     timesteps, moments, nums_taken = zip(*(results[index] for index in indices), strict=True)
-    total = ObservationMoments(batches[0].spec.observation_shape)
-    for part in moments:
-        total.merge(part)
-    return list(timesteps), total.statistics(), sum(nums_taken)
+    return list(timesteps), statistics_of(moments), sum(nums_taken)

@@ -44,35 +44,32 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     import rich.console
     import rich.table
 
-    from a3cjax.training.measuring import Emulator, start_training
+    from a3cjax.training.measuring import Training, emulator_rate
 
     console = rich.console.Console(highlight=False)
-    cores = machine.available_cores()
+    cores, usual = machine.available_cores(), config.envs_per_actor
     console.print(f"{machine.describe_machine()['processor']}, {cores} cores")
 
-    emulator_rates = {}
-    for num_actors in sorted({1, cores}):
-        emulator = Emulator(settings.env, num_actors, config.envs_per_actor)
-        emulator_rates[num_actors] = emulator.steps_per_second(settings.seconds)
-        emulator.close()
+    emulator_rates = {
+        num_actors: emulator_rate(settings.env, num_actors, usual, settings.seconds)
+        for num_actors in sorted({1, cores})
+    }
 
     table = rich.table.Table(title=f"{settings.env}, agent steps a second")
     for name in ("actors × environments", "emulator", "training", "ratio", *PARTS, "lock"):
         table.add_column(name, justify="right")
     results: dict[tuple[int, int], dict[str, float]] = {}
-    usual = config.envs_per_actor
     candidates = [(1, usual), (cores, usual), (cores, 2 * usual), (cores + 1, usual)]
     for num_actors, num_envs in dict.fromkeys(candidates):
-        training = start_training(config.replace(num_actors=num_actors, envs_per_actor=num_envs))
-        result = training.run(settings.seconds)
+        training = Training(config.replace(num_actors=num_actors, envs_per_actor=num_envs))
+        result = results[num_actors, num_envs] = training.run(settings.seconds)
         training.close()
-        results[num_actors, num_envs] = result
-        emulator_rate = emulator_rates[min(num_actors, cores)]
+        alone, trained = emulator_rates[min(num_actors, cores)], result["steps_per_second"]
         table.add_row(
             f"{num_actors} × {num_envs}",
-            f"{emulator_rate:,.0f}",
-            f"{result['steps_per_second']:,.0f}",
-            f"{result['steps_per_second'] / emulator_rate:.2f}",
+            f"{alone:,.0f}",
+            f"{trained:,.0f}",
+            f"{trained / alone:.2f}",
             *(f"{result[part]:.0%}" for part in PARTS),
             f"{result['wait'] + result['hold']:.1%}",
         )
@@ -85,12 +82,9 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 def advise(
     results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, usual: int
 ) -> Iterator[str]:
-    """Says what the figures mean.
+    """Says what the figures of `Training.run` mean, by numbers of actors and of environments each.
 
-    Args:
-      results: of `Training.run`, for each pair of actors and environments of one actor.
-      cores: of this machine, the default number of actors.
-      usual: the default number of environments of one actor.
+    The default is an actor for each of the `cores`, with the `usual` number of environments.
     """
     default = results[cores, usual]
     largest = max(PARTS, key=lambda part: default[part])

@@ -1,15 +1,50 @@
-"""The shared parameters and the one lock of the program."""
+"""The shared parameters, pulled and pushed to by actor-learners: the one lock of the program."""
 
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 
-from a3cjax.parameters.store import Receipt
-from a3cjax.types import LearnerState, ObservationStatistics, Params, Snapshot
+from a3cjax.types import Device, LearnerState, ObservationStatistics, Params, Snapshot
 from a3cjax.updates import ApplyGradients
+
+
+class Receipt(NamedTuple):
+    """What a push answers: where the run stands after it, and seconds spent on the lock.
+
+    `staleness` counts the updates by others since the version that the gradient was
+    computed at. A refused gradient would have made parameters that are not finite: it
+    changed nothing, and its frames are not counted.
+    """
+
+    version: int
+    num_frames: int
+    staleness: int
+    wait_seconds: float
+    hold_seconds: float
+    is_refused: bool = False
+
+
+class ParameterStore(Protocol):
+    """Where actor-learners get parameters from and bring gradients to."""
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        ...
+
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+        """Applies one gradient.
+
+        Args:
+          grads: a pytree like the parameters.
+          num_frames: emulator frames that the gradient was computed from.
+          version: of the snapshot that it was computed at.
+          actor_index: whose it is.
+        """
+        ...
 
 
 class SharedParameters:
@@ -31,17 +66,11 @@ class SharedParameters:
         shares_statistics: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        """Begins with this state.
+        """Begins with this state, after so many emulator frames and updates.
 
-        Args:
-          state: parameters, optimizer state, and target parameters if there are any.
-          apply_gradients: see `updates.make_apply_gradients`.
-          statistics: of observations; None where they are not centred.
-          num_frames: emulator frames so far.
-          num_updates: updates so far.
-          target_period_frames: target parameters become the newest ones this often.
-          shares_statistics: False if `state.opt_state` is a tuple with one for each actor.
-          clock: tells the seconds of a receipt.
+        `statistics` are those of observations, None where they are not centred. Every
+        `target_period_frames` the target parameters, if there are any, become the newest ones.
+        Unless it `shares_statistics`, `state.opt_state` is a tuple with one for each actor.
         """
         self._apply_gradients = apply_gradients
         self._target_period_frames = target_period_frames
@@ -60,17 +89,11 @@ class SharedParameters:
         return self._published
 
     def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
-        """Applies one gradient to the newest parameters, whatever it was computed from.
-
-        Refuses it if that would make any parameter NaN or infinite.
-        """
+        """Applies one gradient to the newest parameters, whatever it was computed from."""
         asked = self._clock()
         with self._lock:
-            entered = self._clock()
-            state, old = self._published
-            state, is_finite = self._apply(state, grads, old.num_frames, actor_index)
-            if is_finite:
-                self._published = self._successors(old, state, num_frames)
+            entered, old = self._clock(), self._published[1]
+            self._published = self._updated(grads, num_frames, actor_index)
             new = self._published[1]
         left = self._clock()
         staleness, is_refused = old.version - version, new is old
@@ -78,26 +101,49 @@ class SharedParameters:
             new.version, new.num_frames, staleness, entered - asked, left - entered, is_refused
         )
 
-    def _apply(
-        self, state: LearnerState, grads: Params, num_frames: int, actor_index: int
-    ) -> tuple[LearnerState, jax.Array | bool]:
-        frames = np.float32(num_frames)
-        if self._shares_statistics:
-            return self._apply_gradients(state, grads, frames)
-        opt_states = list(state.opt_state)
-        own = state._replace(opt_state=opt_states[actor_index])
-        own, is_finite = self._apply_gradients(own, grads, frames)
-        opt_states[actor_index] = own.opt_state
-        return own._replace(opt_state=tuple(opt_states)), is_finite
-
-    def _successors(
-        self, old: Snapshot, state: LearnerState, num_frames: int
+    def _updated(
+        self, grads: Params, num_frames: int, actor_index: int
     ) -> tuple[LearnerState, Snapshot]:
-        new_frames = old.num_frames + num_frames
+        """What is to be published after this gradient: if it is refused, the very same."""
+        state, old = self._published
+        opt_states = state.opt_state
+        if not self._shares_statistics:
+            state = state._replace(opt_state=opt_states[actor_index])
+        state, is_finite = self._apply_gradients(state, grads, np.float32(old.num_frames))
+        if not is_finite:
+            return self._published
+        if not self._shares_statistics:
+            opt_states = list(opt_states)
+            opt_states[actor_index] = state.opt_state
+            state = state._replace(opt_state=tuple(opt_states))
+        num_frames += old.num_frames
         period = self._target_period_frames
-        if state.target_params is not None and new_frames // period > old.num_frames // period:
+        if state.target_params is not None and num_frames // period > old.num_frames // period:
             state = state._replace(target_params=state.params)
-        snapshot = Snapshot(
-            old.version + 1, new_frames, state.params, old.statistics, state.target_params
-        )
-        return state, snapshot
+        version, targets = old.version + 1, state.target_params
+        return state, Snapshot(version, num_frames, state.params, old.statistics, targets)
+
+
+class ParametersOnDevice:
+    """The same store as it is seen from another device: snapshots and gradients are copied."""
+
+    def __init__(self, store: ParameterStore, device: Device):
+        self._store = store
+        self._device = device
+        self._home = jax.devices()[0]
+        self._target_params: tuple[Params, Params] = (None, None)  # there, and here
+
+    def pull(self) -> Snapshot:
+        """The newest parameters, on this device."""
+        snapshot = self._store.pull()
+        params, statistics = jax.device_put((snapshot.params, snapshot.statistics), self._device)
+        if snapshot.target_params is not self._target_params[0]:  # they change rarely
+            here = jax.device_put(snapshot.target_params, self._device)
+            self._target_params = (snapshot.target_params, here)
+        target_params = self._target_params[1]
+        return snapshot._replace(params=params, statistics=statistics, target_params=target_params)
+
+    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+        """As `SharedParameters.push`, with gradients from this device."""
+        grads = jax.device_put(grads, self._home)
+        return self._store.push(grads, num_frames, version, actor_index)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from a3cjax.parameters.store import ParameterStore, Receipt
+from a3cjax.parameters.shared import ParameterStore, Receipt
 from a3cjax.types import Params, Snapshot
 
 # Whoever waits looks at the stop event this often: nothing wakes it up when that is set.
@@ -25,13 +25,15 @@ def take_turns(
     at_round_end: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[ParameterStore]:
-    """A view of the store for each actor, by which all together train in rounds.
+    """A view of the store for each actor, to be used by one thread; nobody else may push to it.
 
     In a round every actor pulls the very same snapshot, the newest after all pushes of the
     round before, and pushes one gradient. Pushes are applied in the order of the actors, each
-    waiting for its turn; so the staleness of actor k is k, less what the store refused in this
-    round. Since all see the same number of frames, all find the budget used up at the start of
-    the same round, and none waits for one that has returned.
+    waiting for its turn, which its receipt's `wait_seconds` include; so the staleness of actor
+    k is k, less what the store refused in this round. Since all see the same number of frames,
+    all find the budget used up at the start of the same round, and none waits for one that has
+    returned. `at_round_end` is called between rounds, when no actor works; it must not wait for
+    one.
 
     Once `stop_event` is set nobody waits: pulls give the store's newest snapshot, and pushes
     go through to the store out of turn. The run is being stopped; repeatability ends there.
@@ -39,20 +41,9 @@ def take_turns(
 
     An actor that waits to push must hold nothing that those before it need to come to their
     push: a `learning_slot` with fewer slots than actors brings all to a halt.
-
-    Args:
-      store: what all of them share; nobody else may push to it.
-      num_actors: N, the number of actors; all must keep pulling and pushing.
-      stop_event: ends all waiting within `PATIENCE_SECONDS`.
-      at_round_end: is called between rounds, when no actor works; it must not wait for one.
-      clock: tells the seconds that an actor waited for its turn to push. They are part of the
-        receipt's `wait_seconds`; waiting for the next round, part of the pull, is not.
-
-    Returns:
-      N stores, each to be used by one thread: number k is for the actor with index k.
     """
     rounds = _Rounds(store, num_actors, stop_event, at_round_end)
-    return [_StoreInTurns(store, rounds, index, clock) for index in range(num_actors)]
+    return [_StoreInTurns(rounds, index, clock) for index in range(num_actors)]
 
 
 @dataclass
@@ -93,7 +84,6 @@ class _Rounds:
 class _StoreInTurns:
     """The store as one actor sees it."""
 
-    store: ParameterStore
     rounds: _Rounds
     index: int
     clock: Callable[[], float]
@@ -103,7 +93,7 @@ class _StoreInTurns:
         """The snapshot of this actor's round, once the round before is over."""
         # Read without the lock: no later round can begin before this actor's own push.
         in_turn = self.rounds.wait(self.round_start)
-        return self.rounds.snapshot if in_turn else self.store.pull()
+        return self.rounds.snapshot if in_turn else self.rounds.store.pull()
 
     def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
         """As `SharedParameters.push`, after the actors before this one and before the others."""
@@ -111,7 +101,7 @@ class _StoreInTurns:
         in_turn = self.rounds.wait(self.round_start + self.index)
         turn_seconds = self.clock() - asked
         # Outside the lock, which those who wait need to look at the stop event.
-        receipt = self.store.push(grads, num_frames, version, actor_index)
+        receipt = self.rounds.store.push(grads, num_frames, version, actor_index)
         self.round_start += self.rounds.num_actors
         if in_turn:
             self.rounds.count_push()

@@ -1,7 +1,6 @@
 """The parts of a run put together: environments, agent, shared parameters, actor-learners."""
 
 import contextlib
-import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -9,15 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from a3cjax.actors.actor_learner import (
-    ActorLearner,
-    Programs,
-    Standing,
-    UpdateReport,
-    make_programs,
-)
+from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
 from a3cjax.actors.placement import place_actors
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
@@ -29,13 +21,10 @@ from a3cjax.envs.base import Environments
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
-from a3cjax.parameters.on_device import ParametersOnDevice
-from a3cjax.parameters.shared import SharedParameters
-from a3cjax.parameters.store import ParameterStore
+from a3cjax.parameters.shared import ParametersOnDevice, ParameterStore, SharedParameters
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
-from a3cjax.types import TimeStep
 from a3cjax.updates import make_apply_gradients
 
 
@@ -47,15 +36,15 @@ class Fleet:
 
     def __init__(self, store: SharedParameters):
         self.store = store
-        self.reports: queue.SimpleQueue[UpdateReport] = queue.SimpleQueue()
+        self.reports = queue.SimpleQueue[UpdateReport]()
         self.actors: list[ActorLearner] = []
         self.targets: list[Callable[[threading.Event], None]] = []
         self._last_round: Checkpoint | None = None
 
     def start(self, supervisor: Supervisor) -> None:
         """Starts them all under this supervisor's eyes."""
-        steps = [functools.partial(getattr, actor, "num_unrolled_steps") for actor in self.actors]
-        supervisor.start(self.targets, "actor-learner", steps)
+        actors = self.actors
+        supervisor.start(self.targets, "actor-learner", lambda i: actors[i].num_unrolled_steps)
 
     def standstill(self) -> Checkpoint:
         """What belongs together at one moment, as far as the actor-learners know of it.
@@ -70,21 +59,23 @@ class Fleet:
         if None not in standings:
             self._last_round = self._look(tuple(standings))
 
-    def _look(self, standings: tuple[dict[str, Any] | None, ...] = ()) -> Checkpoint:
+    def _look(self, standings: tuple[Any, ...] = ()) -> Checkpoint:
         state, snapshot = self.store.read()
-        keys = (np.asarray(jax.random.key_data(actor.standing.key)) for actor in self.actors)
-        progress = Progress(snapshot.num_frames, snapshot.version, standings=standings)
-        progress = progress._replace(actor_keys=tuple(tuple(words.tolist()) for words in keys))
+        progress = Progress(
+            snapshot.num_frames,
+            snapshot.version,
+            actor_keys=tuple(
+                tuple(jax.random.key_data(actor.standing.key).tolist()) for actor in self.actors
+            ),
+            standings=standings,
+        )
         return Checkpoint(state, snapshot.statistics, progress)
 
 
 def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Environments]]:
     """The settings of a run with nothing left open, its agent, and every actor's environments.
 
-    The caller closes these; `num_seeds` is that of `build_batches`.
-
-    Raises:
-      ConfigError: if the environments cannot be made, or settings do not fit them.
+    The caller closes these. Raises as `build_batches`, and a ConfigError if settings do not fit.
     """
     config = config.replace(num_actors=config.num_actors or available_cores())
     batches = build_batches(config, num_seeds)
@@ -180,15 +171,38 @@ def assemble(
     stores: Sequence[ParameterStore] = [store] * len(batches)
     programs = make_programs(agent)
     if config.deterministic:
-        num_actors, stop_event = len(batches), supervisor.stop_event
-        stores = take_turns(store, num_actors, stop_event, at_round_end=fleet.note_round)
+        stop_event = supervisor.stop_event
+        stores = take_turns(store, len(batches), stop_event, at_round_end=fleet.note_round)
     else:
         # Each actor's gradient keeps a core busy. With more at once than cores, the one that
         # holds the lock waits for a core, and all others for the lock: docs/decisions.md.
         # Those that take turns would keep the slots of those whose turn it is.
-        slots = threading.BoundedSemaphore(available_cores())
-        programs = programs._replace(learning_slot=slots)
-    _add_actors(fleet, config, programs, batches, timesteps, stores, past.actor_keys)
+        programs = programs._replace(learning_slot=threading.BoundedSemaphore(available_cores()))
+    actors_key, unroll_length = make_keys(config.seed).actors, config.unroll_length
+    factors = spread_factors(len(batches), config.entropy_spread)
+    num_frames = config.exploration_frames
+    assert num_frames is not None
+    for index, (batch, place) in enumerate(zip(batches, place_actors(len(batches)), strict=True)):
+        key = jax.random.fold_in(actors_key, index)
+        if index < len(past.actor_keys):
+            key = jax.random.wrap_key_data(jnp.asarray(past.actor_keys[index], jnp.uint32))
+        start = (programs.initial_state(batch.num_envs), key)
+        core_state, key = jax.device_put(start, place.device)
+        options = {"num_frames": num_frames, "entropy_factor": factors[index]}
+        explore = make_explore(config.seed, index, batch.num_envs, **options)
+        actor = ActorLearner(
+            index,
+            programs,
+            batch,
+            ParametersOnDevice(stores[index], place.device),
+            Standing(timesteps[index], core_state, None, key),
+            explore,
+            unroll_length=None if isinstance(unroll_length, str) else unroll_length,
+            total_frames=config.total_frames,
+            report=fleet.reports.put,
+        )
+        fleet.actors.append(actor)
+        fleet.targets.append(place.entered()(actor.run))  # which enters it for every call
     if past.standings:
         try:
             # Of a deterministic run, which goes on with as many actors.
@@ -201,44 +215,3 @@ def assemble(
     if config.deterministic:
         fleet.note_round()
     return fleet
-
-
-def _add_actors(
-    fleet: Fleet,
-    config: Config,
-    programs: Programs,
-    batches: Sequence[Environments],
-    timesteps: Sequence[TimeStep],
-    stores: Sequence[ParameterStore],
-    keys: Sequence[Sequence[int]],
-) -> None:
-    """An actor-learner for each batch; the first go on with the keys of a checkpoint."""
-    places = place_actors(len(batches))
-    factors = spread_factors(len(batches), config.entropy_spread)
-    unroll_length = config.unroll_length
-    assert config.exploration_frames is not None
-    for index, (batch, place) in enumerate(zip(batches, places, strict=True)):
-        key = jax.random.fold_in(make_keys(config.seed).actors, index)
-        if index < len(keys):
-            key = jax.random.wrap_key_data(jnp.asarray(keys[index], jnp.uint32))
-        start = (programs.initial_state(batch.num_envs), key)
-        core_state, key = jax.device_put(start, place.device)
-        actor = ActorLearner(
-            index,
-            programs,
-            batch,
-            ParametersOnDevice(stores[index], place.device),
-            Standing(timesteps[index], core_state, None, key),
-            make_explore(
-                config.seed,
-                index,
-                batch.num_envs,
-                num_frames=config.exploration_frames,
-                entropy_factor=factors[index],
-            ),
-            unroll_length=None if isinstance(unroll_length, str) else unroll_length,
-            total_frames=config.total_frames,
-            report=fleet.reports.put,
-        )
-        fleet.actors.append(actor)
-        fleet.targets.append(place.entered()(actor.run))  # which enters it for every call

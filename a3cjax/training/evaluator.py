@@ -18,19 +18,14 @@ EVALUATION_SHARE = 0.04
 """Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
 cores and more they need no rest. benchmarks/evaluation_cost.py measures what it comes to."""
 
-
 # A process that was put aside for an hour has not worked for an hour.
 MAX_REST_SECONDS = 60.0
 
 
 class Pace:
-    """Rests between the steps of an evaluation, so that it takes a small share of the machine.
-
-    Called after every step; tells whether to stop, as soon as that is known.
-    """
+    """Rests between the steps of an evaluation: `share`, in (0, 1], of the time is for work."""
 
     def __init__(self, share: float, stop_event: threading.Event):
-        """`share` of the time is for work, above 0 and at most 1."""
         self._rest_per_second = 1 / share - 1
         self._stop_event = stop_event
         self._resumed = time.monotonic()
@@ -47,21 +42,17 @@ class Pace:
 class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
-    `evaluate(snapshot, should_stop)` plays the games; `num_frames` are those of the last
-    evaluation. The thread rests most of the time, at the price of long evaluations: while one
-    goes on, the next does not begin. Results lie in `results` as (state, snapshot,
-    evaluation), for the main thread.
+    The thread rests most of the time, at the price of long evaluations: while one goes on, the
+    next does not begin. Results lie in `results`, for the main thread.
     """
 
-    evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]
+    evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]  # asked whether to stop
     store: SharedParameters
-    num_frames: int
+    num_frames: int  # of the last evaluation
     period_frames: int
 
     def __post_init__(self):
-        self.results: queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]] = (
-            queue.SimpleQueue()
-        )
+        self.results = queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]]()
 
     def run(self, stop_event: threading.Event) -> None:
         """Evaluates whenever it is due, until it is asked to stop."""
@@ -72,10 +63,8 @@ class Evaluator:
             if snapshot.num_frames - self.num_frames < self.period_frames:
                 continue
             self.num_frames = snapshot.num_frames
-            evaluated = snapshot._replace(
-                params=jax.device_put(snapshot.params, device),
-                statistics=jax.device_put(snapshot.statistics, device),
-            )
+            seen = jax.device_put((snapshot.params, snapshot.statistics), device)
+            evaluated = snapshot._replace(params=seen[0], statistics=seen[1])
             evaluation = self.evaluate(evaluated, Pace(share, stop_event))
             if evaluation is not None:
                 self.results.put((state, snapshot, evaluation))

@@ -12,6 +12,7 @@ from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError, Journal
 from a3cjax.logs.loggers import Logger
 from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import Summary, append_evaluation
 from a3cjax.runs.playing import TrainedAgent, evaluate_agent
@@ -94,8 +95,8 @@ class Learning:
             mean_return=self.journal.mean_return,
             evaluation=evaluation,
             signal_number=self.signal_stop.signal_number,
-            num_resumes=self.saver.progress.num_resumes,
-            best_score=self.saver.progress.best_score,
+            num_resumes=self.saver.past.num_resumes,
+            best_score=self.saver.best_score,
         )
 
     def _evaluate(self, snapshot: Snapshot, should_stop: Callable[[], bool]) -> Evaluation | None:
@@ -103,15 +104,12 @@ class Learning:
         return evaluate_agent(trained, self.config.eval_episodes, should_stop=should_stop)
 
     def save(self) -> int:
-        """Saves the newest parameters with the optimizer state that belongs to them.
+        """Saves where the run stands, which is after the number of frames that it returns.
 
         The log files first: they must not miss what the parameters were learned from.
-
-        Returns:
-          The number of frames they were learned from.
         """
         newest = self.fleet.standstill()
-        if not self.supervisor.has_failed:
+        if not self.supervisor.failures:
             self.journal.write_up_to(newest.progress.num_updates)
         self.saver.save(newest)
         return newest.progress.num_frames
@@ -132,45 +130,36 @@ class Learning:
     ) -> None:
         """Notes an evaluation at these seconds of the run, and keeps the best parameters."""
         is_new = append_evaluation(self.saver.run_dir, snapshot, seconds, evaluation)
-        if self.saver.note_score(evaluation.mean):
+        best_score = self.saver.best_score
+        if best_score is None or evaluation.mean > best_score:
+            self.saver.best_score = evaluation.mean
             self.save()
-            self.saver.save_best(state, snapshot)
+            progress = Progress(snapshot.num_frames, snapshot.version)
+            self.saver.save(Checkpoint(state, snapshot.statistics, progress), is_best=True)
         if is_new:
             for logger in self.logs.loggers:
                 logger.write_evaluation(snapshot.num_frames, evaluation.mean)
 
     def _end(self) -> None:
         """Stops all threads, writes and saves, whatever of it fails."""
-        self.supervisor.stop_event.set()
+        supervisor, failures = self.supervisor, self.supervisor.failures
+        supervisor.stop_event.set()
         # The later ones go by the failures of those before.
-        for step in (
-            self._tell_of_signal,  # Ctrl-C ends the other side of a pipe, too
-            self._join,
-            self.journal.finish,
-            self._take_evaluations,
-            self._save_at_last,
-            self._save_bad_trajectories,
-        ):
-            try:
-                step()
-            except Exception as failure:
-                self.supervisor.add_failure(failure)
-        self.supervisor.raise_failures()
-
-    def _tell_of_signal(self) -> None:
-        if self.signal_stop.signal_number is not None:
-            name = signal.Signals(self.signal_stop.signal_number).name
-            self.logs.terminal.print(f"{name}: stopping, then saving to {self.saver.run_dir}")
-
-    def _join(self) -> None:
-        has_failed = self.supervisor.has_failed
-        self.supervisor.join(FAILURE_JOIN_SECONDS if has_failed else STOP_JOIN_SECONDS)
-
-    def _save_at_last(self) -> None:
-        if not any(isinstance(failure, CheckpointError) for failure in self.supervisor.failures):
-            self.save()
-
-    def _save_bad_trajectories(self) -> None:
-        for failure in self.supervisor.failures:
-            if isinstance(failure, BadUpdatesError):
-                self.saver.save_bad_trajectory(failure)
+        with supervisor.noting_failures():  # Ctrl-C ends the other side of a pipe, too
+            if self.signal_stop.signal_number is not None:
+                name = signal.Signals(self.signal_stop.signal_number).name
+                self.logs.terminal.print(f"{name}: stopping, then saving to {self.saver.run_dir}")
+        with supervisor.noting_failures():
+            supervisor.join(FAILURE_JOIN_SECONDS if failures else STOP_JOIN_SECONDS)
+        with supervisor.noting_failures():
+            self.journal.finish()
+        with supervisor.noting_failures():
+            self._take_evaluations()
+        if not any(isinstance(failure, CheckpointError) for failure in failures):
+            with supervisor.noting_failures():
+                self.save()
+        with supervisor.noting_failures():
+            for failure in failures:
+                if isinstance(failure, BadUpdatesError):
+                    self.saver.save_bad_trajectory(failure)
+        supervisor.raise_failures()

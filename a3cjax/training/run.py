@@ -23,7 +23,7 @@ from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import assemble, close_all, prepare
 from a3cjax.training.learning import Learning, Logs
-from a3cjax.training.saver import find_checkpoint, open_run_dir, open_saver
+from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.video import record_at_end
 
 
@@ -58,8 +58,7 @@ def train(config: Config) -> Summary:
         stack.callback(lambda: supervisor.has_stuck_threads or close_all(batches))
         stack.enter_context(signal_stop.installed())
         run_dir = open_run_dir(config, past)
-        num_envs = sum(batch.num_envs for batch in batches)
-        saver = open_saver(run_dir, past, num_envs)
+        saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
         with open_logs(config, run_dir, past) as logs:
             fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
             learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
@@ -77,25 +76,18 @@ def train(config: Config) -> Summary:
 
 
 def check_trackers(config: Config) -> None:
-    """Refuses a tracker whose package is missing, before anything is started.
-
-    Raises:
-      ConfigError: says what to install.
-    """
+    """Raises a ConfigError that says what to install if a tracker's package is missing."""
     for name in tracking.TRACKERS:
         if getattr(config, name) and not tracking.is_installed(name):
             raise ConfigError(
                 f"{name} must be false where its package is missing, got true: "
-                f"pip install 'a3cjax[{name}]'"
+                f"in a checkout, pip install '.[{name}]'."
             )
 
 
 @contextlib.contextmanager
 def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
-    """Opens the terminal and the configured loggers.
-
-    All are closed at the end; the loggers are told whether the run failed.
-    """
+    """The terminal and the configured loggers, which are told at the end whether the run failed."""
     with contextlib.ExitStack() as stack:
         terminal = TerminalLogger(
             f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1

@@ -19,7 +19,7 @@ from a3cjax.config.settings import Config
 from a3cjax.envs import spaces
 from a3cjax.system import machine
 from a3cjax.training import assembly
-from a3cjax.training.measuring import start_training
+from a3cjax.training.measuring import Training
 
 
 class PlainTorso(nn.Module):
@@ -59,7 +59,7 @@ def main() -> None:
         warmup_steps=64,
         centre_observations=False,
     )
-    training = start_training(config)
+    training = Training(config)
     print(f"steps_per_second {training.run(arguments.seconds)['steps_per_second']:.1f}")
     training.close()
 

@@ -36,7 +36,7 @@ def test_one_failure_stops_all_and_is_raised_as_it_was(stop_event):
     supervisor = Supervisor(stop_event)
     supervisor.start([wait_for_stop, fail_at_once, wait_for_stop], "actor-learner")
     assert stop_event.wait(PATIENCE_SECONDS)
-    assert supervisor.has_failed
+    assert supervisor.failures
     supervisor.join(PATIENCE_SECONDS)
     with pytest.raises(OSError, match="the emulator broke") as caught:
         supervisor.raise_failures()
@@ -144,7 +144,7 @@ def test_supervisor_is_not_running_once_a_stop_is_asked_for(stop_event):
     stop_event.set()
     assert not supervisor.is_running
     supervisor.join(PATIENCE_SECONDS)
-    assert not supervisor.has_failed
+    assert not supervisor.failures
     supervisor.raise_failures()
 
 

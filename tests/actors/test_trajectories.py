@@ -15,7 +15,7 @@ from a3cjax.actors.actor_learner import ActorLearner, Standing, make_programs
 from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import make_a3c, make_n_step_q, make_one_step_sarsa
 from a3cjax.networks import make_network
-from a3cjax.parameters.store import Receipt
+from a3cjax.parameters.shared import Receipt
 from a3cjax.types import Constants, Exploration, QMetrics, Snapshot, TimeStep
 from a3cjax.updates import GradientMetrics
 from tests.fakes import FakeEnvironments

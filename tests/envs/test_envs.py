@@ -457,6 +457,7 @@ def test_wrong_shapes_and_types_are_refused(monkeypatch, field, value):
     ("position", "answer", "message"),
     [
         (0, np.zeros((2, 2), np.float32), r"observations must be of shape \(2, 1\), got \(2, 2\)"),
+        (0, np.zeros((3, 1), np.float32), r"observations must be of shape \(2, 1\), got \(3, 1\)"),
         (1, np.zeros((2, 1), np.float32), r"rewards must be of shape \(2,\), got \(2, 1\)"),
     ],
 )

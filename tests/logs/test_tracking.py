@@ -435,7 +435,7 @@ def test_tracker_that_is_not_installed_is_refused_before_anything_starts(
 ):
     monkeypatch.setattr(tracking, "is_installed", lambda name: name != tracker)
     run_dir = tmp_path / "run"
-    with pytest.raises(ConfigError, match=rf"pip install 'a3cjax\[{tracker}\]'"):
+    with pytest.raises(ConfigError, match=rf"pip install '\.\[{tracker}\]'\.$"):
         train(CONFIG.replace(run_dir=str(run_dir), wandb=True, mlflow=True))
     assert not run_dir.exists()
 

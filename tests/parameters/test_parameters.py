@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from a3cjax.actors.placement import place_actors
 from a3cjax.optimizers import make_optimizer
-from a3cjax.parameters.on_device import ParametersOnDevice
-from a3cjax.parameters.shared import SharedParameters
+from a3cjax.parameters.shared import ParametersOnDevice, SharedParameters
 from a3cjax.types import LearnerState, ObservationStatistics
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import PATIENCE_SECONDS, FakeStore, run_in_threads

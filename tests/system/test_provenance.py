@@ -39,15 +39,35 @@ def test_command_can_be_pasted_into_a_shell(monkeypatch):
     assert provenance.describe_command() == "python experiments/run.py 'run_dir=my runs/1'"
 
 
-def test_commit_of_a_checkout_around_an_installed_package_is_not_taken(monkeypatch, tmp_path):
-    package = tmp_path / "site-packages" / "a3cjax" / "system"
-    package.mkdir(parents=True)
-    (package / "provenance.py").write_text("")
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
-    subprocess.run([*git, "init", "-q"], check=True)
-    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
-    monkeypatch.setattr(provenance, "__file__", str(package / "provenance.py"))
+@pytest.fixture
+def checkout(monkeypatch, tmp_path):
+    """Runs git where a copy of this package lies, in no commit yet."""
+    module = tmp_path / "site-packages" / "a3cjax" / "system" / "provenance.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(module))
+
+    def git(*arguments):
+        command = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x"]
+        subprocess.run([*command, *arguments], check=True)
+
+    git("init", "-q")
+    return git
+
+
+def test_commit_of_a_checkout_around_an_installed_package_is_not_taken(checkout):
+    checkout("commit", "-q", "--allow-empty", "-m", "x")
     assert provenance.describe_commit() == "unknown"
+
+
+def test_commit_tells_whether_the_package_differs_from_it(checkout, tmp_path):
+    checkout("add", ".")
+    checkout("commit", "-q", "-m", "x")
+    (tmp_path / "README.md").write_text("beside the package")
+    commit = provenance.describe_commit()
+    assert len(commit) == 40
+    (tmp_path / "site-packages" / "a3cjax" / "new.py").write_text("")
+    assert provenance.describe_commit() == commit + "+changes"
 
 
 def test_commit_is_unknown_outside_a_checkout(monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
 from a3cjax.training import measuring
-from a3cjax.training.measuring import Emulator, run_threads, start_training
+from a3cjax.training.measuring import Training, emulator_rate, run_threads
 from tests.fakes import PATIENCE_SECONDS, FakeClock
 
 CONFIG = Config(env="CartPole", num_actors=2, envs_per_actor=2, unroll_length=5, warmup_steps=4)
@@ -56,13 +56,12 @@ def test_emulator_is_timed(monkeypatch, env):
 
     monkeypatch.setattr(measuring, "time", clock)
     monkeypatch.setattr(measuring, "run_threads", run_one_by_one)
-    emulator = Emulator(env, 2, 3)
-    assert emulator.steps_per_second(0.0) == 6.0  # in each of two pools 5 × 3 steps in 5 seconds
-    emulator.close()
+    # In each of two pools 5 × 3 steps in 5 seconds.
+    assert emulator_rate(env, num_actors=2, envs_per_actor=3, seconds=0.0) == 6.0
 
 
 def test_training_is_timed_and_its_time_adds_up():
-    training = start_training(CONFIG)
+    training = Training(CONFIG)
     result = training.run(0.0)  # and until there is an update
     training.close()
     assert result["steps_per_second"] > 0
@@ -72,7 +71,7 @@ def test_training_is_timed_and_its_time_adds_up():
 
 def test_training_with_defaults_that_follow_the_environment_is_timed():
     config = CONFIG.replace(env="FrozenLake", network="tabular", algorithm="one_step_sarsa")
-    training = start_training(config.replace(unroll_length="auto"))
+    training = Training(config.replace(unroll_length="auto"))
     assert training.config.unroll_length == 1
     result = training.run(0.0)
     training.close()
@@ -81,7 +80,7 @@ def test_training_with_defaults_that_follow_the_environment_is_timed():
 
 
 def test_training_measures_the_cores_number_of_actors_by_default():
-    training = start_training(CONFIG.replace(num_actors=None))
+    training = Training(CONFIG.replace(num_actors=None))
     assert training.config.num_actors is not None
     assert training.config.network == "mlp_ff"
     training.close()
