@@ -168,9 +168,10 @@ class WandbLogger(_Tracker):
         )
         self._run.config.update(dict(settings), allow_val_change=True)  # changed by resuming
         self._run.define_metric("*", step_metric="num_frames")
-        where = f": {self._run.url or mode}"
-        if self._run.settings.mode == "offline":
+        if self._run.settings.mode == "offline":  # W&B warns who then asks for the URL
             where = f", offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
+        else:
+            where = f": {self._run.url or mode}"
         announce(f"Weights & Biases{where}")
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:

@@ -72,7 +72,8 @@ class Learning:
     def run(self) -> None:
         """Learns until the budget is used up, something fails or a signal comes; then saves."""
         self._saved_frames = self.save()  # from now on there is something to resume
-        self.fleet.start(self.supervisor)
+        if not self.supervisor.is_stopping:  # since the random play
+            self.fleet.start(self.supervisor)
         if self.config.eval_period_frames is not None:
             self.supervisor.start_helper(self.evaluator.run, "evaluator")
         self.supervisor.watch(self.config.stall_timeout_seconds, self._look_after_files)
