@@ -168,10 +168,9 @@ class WandbLogger(_Tracker):
         )
         self._run.config.update(dict(settings), allow_val_change=True)  # changed by resuming
         self._run.define_metric("*", step_metric="num_frames")
-        where = f": {self._run.url or mode}"
-        if self._run.settings.mode == "offline":
-            where = f", offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
-        announce(f"Weights & Biases{where}")
+        is_offline = self._run.settings.mode == "offline"  # then W&B warns who asks for the URL
+        offline = f", offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
+        announce("Weights & Biases" + (offline if is_offline else f": {self._run.url or mode}"))
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         self._run.log({"num_frames": num_frames, **values})
