@@ -27,8 +27,7 @@ ACTOR_COLUMNS = (
 )
 SILENT_ACTOR = {name: math.nan for _, name, _ in ACTOR_COLUMNS} | {"steps_per_second": 0.0}
 """The row of one that has reported nothing yet."""
-STALL_SECONDS = 10.0
-"""An actor-learner without an update for this long is marked; ordinary ones take a second."""
+STALL_SECONDS = 10.0  # without an update: then it is marked; ordinary ones take a second
 NUM_INTERVALS = 10_000
 LABEL_SIZE = 11  # of the highest and the lowest value beside the curve
 

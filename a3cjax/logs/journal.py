@@ -14,8 +14,7 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.runs.tables import EpisodeRow
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
-ACTOR_RETURN_WINDOW = 10
-"""Episodes over which the mean return of one actor-learner is taken."""
+ACTOR_RETURN_WINDOW = 10  # episodes over which the mean return of one actor-learner is taken
 
 
 class BadUpdatesError(FloatingPointError):

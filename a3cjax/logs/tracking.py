@@ -40,8 +40,7 @@ TAGS = {
 }
 Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half
 PROJECT = "a3cjax"
-TRACKERS = ("wandb", "mlflow")
-"""Names of packages, of extras that bring them and of settings that ask for them."""
+TRACKERS = ("wandb", "mlflow")  # names of packages, of extras and of settings
 
 Schedule = Callable[[float], Any]  # the learning rate by number of frames
 Settings = Mapping[str, Any]
@@ -116,13 +115,17 @@ class TensorBoardLogger(_Tracker):
     def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
         """Writes each game's return and length."""
         for episode in episodes:
-            self._log(tag_episodes([episode]), episode.num_frames)
+            self._add(tag_episodes([episode]), episode.num_frames)
+        self._writer.flush()  # not after each: that takes six times as long
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
+        self._add(values, num_frames)
+        self._writer.flush()
+
+    def _add(self, values: Mapping[str, float], num_frames: int) -> None:
         for tag, value in values.items():
             summary = scalar(tag, value)
             self._writer.write_event(Event(wall_time=time.time(), step=num_frames, summary=summary))
-        self._writer.flush()
 
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes the events."""

@@ -328,6 +328,8 @@ def test_view_follows_a_window_that_changes_its_size(size):
     assert sum("Pong" in line for line in lines) == 1
     assert line_with(lines, "800,000 / 4,000,000").endswith("frames")
     assert all(len(line) <= size[0] for line in lines)
+    window.show(900_000, make_actors(4))
+    assert window.stream.text.count("\x1b[2J") == 1  # what windows make of broken lines differs
     window.logger.close()
 
 
