@@ -1,5 +1,6 @@
 import csv
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import TensorBoardLogger
 from a3cjax.runs.checkpoints import Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import make_run_dir, write_config
+from a3cjax.runs.folder import BEST, make_run_dir, write_config
 from a3cjax.runs.loading import build_untrained, load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
@@ -265,7 +266,8 @@ def test_two_actors_share_parameters_and_budget(tmp_path, num_closed, monkeypatc
 
 
 def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed, monkeypatch):
-    threads, save = [], learning.Learning.save
+    threads, written = [], []
+    save, write_up_to = learning.Learning.save, learning.Journal.write_up_to
 
     def break_down(actor, num_steps):
         if actor == 1 and num_steps == 25:
@@ -275,8 +277,13 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
         threads.append(actor_threads())
         return save(run)
 
+    def write_and_count(journal, num_updates):
+        written.append(num_updates)
+        write_up_to(journal, num_updates)
+
     watch_steps(monkeypatch, break_down)
     monkeypatch.setattr(learning.Learning, "save", save_and_look)
+    monkeypatch.setattr(learning.Journal, "write_up_to", write_and_count)
     run_dir = tmp_path / "run"
     with pytest.raises(OSError, match="the emulator broke") as caught:
         train(ENDLESS.replace(run_dir=str(run_dir), num_actors=2, eval_episodes=3))
@@ -284,6 +291,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
     assert 'raise OSError("the emulator broke")' in text
     assert "actor-learner-1" in text
     assert threads[-1] == []
+    assert len(written) == len(threads) - 1  # the log of a run that failed is finished already
     # What was learned until then is there.
     snapshot = load(run_dir).snapshot
     last = read_rows(run_dir / "metrics.csv")[-1]
@@ -701,21 +709,27 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
 
 
 def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
-    scores, num_evaluations = iter([3.0, 7.0, 5.0]), []
+    scores, num_evaluations = iter([3.0, 7.0, 7.0]), []
+    saves, save = [], Checkpointer.save
 
     def evaluate_agent(*_, **__):
         num_evaluations.append(1)
         return Evaluation([Episode(0, next(scores, 1.0), 10)], is_greedy=False)
 
+    def save_and_note(self, checkpoint):
+        saves.append((self._folder.name, checkpoint.progress.num_frames))
+        save(self, checkpoint)
+
     def wait_for_evaluations(actor, num_steps):  # 100 steps are 400 frames, but for resets
         wait_until(lambda: len(num_evaluations) >= min(num_steps // 100, 2))
 
     monkeypatch.setattr(learning, "evaluate_agent", evaluate_agent)
+    monkeypatch.setattr(Checkpointer, "save", save_and_note)
     watch_steps(monkeypatch, wait_for_evaluations)
     config = CONFIG.replace(run_dir=str(tmp_path / "run"), eval_period_frames=300)
     summary = train(config)
     rows = read_rows(summary.run_dir / "evaluations.csv")
-    assert [float(row["mean"]) for row in rows][:3] == [3.0, 7.0, 5.0]
+    assert [float(row["mean"]) for row in rows][:3] == [3.0, 7.0, 7.0]
     frames = [int(row["num_frames"]) for row in rows]
     assert frames == sorted(set(frames))
     assert frames[-1] == summary.num_frames
@@ -724,6 +738,9 @@ def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
     assert best == rows[1]["num_frames"]
     snapshot = load(summary.run_dir, best=True).snapshot
     assert snapshot.num_frames == int(best) < summary.num_frames
+    # The best never lies ahead of where the run could go on.
+    for (_, before), (folder, num_frames) in itertools.pairwise(saves):
+        assert folder != BEST or num_frames <= before
 
 
 def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):

@@ -3,21 +3,27 @@
 Environments are fakes; everything else is what `train` takes. Each test names one wire.
 """
 
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a3cjax.actors.placement import Place
+from a3cjax.actors.supervisor import Supervisor
+from a3cjax.actors.warmup import warm_up
 from a3cjax.agents import ALGORITHMS, Algorithm
 from a3cjax.config import builders
 from a3cjax.config.builders import build_agent, build_evaluation_environments, make_keys
 from a3cjax.config.settings import Config
-from a3cjax.errors import ConfigError
+from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore
+from a3cjax.system.machine import cores_of_thread
 from a3cjax.training import assembly
 from a3cjax.training.assembly import assemble, prepare
 from a3cjax.types import Constants, Exploration, Trajectory
-from tests.fakes import DISCOUNT, FakeEnvironments
+from tests.fakes import DISCOUNT, PATIENCE_SECONDS, FakeEnvironments
 
 NUM_ACTORS, NUM_ENVS, FRAMES_PER_STEP = 3, 2, 4
 SETTINGS = Config(
@@ -38,6 +44,17 @@ SETTINGS = Config(
 )
 
 
+class Restorable(FakeEnvironments):
+    """With a state: the number of steps."""
+
+    def get_state(self):
+        return self._t
+
+    def set_state(self, state):
+        assert state >= 0, "no such moment"
+        self._t = state
+
+
 @pytest.fixture
 def asked(monkeypatch):
     """What environments were asked for; those that are made are fakes of an Atari game or not."""
@@ -45,7 +62,7 @@ def asked(monkeypatch):
 
     def make(env, *, num_envs, is_atari=True, **options):
         calls.append({"env": env, "num_envs": num_envs, **options})
-        environments = FakeEnvironments(num_envs=num_envs, frames_per_step=FRAMES_PER_STEP)
+        environments = Restorable(num_envs=num_envs, frames_per_step=FRAMES_PER_STEP)
         environments.spec = environments.spec._replace(is_atari=calls.is_atari)
         return environments
 
@@ -62,9 +79,9 @@ def asked(monkeypatch):
 def build(asked):
     """Puts a run together: its settings, agent and fleet."""
 
-    def build_run(**changes):
+    def build_run(checkpoint=None, **changes):
         config, agent, batches = prepare(SETTINGS.replace(**changes))
-        return config, agent, assemble(config, agent, batches)
+        return config, agent, assemble(config, agent, batches, checkpoint=checkpoint)
 
     return build_run
 
@@ -318,3 +335,119 @@ def test_first_parameters_follow_the_seed(build):
     for a, b, c in zip(*leaves, strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.ndim == 1 or not np.array_equal(a, c)  # biases begin at zero
+
+
+# Threads.
+
+
+def train_once(fleet):
+    """Lets every actor-learner make an update or more, in a thread of its own."""
+    supervisor, events = Supervisor(), [threading.Event() for _ in fleet.actors]
+    for actor, event in zip(fleet.actors, events, strict=True):
+        actor.report = lambda _, event=event: event.set()
+    fleet.start(supervisor)
+    assert all(event.wait(PATIENCE_SECONDS) for event in events)
+    supervisor.stop_event.set()
+    supervisor.join(PATIENCE_SECONDS)
+    supervisor.raise_failures()
+
+
+def test_environments_are_freed_where_settings_do_not_fit_them(asked, monkeypatch):
+    closed = []
+    monkeypatch.setattr(FakeEnvironments, "close", lambda self: closed.append(self))
+    with pytest.raises(ConfigError, match="network must not be tabular"):
+        prepare(SETTINGS.replace(network="tabular"))
+    assert len(closed) == NUM_ACTORS
+
+
+@pytest.mark.skipif(not cores_of_thread(), reason="this system binds no threads")
+def test_actor_learners_run_on_the_cores_of_their_places(build, monkeypatch):
+    core, step, seen = min(cores_of_thread()), FakeEnvironments.step, set()
+    place = Place(jax.devices()[0], frozenset({core}))
+
+    def look_and_step(self, actions):
+        seen.add((threading.current_thread().name, *cores_of_thread()))
+        return step(self, actions)
+
+    monkeypatch.setattr(assembly, "place_actors", lambda num_actors: [place] * num_actors)
+    _, _, fleet = build()
+    monkeypatch.setattr(FakeEnvironments, "step", look_and_step)
+    train_once(fleet)
+    assert seen == {(f"actor-learner-{index}", core) for index in range(NUM_ACTORS)}
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_no_more_learn_at_once_than_there_are_cores_unless_they_take_turns(
+    build, monkeypatch, deterministic
+):
+    monkeypatch.setattr(assembly, "available_cores", lambda: 1)
+    one, other, _ = build(deterministic=deterministic)[2].actors
+    assert one.programs is other.programs
+    with one.programs.learning_slot as is_free:
+        if not deterministic:
+            assert is_free
+            assert not other.programs.learning_slot.acquire(blocking=False)
+
+
+# Checkpoints, and going on from them.
+
+
+def test_standstill_tells_frames_updates_and_keys(build):
+    fleet = build()[2]
+    before = fleet.standstill().progress
+    train_once(fleet)
+    after, snapshot = fleet.standstill().progress, fleet.store.pull()
+    assert len({*before.actor_keys, *after.actor_keys}) == 2 * NUM_ACTORS
+    assert (after.num_frames, after.num_updates) == (snapshot.num_frames, snapshot.version)
+    assert before.standings == after.standings == ()
+
+
+def test_those_that_take_turns_stand_still_at_the_end_of_a_round(build):
+    fleet = build(deterministic=True, total_frames=SETTINGS.total_frames)[2]
+    begun = fleet.standstill().progress
+    assert [standing["environments"] for standing in begun.standings] == [2] * NUM_ACTORS
+    train_once(fleet)
+    for actor in fleet.actors:
+        actor.environments.step(np.zeros(NUM_ENVS, np.int32))  # beyond the round
+    after = fleet.standstill().progress
+    num_rounds = after.num_updates // NUM_ACTORS
+    assert after.num_updates == num_rounds * NUM_ACTORS >= NUM_ACTORS
+    assert [standing["environments"] for standing in after.standings] == [
+        2 + 3 * num_rounds
+    ] * NUM_ACTORS
+
+
+def test_run_goes_on_where_its_checkpoint_stands(build):
+    fleet = build(deterministic=True)[2]
+    train_once(fleet)
+    checkpoint = fleet.standstill()
+    resumed = build(checkpoint, deterministic=True)[2]
+    again = resumed.standstill()
+    assert again.progress == checkpoint.progress  # no random play
+    jax.tree.map(np.testing.assert_array_equal, again.state, checkpoint.state)
+    assert [actor.environments.get_state() for actor in resumed.actors] == [
+        standing["environments"] for standing in checkpoint.progress.standings
+    ]
+
+
+def test_environments_that_cannot_go_on_are_told_in_a_line(build):
+    checkpoint = build(deterministic=True)[2].standstill()
+    checkpoint.progress.standings[1]["environments"] = -1
+    with pytest.raises(CheckpointError, match=r"^environments cannot be restored: .*no such mom"):
+        build(checkpoint, deterministic=True)
+
+
+def test_resumed_run_plays_at_random_in_another_way_and_a_finished_one_does_not(build, monkeypatch):
+    plays = []
+
+    def spy(batches, num_steps, seed, *rest):
+        plays.append((num_steps, seed))
+        return warm_up(batches, num_steps, seed, *rest)
+
+    monkeypatch.setattr(assembly, "warm_up", spy)
+    checkpoint = build()[2].standstill()
+    for num_resumes, num_frames in ((1, 400), (2, 10_000)):
+        progress = checkpoint.progress._replace(num_resumes=num_resumes, num_frames=num_frames)
+        build(checkpoint._replace(progress=progress))
+    assert [num_steps for num_steps, _ in plays] == [2, 2, 0]
+    assert len({seed for _, seed in plays}) == 3
