@@ -108,9 +108,8 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     chex.assert_equal(kernel.shape[0], kernel.shape[1])
     chex.assert_equal(inputs.shape[3], kernel.shape[2])
     chex.assert_is_divisible(kernel.shape[0], stride)
-    _assert_covers(
-        (inputs.shape[1] // stride, inputs.shape[2] // stride), kernel.shape[0] // stride
-    )
+    size = (inputs.shape[1] // stride, inputs.shape[2] // stride)
+    _assert_covers(size, kernel.shape[0] // stride)
     return jax.lax.platform_dependent(
         inputs,
         kernel,
@@ -139,12 +138,10 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
         num_chunks, num_left = divmod(len(inputs), CHUNK_SIZE)
         if num_chunks < 2:
             return function(inputs)
-        remat = jax.checkpoint(
-            function, policy=jax.checkpoint_policies.save_only_these_names(_STORED)
-        )
+        policy = jax.checkpoint_policies.save_only_these_names(_STORED)
         split = len(inputs) - num_left
         chunks = inputs[:split].reshape(num_chunks, CHUNK_SIZE, *inputs.shape[1:])
-        outputs = jax.lax.map(remat, chunks)
+        outputs = jax.lax.map(jax.checkpoint(function, policy=policy), chunks)
         outputs = outputs.reshape(split, *outputs.shape[2:])
         if num_left:
             outputs = jnp.concatenate([outputs, function(inputs[split:])])

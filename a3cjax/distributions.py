@@ -115,7 +115,6 @@ class DiagonalGaussian(NamedTuple):
     def _variances(self) -> jax.Array:
         """One variance for each dimension; only the last axis may be shared."""
         chex.assert_type([self.mean, self.variance], float)
-        chex.assert_equal_shape_prefix([self.mean, self.variance], self.mean.ndim - 1)
-        chex.assert_rank(self.variance, self.mean.ndim)
-        chex.assert_is_broadcastable(self.variance.shape, self.mean.shape)
+        *leading, num_dimensions = self.mean.shape
+        chex.assert_shape(self.variance, (*leading, {1, num_dimensions}))
         return jnp.broadcast_to(self.variance, self.mean.shape)

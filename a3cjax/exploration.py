@@ -18,12 +18,7 @@ Explore = Callable[[int], Exploration]
 
 
 def make_explore(
-    seed: int,
-    actor_index: int,
-    num_envs: int,
-    *,
-    num_frames: int,
-    entropy_factor: float = 1.0,
+    seed: int, actor_index: int, num_envs: int, *, num_frames: int, entropy_factor: float = 1.0
 ) -> Explore:
     """The exploration of one actor-learner.
 

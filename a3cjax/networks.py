@@ -186,9 +186,7 @@ def _unroll_core(
 
     def step(cell, core_state, inputs):
         features_t, is_first_t = inputs
-        core_state = jax.tree.map(
-            lambda state: jnp.where(is_first_t[:, None], 0.0, state), core_state
-        )
+        core_state = jax.tree.map(lambda x: jnp.where(is_first_t[:, None], 0.0, x), core_state)
         return cell(core_state, features_t)
 
     scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
@@ -218,13 +216,9 @@ HEADS = ("actor_critic", "gaussian_actor_critic", "action_values")
 
 
 def make_network(
-    name: str,
-    num_actions: int,
-    head: str = "actor_critic",
-    *,
-    per_dimension_variance: bool = False,
+    name: str, num_actions: int, head: str = "actor_critic", *, per_dimension_variance: bool = False
 ) -> Network:
-    """Builds a network of the zoo.
+    """Builds a network of the zoo, as pure functions.
 
     Args:
       name: `<torso>_<core>`, torso one of atari, nature (images as 4×4 blocks, see
@@ -235,9 +229,6 @@ def make_network(
       head: `actor_critic`, `gaussian_actor_critic` (continuous actions; policy and values
         then share nothing) or `action_values`.
       per_dimension_variance: of the Gaussian; the paper has one for all dimensions.
-
-    Returns:
-      The network as pure functions.
 
     Raises:
       ValueError: if there is no network or head of that name.
@@ -259,8 +250,7 @@ def make_network(
     def initial_state(batch_size: int) -> CoreState:
         # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
         key = jax.random.key(0)
-        cell = body.cell
-        state = () if cell is None else cell.initialize_carry(key, (batch_size, 1))
+        state = () if body.cell is None else body.cell.initialize_carry(key, (batch_size, 1))
         return (state, state) if head == "gaussian_actor_critic" else state
 
     def init(key: chex.PRNGKey, observations: Array) -> Params:

@@ -91,8 +91,7 @@ def make_optimizer(
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_NAMES)}, got {name}.")
     constants = fill_constants(name, decay, epsilon, momentum)
     # Beyond these the first update divides zero by zero.
-    for label in ("decay", "momentum"):
-        value = getattr(constants, label)
+    for label, value in (("decay", constants.decay), ("momentum", constants.momentum)):
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{label} must be in [0, 1), got {value}.")
     if name != "sgd" and not constants.epsilon > 0:
@@ -106,7 +105,5 @@ def make_optimizer(
         )
     else:
         scaling = optax.ema(constants.momentum, debias=False)
-    clipping = (
-        optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
-    )
-    return optax.chain(clipping, scaling, scale_by_frames(schedule))
+    clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
+    return optax.chain(clip, scaling, scale_by_frames(schedule))

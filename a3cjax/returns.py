@@ -115,10 +115,7 @@ def one_step_q_targets(rewards: Array, discounts: Array, next_q_values: Array) -
 
 
 def one_step_sarsa_targets(
-    rewards: Array,
-    discounts: Array,
-    next_q_values: Array,
-    next_actions: Array,
+    rewards: Array, discounts: Array, next_q_values: Array, next_actions: Array
 ) -> jax.Array:
     """One-step Sarsa targets (Mnih et al. 2016, section 4).
 

@@ -82,9 +82,8 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
     @jax.jit
     def compute_gradients(params, constants, trajectory):
-        (loss, parts), grads = jax.value_and_grad(agent.loss, has_aux=True)(
-            params, constants, trajectory
-        )
+        loss_and_gradients = jax.value_and_grad(agent.loss, has_aux=True)
+        (loss, parts), grads = loss_and_gradients(params, constants, trajectory)
         # A loss that is not finite has no gradient, whatever autodiff made of it.
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(loss), grad, jnp.nan), grads)
         return grads, GradientMetrics(parts, optax.tree.norm(grads))

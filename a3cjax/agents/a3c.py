@@ -38,19 +38,11 @@ def make_a3c(
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       bootstraps: False for REINFORCE with a baseline (Williams 1992), as the paper trains in
         MuJoCo: returns are sums of rewards to the episode's end, whatever `lambda_` says.
-
-    Returns:
-      The algorithm as pure functions.
     """
 
     def loss(params, constants, trajectory):
-        output, _ = network.apply(
-            params,
-            constants.statistics,
-            trajectory.observations,
-            trajectory.is_first,
-            trajectory.core_state,
-        )
+        inputs = (trajectory.observations, trajectory.is_first, trajectory.core_state)
+        output, _ = network.apply(params, constants.statistics, *inputs)
         is_experience, continues = find_experience(trajectory)
         returns = episode_returns(
             clean(trajectory, is_experience, max_abs_reward),
@@ -69,9 +61,5 @@ def make_a3c(
             mask=is_experience,
         )
 
-    return Agent(
-        init=network.init,
-        initial_state=network.initial_state,
-        look=functools.partial(look_once, network),
-        loss=loss,
-    )
+    look = functools.partial(look_once, network)
+    return Agent(network.init, network.initial_state, look, loss)

@@ -7,15 +7,7 @@ import chex
 import jax
 
 from a3cjax.networks import Network
-from a3cjax.types import (
-    Array,
-    Constants,
-    CoreState,
-    NetworkOutput,
-    Params,
-    TimeStep,
-    Trajectory,
-)
+from a3cjax.types import Array, Constants, CoreState, NetworkOutput, Params, TimeStep, Trajectory
 
 Look = Callable[[Params, Constants, TimeStep, CoreState], tuple[NetworkOutput, CoreState]]
 
@@ -63,11 +55,6 @@ def look_once(
     core_state: CoreState,
 ) -> tuple[Any, CoreState]:
     """What the network answers to one timestep, `[B, ...]`, and the core state after it."""
-    output, core_state = network.apply(
-        params,
-        constants.statistics,
-        timestep.observation[None],
-        timestep.is_first[None],
-        core_state,
-    )
+    inputs = (timestep.observation[None], timestep.is_first[None], core_state)
+    output, core_state = network.apply(params, constants.statistics, *inputs)
     return jax.tree.map(lambda x: x[0], output), core_state

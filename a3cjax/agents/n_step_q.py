@@ -31,9 +31,6 @@ def make_n_step_q(
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       bootstraps: False where updates are whole episodes: returns are then sums of rewards,
         whatever `lambda_` says.
-
-    Returns:
-      The algorithm as pure functions.
     """
 
     def targets(trajectory, next_q_values, continues):

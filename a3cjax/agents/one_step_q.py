@@ -17,18 +17,12 @@ from a3cjax.returns import one_step_q_targets
 
 
 def make_one_step_q(network: Network, *, max_abs_reward: float | None = None) -> Agent:
-    """Builds one-step Q-learning around a network of action values.
+    """Builds one-step Q-learning around a network of action values, Q(s, ·).
 
-    Args:
-      network: Q(s, ·).
-      max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
-
-    Returns:
-      The algorithm as pure functions.
+    Rewards are clipped to ± `max_abs_reward` in the loss; None leaves them alone.
     """
 
-    def targets(trajectory, next_q_values, continues):
-        del continues  # the next step does not matter
+    def targets(trajectory, next_q_values, _):
         return one_step_q_targets(trajectory.rewards, trajectory.discounts, next_q_values)
 
     return make_q_agent(network, targets, max_abs_reward=max_abs_reward)

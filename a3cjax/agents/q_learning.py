@@ -20,11 +20,7 @@ Targets = Callable[[Trajectory, jax.Array, jax.Array], jax.Array]
 
 
 def make_q_agent(
-    network: Network,
-    targets: Targets,
-    *,
-    max_abs_reward: float | None,
-    acts_ahead: bool = False,
+    network: Network, targets: Targets, *, max_abs_reward: float | None, acts_ahead: bool = False
 ) -> Agent:
     """Builds an agent that acts ε-greedily and fits Q(s, a; θ) to targets.
 
@@ -34,9 +30,6 @@ def make_q_agent(
         `[T, B, A]` Q(sₜ₊₁, ·; θ⁻), and bool `[T, B]` that is False where an episode ended.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       acts_ahead: whether the targets need the action at the last observation.
-
-    Returns:
-      The algorithm as pure functions.
     """
 
     def look(params, constants, timestep, core_state):
@@ -46,20 +39,13 @@ def make_q_agent(
         return NetworkOutput(policy, jnp.max(q_values, axis=-1)), core_state
 
     def loss(params, constants, trajectory):
-        def unroll(params):
-            q_values, _ = network.apply(
-                params,
-                constants.statistics,
-                trajectory.observations,
-                trajectory.is_first,
-                trajectory.core_state,
-            )
-            return q_values
-
+        inputs = (trajectory.observations, trajectory.is_first, trajectory.core_state)
+        q_values, _ = network.apply(params, constants.statistics, *inputs)
+        next_q_values, _ = network.apply(constants.target_params, constants.statistics, *inputs)
+        q_values, next_q_values = q_values[:-1], next_q_values[1:]
         is_experience, continues = find_experience(trajectory)
         cleaned = clean(trajectory, is_experience, max_abs_reward)
-        q_values = unroll(params)[:-1]
-        y = targets(cleaned, unroll(constants.target_params)[1:], continues)
+        y = targets(cleaned, next_q_values, continues)
         actions = jnp.asarray(trajectory.actions)[: len(y)]
         # Sum over time and mean over the batch, as in `actor_critic_loss`.
         losses = jnp.where(is_experience, q_loss(q_values, actions, y), 0.0)
@@ -72,10 +58,4 @@ def make_q_agent(
         )
         return jnp.mean(jnp.sum(losses, axis=0)), metrics
 
-    return Agent(
-        init=network.init,
-        initial_state=network.initial_state,
-        look=look,
-        loss=loss,
-        acts_ahead=acts_ahead,
-    )
+    return Agent(network.init, network.initial_state, look, loss, acts_ahead)

@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from a3cjax.commands.arguments import asks_for_help, parse, print_help, refusing
+from a3cjax.commands.arguments import HELP, parse, print_help, refusing
 from a3cjax.errors import ConfigError
 
 VERBS = {
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Exit codes: those of the verb, and 2 with one line for what cannot be understood.
     """
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
-    if asks_for_help([verb]):
+    if verb in HELP:
         width = max(map(len, VERBS))
         print("usage: a3cjax <verb> [name=value ...]\n")
         print("\n".join(f"  {name:{width}}  {line}" for name, line in VERBS.items()))
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ConfigError(f"The verb must be one of {', '.join(VERBS)}, got {verb}{hint}.")
         try:
             module = importlib.import_module(f"a3cjax.commands.{verb}")
-            if asks_for_help(rest):
+            if HELP & set(rest):
                 print_help(verb, module.__doc__, *module.SETTINGS, places=module.PLACES)
             else:
                 module.main(*parse(rest, *module.SETTINGS, places=module.PLACES))

@@ -19,6 +19,7 @@ from a3cjax.config.declaring import (
 from a3cjax.errors import ConfigError
 
 S = TypeVar("S", bound=Settings)
+HELP = {"-h", "--help", "help", "-?"}
 
 
 def parse(
@@ -84,11 +85,6 @@ def read(kind: type[S], texts: Mapping[str, str]) -> S:
     """
     names = {field.name for field in dataclasses.fields(kind)}
     return kind(**read_settings(kind, {name: t for name, t in texts.items() if name in names}))
-
-
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether somebody wants to know how it is called."""
-    return not {"-h", "--help", "help", "-?"}.isdisjoint(arguments)
 
 
 def print_help(verb: str, text: str | None, *kinds: type[Settings], places: str = "") -> None:

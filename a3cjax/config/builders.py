@@ -18,7 +18,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.system.machine import available_cores
-from a3cjax.types import LearnerState, Params
+from a3cjax.types import LearnerState
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
@@ -100,15 +100,10 @@ def make_keys(seed: int) -> RunKeys:
     return RunKeys(*jax.random.split(jax.random.key(seed), len(RunKeys._fields)))
 
 
-def init_params(agent: Agent, spec: EnvironmentSpec, key: chex.PRNGKey) -> Params:
-    """Initial parameters for observations of this environment."""
-    observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
-    return jax.jit(agent.init)(key, observations)
-
-
 def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:
     """What learning starts from: parameters, optimizer state, and targets if there are any."""
-    params = init_params(agent, spec, make_keys(config.seed).init)
+    observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
+    params = jax.jit(agent.init)(make_keys(config.seed).init, observations)
     opt_state = build_optimizer(config).init(params)
     if not config.shared_statistics:
         assert config.num_actors is not None

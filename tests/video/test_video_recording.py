@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from a3cjax.commands import main
-from a3cjax.config.builders import build_agent, init_params
+from a3cjax.config.builders import build_agent, init_state
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs import making as envs
@@ -43,7 +43,7 @@ def make_player(**settings):
     environments.close()
     config = resolve(config, spec)
     agent = build_agent(config, spec)
-    snapshot = Snapshot(0, 0, init_params(agent, spec, jax.random.key(0)))
+    snapshot = Snapshot(0, 0, init_state(config, agent, spec).params)
     return TrainedAgent(config, agent, snapshot)
 
 
