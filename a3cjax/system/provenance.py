@@ -43,6 +43,6 @@ def describe_commit() -> str:
 def describe_command() -> str:
     """The command line as it was typed, with the program's path shortened."""
     program = Path(sys.argv[0])
-    is_own = program.name in ("a3cjax", "__main__.py")
+    is_own = "a3cjax" in (program.name, program.parent.name)
     words = ["a3cjax"] if is_own else ["python", str(Path(program.parent.name, program.name))]
     return shlex.join([*words, *sys.argv[1:]])

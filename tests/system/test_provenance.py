@@ -29,9 +29,18 @@ def test_missing_packages_are_said_to_be_missing(monkeypatch):
     assert provenance.describe_versions()["no-such-package"] == "not installed"
 
 
-def test_command_is_told_without_the_folders_of_this_machine(monkeypatch):
-    monkeypatch.setattr("sys.argv", ["/home/someone/a3cjax/experiments/run.py", "env=Pong"])
-    assert provenance.describe_command() == "python experiments/run.py env=Pong"
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("/home/someone/a3cjax/experiments/run.py", "python experiments/run.py"),
+        ("/home/someone/.venv/bin/a3cjax", "a3cjax"),
+        ("/home/someone/a3cjax/__main__.py", "a3cjax"),
+        ("/usr/lib/pytest/__main__.py", "python pytest/__main__.py"),
+    ],
+)
+def test_command_is_told_without_the_folders_of_this_machine(monkeypatch, program, told):
+    monkeypatch.setattr("sys.argv", [program, "env=Pong"])
+    assert provenance.describe_command() == f"{told} env=Pong"
 
 
 def test_command_can_be_pasted_into_a_shell(monkeypatch):
