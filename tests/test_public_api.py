@@ -1,5 +1,6 @@
 """What other programs import: these names and signatures do not change unnoticed."""
 
+import importlib
 import inspect
 import json
 import subprocess
@@ -89,6 +90,25 @@ def test_command_line_is_there_before_jax_is():
     packages = {module.split(".")[0] for module in modules_after(program)}
     assert "a3cjax" in packages
     assert not packages & {"jax", "flax", "envpool", "gymnasium", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("face", "names"),
+    [
+        ("config", ("Config", "ConfigError", "load_config", "make_config", "resume_config")),
+        ("training", ("train",)),
+        ("envs", ("Environments", "EnvironmentSpec", "Episode", "make_environments")),
+        (
+            "parameters",
+            ("ParameterStore", "ParametersOnDevice", "Receipt", "SharedParameters"),
+        ),
+    ],
+)
+def test_folders_hand_on_what_is_documented(face, names):
+    module = importlib.import_module(f"a3cjax.{face}")
+    for name in names:
+        assert getattr(module, name).__name__ == name
+        assert getattr(module, name).__module__.startswith("a3cjax.")
 
 
 def test_names_that_are_none_are_answered_as_python_does():
