@@ -1,14 +1,12 @@
 """What is kept of a run to go on from, and for whoever wants its best."""
 
-import math
-
 import jax.numpy as jnp
 import pytest
 
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.training.saver import open_saver
-from a3cjax.types import LearnerState, Snapshot
+from a3cjax.training.saver import Saver
+from a3cjax.types import LearnerState
 
 STATE = LearnerState(jnp.arange(3.0), ())
 PAST = Progress(num_frames=400, num_updates=5, wall_seconds=90.0, num_resumes=2, num_seeds=7)
@@ -28,11 +26,11 @@ def newest_of(folder):
 
 @pytest.fixture
 def saver(tmp_path):
-    return open_saver(tmp_path, PAST, num_envs=4)
+    return Saver(tmp_path, PAST, num_envs=4)
 
 
 def test_checkpoint_tells_what_the_actor_learners_do_not_know(saver, tmp_path):
-    saver.note_score(3.5)
+    saver.best_score = 3.5
     saver.save(checkpoint_at(480))
     saved = newest_of(tmp_path / NEWEST)
     assert (saved.num_frames, saved.num_updates, saved.actor_keys) == (480, 6, ((1, 2),))
@@ -41,29 +39,18 @@ def test_checkpoint_tells_what_the_actor_learners_do_not_know(saver, tmp_path):
 
 
 def test_best_is_saved_by_itself_and_found_again(saver, tmp_path):
-    saver.note_score(3.5)
-    saver.save_best(STATE, Snapshot(6, 480, STATE.params))
+    saver.best_score = 3.5
+    saver.save(checkpoint_at(480), is_best=True)
     saved = newest_of(tmp_path / BEST)
     assert (saved.num_frames, saved.num_updates, saved.best_score) == (480, 6, 3.5)
     assert Checkpointer(tmp_path / NEWEST).read_progress() is None
-    assert open_saver(tmp_path, saved, 4).progress.best_score == 3.5
+    assert Saver(tmp_path, saved, 4).best_score == 3.5
 
 
 def test_run_that_goes_on_drops_what_lies_beyond(saver, tmp_path):
     for num_frames in (400, 480):
         saver.save(checkpoint_at(num_frames))
-        saver.save_best(STATE, Snapshot(num_frames // 80, num_frames, STATE.params))
-    assert open_saver(tmp_path, PAST, 4).progress.best_score is None
+        saver.save(checkpoint_at(num_frames), is_best=True)
+    assert Saver(tmp_path, PAST, 4).best_score is None
     assert newest_of(tmp_path / NEWEST).num_frames == 400
     assert Checkpointer(tmp_path / BEST).read_progress() is None  # one is kept, and it is later
-
-
-@pytest.mark.parametrize(
-    ("scores", "best"),
-    [
-        ([-1.0, 2.0, 1.0, 2.0, 3.0], [True, True, False, False, True]),
-        ([0.0, math.nan], [True, False]),
-    ],
-)
-def test_a_score_is_the_best_if_it_is_higher_than_all_before(saver, scores, best):
-    assert [saver.note_score(score) for score in scores] == best

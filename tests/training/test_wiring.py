@@ -81,7 +81,10 @@ def build(asked):
 
     def build_run(checkpoint=None, **changes):
         config, agent, batches = prepare(SETTINGS.replace(**changes))
-        return config, agent, assemble(config, agent, batches, checkpoint=checkpoint)
+        supervisor = Supervisor()
+        fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
+        fleet.supervisor = supervisor  # whose stop event ends the waiting for one's turn
+        return config, agent, fleet
 
     return build_run
 
@@ -342,7 +345,7 @@ def test_first_parameters_follow_the_seed(build):
 
 def train_once(fleet):
     """Lets every actor-learner make an update or more, in a thread of its own."""
-    supervisor, events = Supervisor(), [threading.Event() for _ in fleet.actors]
+    supervisor, events = fleet.supervisor, [threading.Event() for _ in fleet.actors]
     for actor, event in zip(fleet.actors, events, strict=True):
         actor.report = lambda _, event=event: event.set()
     fleet.start(supervisor)
