@@ -75,7 +75,8 @@ def split(text: str) -> list[str]:
     """The values that stand in the text of a setting; those in quotes are one."""
     numbers = re.fullmatch(r"range\((-?\d+),(-?\d+)(?:,([1-9]\d*))?\)", text.replace(" ", ""))
     if numbers:
-        return [str(n) for n in range(int(numbers[1]), int(numbers[2]), int(numbers[3] or 1))]
+        first, end, step = (int(number or 1) for number in numbers.groups())
+        return [str(n) for n in range(first, end, step)] or [text]  # which its run refuses
     return [text] if re.fullmatch(r"(['\"]).*\1", text) else text.split(",")
 
 

@@ -11,6 +11,7 @@ import threading
 import pytest
 
 from a3cjax.commands import sweeps
+from a3cjax.commands.sweep import split
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
 from a3cjax.runs.tables import read_summary
@@ -73,6 +74,22 @@ def begin(point):
 
 def names(points):
     return [point.run_dir.name for point in points]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("3", ["3"]),
+        ("1,2,10", ["1", "2", "10"]),
+        ("range(1,4)", ["1", "2", "3"]),
+        ("range(1, 8, 3)", ["1", "4", "7"]),
+        ("range(3,3)", ["range(3,3)"]),  # which its run refuses
+        ("'a,b'", ["'a,b'"]),
+        ("Pong,Breakout", ["Pong", "Breakout"]),
+    ],
+)
+def test_values_of_a_setting_stand_between_commas_or_in_a_range(text, values):
+    assert split(text) == values
 
 
 def test_every_combination_is_run_once_in_order(tmp_path):

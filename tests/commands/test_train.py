@@ -12,6 +12,8 @@ import matplotlib
 import pytest
 
 from a3cjax.commands import EXTRAS, VERBS, main, missing_extra
+from a3cjax.commands.arguments import parse
+from a3cjax.config.settings import Config
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -224,6 +226,14 @@ def test_verbs_about_an_agent_or_runs_want_one(command, verb):
     assert_refused(command(verb), "must be given, got nothing")
 
 
+def test_last_of_a_name_counts_and_folders_may_have_equal_signs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lr=0.1").mkdir()
+    arguments = ["seed=1", "lr=0.1", "seed=2=3", "runs/lr=0.2"]
+    words, texts = parse(arguments, Config, places="<run folder> ...")
+    assert (words, texts) == (["lr=0.1", "runs/lr=0.2"], {"seed": "2=3"})
+
+
 def test_verb_that_is_none_is_answered_with_the_nearest(command):
     assert_refused(command("trian", "env=Pong"), "train, evaluate", "got trian; nearest: train")
     code, out, _ = command("--help")
@@ -278,6 +288,7 @@ def test_sweep_runs_all_reports_and_started_again_runs_none(start, tmp_path):
         (["run_dir=here"], ["run_dir", "got here"]),
         (["Pong"], ["name=value", "got Pong"]),
         (["seed=1,,2"], ["seed"]),
+        (["seed=range(3,3)"], ["seed must be a whole number", "range(3,3)"]),
     ],
     ids=lambda value: " ".join(value),
 )
