@@ -16,3 +16,7 @@ class CheckpointError(RuntimeError):
         # It may quote a file that holds anything.
         line = " ".join(message.split())[:1000]
         super().__init__("".join(char if char.isprintable() else "?" for char in line))
+
+
+class AnswerError(RuntimeError):
+    """An environment answered what nothing can be learned from; the message is one line."""

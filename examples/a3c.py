@@ -70,11 +70,12 @@ def main() -> float:
             num_frames, mean = store.pull().num_frames, np.mean(returns[-200:])
             print(f"{num_frames:7,} frames, mean return of the last 200 games {mean:+.2f}")
 
-    supervisor = Supervisor()
+    supervisor = Supervisor(stall_seconds=600.0)
     supervisor.start([actor.run for actor in actors], "actor-learner")
-    supervisor.watch(stall_seconds=600.0, look=show_progress, period=1.0)
-    supervisor.join(seconds=60.0)
+    supervisor.watch(look=show_progress, period=1.0)
+    supervisor.wait(seconds=60.0)
     supervisor.raise_failures()
+    supervisor.dismiss()
     for actor in actors:
         actor.environments.close()
 

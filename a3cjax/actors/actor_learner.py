@@ -12,6 +12,7 @@ import chex
 import jax
 import numpy as np
 
+from a3cjax.actors.supervisor import Job
 from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
@@ -121,7 +122,6 @@ class ActorLearner:
     report: Callable[[UpdateReport], None]
 
     def __post_init__(self):
-        self.num_unrolled_steps = 0  # so far: shows a watcher that this one still works
         self.clock = time.perf_counter
 
     def get_standing(self) -> dict[str, Any] | None:
@@ -153,8 +153,8 @@ class ActorLearner:
         self.standing = jax.tree.unflatten(structure, leaves)._replace(key=self.standing.key)
         self.environments.set_state(standing["environments"])
 
-    def run(self, stop_event: threading.Event) -> None:
-        """Updates until the frame budget is used up or `stop_event` is set."""
+    def run(self, stop_event: threading.Event | Job) -> None:
+        """Updates until the frame budget is used up or `stop_event` is set: asked at every step."""
         self._stop_event = stop_event
         while not stop_event.is_set():
             self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
@@ -196,7 +196,6 @@ class ActorLearner:
             self.standing = self.standing._replace(timestep=timestep, ahead=None)
             timesteps.append(timestep)
             has_ended |= np.asarray(timestep.is_first)
-            self.num_unrolled_steps += 1
             self._lap("env")
         if self.programs.acts_ahead:
             ahead = self._decide(snapshot, exploration)

@@ -1,63 +1,168 @@
-"""Threads that are watched: one failure stops all, and none vanishes."""
+"""Threads that are watched: each does one job after another, one failure stops all, none vanishes.
+
+What belongs to a thread stays in it: an actor-learner's environments are made, reset, stepped and
+closed by the same one. And whatever may stand still, foreign code above all, runs in such a
+thread, while another one watches over them all.
+"""
 
 import contextlib
-import functools
+import math
+import queue
 import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+POLL_SECONDS = 0.1
+# A process that was stopped for an hour was not silent for an hour.
+MAX_TICK_SECONDS = 1.0
+# Whoever waits says for whom: first after this, then ten times as rarely.
+ANNOUNCE_SECONDS = 3.0
+# What is saved for a thread that stands still must not stand still as well.
+MAX_RESCUE_SECONDS = 60.0
+
+Role = Literal["work", "help", "trifle", "question"]
+"""What a job is to the run, which goes on while there is work. Help keeps no run alive; the failure
+of a trifle is told and does no harm, that of a question is for whoever asked."""
+
+_all_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class StallError(RuntimeError):
-    """A thread that has not come any further for too long."""
+    """A thread that has not come any further for too long; the message shows where it is."""
+
+
+class Stopped(Exception):  # noqa: N818  (nothing went wrong)
+    """A stop was asked for before there was anything to keep."""
+
+
+class Job:
+    """A piece of work of a thread. Its target is given it in place of a stop event.
+
+    To ask it, by `is_set` or `wait`, shows that the thread comes further.
+    """
+
+    def __init__(
+        self, supervisor: "Supervisor", target: Callable[["Job"], Any], doing: str, role: Role
+    ):
+        self.target, self.doing, self.role = target, doing, role
+        self.num_signs = 0
+        self.is_stuck = False
+        self.silent_seconds, self.seen_signs = 0.0, -1  # as the watcher saw it
+        self.finished = threading.Event()
+        self.result: Any = None
+        self.failure: BaseException | None = None
+        self._supervisor = supervisor
+
+    def is_set(self) -> bool:
+        """Whether a stop was asked for."""
+        self.num_signs += 1
+        return self._supervisor.is_stopping
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for a stop at most this long; whether one was asked for."""
+        self._supervisor.stop_event.wait(seconds)
+        return self.is_set()
+
+
+class _Worker:
+    """A thread and the jobs that it was given, which it does one after another."""
+
+    def __init__(self, name: str, note_failure: Callable[[Job, BaseException], None]):
+        self.jobs = queue.SimpleQueue[Job | None]()
+        self.job: Job | None = None  # at work on it
+        self._note_failure = note_failure
+        # A daemon: a thread stuck in foreign code must not keep the program alive.
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        _all_threads.add(self.thread)
+        self.thread.start()
+
+    @property
+    def is_stuck(self) -> bool:
+        job = self.job
+        return job is not None and job.is_stuck
+
+    def _run(self) -> None:
+        while (job := self.jobs.get()) is not None:
+            self.job = job
+            try:
+                job.result = job.target(job)
+            except BaseException as failure:
+                if job.role != "question":
+                    failure.add_note(f"in thread {self.thread.name}")
+                job.failure = failure
+                self._note_failure(job, failure)
+            self.job = None
+            job.finished.set()
+            del job  # and what it holds
 
 
 class Supervisor:
-    """Runs one function a thread until all return, one raises, or a stop is asked for."""
+    """Runs jobs in threads until all work is done, a job fails, or a stop is asked for."""
 
     def __init__(
-        self,
-        stop_event: threading.Event | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        self, should_stop: Callable[[], bool] = lambda: False, stall_seconds: float = math.inf
     ):
-        """The event stops the threads; `should_stop` is asked whether they are to stop."""
-        self.stop_event = stop_event or threading.Event()
+        """`should_stop` is asked whether a stop is wanted from outside.
+
+        A job that shows no sign of life for `stall_seconds` has failed.
+        """
+        self.stop_event = threading.Event()
         self.failures: list[Exception] = []
-        self._should_stop = should_stop
-        self._threads: list[threading.Thread] = []
-        self._workers: dict[threading.Thread, Callable[[], float]] = {}  # what tells progress
-        self._seen: dict[threading.Thread, tuple[float, float]] = {}  # which, and since when
+        self.announce: Callable[[str], None] = lambda line: print(line, file=sys.stderr)
+        self.rescue: Callable[[], object] = lambda: None
+        """Saves what there is, where the overseen thread stands still and cannot."""
+        self._should_stop, self._stall_seconds = should_stop, stall_seconds
+        self._workers: dict[str, _Worker] = {}
+        self._given: list[tuple[_Worker, Job]] = []  # not finished when last looked at
+        self._looked = time.monotonic()
+        self._is_overseen = False
+        self._kept: Any = None
 
     def start(
         self,
-        targets: Sequence[Callable[[threading.Event], None]],
+        targets: Sequence[Callable[[Job], Any]],
         name: str,
-        progress: Callable[[int], float] = lambda index: time.monotonic(),
-    ) -> None:
-        """Starts threads `<name>-0`, `<name>-1`, …; each target is called with the stop event.
+        doing: str = "working",
+        role: Role = "work",
+    ) -> list[Job]:
+        """Gives target i to the thread `<name>-i`, which does it after what it was given before."""
+        return [self._give(f"{name}-{i}", target, doing, role) for i, target in enumerate(targets)]
 
-        `progress(index)` changes as long as the thread with this index works.
+    def ask(self, target: Callable[[], Any], name: str, doing: str) -> Any:
+        """What the target returns or raises, called in the thread of this name.
+
+        Raises:
+          Stopped: if a stop is asked for before it begins, or it stands still.
         """
-        for index, target in enumerate(targets):
-            thread = self.start_helper(target, f"{name}-{index}")
-            self._workers[thread] = functools.partial(progress, index)
+        if self.is_stopping:
+            raise Stopped
+        job = self._give(name, lambda _: target(), doing, "question")
+        while not job.finished.wait(POLL_SECONDS):
+            self._look_around()
+            if self._workers[name].is_stuck:
+                raise Stopped
+        if job.failure is not None:
+            raise job.failure
+        return job.result
 
-    def start_helper(
-        self, target: Callable[[threading.Event], None], name: str
-    ) -> threading.Thread:
-        """Starts a thread that goes on until it is asked to stop: it keeps no run alive."""
-        # Daemons: a thread stuck in foreign code must not keep the program alive.
-        thread = threading.Thread(target=self._run, args=(target,), name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)
-        return thread
+    def _give(self, name: str, target: Callable[[Job], Any], doing: str, role: Role) -> Job:
+        worker = self._workers.get(name)
+        if worker is None:
+            worker = self._workers[name] = _Worker(name, self._note_failure)
+        job = Job(self, target, doing, role)
+        self._given.append((worker, job))
+        worker.jobs.put(job)
+        return job
 
-    def _run(self, target: Callable[[threading.Event], None]) -> None:
-        try:
-            target(self.stop_event)
-        except BaseException as failure:
-            failure.add_note(f"in thread {threading.current_thread().name}")
+    def _note_failure(self, job: Job, failure: BaseException) -> None:
+        if job.role == "trifle":
+            reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+            self.announce(f"warning: {job.doing} failed: {reason}")
+        elif job.role != "question":
             self.add_failure(failure)
 
     def add_failure(self, failure: BaseException) -> None:
@@ -85,28 +190,25 @@ class Supervisor:
         """Whether anything asked for a stop."""
         return self.stop_event.is_set() or self._should_stop()
 
+    def is_told(self) -> bool:
+        """Whether a stop is wanted from outside; to ask it is a sign of life of this thread."""
+        self._show_life()
+        return self._should_stop()
+
     @property
     def is_running(self) -> bool:
-        """Whether any worker still works and nothing asked it to stop."""
-        return not self.is_stopping and any(thread.is_alive() for thread in self._workers)
+        """Whether there is work, and nothing asked to stop."""
+        return not self.is_stopping and any(job.role == "work" for _, job in self._unfinished())
 
-    @property
-    def has_stuck_threads(self) -> bool:
-        """Whether any thread is still there, after `join`."""
-        return any(thread.is_alive() for thread in self._threads)
+    def watch(self, look: Callable[[], None] = lambda: None, period: float = POLL_SECONDS) -> None:
+        """Waits while there is work, calling `look` every `period` seconds.
 
-    def watch(
-        self, stall_seconds: float, look: Callable[[], None] = lambda: None, period: float = 0.1
-    ) -> None:
-        """Watches while the workers run, and calls `look` every `period` seconds.
-
-        What that raises is noted as a failure, and so are workers that have not come any
-        further for `stall_seconds`. A KeyboardInterrupt goes through at once.
+        What that raises is noted as a failure. A KeyboardInterrupt goes through at once.
         """
         try:
             while self.is_running:
                 look()
-                self._check_progress(stall_seconds)
+                self._look_around()
                 self.stop_event.wait(period)
         except KeyboardInterrupt:
             self.stop_event.set()
@@ -114,29 +216,89 @@ class Supervisor:
         except BaseException as failure:
             self.add_failure(failure)
 
-    def _check_progress(self, stall_seconds: float) -> None:
-        """Raises an error that names the workers that stand still, and shows where they are."""
-        stalled, now = [], time.monotonic()
-        for thread, progress in self._workers.items():
-            last, since = self._seen.get(thread, (None, now))
-            current = progress()
-            since = since if current == last else now
-            self._seen[thread] = current, since
-            if thread.is_alive() and now - since > stall_seconds:
-                stalled.append(thread)
-        if stalled:
-            names = ", ".join(thread.name for thread in stalled)
-            stacks = [f"{thread.name} is at:\n{_describe_stack(thread)}" for thread in stalled]
-            raise StallError(f"no progress for {stall_seconds:g} s: {names}\n{''.join(stacks)}")
+    def wait(self, seconds: float = math.inf) -> None:
+        """Waits until all jobs but the caller's have ended, and says for which.
 
-    def join(self, seconds: float) -> None:
-        """Waits for all threads together at most this long; a stuck one counts as a failure."""
-        deadline = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
-        stuck = [thread.name for thread in self._threads if thread.is_alive()]
-        if stuck:
-            self.add_failure(RuntimeError(f"still running after {seconds} s: {stuck}"))
+        What stands still is waited for no longer; what has not ended after `seconds` is a failure.
+        """
+        began, announced = time.monotonic(), ANNOUNCE_SECONDS
+        while pending := self._unfinished():
+            waited = time.monotonic() - began
+            names = ", ".join(f"{worker.thread.name} ({job.doing})" for worker, job in pending)
+            if waited >= seconds:
+                self.add_failure(RuntimeError(f"still running after {seconds:g} s: {names}"))
+                return
+            if waited >= announced:
+                self.announce(f"waiting for {names}")
+                announced *= 10
+            self._look_around()
+            pending[0][1].finished.wait(min(POLL_SECONDS, seconds - waited))
+
+    def _unfinished(self) -> list[tuple[_Worker, Job]]:
+        """The jobs that can still come to an end, without the caller's own."""
+        self._given = [given for given in self._given if not given[1].finished.is_set()]
+        own = threading.current_thread()
+        return [
+            (worker, job)
+            for worker, job in self._given
+            if worker.thread is not own and not worker.is_stuck
+        ]
+
+    def oversee(
+        self,
+        target: Callable[[], Any],
+        at_stop: Callable[[], None] = lambda: None,
+        beat: Callable[[], None] = lambda: None,
+    ) -> Any:
+        """Runs `target` in a thread, the run's own, and watches over it and all others.
+
+        `at_stop` is called as soon as a stop is wanted from outside, `beat` at every look. If that
+        thread stands still, `rescue` is called in another one.
+
+        Returns:
+          What the target returns, or gave to `keep` before it stood still.
+
+        Raises:
+          Exception: what it raises; a StallError, alone or in a group, where it stands still.
+        """
+        self._is_overseen = True
+        job = self._give("run", lambda _: target(), "running", "question")
+        run = self._workers["run"]
+        try:
+            while not (job.finished.wait(POLL_SECONDS) or run.is_stuck):
+                beat()
+                if self._should_stop() and not self.stop_event.is_set():
+                    self.stop_event.set()
+                    at_stop()
+                self._check()
+            if isinstance(job.failure, Stopped):
+                self.raise_failures()  # which may be why
+            if job.failure is not None:
+                raise job.failure
+            if job.finished.is_set():
+                return job.result
+            if self._kept is None:
+                rescue = self._give("rescue", lambda _: self.rescue(), "saving", "help")
+                rescue.finished.wait(min(self._stall_seconds, MAX_RESCUE_SECONDS))
+                self.raise_failures()
+            return self._kept
+        finally:
+            self.stop_event.set()
+            self.dismiss()
+
+    def keep(self, result: Any) -> None:
+        """The overseen thread has its result, and kept it: a stall is only told from now on."""
+        self._kept = result
+
+    def dismiss(self) -> None:
+        """Lets all threads end when they have done what they were given."""
+        workers = self._workers.values()
+        idle = [worker for worker in workers if worker.job is None and worker.jobs.empty()]
+        for worker in workers:
+            worker.jobs.put(None)
+        for worker in idle:
+            worker.thread.join()
+        self._workers = {}
 
     def raise_failures(self) -> None:
         """Raises what failed: a single failure as it is, several as a group."""
@@ -144,6 +306,48 @@ class Supervisor:
             raise self.failures[0]
         if self.failures:
             raise ExceptionGroup("several parts of the run failed", self.failures)
+
+    def _look_around(self) -> None:
+        self._show_life()
+        if not self._is_overseen:
+            self._check()
+
+    def _show_life(self) -> None:
+        own = threading.current_thread()
+        for worker in list(self._workers.values()):
+            if worker.thread is own and worker.job is not None:
+                worker.job.num_signs += 1
+
+    def _check(self) -> None:
+        """Notes the threads that stand still as a failure which shows where they are."""
+        now, stuck = time.monotonic(), []
+        tick, self._looked = min(now - self._looked, MAX_TICK_SECONDS), now
+        for worker in list(self._workers.values()):
+            job = worker.job
+            if job is None or job.is_stuck:
+                continue
+            is_alive = job.num_signs != job.seen_signs
+            job.silent_seconds = 0.0 if is_alive else job.silent_seconds + tick
+            job.seen_signs = job.num_signs
+            if job.silent_seconds > self._stall_seconds:
+                job.is_stuck = True
+                stuck.append((worker.thread, job))
+        if not stuck:
+            return
+        names = ", ".join(f"{thread.name} ({job.doing})" for thread, job in stuck)
+        stacks = [f"{thread.name} is at:\n{_describe_stack(thread)}" for thread, _ in stuck]
+        stall = StallError(
+            f"no progress for {self._stall_seconds:g} s: {names}\n{''.join(stacks)}".rstrip()
+        )
+        if self._kept is not None or all(job.role == "trifle" for _, job in stuck):
+            self.announce(f"warning: {stall}")
+        else:
+            self.add_failure(stall)
+
+
+def left_behind() -> list[str]:
+    """Names of threads that a supervisor could not bring to an end."""
+    return [thread.name for thread in _all_threads if thread.is_alive()]
 
 
 def _describe_stack(thread: threading.Thread) -> str:

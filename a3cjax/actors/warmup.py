@@ -7,12 +7,15 @@ from collections.abc import Callable, Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.actors.supervisor import Supervisor
+from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.envs.base import Environments
 from a3cjax.types import ObservationStatistics, TimeStep
 
+THREADS = "actor-learner"
+"""Name of the threads of the actor-learners, and so of their environments: one for each."""
+
 POLL_SECONDS = 0.01
-# After one has failed, stalls or a stop is asked for, a batch may finish its step.
+# After one has failed or stands still, the others may finish their steps.
 JOIN_SECONDS = 3.0
 
 
@@ -80,37 +83,29 @@ def warm_up(
     batches: Sequence[Environments],
     num_steps: int,
     seed: int,
-    supervisor: Supervisor | None = None,
-    stall_seconds: float = math.inf,
+    supervisor: Supervisor,
 ) -> tuple[list[TimeStep], ObservationStatistics, int]:
-    """As `play_randomly`, for every actor's environments at the same time.
-
-    The supervisor, one of its own if none is given, runs the threads and tells when to stop.
+    """As `play_randomly`, for every actor's environments at the same time, each in its thread.
 
     Returns:
       Each batch's timestep, the statistics over all batches, and the number of steps in all.
 
     Raises:
-      StallError: if a batch does not come any further for `stall_seconds`.
+      Stopped: if a stop is asked for meanwhile: statistics of a part would be taken for the whole.
+      StallError: if a batch stands still.
       Exception: what an environment raised; the other batches stop, too.
     """
-    supervisor = supervisor or Supervisor()
-    num_looks = [0] * len(batches)  # one a step: shows that a batch comes any further
-    results: dict[int, tuple[TimeStep, ObservationMoments, int]] = {}
 
-    def play(index: int, _) -> None:
-        def should_stop() -> bool:
-            num_looks[index] += 1
-            return supervisor.is_stopping
-
+    def play(index: int, job: Job) -> tuple[TimeStep, ObservationMoments, int]:
         generator = np.random.default_rng([seed, index])
-        results[index] = play_randomly(batches[index], num_steps, generator, should_stop)
+        return play_randomly(batches[index], num_steps, generator, job.is_set)
 
-    indices = range(len(batches))
-    targets = [functools.partial(play, index) for index in indices]
-    supervisor.start(targets, "warm-up", num_looks.__getitem__)
-    supervisor.watch(stall_seconds, period=POLL_SECONDS)
-    supervisor.join(JOIN_SECONDS)
+    targets = [functools.partial(play, index) for index in range(len(batches))]
+    jobs = supervisor.start(targets, THREADS, "random play")
+    supervisor.watch(period=POLL_SECONDS)
+    supervisor.wait(JOIN_SECONDS if supervisor.failures else math.inf)
     supervisor.raise_failures()
-    timesteps, moments, nums_taken = zip(*(results[index] for index in indices), strict=True)
+    if supervisor.is_stopping:
+        raise Stopped
+    timesteps, moments, nums_taken = zip(*(job.result for job in jobs), strict=True)
     return list(timesteps), statistics_of(moments), sum(nums_taken)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from a3cjax.commands.arguments import HELP, parse, print_help, refusing
 from a3cjax.errors import ConfigError
+from a3cjax.system.signals import leaving
 
 VERBS = {
     "train": "trains an agent and leaves a run folder",
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if verb == "train" and "-m" in rest:  # as Hydra's programs take several values
         verb, rest = "sweep", [word for word in rest if word != "-m"]
-    with refusing(ConfigError):
+    with leaving(), refusing(ConfigError):
         if verb not in VERBS:
             nearest = difflib.get_close_matches(verb, VERBS, n=1)
             hint = f"; nearest: {nearest[0]}" if nearest else ""

@@ -4,17 +4,20 @@
     a3cjax train env=Breakout total_frames=10M seed=3
     a3cjax train resume=runs/Pong/<folder>
 
-Exit codes: 0 done, 1 something failed (the traceback says what), 2 a wrong setting (one
-line says which), 130 or 143 stopped by SIGINT or SIGTERM after saving.
+Exit codes: 0 done (then there is a summary.json), 1 something failed (a line or the traceback says
+what), 2 a wrong setting (one line says which), 128 + its number stopped by a signal after saving:
+130 SIGINT, 143 SIGTERM, 129 SIGHUP.
 """
 
 import errno
+import faulthandler
 import os
-import signal
 import sys
+import traceback
 
+from a3cjax.actors.supervisor import StallError, left_behind
 from a3cjax.config.settings import Config, Preset, read_config
-from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.errors import AnswerError, CheckpointError, ConfigError
 
 WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
@@ -41,33 +44,43 @@ def run(config: Config) -> None:
     from a3cjax.training import train
 
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # names a crash in an environment
+    exit_code = 0
     try:
-        summary = train(config)
-    except KeyboardInterrupt:
-        # The second signal. At once: threads still compute, and Python's own way out would pull
-        # the interpreter away from under them.
-        os._exit(128 + signal.SIGINT)
+        train(config)
     except ConfigError:
-        raise
-    except Exception as failure:
-        reason = find_write_failure(failure)
-        if reason is None:
+        if not left_behind():
             raise
-        print(f"error: {reason}", file=sys.stderr)
-        sys.exit(1)
-    if summary.signal_number is not None:
-        sys.exit(128 + summary.signal_number)
+        traceback.print_exc()
+        exit_code = 2
+    except Exception as failure:
+        reasons = describe(failure)
+        if reasons is None:
+            traceback.print_exception(failure)
+        else:
+            print(*(f"error: {reason}" for reason in reasons), sep="\n", file=sys.stderr)
+        exit_code = 1
+    if left_behind():
+        # Python's own way out would pull the interpreter away from under a thread that is stuck.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    if exit_code:
+        sys.exit(exit_code)
 
 
-def find_write_failure(failure: BaseException) -> str | None:
-    """Says which file could not be written, if that is what ended the run."""
-    if isinstance(failure, CheckpointError):
-        return str(failure)
-    notes = getattr(failure, "__notes__", ())
-    is_of_a_thread = any(note.startswith("in thread") for note in notes)
-    if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS and not is_of_a_thread:
-        return f"the run folder cannot be written to: {failure}"
+def describe(failure: BaseException) -> list[str] | None:
+    """What is to be told of a failure; None if its traceback is needed."""
     if isinstance(failure, BaseExceptionGroup):
-        reasons = [find_write_failure(part) for part in failure.exceptions]
-        return reasons[0] if None not in reasons else None
+        parts = [describe(part) for part in failure.exceptions]
+        if None in parts:
+            return None
+        return list(dict.fromkeys(line for lines in parts for line in lines or ()))
+    if isinstance(failure, (CheckpointError, AnswerError, StallError)):
+        return [str(failure)]
+    notes = getattr(failure, "__notes__", ())
+    is_of_a_thread = any(note.startswith("in thread actor") for note in notes)
+    if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS and not is_of_a_thread:
+        return [f"the run folder cannot be written to: {failure}"]
     return None

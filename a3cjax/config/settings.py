@@ -133,6 +133,12 @@ class Config(Settings):
         30, "full games at the end, and in each evaluation before", between(0, MAX_BATCH)
     )
     eval_period_frames: int | None = _judging(None, "null: evaluate only at the end", FRAMES)
+    max_episode_steps: int | None = _judging(
+        None,
+        "games of evaluations are cut after these steps; null: their own limit, or 27,000, at most "
+        "the budget",
+        FRAMES,
+    )
     video: bool = _judging(True, "half a minute of play at the end: play.mp4 and play.gif")
 
     run_dir: str | None = _program(

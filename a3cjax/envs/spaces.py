@@ -7,15 +7,12 @@ import gymnasium
 import numpy as np
 
 from a3cjax.convolutions import BLOCK_SIZE, frames_to_blocks
+from a3cjax.errors import AnswerError as AnswerError
 
 # What is larger becomes infinite as a 32-bit float.
 MAX_FLOAT = np.finfo(np.float32).max
 # Nobody means larger bounds: dm_control's LQR, for one, writes 1e10 for "none".
 MAX_BOUND = 1e6
-
-
-class AnswerError(RuntimeError):
-    """An environment returned what nothing can be learned from; the message is one line."""
 
 
 def leaves_of(

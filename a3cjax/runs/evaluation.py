@@ -7,10 +7,14 @@ from a3cjax.envs.base import Episode
 
 
 class Evaluation(NamedTuple):
-    """Scores of all games, in order of their environment, and how they were played."""
+    """Scores of all games, in order of their environment, and how they were played.
+
+    `num_cut` of them had not ended when they were cut; their scores are those until then.
+    """
 
     episodes: list[Episode]
     is_greedy: bool
+    num_cut: int = 0
 
     @property
     def mean(self) -> float:
@@ -28,6 +32,7 @@ class Evaluation(NamedTuple):
         return {
             "actions": "greedy" if self.is_greedy else "sampled",
             "num_episodes": len(scores),
+            "num_cut": self.num_cut,
             "mean": self.mean,
             "median": statistics.median(scores),
             "standard_deviation": statistics.pstdev(scores),

@@ -1,7 +1,10 @@
 """A trained agent and its games, step by step: evaluations and videos are made of them."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,20 +21,26 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.types import CoreState, Snapshot, TimeStep
 from a3cjax.updates import make_act
 
-MAX_EPISODE_STEPS = 200_000  # with more a game counts as endless; Atari's end after 27,000
+MAX_EPISODE_STEPS = 27_000
+"""A game that has no limit of its own is cut after so many steps, half an hour of an Atari game
+(Machado et al. 2018), or after those of the run's budget if they are fewer."""
+MIN_EPISODE_STEPS = 1_000  # which even the smallest budget allows
+REPORT_SECONDS = 10.0  # between lines that say how far an evaluation is
 
 
 class Step(NamedTuple):
     """Where B games stand, and what the agent does there.
 
     `core_state` is that of the network before it saw this timestep. `actions` are None once all
-    games are over. `episodes` are the games that ended here, of each environment the first one.
+    games are over. `episodes` are the games that ended here, of each environment the first one;
+    `cut` at last those that had not ended by then.
     """
 
     timestep: TimeStep
     core_state: CoreState
     actions: np.ndarray | None
     episodes: list[Episode]
+    cut: Sequence[Episode] = ()
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,12 @@ class TrainedAgent:
         return np.asarray(actions), core_state, key
 
     def play(
-        self, environments: Environments, key: chex.PRNGKey, *, is_greedy: bool = False
+        self,
+        environments: Environments,
+        key: chex.PRNGKey,
+        *,
+        is_greedy: bool = False,
+        max_episode_steps: int | None = None,
     ) -> Iterator[Step]:
         """Plays one whole game in every environment.
 
@@ -85,28 +99,38 @@ class TrainedAgent:
           environments: B of them, made for evaluation; reset here.
           key: for sampling actions.
           is_greedy: as for `act`.
+          max_episode_steps: games are cut after so many; None for their own limit, and where
+            they have none for `MAX_EPISODE_STEPS`, or the run's budget if that is less.
 
         Yields:
-          Each step before it is taken, and at last where all games are over.
-
-        Raises:
-          RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
+          Each step before it is taken, and at last where all games are over or cut.
         """
         core_state = self.initial_state(environments.num_envs)
         timestep = environments.reset()
         environments.pop_episodes()  # of games before
         unfinished, ended = set(range(environments.num_envs)), []
-        for _ in range(MAX_EPISODE_STEPS):
+        returns = np.zeros(environments.num_envs)
+        limit = self._choose_limit(environments, max_episode_steps)
+        for _ in range(limit):
             actions, next_core_state, key = self.act(timestep, core_state, key, is_greedy)
             yield Step(timestep, core_state, actions, ended)
             timestep, core_state = environments.step(actions), next_core_state
+            returns += timestep.reward
             episodes = environments.pop_episodes()
             ended = [episode for episode in episodes if episode.environment_index in unfinished]
             unfinished -= {episode.environment_index for episode in ended}
             if not unfinished:
-                yield Step(timestep, core_state, None, ended)
-                return
-        raise RuntimeError(f"games must end within {MAX_EPISODE_STEPS} steps, got a longer one.")
+                break
+        cut = [Episode(index, float(returns[index]), limit) for index in sorted(unfinished)]
+        yield Step(timestep, core_state, None, ended, cut)
+
+    def _choose_limit(self, environments: Environments, max_episode_steps: int | None) -> int:
+        own = max_episode_steps or self.config.max_episode_steps
+        own = own or environments.spec.max_episode_steps
+        if own is not None:
+            return own
+        budget = self.config.total_frames // environments.spec.frames_per_step
+        return min(MAX_EPISODE_STEPS, max(MIN_EPISODE_STEPS, budget))
 
     def evaluate(
         self,
@@ -114,6 +138,7 @@ class TrainedAgent:
         *,
         is_greedy: bool = False,
         sticky_actions: float | None = None,
+        max_episode_steps: int | None = None,
     ) -> Evaluation:
         """Plays whole games, each in an environment of its own.
 
@@ -124,37 +149,69 @@ class TrainedAgent:
             if that is 0.
           is_greedy: as for `act`.
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
+          max_episode_steps: as for `play`.
 
         Raises:
           ConfigError: if there are no sticky actions, or too many games.
-          RuntimeError: if a game goes on beyond `MAX_EPISODE_STEPS`.
         """
         number = num_episodes
         if number is None:
             number = self.config.eval_episodes or Config.eval_episodes
         if not 1 <= number <= MAX_BATCH:
             raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
-        evaluation = evaluate_agent(self, number, is_greedy, sticky_actions)
+        environments = build_evaluation_environments(
+            self.config, number, sticky_actions=sticky_actions
+        )
+        options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
+        report = functools.partial(print, file=sys.stderr)
+        with closing_quietly(environments):
+            evaluation = evaluate_agent(self, environments, report=report, **options)
         assert evaluation is not None  # nothing stops it
         return evaluation
 
 
 def evaluate_agent(
     agent: TrainedAgent,
-    num_episodes: int,
+    environments: Environments,
+    *,
     is_greedy: bool = False,
-    sticky_actions: float | None = None,
+    max_episode_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation | None:
-    """As `TrainedAgent.evaluate`; `should_stop` is asked at every step, True leaves no result."""
-    environments = build_evaluation_environments(
-        agent.config, num_episodes, sticky_actions=sticky_actions
-    )
-    key = make_keys(agent.config.seed).evaluation
+    """As `TrainedAgent.evaluate`, a game in each of these environments.
+
+    `should_stop` is asked at every step; True leaves no result. `report` is given a line now and
+    then, and one if games had to be cut.
+    """
+    key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
     episodes: list[Episode] = []
-    with contextlib.closing(environments):
-        for step in agent.play(environments, key, is_greedy=is_greedy):
-            episodes += step.episodes
-            if step.actions is not None and should_stop():
-                return None
-    return Evaluation(sorted(episodes), is_greedy)
+    num_cut = 0
+    games = agent.play(environments, key, is_greedy=is_greedy, max_episode_steps=max_episode_steps)
+    for num_steps, step in enumerate(games):
+        episodes += [*step.episodes, *step.cut]
+        if step.actions is not None and should_stop():
+            return None
+        if time.monotonic() - reported > REPORT_SECONDS:
+            reported, told = time.monotonic(), f"{len(episodes)} of {environments.num_envs} games"
+            report(f"evaluation: {told} are over after {num_steps:,} steps")
+        if num_cut := len(step.cut):
+            report(
+                f"warning: {num_cut} of {environments.num_envs} games of "
+                f"{agent.config.env} did not end within {num_steps:,} steps and were cut there: "
+                "max_episode_steps=... sets another limit, eval_episodes=0 leaves evaluations out"
+            )
+    return Evaluation(sorted(episodes), is_greedy, num_cut)
+
+
+@contextlib.contextmanager
+def closing_quietly(environments: Environments) -> Iterator[None]:
+    """Frees environments after the block; only says if they cannot be: their games are played."""
+    try:
+        yield
+    finally:
+        try:
+            environments.close()
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            print(f"warning: environments cannot be closed: {reason}", file=sys.stderr)

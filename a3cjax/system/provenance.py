@@ -46,3 +46,10 @@ def describe_command() -> str:
     is_own = "a3cjax" in (program.name, program.parent.name)
     words = ["a3cjax"] if is_own else ["python", str(Path(program.parent.name, program.name))]
     return shlex.join([*words, *sys.argv[1:]])
+
+
+def describe_resuming(run_dir: Path) -> str:
+    """The command line that goes on with a run, with the program that was called."""
+    is_script = Path(sys.argv[0]).parts[-2:] == ("experiments", "run.py")
+    words = ["python", "experiments/run.py"] if is_script else ["a3cjax", "train"]
+    return shlex.join([*words, f"resume={run_dir}"])

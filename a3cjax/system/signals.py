@@ -1,37 +1,93 @@
-"""Signals that ask a run to stop."""
+"""Signals that ask a run to stop, and what the command line answers to them."""
 
 import contextlib
+import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+
+# One `timeout` sends its signal twice, to the program and to its group.
+SAME_SIGNAL_SECONDS = 2.0
+
+ALWAYS = (signal.SIGINT, signal.SIGTERM)
+# A closed terminal, the warnings of batch systems. A program may use them for something else.
+BY_DEFAULT = (signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
+
+
+def leave(number: int, _frame=None) -> None:
+    """Ends the process at once, with exit code 128 + the signal's number.
+
+    Not by Python's own way out: threads still compute, and it would pull the interpreter away
+    from under them.
+    """
+    os._exit(128 + number)
+
+
+def _is_free(number: signal.Signals) -> bool:
+    """Whether a signal may be taken over: `nohup` and ignored ones stay as they are."""
+    handler = signal.getsignal(number)
+    if number in ALWAYS:
+        return handler not in (signal.SIG_IGN, None)
+    return handler in (signal.SIG_DFL, leave)
+
+
+@contextlib.contextmanager
+def _handled(handler: Callable[..., None]) -> Iterator[Callable[[], None]]:
+    """Sets the handler of all signals that ask for a stop; yields what sets them back earlier."""
+    with contextlib.ExitStack() as stack:
+        if threading.current_thread() is threading.main_thread():
+            for number in filter(_is_free, ALWAYS + BY_DEFAULT):
+                stack.callback(signal.signal, number, signal.getsignal(number))
+                signal.signal(number, handler)
+        yield stack.close
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Signals end the process inside the block, in one way: without a word, with their code."""
+    with _handled(leave):
+        yield
 
 
 class SignalStop:
-    """Remembers the first SIGINT or SIGTERM; the second acts as usual.
+    """Puts signals that ask for a stop off until what was begun is saved.
 
-    The handler takes no lock: it may interrupt the main thread while that holds one.
+    The first one is remembered, and acts as usual when it is passed on. A SIGINT that comes
+    `SAME_SIGNAL_SECONDS` later acts at once. The handler takes no lock: it may interrupt the main
+    thread while that holds one.
     """
 
-    def __init__(self):
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
         self.signal_number: int | None = None
+        self._clock = clock
 
     def is_set(self) -> bool:
         """Whether a signal came."""
         return self.signal_number is not None
 
+    @property
+    def name(self) -> str:
+        """The signal's name, such as `SIGINT`; empty before one came."""
+        return "" if self.signal_number is None else signal.Signals(self.signal_number).name
+
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Handles signals inside the block; does nothing outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        with contextlib.ExitStack() as restoring:
+        began = 0.0
 
-            def handle(number: int, _frame) -> None:
-                self.signal_number = number
-                restoring.close()
+        def handle(number: int, _frame) -> None:
+            nonlocal began
+            if self.signal_number is None:
+                self.signal_number, began = number, self._clock()
+            elif number == signal.SIGINT and self._clock() - began >= SAME_SIGNAL_SECONDS:
+                set_back()
+                signal.raise_signal(number)
 
-            for number in (signal.SIGINT, signal.SIGTERM):
-                restoring.callback(signal.signal, number, signal.getsignal(number))
-                signal.signal(number, handle)
+        with _handled(handle) as set_back:
             yield
+
+    def pass_on(self) -> None:
+        """Lets the signal that came do, after the block, what it would have done."""
+        if self.signal_number is not None:
+            signal.raise_signal(self.signal_number)

@@ -1,6 +1,7 @@
 """The parts of a run put together: environments, agent, shared parameters, actor-learners."""
 
 import contextlib
+import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -11,8 +12,8 @@ import jax.numpy as jnp
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
 from a3cjax.actors.placement import place_actors
-from a3cjax.actors.supervisor import Supervisor
-from a3cjax.actors.warmup import warm_up
+from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.warmup import THREADS, warm_up
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_agent, build_optimizer, init_state, make_keys
 from a3cjax.config.resolution import resolve
@@ -38,13 +39,12 @@ class Fleet:
         self.store = store
         self.reports = queue.SimpleQueue[UpdateReport]()
         self.actors: list[ActorLearner] = []
-        self.targets: list[Callable[[threading.Event], None]] = []
+        self.targets: list[Callable[[Job], None]] = []
         self._last_round: Checkpoint | None = None
 
     def start(self, supervisor: Supervisor) -> None:
         """Starts them all under this supervisor's eyes."""
-        actors = self.actors
-        supervisor.start(self.targets, "actor-learner", lambda i: actors[i].num_unrolled_steps)
+        supervisor.start(self.targets, THREADS, "learning")
 
     def standstill(self) -> Checkpoint:
         """What belongs together at one moment, as far as the actor-learners know of it.
@@ -72,29 +72,35 @@ class Fleet:
         return Checkpoint(state, snapshot.statistics, progress)
 
 
-def prepare(config: Config, num_seeds: int = 0) -> tuple[Config, Agent, list[Environments]]:
+def prepare(
+    config: Config, num_seeds: int = 0, supervisor: Supervisor | None = None
+) -> tuple[Config, Agent, list[Environments]]:
     """The settings of a run with nothing left open, its agent, and every actor's environments.
 
     The caller closes these. Raises as `build_batches`, and a ConfigError if settings do not fit.
     """
     config = config.replace(num_actors=config.num_actors or available_cores())
-    batches = build_batches(config, num_seeds)
+    batches = build_batches(config, num_seeds, supervisor)
     with contextlib.ExitStack() as stack:
-        stack.callback(close_all, batches)
+        stack.callback(close_all, batches, supervisor)
         config = resolve(config, batches[0].spec)
         agent = build_agent(config, batches[0].spec)
         stack.pop_all()
     return config, agent, batches
 
 
-def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
+def build_batches(
+    config: Config, num_seeds: int = 0, supervisor: Supervisor | None = None
+) -> list[Environments]:
     """Every actor's training environments, no two with the same seed.
 
     `num_seeds` were used by the run before: resumed, it plays other games than it began with.
+    With a supervisor each batch is made in the thread that it will be driven by.
 
     Raises:
       ConfigError: if there is no such environment, its spaces are of another kind, or there
         are more environments than seeds.
+      Stopped: if a stop is asked for meanwhile, or an environment stands still.
     """
     assert config.num_actors is not None
     most = (EVALUATION_SEED_OFFSET - 1) // config.envs_per_actor
@@ -107,25 +113,39 @@ def build_batches(config: Config, num_seeds: int = 0) -> list[Environments]:
     num_envs = config.num_actors * config.envs_per_actor
     first_seed = config.seed * SEEDS_PER_RUN + num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
     with contextlib.ExitStack() as stack:
-        stack.callback(close_all, batches)
+        stack.callback(close_all, batches, supervisor)
         for index, place in enumerate(place_actors(config.num_actors)):
-            with place.entered():
-                batch = make_environments(
-                    config.env,
-                    num_envs=config.envs_per_actor,
-                    seed=first_seed + index * config.envs_per_actor,
-                    discount=config.discount,
-                    protocol=config.protocol,
-                )
-            batches.append(batch)
+            make = functools.partial(
+                make_environments,
+                config.env,
+                num_envs=config.envs_per_actor,
+                seed=first_seed + index * config.envs_per_actor,
+                discount=config.discount,
+                protocol=config.protocol,
+            )
+            make = place.entered()(make)
+            if supervisor is None:
+                batches.append(make())
+            else:
+                doing = f"making {config.env}"
+                batches.append(supervisor.ask(make, f"{THREADS}-{index}", doing))
         stack.pop_all()
     return batches
 
 
-def close_all(batches: Sequence[Environments]) -> None:
-    """Frees all environments."""
-    for batch in batches:
-        batch.close()
+def close_all(batches: list[Environments], supervisor: Supervisor | None = None) -> None:
+    """Frees all environments, each in its own thread, and takes them off the list.
+
+    With a supervisor a failure is only told: nothing is lost by it.
+    """
+    if supervisor is None:
+        for batch in batches:
+            batch.close()
+    else:
+        targets = [lambda _, batch=batch: batch.close() for batch in batches]
+        supervisor.start(targets, THREADS, "closing environments", "trifle")
+        supervisor.wait()
+    batches.clear()
 
 
 def assemble(
@@ -142,6 +162,7 @@ def assemble(
 
     Raises:
       CheckpointError: if environments cannot go on from the checkpoint.
+      Stopped: if a stop is asked for meanwhile.
       Exception: what random play raised, see `warm_up`.
     """
     supervisor, spec = supervisor or Supervisor(), batches[0].spec
@@ -152,7 +173,6 @@ def assemble(
         0 if is_played else config.warmup_steps or 0,
         config.seed + SEEDS_PER_RUN * past.num_resumes,
         supervisor,
-        config.stall_timeout_seconds,
     )
     if checkpoint is None:
         state = init_state(config, agent, spec)

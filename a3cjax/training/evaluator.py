@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import jax
 
 from a3cjax.actors.placement import background_device
+from a3cjax.actors.supervisor import Job
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.system.machine import available_cores
@@ -25,7 +26,7 @@ MAX_REST_SECONDS = 60.0
 class Pace:
     """Rests between the steps of an evaluation: `share`, in (0, 1], of the time is for work."""
 
-    def __init__(self, share: float, stop_event: threading.Event):
+    def __init__(self, share: float, stop_event: threading.Event | Job):
         self._rest_per_second = 1 / share - 1
         self._stop_event = stop_event
         self._resumed = time.monotonic()
@@ -54,7 +55,7 @@ class Evaluator:
     def __post_init__(self):
         self.results = queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]]()
 
-    def run(self, stop_event: threading.Event) -> None:
+    def run(self, stop_event: threading.Event | Job) -> None:
         """Evaluates whenever it is due, until it is asked to stop."""
         device = background_device()
         share = min(1.0, EVALUATION_SHARE * available_cores())

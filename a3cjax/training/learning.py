@@ -1,12 +1,14 @@
 """The learning of a run: from its first checkpoint to its last."""
 
-import signal
+import contextlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.agents import Agent
+from a3cjax.config.builders import build_evaluation_environments
 from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError, Journal
@@ -15,17 +17,16 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import Summary, append_evaluation
-from a3cjax.runs.playing import TrainedAgent, evaluate_agent
+from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import Fleet
 from a3cjax.training.evaluator import Evaluator
 from a3cjax.training.saver import Saver
 from a3cjax.types import LearnerState, Snapshot
 
-# After a failure the run must end soon; asked to stop, an actor may finish its step or
-# gradient, which includes compiling it when the run has just begun.
+# After a failure the run must end soon. Asked to stop, an actor may finish its step or gradient,
+# however long that takes.
 FAILURE_JOIN_SECONDS = 3.0
-STOP_JOIN_SECONDS = 8.0
 
 
 class Logs(NamedTuple):
@@ -66,32 +67,31 @@ class Learning:
             max_bad_updates=config.max_bad_updates,
             began=self.saver.began,
         )
-        period_frames = config.eval_period_frames or config.total_frames
-        self.evaluator = Evaluator(self._evaluate, store, self.logs.judged_frames, period_frames)
+        self.evaluator = Evaluator(
+            self._evaluate_meanwhile,
+            store,
+            num_frames=self.logs.judged_frames,
+            period_frames=config.eval_period_frames or config.total_frames,
+        )
 
     def run(self) -> None:
         """Learns until the budget is used up, something fails or a signal comes; then saves."""
-        self._saved_frames = self.save()  # from now on there is something to resume
-        if not self.supervisor.is_stopping:  # since the random play
-            self.fleet.start(self.supervisor)
+        self.supervisor.rescue = self.save
+        self._saved_frames = self.save()  # where learning begins
+        self.fleet.start(self.supervisor)
         if self.config.eval_period_frames is not None:
-            self.supervisor.start_helper(self.evaluator.run, "evaluator")
-        self.supervisor.watch(self.config.stall_timeout_seconds, self._look_after_files)
+            self.supervisor.start([self.evaluator.run], "evaluator", "evaluating", "help")
+        self.supervisor.watch(self._look_after_files)
         self._end()
 
-    def judge(self) -> Summary:
-        """Evaluates what was learned, unless a signal came or no games are wanted."""
-        seconds, evaluation = self.saver.seconds(), None
-        state, snapshot = self.fleet.store.read()
-        if self.config.eval_episodes and not self.signal_stop.is_set():
-            evaluation = self._evaluate(snapshot, self.signal_stop.is_set)
-        if evaluation is not None:
-            self._take_evaluation(state, snapshot, evaluation, seconds)
+    def summarise(self, evaluation: Evaluation | None = None) -> Summary:
+        """What the run came to, with its final evaluation if there is one yet."""
+        snapshot = self.fleet.store.pull()
         return Summary(
             run_dir=self.saver.run_dir,
             num_frames=snapshot.num_frames,
             num_updates=snapshot.version,
-            wall_seconds=seconds,
+            wall_seconds=self._learned_seconds,
             mean_return=self.journal.mean_return,
             evaluation=evaluation,
             signal_number=self.signal_stop.signal_number,
@@ -99,9 +99,33 @@ class Learning:
             best_score=self.saver.best_score,
         )
 
-    def _evaluate(self, snapshot: Snapshot, should_stop: Callable[[], bool]) -> Evaluation | None:
+    def judge(self, closing: contextlib.ExitStack) -> Summary:
+        """Evaluates what was learned, unless a signal came or no games are wanted.
+
+        The environments of the evaluation are left to be closed when its result is kept.
+        """
+        evaluation = None
+        state, snapshot = self.fleet.store.read()
+        if self.config.eval_episodes and not self.signal_stop.is_set():
+            evaluation = self._evaluate(snapshot, self.supervisor.is_told, closing)
+        if evaluation is not None:
+            self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
+        return self.summarise(evaluation)
+
+    def _evaluate_meanwhile(
+        self, snapshot: Snapshot, should_stop: Callable[[], bool]
+    ) -> Evaluation | None:
+        with contextlib.ExitStack() as closing:
+            return self._evaluate(snapshot, should_stop, closing)
+
+    def _evaluate(
+        self, snapshot: Snapshot, should_stop: Callable[[], bool], closing: contextlib.ExitStack
+    ) -> Evaluation | None:
+        environments = build_evaluation_environments(self.config, self.config.eval_episodes)
+        closing.enter_context(closing_quietly(environments))
         trained = TrainedAgent(self.config, self.agent, snapshot)
-        return evaluate_agent(trained, self.config.eval_episodes, should_stop=should_stop)
+        report = self.supervisor.announce
+        return evaluate_agent(trained, environments, should_stop=should_stop, report=report)
 
     def save(self) -> int:
         """Saves where the run stands, which is after the number of frames that it returns.
@@ -145,12 +169,8 @@ class Learning:
         supervisor, failures = self.supervisor, self.supervisor.failures
         supervisor.stop_event.set()
         # The later ones go by the failures of those before.
-        with supervisor.noting_failures():  # Ctrl-C ends the other side of a pipe, too
-            if self.signal_stop.signal_number is not None:
-                name = signal.Signals(self.signal_stop.signal_number).name
-                self.logs.terminal.print(f"{name}: stopping, then saving to {self.saver.run_dir}")
-        with supervisor.noting_failures():
-            supervisor.join(FAILURE_JOIN_SECONDS if failures else STOP_JOIN_SECONDS)
+        supervisor.wait(FAILURE_JOIN_SECONDS if failures else math.inf)
+        self._learned_seconds = self.saver.seconds()
         with supervisor.noting_failures():
             self.journal.finish()
         with supervisor.noting_failures():

@@ -1,7 +1,6 @@
 """Measures speed: the emulator alone, and training without its program."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -9,7 +8,8 @@ from functools import partial
 import numpy as np
 
 from a3cjax.actors.actor_learner import Seconds, UpdateReport
-from a3cjax.actors.supervisor import Supervisor
+from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config
 from a3cjax.envs.making import make_pool, resolve_envpool_id
 from a3cjax.envs.spaces import sample_actions
@@ -21,19 +21,20 @@ JOIN_SECONDS = 600.0
 
 
 def run_threads(
-    targets: Sequence[Callable[[threading.Event], None]],
+    supervisor: Supervisor,
+    targets: Sequence[Callable[[Job], None]],
     seconds: float,
     is_enough: Callable[[], object] = lambda: True,
 ) -> None:
-    """Runs `target(stop_event)` in a thread each for so long, and until that is enough."""
-    supervisor = Supervisor()
-    supervisor.start(targets, "measured")
+    """Runs each target in a thread of its own for so long, and until that is enough."""
+    supervisor.start(targets, THREADS)
     supervisor.stop_event.wait(seconds)
     while not (is_enough() or supervisor.stop_event.wait(0.01)):
         pass
     supervisor.stop_event.set()
-    supervisor.join(JOIN_SECONDS)
+    supervisor.wait(JOIN_SECONDS)
     supervisor.raise_failures()
+    supervisor.stop_event.clear()
 
 
 def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float) -> float:
@@ -44,7 +45,7 @@ def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float
         for index in range(num_actors)
     ]
 
-    def play(pool, stop_event: threading.Event) -> None:
+    def play(pool, stop_event: Job) -> None:
         rng, num_steps, began = np.random.default_rng(0), 0, time.perf_counter()
         while not (num_steps and stop_event.is_set()):
             pool.step(sample_actions(pool.action_space, envs_per_actor, rng))
@@ -55,7 +56,9 @@ def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float
         for pool in pools:
             stack.callback(pool.close)
             pool.reset()
-        run_threads([partial(play, pool) for pool in pools], seconds)
+        supervisor = Supervisor()
+        stack.callback(supervisor.dismiss)
+        run_threads(supervisor, [partial(play, pool) for pool in pools], seconds)
     return sum(rates)
 
 
@@ -65,12 +68,13 @@ class Training:
     def __init__(self, config: Config):
         """Puts it together, resolving the settings, and trains until every program is compiled."""
         configure_jax()
-        self.config, agent, self._batches = prepare(config)
-        fleet = assemble(self.config, agent, self._batches)
+        self._supervisor = Supervisor()
+        self.config, agent, self._batches = prepare(config, supervisor=self._supervisor)
+        fleet = assemble(self.config, agent, self._batches, supervisor=self._supervisor)
         self._targets, self._reports = fleet.targets, fleet.reports
         # The first update of every actor compiles or waits for it: not to be timed.
         num_updates = 2 * len(self._batches)
-        run_threads(self._targets, 0.0, lambda: self._reports.qsize() >= num_updates)
+        self._run(0.0, lambda: self._reports.qsize() >= num_updates)
 
     def run(self, seconds: float) -> dict[str, float]:
         """Trains for so long, or until the first update where that takes longer.
@@ -80,7 +84,7 @@ class Training:
           environments, acting, learning, pushing, and waiting for and holding the lock.
         """
         self._pop_reports()
-        run_threads(self._targets, seconds, self._reports.qsize)
+        self._run(seconds, self._reports.qsize)
         reports = self._pop_reports()
         # Whole updates over their own time: what a stop cuts off counts in neither.
         rate = 0.0
@@ -91,9 +95,13 @@ class Training:
         shares = {part: seconds / sums.total for part, seconds in sums._asdict().items()}
         return {"steps_per_second": rate, **shares}
 
+    def _run(self, seconds: float, is_enough: Callable[[], object]) -> None:
+        run_threads(self._supervisor, self._targets, seconds, is_enough)
+
     def _pop_reports(self) -> list[UpdateReport]:
         return [self._reports.get() for _ in range(self._reports.qsize())]
 
     def close(self) -> None:
         """Frees the environments."""
-        close_all(self._batches)
+        close_all(self._batches, self._supervisor)
+        self._supervisor.dismiss()

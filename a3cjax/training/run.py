@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
-from a3cjax.actors.supervisor import Supervisor
+from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.config.builders import build_schedule
 from a3cjax.config.settings import Config
 from a3cjax.envs.making import canonical_name
@@ -21,14 +22,22 @@ from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
 from a3cjax.system.signals import SignalStop
+from a3cjax.system.witness import Witness, witnessed
 from a3cjax.training.assembly import assemble, close_all, prepare
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.video import record_at_end
 
+# The watch inside comes first.
+WITNESS_SECONDS = 20.0
+
 
 def train(config: Config) -> Summary:
     """Trains, evaluates, and leaves a run folder.
+
+    A signal that asks for a stop (SIGINT, SIGTERM; SIGHUP, SIGUSR1 and SIGXCPU unless the caller
+    handles them) is put off until everything is saved, and then does what it would have done:
+    Ctrl-C raises KeyboardInterrupt. A second SIGINT, two seconds later or more, does so at once.
 
     Args:
       config: settings; what is None or `auto` is resolved here. With `resume` they are those
@@ -41,38 +50,86 @@ def train(config: Config) -> Summary:
       ConfigError: before anything is written, if a setting does not fit the environment, or
         there is nothing to resume.
       CheckpointError: if a checkpoint cannot be written.
+      StallError: if a thread does not come any further for `stall_timeout_seconds`.
+      Stopped: if a signal came before anything was learned, and its handler returned.
       Exception: whatever an actor, a logger or the evaluator raised, as it is; several
         failures come as an ExceptionGroup. What was learned until then is saved.
     """
     configure_jax()
+    signal_stop = SignalStop()
+    supervisor = Supervisor(signal_stop.is_set, config.stall_timeout_seconds)
+
+    def tell_stop() -> None:
+        supervisor.announce(f"{signal_stop.name}: stopping, then saving")
+
+    silent_seconds, summary = config.stall_timeout_seconds + WITNESS_SECONDS, None
+    with (
+        contextlib.suppress(Stopped),
+        signal_stop.installed(),
+        witnessed(silent_seconds) as witness,
+    ):
+        run = functools.partial(learn_and_judge, config, supervisor, signal_stop, witness)
+        summary = supervisor.oversee(run, tell_stop, witness.beat)
+    signal_stop.pass_on()
+    if summary is None:
+        raise Stopped("a signal came before anything was learned")
+    return summary
+
+
+def learn_and_judge(
+    config: Config, supervisor: Supervisor, signal_stop: SignalStop, witness: Witness
+) -> Summary:
+    """What `train` does, in the thread that is overseen. What a run came to is kept first.
+
+    Raises:
+      Stopped: if a stop is asked for before anything was learned.
+      Exception: as `train`.
+    """
     check_trackers(config)
     config = config.replace(env=canonical_name(config.env))
     commit = provenance.describe_commit()
     checkpoint = find_checkpoint(config)
     past = checkpoint.progress if checkpoint else Progress()
-    signal_stop = SignalStop()
-    supervisor = Supervisor(should_stop=signal_stop.is_set)
     with contextlib.ExitStack() as stack:
-        config, agent, batches = prepare(config, past.num_seeds)
-        # A thread that is stuck in an environment could keep its end waiting for ever.
-        stack.callback(lambda: supervisor.has_stuck_threads or close_all(batches))
-        stack.enter_context(signal_stop.installed())
+        config, agent, batches = prepare(config, past.num_seeds, supervisor)
+        stack.callback(close_all, batches, supervisor)
         run_dir = open_run_dir(config, past)
+        to_go_on = f"to go on: {provenance.describe_resuming(run_dir)}"
+        witness.leave_word(to_go_on)
         saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
         with open_logs(config, run_dir, past) as logs:
-            fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
+            supervisor.announce = logs.terminal.print
+            try:
+                fleet = assemble(
+                    config, agent, batches, checkpoint=checkpoint, supervisor=supervisor
+                )
+            except Stopped:
+                logs.terminal.print(f"nothing new is learned; {to_go_on}")
+                raise
             learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
             learning.run()
-            summary = learning.judge()
+            summary = learning.summarise()
+            keep(config, summary, commit)
+            if summary.signal_number is not None:
+                logs.terminal.print(f"saved at frame {summary.num_frames:,}; {to_go_on}")
+            close_all(batches, supervisor)  # evaluations may need what they hold
+            with contextlib.ExitStack() as closing:
+                summary = learning.judge(closing)
+                keep(config, summary, commit)
+                supervisor.keep(summary)
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
-        write_summary(config, summary, commit)
-        title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
-        plot_curves(run_dir, title)
         if config.video and not signal_stop.is_set():
             trained = TrainedAgent(config, agent, fleet.store.pull())
-            record_at_end(trained, run_dir, signal_stop.is_set)
+            record_at_end(trained, run_dir, supervisor.is_told)
     return summary
+
+
+def keep(config: Config, summary: Summary, commit: str) -> None:
+    """Writes what a run came to, before it is shown and anything is closed."""
+    write_summary(config, summary, commit)
+    title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
+    plot_curves(summary.run_dir, title)
 
 
 def check_trackers(config: Config) -> None:

@@ -12,7 +12,7 @@ import jax
 
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.envs.base import Environments, EnvironmentSpec
-from a3cjax.runs.playing import TrainedAgent
+from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.tables import PLAY
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFiles
@@ -86,7 +86,7 @@ def record_video(
     games = agent.config.replace(seed=seed)
     environments = build_evaluation_environments(games, 1, renders=True)
     with contextlib.ExitStack() as stack:
-        stack.callback(environments.close)
+        stack.enter_context(closing_quietly(environments))
         rate = steps_per_second(environments)
         screen = Screen(environments.spec, make_labels(agent, environments.spec, options), rate)
         files = VideoFiles(stem, options.formats, rate)

@@ -1,0 +1,130 @@
+"""A small process beside the run, for what nothing inside the run can tell any more.
+
+A thread that stands still with the interpreter's lock stops the watching thread and signals alike;
+`os._exit` in foreign code, the kernel or a second signal ends the process without a word. The
+witness sees both: it hears from the run now and then, and at its end. It ends a run that it hears
+nothing from, whose threads then say where they were (faulthandler), and says a last line for one
+that is gone. It counts looks, not time: a run that is stopped (Ctrl-Z, a frozen machine) is not
+silent.
+"""
+
+import contextlib
+import faulthandler
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+LOOK_SECONDS = 1.0
+DUMP_SECONDS = 5.0  # for a process that was told to end, to say where its threads are
+BEAT, GOODBYE, LAST_WORDS = b".\n", b"goodbye\n", b"say "
+
+
+class Witness:
+    """The run's side: it says that it lives, what is to be said if it is gone, and goodbye."""
+
+    def __init__(self, process: subprocess.Popen | None):
+        self._process = process
+        self._last_beat = 0.0
+
+    def beat(self) -> None:
+        """Says that the run lives; to be called as often as one likes."""
+        if time.monotonic() - self._last_beat >= LOOK_SECONDS:
+            self._write(BEAT)
+            self._last_beat = time.monotonic()
+
+    def leave_word(self, line: str) -> None:
+        """What is to be said if the run is gone without a goodbye."""
+        self._write(LAST_WORDS + " ".join(line.split()).encode(errors="replace") + b"\n")
+
+    def _write(self, line: bytes) -> None:
+        # It may have been killed; the run goes on without it.
+        with contextlib.suppress(OSError, ValueError):
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.write(line)
+
+    def close(self) -> None:
+        """Says goodbye, and waits for its end."""
+        self._write(GOODBYE)
+        if self._process is not None:
+            try:
+                self._process.communicate(timeout=DUMP_SECONDS)
+            except (OSError, subprocess.TimeoutExpired):
+                self._process.kill()
+                self._process.wait()
+
+
+@contextlib.contextmanager
+def witnessed(silent_seconds: float) -> Iterator[Witness]:
+    """A witness of the block, which ends this process after so long without a `beat`.
+
+    Where no process can be started there is none, and all the rest works.
+    """
+    was_enabled, process = faulthandler.is_enabled(), None
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if not was_enabled:
+            faulthandler.enable(2)
+        process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(silent_seconds)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            bufsize=0,
+            start_new_session=True,  # signals of the terminal are for the run
+        )
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+    witness = Witness(process)
+    try:
+        yield witness
+    finally:
+        witness.close()
+        if not was_enabled:
+            faulthandler.disable()
+
+
+def _is_halted(pid: int) -> bool:
+    """Whether a process is stopped; where the system does not tell, it may be."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] in "tT"
+    except OSError:
+        return True
+
+
+def watch(pid: int, silent_seconds: float, source: int) -> None:
+    """The witness's side: reads lines from the run until it says goodbye or is gone."""
+    silent, words, rest = 0.0, "", b""
+    while True:
+        if not select.select([source], [], [], LOOK_SECONDS)[0]:
+            if not _is_halted(pid):
+                silent += LOOK_SECONDS
+            if silent > silent_seconds:
+                tell(f"a3cjax: no sign of life for {silent_seconds:g} s; where its threads are:")
+                os.kill(pid, signal.SIGABRT)  # faulthandler shows their stacks
+            if silent > silent_seconds + DUMP_SECONDS:
+                os.kill(pid, signal.SIGKILL)
+            continue
+        silent = 0.0
+        data = os.read(source, 65536)
+        *lines, rest = (rest + data).split(b"\n")
+        if GOODBYE.strip() in lines:
+            return
+        for line in lines:
+            if line.startswith(LAST_WORDS):
+                words = line.removeprefix(LAST_WORDS).decode(errors="replace")
+        if not data:
+            tell(f"a3cjax: the process ended without a word. {words}".rstrip())
+            return
+
+
+def tell(line: str) -> None:
+    """Writes a line where the run's errors go."""
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode() + b"\n")
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]), float(sys.argv[2]), 0)
