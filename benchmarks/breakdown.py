@@ -18,6 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from results_table import Results
 
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.trajectories import stack
 from a3cjax.config.builders import build_optimizer
 from a3cjax.config.settings import Config
@@ -81,7 +82,9 @@ def main() -> None:
     config = Config(num_actors=1, network=arguments.network, warmup_steps=64)
     config, agent, (batch,) = prepare(config)
     num_envs, unroll_length = batch.num_envs, config.unroll_length
-    state, snapshot = assemble(config, agent, [batch]).store.read()
+    supervisor = Supervisor()
+    state, snapshot = assemble(config, agent, [batch], supervisor=supervisor).store.read()
+    supervisor.dismiss()
     core_state, key = agent.initial_state(num_envs), jax.random.key(0)
     exploration = evaluation_exploration(num_envs)
     actions = np.zeros(num_envs, np.int32)

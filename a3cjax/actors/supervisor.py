@@ -119,7 +119,7 @@ class Supervisor:
         self._workers: dict[str, _Worker] = {}
         self._given: list[tuple[_Worker, Job]] = []  # not finished when last looked at
         self._looked = time.monotonic()
-        self._is_overseen = False
+        self._is_overseen = self._is_dismissed = False
         self._kept: Any = None
 
     def start(
@@ -151,17 +151,24 @@ class Supervisor:
 
     def _give(self, name: str, target: Callable[[Job], Any], doing: str, role: Role) -> Job:
         worker = self._workers.get(name)
-        if worker is None:
+        if worker is None or self._is_dismissed:
             worker = self._workers[name] = _Worker(name, self._note_failure)
         job = Job(self, target, doing, role)
         self._given.append((worker, job))
         worker.jobs.put(job)
+        if self._is_dismissed:  # it is of a thread that stood still and came back
+            worker.jobs.put(None)
         return job
+
+    def tell(self, line: str) -> None:
+        """Announces a line, if that is possible: none is worth a run."""
+        with contextlib.suppress(Exception):
+            self.announce(line)
 
     def _note_failure(self, job: Job, failure: BaseException) -> None:
         if job.role == "trifle":
             reason = " ".join(f"{type(failure).__name__}: {failure}".split())
-            self.announce(f"warning: {job.doing} failed: {reason}")
+            self.tell(f"warning: {job.doing} failed: {reason}")
         elif job.role != "question":
             self.add_failure(failure)
 
@@ -227,9 +234,11 @@ class Supervisor:
             names = ", ".join(f"{worker.thread.name} ({job.doing})" for worker, job in pending)
             if waited >= seconds:
                 self.add_failure(RuntimeError(f"still running after {seconds:g} s: {names}"))
+                for _, job in pending:
+                    job.is_stuck = True  # nobody waits for it again
                 return
             if waited >= announced:
-                self.announce(f"waiting for {names}")
+                self.tell(f"waiting for {names}")
                 announced *= 10
             self._look_around()
             pending[0][1].finished.wait(min(POLL_SECONDS, seconds - waited))
@@ -298,7 +307,7 @@ class Supervisor:
             worker.jobs.put(None)
         for worker in idle:
             worker.thread.join()
-        self._workers = {}
+        self._is_dismissed = True
 
     def raise_failures(self) -> None:
         """Raises what failed: a single failure as it is, several as a group."""
@@ -340,7 +349,7 @@ class Supervisor:
             f"no progress for {self._stall_seconds:g} s: {names}\n{''.join(stacks)}".rstrip()
         )
         if self._kept is not None or all(job.role == "trifle" for _, job in stuck):
-            self.announce(f"warning: {stall}")
+            self.tell(f"warning: {stall}")
         else:
             self.add_failure(stall)
 

@@ -153,8 +153,8 @@ def assemble(
     agent: Agent,
     batches: Sequence[Environments],
     *,
+    supervisor: Supervisor,
     checkpoint: Checkpoint | None = None,
-    supervisor: Supervisor | None = None,
 ) -> Fleet:
     """Plays at random, then makes the shared parameters and an actor-learner for each batch.
 
@@ -165,7 +165,7 @@ def assemble(
       Stopped: if a stop is asked for meanwhile.
       Exception: what random play raised, see `warm_up`.
     """
-    supervisor, spec = supervisor or Supervisor(), batches[0].spec
+    spec = batches[0].spec
     past = checkpoint.progress if checkpoint else Progress()
     is_played = past.standings or past.num_frames >= config.total_frames
     timesteps, statistics, num_steps = warm_up(

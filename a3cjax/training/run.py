@@ -60,7 +60,7 @@ def train(config: Config) -> Summary:
     supervisor = Supervisor(signal_stop.is_set, config.stall_timeout_seconds)
 
     def tell_stop() -> None:
-        supervisor.announce(f"{signal_stop.name}: stopping, then saving")
+        supervisor.tell(f"{signal_stop.name}: stopping, then saving")
 
     silent_seconds, summary = config.stall_timeout_seconds + WITNESS_SECONDS, None
     with (
@@ -104,14 +104,14 @@ def learn_and_judge(
                     config, agent, batches, checkpoint=checkpoint, supervisor=supervisor
                 )
             except Stopped:
-                logs.terminal.print(f"nothing new is learned; {to_go_on}")
+                supervisor.tell(f"nothing new is learned; {to_go_on}")
                 raise
             learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
             learning.run()
             summary = learning.summarise()
             keep(config, summary, commit)
             if summary.signal_number is not None:
-                logs.terminal.print(f"saved at frame {summary.num_frames:,}; {to_go_on}")
+                supervisor.tell(f"saved at frame {summary.num_frames:,}; {to_go_on}")
             close_all(batches, supervisor)  # evaluations may need what they hold
             with contextlib.ExitStack() as closing:
                 summary = learning.judge(closing)

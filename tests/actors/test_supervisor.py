@@ -1,4 +1,3 @@
-import signal
 import threading
 import time
 import traceback
@@ -6,69 +5,91 @@ import traceback
 import pytest
 
 from a3cjax.actors import supervisor as supervisor_module
-from a3cjax.actors.supervisor import Supervisor
-from a3cjax.system.signals import SignalStop
-from tests.fakes import PATIENCE_SECONDS, FakeClock
+from a3cjax.actors.supervisor import StallError, Stopped, Supervisor, left_behind
+from tests.fakes import PATIENCE_SECONDS, FakeClock, wait_until
 
 
 @pytest.fixture
-def stop_event():
-    return threading.Event()
+def supervise():
+    """Makes supervisors whose threads are let go at the end; what they say is in `told`."""
+    made = []
+
+    def make(*arguments):
+        supervisor = Supervisor(*arguments)
+        supervisor.told = []
+        supervisor.announce = supervisor.told.append
+        made.append(supervisor)
+        return supervisor
+
+    yield make
+    for supervisor in made:
+        supervisor.stop_event.set()
+        supervisor.dismiss()
 
 
-def wait_for_stop(stop_event):
-    assert stop_event.wait(PATIENCE_SECONDS), "nobody asked to stop"
+@pytest.fixture
+def release():
+    """Set at the end of a test, for jobs that stand still until then."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
-def fail_at_once(stop_event):
+def wait_for_stop(job):
+    wait_until(job.is_set)
+
+
+def fail_at_once(job):
     raise OSError("the emulator broke")
 
 
-def end_of(name):
-    """Waits until the thread of this name has ended."""
-    for thread in threading.enumerate():
-        if thread.name == name:
-            thread.join(PATIENCE_SECONDS)
-            assert not thread.is_alive()
+def stand_still(release):
+    """A job that shows no sign of life until it is released."""
+
+    def get_stuck(job):
+        assert release.wait(PATIENCE_SECONDS)
+
+    return get_stuck
 
 
-def test_one_failure_stops_all_and_is_raised_as_it_was(stop_event):
-    supervisor = Supervisor(stop_event)
+# Failures.
+
+
+def test_one_failure_stops_all_and_is_raised_as_it_was(supervise):
+    supervisor = supervise()
     supervisor.start([wait_for_stop, fail_at_once, wait_for_stop], "actor-learner")
-    assert stop_event.wait(PATIENCE_SECONDS)
-    assert supervisor.failures
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.wait(PATIENCE_SECONDS)
     with pytest.raises(OSError, match="the emulator broke") as caught:
         supervisor.raise_failures()
     lines = "".join(traceback.format_exception(caught.value))
     assert "in fail_at_once" in lines
     assert 'raise OSError("the emulator broke")' in lines
-    assert "actor-learner-1" in lines
+    assert "in thread actor-learner-1" in lines
 
 
 @pytest.mark.parametrize("failure", [SystemExit(0), KeyboardInterrupt(), MemoryError()])
-def test_any_exception_is_a_failure(stop_event, failure):
+def test_any_exception_is_a_failure(supervise, failure):
     # SystemExit included: raised again as it is, it would end the program with exit code 0.
-    def fail(stop_event):
+    def fail(job):
         raise failure
 
-    supervisor = Supervisor(stop_event)
+    supervisor = supervise()
     supervisor.start([fail], "actor-learner")
-    assert stop_event.wait(PATIENCE_SECONDS)
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.wait(PATIENCE_SECONDS)
+    assert supervisor.is_stopping
     with pytest.raises(Exception, match=r"in thread actor-learner-0|a thread ended by") as caught:
         supervisor.raise_failures()
     assert failure in (caught.value, caught.value.__cause__)
 
 
-def test_several_failures_come_as_a_group(stop_event):
-    def fail_on_stop(stop_event):
-        wait_for_stop(stop_event)
+def test_several_failures_come_as_a_group(supervise):
+    def fail_on_stop(job):
+        wait_for_stop(job)
         raise ValueError("and another")
 
-    supervisor = Supervisor(stop_event)
+    supervisor = supervise()
     supervisor.start([fail_on_stop, fail_at_once], "actor-learner")
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.wait(PATIENCE_SECONDS)
     with pytest.raises(BaseExceptionGroup) as caught:
         supervisor.raise_failures()
     failures = {type(failure): failure for failure in caught.value.exceptions}
@@ -77,231 +98,282 @@ def test_several_failures_come_as_a_group(stop_event):
     assert failures[OSError].__notes__ == ["in thread actor-learner-1"]
 
 
-def test_stuck_thread_is_reported_by_name(stop_event):
-    release = threading.Event()
-    supervisor = Supervisor(stop_event)
-    supervisor.start([wait_for_stop, lambda _: release.wait(PATIENCE_SECONDS)], "actor-learner")
-    stop_event.set()
-    end_of("actor-learner-0")
-    began = time.monotonic()
-    supervisor.join(0.1)
-    assert time.monotonic() - began >= 0.1
-    release.set()
-    with pytest.raises(RuntimeError, match=r"still running .*actor-learner-1") as caught:
-        supervisor.raise_failures()
-    assert "actor-learner-0" not in str(caught.value)
-
-
-def test_stuck_thread_does_not_hide_the_failure_that_stopped_it(stop_event):
-    release = threading.Event()
-    supervisor = Supervisor(stop_event)
-    supervisor.start([fail_at_once, lambda _: release.wait(PATIENCE_SECONDS)], "actor-learner")
-    assert stop_event.wait(PATIENCE_SECONDS)
-    supervisor.join(0.05)
-    release.set()
-    with pytest.raises(BaseExceptionGroup) as caught:
-        supervisor.raise_failures()
-    assert [type(failure) for failure in caught.value.exceptions] == [OSError, RuntimeError]
-
-
-def test_several_stuck_threads_share_the_time_limit(stop_event, monkeypatch):
-    clock, limits = FakeClock(), []
-
-    def join(self, seconds):
-        limits.append(seconds)
-        clock.take(min(seconds, 2.0))  # two seconds for each, if it may
-
-    release = threading.Event()
-    supervisor = Supervisor(stop_event)
-    supervisor.start([lambda _: release.wait(PATIENCE_SECONDS)] * 4, "actor-learner")
-    with monkeypatch.context() as patch:
-        patch.setattr(supervisor_module, "time", clock)
-        patch.setattr(threading.Thread, "join", join)
-        supervisor.join(5.0)
-    release.set()
-    assert limits == [5.0, 3.0, 1.0, 0.0]
-
-
-def test_returning_threads_stop_nobody(stop_event):
-    release = threading.Event()
-    supervisor = Supervisor(stop_event)
-    supervisor.start([lambda _: None, lambda _: release.wait(PATIENCE_SECONDS)], "actor-learner")
-    end_of("actor-learner-0")
-    assert not stop_event.is_set()
-    assert supervisor.is_running
-    release.set()
-    supervisor.join(PATIENCE_SECONDS)
-    assert not supervisor.is_running
-    assert not stop_event.is_set()
+def test_failure_of_a_trifle_is_told_and_stops_nobody(supervise):
+    supervisor = supervise()
+    supervisor.start([fail_at_once], "actor-learner", "closing", "trifle")
+    supervisor.wait(PATIENCE_SECONDS)
+    assert supervisor.told == ["warning: closing failed: OSError: the emulator broke"]
+    assert not supervisor.is_stopping
     supervisor.raise_failures()
 
 
-def test_supervisor_is_not_running_once_a_stop_is_asked_for(stop_event):
-    supervisor = Supervisor(stop_event)
-    assert not supervisor.is_running
-    supervisor.start([wait_for_stop], "actor-learner")
-    assert supervisor.is_running
-    stop_event.set()
-    assert not supervisor.is_running
-    supervisor.join(PATIENCE_SECONDS)
+# Threads and their jobs.
+
+
+def test_one_thread_does_all_that_it_is_given_one_after_another(supervise):
+    seen, supervisor = [], supervise()
+
+    def look(job):
+        seen.append((threading.current_thread().name, threading.get_ident()))
+
+    for _ in range(3):
+        supervisor.start([look, look], "actor-learner")
+    asked = [supervisor.ask(threading.get_ident, f"actor-learner-{i}", "asking") for i in (0, 1)]
+    supervisor.wait(PATIENCE_SECONDS)
+    for index in (0, 1):
+        assert seen.count((f"actor-learner-{index}", asked[index])) == 3
+    assert asked[0] != asked[1]
+
+
+def test_threads_do_not_keep_the_program_alive_and_end_when_dismissed(supervise):
+    supervisor = supervise()
+    (job,) = supervisor.start([lambda _: threading.current_thread()], "worker")
+    supervisor.wait(PATIENCE_SECONDS)
+    assert job.result.daemon
+    assert job.result.is_alive()
+    assert job.result.name in left_behind()
+    supervisor.dismiss()
+    assert not job.result.is_alive()
+    assert job.result.name not in left_behind()
+
+
+def test_question_is_answered_or_raises_for_whoever_asked(supervise):
+    supervisor = supervise()
+
+    def fail():
+        raise LookupError("no such game")
+
+    assert supervisor.ask(lambda: 3, "worker-0", "thinking") == 3
+    with pytest.raises(LookupError, match="no such game"):
+        supervisor.ask(fail, "worker-0", "thinking")
     assert not supervisor.failures
+    supervisor.stop_event.set()
+    with pytest.raises(Stopped):
+        supervisor.ask(lambda: 3, "worker-0", "thinking")
+
+
+# Work, and the end of it.
+
+
+def test_returning_threads_stop_nobody(supervise, release):
+    supervisor = supervise()
+    first, _ = supervisor.start([lambda _: None, stand_still(release)], "actor-learner")
+    assert first.finished.wait(PATIENCE_SECONDS)
+    assert supervisor.is_running
+    release.set()
+    supervisor.wait(PATIENCE_SECONDS)
+    assert not supervisor.is_running
+    assert not supervisor.is_stopping
     supervisor.raise_failures()
 
 
-def test_threads_are_named_and_get_the_stop_event(stop_event):
-    seen = {}
-
-    def look(event):
-        seen[threading.current_thread().name] = event, threading.current_thread().daemon
-
-    supervisor = Supervisor(stop_event)
-    supervisor.start([look, look], "actor-learner")
-    supervisor.join(PATIENCE_SECONDS)
-    # Daemons: one that is stuck must not keep the program alive.
-    assert seen == {f"actor-learner-{index}": (stop_event, True) for index in (0, 1)}
+@pytest.mark.parametrize("role", ["help", "trifle"])
+def test_what_is_no_work_keeps_no_run_alive(supervise, role):
+    supervisor = supervise()
+    supervisor.start([wait_for_stop], "evaluator", "evaluating", role)
+    assert not supervisor.is_running
+    supervisor.watch()
+    supervisor.stop_event.set()
+    supervisor.wait(PATIENCE_SECONDS)
+    supervisor.raise_failures()
 
 
-def test_watching_goes_on_as_long_as_a_worker_works():
-    release, looks = threading.Event(), []
-    supervisor = Supervisor()
+def test_watching_goes_on_as_long_as_a_worker_works(supervise, release):
+    supervisor, looks = supervise(), []
+    (job,) = supervisor.start([stand_still(release)], "worker")
 
     def look():
         looks.append(1)
         if len(looks) == 3:
             release.set()
-            end_of("worker-0")
+            assert job.finished.wait(PATIENCE_SECONDS)
 
-    supervisor.start([lambda _: release.wait(PATIENCE_SECONDS)], "worker")
-    supervisor.watch(PATIENCE_SECONDS, look, period=0.001)
+    supervisor.watch(look, period=0.001)
     assert len(looks) == 3
     supervisor.raise_failures()
 
 
-def test_watching_ends_when_a_stop_is_wanted():
+def test_watching_ends_when_a_stop_is_wanted(supervise):
     wanted = iter([False, True])
-    supervisor = Supervisor(should_stop=lambda: next(wanted, True))
-    supervisor.start([wait_for_stop], "worker")
-    supervisor.watch(PATIENCE_SECONDS, period=0.001)
+    supervisor = supervise(lambda: next(wanted, True))
+    supervisor.start([lambda job: wait_until(supervisor.stop_event.is_set)], "worker")
+    supervisor.watch(period=0.001)
     assert supervisor.is_stopping
-    assert not supervisor.stop_event.is_set()  # that is for whoever watched
     supervisor.stop_event.set()
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.wait(PATIENCE_SECONDS)
     supervisor.raise_failures()
 
 
-def raising(failure):
+@pytest.mark.parametrize("failure", [OSError("the disk is full"), KeyboardInterrupt()])
+def test_what_goes_wrong_while_watching_stops_all(supervise, failure):
+    supervisor = supervise()
+    supervisor.start([wait_for_stop], "worker")
+
     def look():
         raise failure
 
-    return look
+    with pytest.raises(type(failure)):
+        supervisor.watch(look)  # a KeyboardInterrupt goes through at once
+        supervisor.raise_failures()
+    supervisor.wait(PATIENCE_SECONDS)
+    assert supervisor.stop_event.is_set()
 
 
-def test_what_goes_wrong_while_watching_is_a_failure():
-    supervisor = Supervisor()
-    supervisor.start([wait_for_stop], "worker")
-    supervisor.watch(PATIENCE_SECONDS, raising(OSError("the disk is full")))
-    supervisor.join(PATIENCE_SECONDS)
-    with pytest.raises(OSError, match="the disk is full"):
+def test_waiting_has_an_end_and_names_who_goes_on(supervise, release):
+    supervisor = supervise()
+    supervisor.start([wait_for_stop, stand_still(release)], "actor-learner", "learning")
+    supervisor.stop_event.set()
+    supervisor.wait(0.1)
+    with pytest.raises(RuntimeError, match=r"still running after 0.1 s: .*actor-learner-1 \(learn"):
+        supervisor.raise_failures()
+    assert "actor-learner-0" not in str(supervisor.failures[0])
+
+
+def test_waiting_says_for_whom(supervise, release, monkeypatch):
+    monkeypatch.setattr(supervisor_module, "ANNOUNCE_SECONDS", 0.0)
+    supervisor = supervise()
+    supervisor.start([stand_still(release)], "actor-learner", "random play")
+    supervisor.announce = lambda line: (supervisor.told.append(line), release.set())
+    supervisor.wait(PATIENCE_SECONDS)
+    assert supervisor.told[0] == "waiting for actor-learner-0 (random play)"
+
+
+# Signs of life.
+
+
+def test_who_stands_still_is_named_with_its_stack(supervise, release):
+    supervisor = supervise(lambda: False, 0.05)
+    supervisor.start([wait_for_stop, stand_still(release)], "actor-learner", "learning")
+    supervisor.watch(period=0.001)
+    supervisor.wait()
+    with pytest.raises(StallError) as caught:
+        supervisor.raise_failures()
+    assert "no progress for 0.05 s: actor-learner-1 (learning)\n" in str(caught.value)
+    assert "in get_stuck" in str(caught.value)
+
+
+def test_question_to_who_stands_still_has_an_end(supervise, release):
+    supervisor = supervise(lambda: False, 0.05)
+    with pytest.raises(Stopped):
+        supervisor.ask(lambda: stand_still(release)(None), "worker-0", "making environments")
+    with pytest.raises(StallError, match=r"worker-0 \(making environments\)"):
         supervisor.raise_failures()
 
 
-def test_interrupt_while_watching_goes_through_and_stops_all():
-    supervisor = Supervisor()
-    supervisor.start([wait_for_stop], "worker")
-    with pytest.raises(KeyboardInterrupt):
-        supervisor.watch(PATIENCE_SECONDS, raising(KeyboardInterrupt()))
-    supervisor.join(PATIENCE_SECONDS)
+def test_trifle_that_stands_still_is_told_with_its_stack_and_waited_for_no_longer(
+    supervise, release
+):
+    supervisor = supervise(lambda: False, 0.05)
+    supervisor.start([stand_still(release)], "actor-learner", "closing environments", "trifle")
+    supervisor.wait()
+    assert "warning: no progress for 0.05 s: actor-learner-0 (closing" in supervisor.told[0]
+    assert "in get_stuck" in supervisor.told[0]
     supervisor.raise_failures()
 
 
-# Signals. They are handled in the main thread, where pytest runs its tests, before the call that
-# raises them returns.
+def test_process_that_was_stopped_is_not_taken_for_stalled(supervise, release, monkeypatch):
+    clock = FakeClock()
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    supervisor = supervise(lambda: False, 10.0)
+    supervisor.start([stand_still(release)], "worker")
+    looks = []
+
+    def look():
+        clock.take(3600.0)  # between two looks: the whole process stood still
+        looks.append(1)
+        if len(looks) == 8:
+            release.set()
+
+    supervisor.watch(look, period=0.001)
+    supervisor.raise_failures()
 
 
-@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def usual(request):
-    """A signal and a list of those of its kind that were handled as usual."""
-    handled = []
-    previous = signal.signal(request.param, lambda number, frame: handled.append(number))
-    yield request.param, handled
-    signal.signal(request.param, previous)
+# The overseen thread.
 
 
-def test_first_signal_is_remembered(usual):
-    number, handled = usual
-    signal_stop = SignalStop()
-    assert not signal_stop.is_set()
-    with signal_stop.installed():
-        signal.raise_signal(number)
-        assert signal_stop.is_set()
-        assert signal_stop.signal_number == number
-    assert handled == []
+def test_overseen_thread_returns_its_result_and_shows_life_while_it_waits(supervise):
+    supervisor = supervise(lambda: False, 0.5)
+
+    def run():
+        supervisor.start([lambda job: [job.wait(0.01) for _ in range(100)]], "worker")
+        supervisor.watch()
+        supervisor.ask(lambda: [time.sleep(0.3)], "worker-0", "sleeping")
+        supervisor.wait()
+        return threading.current_thread().name
+
+    assert supervisor.oversee(run) == "run"
+    assert supervisor.told == []
 
 
-def test_second_signal_acts_as_usual(usual):
-    number, handled = usual
-    with SignalStop().installed():
-        signal.raise_signal(number)
-        signal.raise_signal(number)
-        assert handled == [number]
-        signal.raise_signal(number)
-    assert handled == [number, number]
+def test_overseen_thread_raises_as_it_is(supervise):
+    def run():
+        raise LookupError("no such game")
+
+    with pytest.raises(LookupError, match="no such game") as caught:
+        supervise().oversee(run)
+    assert "in run" in "".join(traceback.format_exception(caught.value))
 
 
-def test_second_signal_may_be_the_other(usual):
-    number, handled = usual
-    other = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}[number]
-    signal_stop = SignalStop()
-    with signal_stop.installed():
-        signal.raise_signal(other)
-        signal.raise_signal(number)
-    assert handled == [number]
-    assert signal_stop.signal_number == other
+def test_overseen_thread_that_stands_still_is_named_and_what_there_is_saved(supervise, release):
+    supervisor, saved = supervise(lambda: False, 0.05), []
+    supervisor.rescue = lambda: saved.append(threading.current_thread().name)
+
+    def write_to_a_server_that_never_answers():
+        release.wait(PATIENCE_SECONDS)
+
+    with pytest.raises(StallError) as caught:
+        supervisor.oversee(write_to_a_server_that_never_answers)
+    assert "in write_to_a_server" in str(caught.value)
+    assert saved == ["rescue"]
+    assert "run" in left_behind()
 
 
-@pytest.fixture
-def foreground():
-    """Interrupts are handled as Python does it; a shell's background jobs start ignoring them."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
+def test_what_was_kept_is_the_result_of_a_thread_that_stands_still_after_it(supervise, release):
+    supervisor = supervise(lambda: False, 0.05)
+
+    def run():
+        supervisor.keep("the summary")
+        release.wait(PATIENCE_SECONDS)
+
+    assert supervisor.oversee(run) == "the summary"
+    assert supervisor.told[0].startswith("warning: no progress for 0.05 s: run (running)")
 
 
-@pytest.mark.usefixtures("foreground")
-def test_second_interrupt_raises_keyboard_interrupt():
-    with SignalStop().installed():
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+def test_wish_to_stop_reaches_all_threads_and_is_told_once(supervise):
+    told, wishes = [], []
+    supervisor = supervise(lambda: bool(wishes))
+
+    def run():
+        supervisor.start([wait_for_stop], "worker")
+        wishes.append("SIGINT")
+        supervisor.watch()
+        assert supervisor.stop_event.wait(PATIENCE_SECONDS)
+        supervisor.wait()
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        supervisor.oversee(run, lambda: told.append("stopping"))
+    assert told == ["stopping"]
 
 
-@pytest.mark.parametrize("num_signals", [0, 1])
-def test_handlers_are_restored(num_signals):
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with SignalStop().installed():
-        during = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-        for _ in range(num_signals):
-            signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
-    assert not set(before) & set(during)
+def test_failure_is_what_is_raised_where_it_stopped_everything(supervise):
+    supervisor = supervise()
+
+    def run():
+        supervisor.start([fail_at_once], "worker")
+        supervisor.watch()
+        raise Stopped
+
+    with pytest.raises(OSError, match="the emulator broke"):
+        supervisor.oversee(run)
 
 
-def test_handlers_are_restored_after_a_failure():
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(ValueError, match="inside"), SignalStop().installed():
-        raise ValueError("inside")
-    assert signal.getsignal(signal.SIGINT) is before
+def test_interrupt_leaves_at_once_and_stops_all(supervise, release):
+    supervisor = supervise()
 
+    def interrupt():
+        raise KeyboardInterrupt
 
-def test_other_threads_handle_no_signals():
-    before = signal.getsignal(signal.SIGINT)
-    during = []
-
-    def install():
-        with SignalStop().installed():
-            during.append(signal.getsignal(signal.SIGINT))
-
-    thread = threading.Thread(target=install)
-    thread.start()
-    thread.join(PATIENCE_SECONDS)
-    assert during == [before]
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.oversee(lambda: release.wait(PATIENCE_SECONDS), beat=interrupt)
+    assert supervisor.stop_event.is_set()

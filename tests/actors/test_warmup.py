@@ -8,12 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from a3cjax.actors import supervisor as supervisor_module
 from a3cjax.actors import warmup
-from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
 from a3cjax.actors.warmup import ObservationMoments, play_randomly, statistics_of, warm_up
 from a3cjax.envs.base import Episode
-from tests.fakes import PATIENCE_SECONDS, FakeClock, FakeEnvironments, wait_until
+from tests.fakes import PATIENCE_SECONDS, FakeEnvironments
 
 
 def statistics_of_batches(*batches):
@@ -135,12 +134,19 @@ def test_random_play_leaves_no_episodes_behind():
     assert environments.pop_episodes() == []
 
 
-def test_warm_up_gathers_over_all_batches():
+@pytest.fixture
+def supervisor():
+    supervisor = Supervisor(stall_seconds=PATIENCE_SECONDS)
+    yield supervisor
+    supervisor.dismiss()
+
+
+def test_warm_up_gathers_over_all_batches(supervisor):
     # FakeEnvironments show the number of the step: 1, 2, 3, 4, in one twice as fast.
     fast = FakeEnvironments(num_envs=1)
     show = fast.timestep
     fast.timestep = lambda t: show(2 * t)
-    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, seed=0)
+    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, 0, supervisor)
     assert statistics is not None
     seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
     np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
@@ -148,38 +154,42 @@ def test_warm_up_gathers_over_all_batches():
     assert [timestep.observation.tolist() for timestep in timesteps] == [[[8]], [[4], [4], [4]]]
 
 
-def actions_of_warm_up(seed):
-    batches = [FakeEnvironments(), FakeEnvironments()]
-    warm_up(batches, 20, seed=seed)
-    return [np.stack(batch.actions).tolist() for batch in batches]
+def test_warm_up_follows_the_seed_and_plays_differently_for_every_actor(supervisor):
+    def actions_of(seed):
+        batches = [FakeEnvironments(), FakeEnvironments()]
+        warm_up(batches, 20, seed, supervisor)
+        return [np.stack(batch.actions).tolist() for batch in batches]
 
-
-def test_warm_up_follows_the_seed():
-    assert actions_of_warm_up(1) == actions_of_warm_up(1)
-    assert actions_of_warm_up(1) != actions_of_warm_up(2)
-
-
-def test_warm_up_plays_differently_for_every_actor():
-    one, other = actions_of_warm_up(1)
+    one, other = actions_of(1)
     assert one != other
+    assert actions_of(1) == [one, other]
+    assert actions_of(2) != [one, other]
 
 
-def test_warm_up_plays_all_batches_at_the_same_time():
-    together = threading.Barrier(3, timeout=PATIENCE_SECONDS)
-    batches = [FakeEnvironments(on_step=lambda _: together.wait()) for _ in range(3)]
-    warm_up(batches, 2, seed=0)
+def test_warm_up_plays_all_batches_at_the_same_time_in_their_own_threads(supervisor):
+    together, threads = threading.Barrier(3, timeout=PATIENCE_SECONDS), {}
+
+    def note(index):
+        together.wait()
+        threads.setdefault(index, set()).add(threading.get_ident())
+
+    batches = [FakeEnvironments(on_step=lambda _, i=i: note(i)) for i in range(3)]
+    warm_up(batches, 2, 0, supervisor)
+    owners = [supervisor.ask(threading.get_ident, f"actor-learner-{i}", "") for i in range(3)]
+    assert threads == {index: {owner} for index, owner in enumerate(owners)}
 
 
-def test_failure_in_one_batch_comes_through_and_ends_the_play_of_the_others(monkeypatch):
+def test_failure_in_one_batch_comes_through_and_ends_the_play_of_the_others(
+    monkeypatch, supervisor
+):
     def fail(t):
         raise OSError("the environment broke")
 
     monkeypatch.setattr(warmup, "JOIN_SECONDS", PATIENCE_SECONDS)
-    supervisor = Supervisor(threading.Event())
     other = FakeEnvironments(on_step=lambda _: supervisor.stop_event.wait(PATIENCE_SECONDS))
     batches = [other, FakeEnvironments(on_step=fail)]
     with pytest.raises(OSError, match="the environment broke"):
-        warm_up(batches, 10**6, seed=0, supervisor=supervisor)
+        warm_up(batches, 10**6, 0, supervisor)
     assert len(other.actions) <= 1
 
 
@@ -194,32 +204,28 @@ def test_random_play_ends_when_asked():
     assert num_taken == 7 * environments.num_envs
 
 
-def test_stopped_before_the_first_step_leaves_finite_statistics():
-    supervisor = Supervisor(should_stop=lambda: True)
-    _, statistics, num_taken = warm_up([FakeEnvironments()], 5, seed=0, supervisor=supervisor)
-    assert num_taken == 0
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(statistics))
+@pytest.mark.parametrize("num_steps", [0, 3])
+def test_play_that_was_cut_short_has_no_statistics(num_steps):
+    # They would be taken for those of the whole: mean 0 and scale 1e-6 for ever.
+    environments = FakeEnvironments()
+    supervisor = Supervisor(should_stop=lambda: len(environments.actions) >= num_steps)
+    with pytest.raises(Stopped):
+        warm_up([environments], 5, 0, supervisor)
+    supervisor.dismiss()
 
 
 def test_stalled_random_play_is_named_with_its_stack(monkeypatch):
-    clock, release = FakeClock(), threading.Event()
-    supervisor = Supervisor(threading.Event())
+    release, supervisor = threading.Event(), Supervisor(stall_seconds=0.05)
 
     def get_stuck(_):
-        wait_until(lambda: "warm-up-0" not in {thread.name for thread in threading.enumerate()})
-        while not release.wait(0.001):
-            clock.take(1.0)
+        assert release.wait(PATIENCE_SECONDS)
 
-    monkeypatch.setattr(supervisor_module, "time", clock)
-    monkeypatch.setattr(warmup, "JOIN_SECONDS", 0.1)
+    monkeypatch.setattr(warmup, "JOIN_SECONDS", PATIENCE_SECONDS)
     batches = [FakeEnvironments(), FakeEnvironments(on_step=get_stuck)]
-    with pytest.raises(ExceptionGroup) as caught:
-        warm_up(batches, 4, seed=0, supervisor=supervisor, stall_seconds=60.0)
-    stall = caught.value.exceptions[0]
-    assert isinstance(stall, StallError)
-    assert "warm-up-1" in str(stall)
-    assert "warm-up-0" not in str(stall)
-    assert "in get_stuck" in str(stall)
-    assert supervisor.has_stuck_threads
+    with pytest.raises(StallError) as caught:
+        warm_up(batches, 4, 0, supervisor)
+    assert "actor-learner-1 (random play)" in str(caught.value)
+    assert "actor-learner-0" not in str(caught.value)
+    assert "in get_stuck" in str(caught.value)
     release.set()
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.dismiss()

@@ -395,10 +395,12 @@ def test_failure_of_one_actor_ends_all(looks, failing):
             raise OSError("the environment broke")
 
     bench = Bench(on_step=fail)
-    supervisor = Supervisor(bench.stop_event)
+    supervisor = Supervisor()
+    supervisor.stop_event = bench.stop_event
     supervisor.start([actor.run for actor in bench.actor_learners], "actor-learner")
     assert bench.stop_event.wait(PATIENCE_SECONDS)
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.wait(PATIENCE_SECONDS)
+    supervisor.dismiss()
     with pytest.raises(OSError, match="the environment broke"):
         supervisor.raise_failures()  # would be a group if one of them hung
     assert len(bench.reports[failing]) == 1

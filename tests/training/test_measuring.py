@@ -2,38 +2,48 @@ import threading
 
 import pytest
 
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
 from a3cjax.training import measuring
 from a3cjax.training.measuring import Training, emulator_rate, run_threads
-from tests.fakes import PATIENCE_SECONDS, FakeClock
+from tests.fakes import FakeClock, wait_until
 
 CONFIG = Config(env="CartPole", num_actors=2, envs_per_actor=2, unroll_length=5, warmup_steps=4)
 
 
-def wait_for_stop(stop_event: threading.Event) -> None:
-    assert stop_event.wait(PATIENCE_SECONDS)
+@pytest.fixture
+def supervisor():
+    supervisor = Supervisor()
+    yield supervisor
+    supervisor.dismiss()
 
 
-def test_threads_run_until_the_time_is_over_and_that_is_enough():
-    ended, asked = [], iter([False, False, True])
+def wait_for_stop(job) -> None:
+    wait_until(job.is_set)
 
-    def target(stop_event: threading.Event) -> None:
-        wait_for_stop(stop_event)
-        ended.append(threading.current_thread())
 
-    run_threads([target, target], 0.05, lambda: next(asked))
-    assert len(set(ended)) == 2
-    assert list(asked) == []
+def test_threads_run_until_the_time_is_over_and_that_is_enough_again_and_again(supervisor):
+    ended = []
+
+    def target(job) -> None:
+        wait_for_stop(job)
+        ended.append(threading.current_thread().name)
+
+    for _ in range(2):
+        asked = iter([False, False, True])
+        run_threads(supervisor, [target, target], 0.05, lambda asked=asked: next(asked))
+        assert list(asked) == []
+    assert sorted(ended) == ["actor-learner-0"] * 2 + ["actor-learner-1"] * 2
 
 
 @pytest.mark.parametrize(("seconds", "is_enough"), [(1e6, True), (0.0, False)])
-def test_failure_of_a_thread_stops_the_others_and_is_raised(seconds, is_enough):
-    def fail(_: threading.Event) -> None:
+def test_failure_of_a_thread_stops_the_others_and_is_raised(supervisor, seconds, is_enough):
+    def fail(job) -> None:
         raise OSError("the emulator broke")
 
     with pytest.raises(OSError, match="the emulator broke"):
-        run_threads([wait_for_stop, fail], seconds, lambda: is_enough)
+        run_threads(supervisor, [wait_for_stop, fail], seconds, lambda: is_enough)
 
 
 @pytest.mark.parametrize("env", ["CartPole", "Pendulum"])  # discrete and continuous actions
@@ -50,7 +60,7 @@ def test_emulator_is_timed(monkeypatch, env):
             self.num_looks += 1
             return self.num_looks == 5
 
-    def run_one_by_one(targets, seconds):
+    def run_one_by_one(_, targets, seconds):
         for target in targets:
             target(StopEvent())
 
@@ -67,6 +77,12 @@ def test_training_is_timed_and_its_time_adds_up():
     assert result["steps_per_second"] > 0
     assert sum(result[part] for part in ("env", "act", "learn", "push")) == pytest.approx(1.0)
     assert result["wait"] + result["hold"] <= result["push"]
+
+
+def test_training_in_turns_is_timed():
+    training = Training(CONFIG.replace(deterministic=True))
+    assert training.run(0.0)["steps_per_second"] > 0
+    training.close()
 
 
 def test_training_with_defaults_that_follow_the_environment_is_timed():

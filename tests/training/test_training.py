@@ -15,8 +15,9 @@ import jax
 import numpy as np
 import pytest
 
-from a3cjax.actors import supervisor, warmup
-from a3cjax.actors.supervisor import StallError, Supervisor
+from a3cjax.actors import warmup
+from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.supervisor import StallError
 from a3cjax.config.settings import Config, load_config, resume_config
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import VectorEnvironments
@@ -32,7 +33,7 @@ from a3cjax.runs.loading import build_untrained, load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
 from a3cjax.training.run import train
-from tests.fakes import PATIENCE_SECONDS, FakeClock, wait_until
+from tests.fakes import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -47,6 +48,8 @@ CONFIG = Config(
     eval_episodes=3,
     video=False,
 )
+# Longer than anything that works is silent, on a busy machine, too.
+STALL_SECONDS = 5.0
 ENDLESS = CONFIG.replace(total_frames=10**9, eval_episodes=0)
 WARMUP_FRAMES, FRAMES_PER_UPDATE = 16 * 4, 10 * 4
 
@@ -55,8 +58,7 @@ WARMUP_FRAMES, FRAMES_PER_UPDATE = 16 * 4, 10 * 4
 def patience(monkeypatch):
     """Actors that are asked to stop may take their time: the machine may be busy."""
     monkeypatch.setattr(warmup, "JOIN_SECONDS", PATIENCE_SECONDS)
-    for name in ("FAILURE_JOIN_SECONDS", "STOP_JOIN_SECONDS"):
-        monkeypatch.setattr(learning, name, PATIENCE_SECONDS)
+    monkeypatch.setattr(learning, "FAILURE_JOIN_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -222,16 +224,20 @@ def test_runs_of_another_seed_differ(finished, tmp_path):
 
 def watch_steps(monkeypatch, watch):
     """Has `watch(actor, num_steps)` called in the actors' threads before every step."""
-    step, counts = VectorEnvironments.step, {}
+    step, run, counts = VectorEnvironments.step, ActorLearner.run, {}
+
+    def watched_run(self, job):
+        counts[threading.get_ident()] = (self.index, itertools.count(1))
+        run(self, job)
+        del counts[threading.get_ident()]
 
     def watched_step(self, actions):
-        name = threading.current_thread().name
-        if name.startswith("actor-learner-"):
-            actor = int(name.removeprefix("actor-learner-"))
-            counts[actor] = counts.get(actor, 0) + 1
-            watch(actor, counts[actor])
+        if threading.get_ident() in counts:  # not in random play
+            actor, numbers = counts[threading.get_ident()]
+            watch(actor, next(numbers))
         return step(self, actions)
 
+    monkeypatch.setattr(ActorLearner, "run", watched_run)
     monkeypatch.setattr(VectorEnvironments, "step", watched_step)
 
 
@@ -274,7 +280,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
             raise OSError("the emulator broke")
 
     def save_and_look(run):
-        threads.append(actor_threads())
+        threads.append([job.doing for _, job in run.supervisor._unfinished()])
         return save(run)
 
     def write_and_count(journal, num_updates):
@@ -323,53 +329,68 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
     assert load(run_dir).snapshot.version >= 2
 
 
-def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatch):
-    run_dir, is_joining, join = tmp_path / "run", threading.Event(), Supervisor.join
+@pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def stop(request):
+    """Sends a signal that asks for a stop, and counts how often it was passed on."""
 
-    def tell_and_join(self, seconds):
-        if actor_threads():  # the random play before is joined, too
-            is_joining.set()
-        join(self, seconds)
+    class PassedOn(Exception):
+        pass
 
-    def interrupt_after_two_checkpoints(actor, num_steps):
-        if is_joining.is_set() or num_steps % 10:
+    def pass_on(number, frame):
+        stop.num_passed_on += 1
+        raise PassedOn
+
+    def stop():
+        os.kill(os.getpid(), stop.number)
+
+    stop.number, stop.num_passed_on, stop.PassedOn = request.param, 0, PassedOn
+    before = signal.signal(stop.number, pass_on)
+    stop.handler = pass_on
+    yield stop
+    signal.signal(stop.number, before)
+
+
+def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatch, stop, capsys):
+    run_dir, stopped = tmp_path / "run", []
+
+    def stop_after_two_checkpoints(actor, num_steps):
+        if stopped or num_steps % 10:
             return
         if len(list((run_dir / "checkpoints").glob("*.safetensors"))) >= 2:
-            os.kill(os.getpid(), signal.SIGINT)
-            assert is_joining.wait(PATIENCE_SECONDS)
+            stopped.append(num_steps)
+            stop()
 
-    watch_steps(monkeypatch, interrupt_after_two_checkpoints)
-    monkeypatch.setattr(Supervisor, "join", tell_and_join)
+    watch_steps(monkeypatch, stop_after_two_checkpoints)
     # Nothing fails: the actor may finish its update.
     monkeypatch.setattr(learning, "FAILURE_JOIN_SECONDS", 0.0)
-    handler = signal.getsignal(signal.SIGINT)
     config = ENDLESS.replace(run_dir=str(run_dir), checkpoint_period_frames=200, eval_episodes=3)
-    summary = train(config)
-    assert summary.signal_number == signal.SIGINT
-    assert summary.evaluation is None
+    with pytest.raises(stop.PassedOn):
+        train(config)
+    assert stop.num_passed_on == 1
     written = json.loads((run_dir / "summary.json").read_text())
-    assert (written["signal"], written["evaluation"]) == (signal.SIGINT, None)
+    assert (written["signal"], written["evaluation"]) == (stop.number, None)
     saved = sorted(int(path.stem) for path in (run_dir / "checkpoints").iterdir())
-    assert saved[-1] == summary.num_frames == written["num_frames"]
+    assert saved[-1] == written["num_frames"]
     assert saved[1] - saved[0] >= 200
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert signal.getsignal(stop.number) is stop.handler
     assert actor_threads() == []
+    out = capsys.readouterr().out
+    assert f"{signal.Signals(stop.number).name}: stopping, then saving\n" in out
+    assert f"saved at frame {saved[-1]:,}; to go on: a3cjax train resume={run_dir}\n" in out
 
 
-def test_signal_that_cannot_be_told_of_ends_the_run_and_loses_nothing(tmp_path, monkeypatch):
-    def interrupt(actor, num_steps):
+def test_line_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, stop):
+    def stop_soon(actor, num_steps):
         if num_steps == 25:
-            os.kill(os.getpid(), signal.SIGINT)
+            stop()
 
     def write(self, message):
-        if "SIGINT" in message:
-            raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
+        raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
 
-    watch_steps(monkeypatch, interrupt)
+    watch_steps(monkeypatch, stop_soon)
     monkeypatch.setattr(TerminalLogger, "print", write)
-    with pytest.raises(BrokenPipeError):
+    with pytest.raises(stop.PassedOn):
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
-    assert actor_threads() == []
     assert load(tmp_path / "run").snapshot.version >= 1
 
 
@@ -380,36 +401,44 @@ def test_game_is_spelt_one_way_in_the_run_folder(tmp_path, monkeypatch):
     assert load_config(summary.run_dir).env == "CartPole"
 
 
-def test_signal_ends_the_evaluation(tmp_path, monkeypatch):
+def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop):
     def evaluate_agent(*_, should_stop, **__):
         assert not should_stop()
-        signal.raise_signal(signal.SIGTERM)
-        assert should_stop()
+        stop()
+        wait_until(should_stop)
 
     monkeypatch.setattr(learning, "evaluate_agent", evaluate_agent)
-    summary = train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
-    assert (summary.signal_number, summary.evaluation) == (signal.SIGTERM, None)
-    written = json.loads((summary.run_dir / "summary.json").read_text())
-    assert written["signal"] == signal.SIGTERM
-    assert (written["num_updates"], written["evaluation"]) == (summary.num_updates, None)
+    with pytest.raises(stop.PassedOn):
+        train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
+    written = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (written["signal"], written["evaluation"]) == (stop.number, None)
+    assert written["num_updates"] == 1
+    assert (tmp_path / "run" / "curves.png").is_file()
 
 
-def test_signal_in_the_random_play_ends_it(tmp_path, monkeypatch):
+def test_signal_in_the_random_play_ends_it_and_the_run_can_be_begun_again(
+    tmp_path, monkeypatch, stop, finished
+):
     num_steps, step = [], VectorEnvironments.step
 
-    def interrupt(self, actions):
+    def stop_and_step(self, actions):
         num_steps.append(1)
         if len(num_steps) == 3:
-            handler = signal.getsignal(signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
-            wait_until(lambda: signal.getsignal(signal.SIGINT) is not handler)  # it was handled
+            stop()
         return step(self, actions)
 
-    monkeypatch.setattr(VectorEnvironments, "step", interrupt)
-    summary = train(ENDLESS.replace(run_dir=str(tmp_path / "run"), warmup_steps=1000))
-    assert len(num_steps) == 3
-    assert (summary.signal_number, summary.num_updates) == (signal.SIGINT, 0)
-    assert load(summary.run_dir).snapshot.version == 0
+    run_dir = tmp_path / "run"
+    config = CONFIG.replace(run_dir=str(run_dir))
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorEnvironments, "step", stop_and_step)
+        with pytest.raises(stop.PassedOn):
+            train(config.replace(warmup_steps=None, total_frames=10**9))
+    assert not list((run_dir / "checkpoints").iterdir())
+    assert not (run_dir / "summary.json").exists()
+    resume(run_dir, total_frames=CONFIG.total_frames, warmup_steps=CONFIG.warmup_steps)
+    # With the statistics of the whole random play, and all else as if nothing had happened.
+    for one, other in zip(read_params(run_dir), read_params(finished.run_dir), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch):
@@ -621,54 +650,68 @@ def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, t
 
 
 def test_stalled_actor_is_named_with_its_stack(tmp_path, monkeypatch):
-    release, is_stuck, steps = threading.Event(), threading.Event(), []
+    release = threading.Event()
 
     def get_stuck(actor, num_steps):
         if actor == 1 and num_steps == 25:
-            is_stuck.set()
-            release.wait(PATIENCE_SECONDS)
-        if actor == 0 and is_stuck.is_set():
-            steps.append(num_steps)
-
-    class Clock(FakeClock):
-        """Goes on only if the other actor has come further since it was asked."""
-
-        num_seen = 0
-
-        def monotonic(self):
-            if len(steps) > self.num_seen:
-                self.num_seen = len(steps)
-                self.take(0.01)
-            return self.now
+            assert release.wait(PATIENCE_SECONDS)
 
     watch_steps(monkeypatch, get_stuck)
-    monkeypatch.setattr(supervisor, "time", Clock())
-    monkeypatch.setattr(learning, "FAILURE_JOIN_SECONDS", 0.2)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), num_actors=2)
-    config = config.replace(stall_timeout_seconds=0.05)
-    with pytest.raises(BaseExceptionGroup) as caught:
-        train(config)
+    with pytest.raises(StallError) as caught:
+        train(config.replace(stall_timeout_seconds=STALL_SECONDS))
     release.set()
-    stall = caught.value.exceptions[0]
-    assert isinstance(stall, StallError)
-    assert "no progress for 0.05 s: actor-learner-1\n" in str(stall)
-    assert "in get_stuck" in str(stall)
+    assert re.search(r"no progress for .* s: actor-learner-1 \(learning\)\n", str(caught.value))
+    assert "in get_stuck" in str(caught.value)
     assert load(tmp_path / "run").snapshot.version >= 2
 
 
+STANDING_STILL = {
+    "making": (VectorEnvironments, "__init__", "actor-learner-0 (making CartPole)"),
+    "evaluation": (learning, "evaluate_agent", "run (running)"),
+    "logger": (TensorBoardLogger, "write_metrics", "run (running)"),
+    "close": (VectorEnvironments, "close", "actor-learner-0 (closing environments)"),
+}
+
+
+@pytest.mark.parametrize("where", STANDING_STILL)
+def test_whatever_stands_still_is_named_with_its_stack_and_costs_nothing(
+    tmp_path, monkeypatch, capsys, where
+):
+    release, (owner, name, thread) = threading.Event(), STANDING_STILL[where]
+
+    def get_stuck(*_, **__):
+        assert release.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(owner, name, get_stuck)
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), stall_timeout_seconds=STALL_SECONDS)
+    if where == "close":
+        summary = train(config)  # nothing is lost by it
+        told, out = "", capsys.readouterr()
+        told = out.out + out.err
+        assert summary.evaluation is not None
+    else:
+        with pytest.raises(StallError) as caught:
+            train(config)
+        told = str(caught.value)
+    release.set()
+    assert thread in told
+    assert "in get_stuck" in told
+    assert (tmp_path / "run" / "checkpoints").exists() == (where != "making")
+    if where == "evaluation":  # what was learned is there all the same
+        assert (tmp_path / "run" / "summary.json").is_file()
+        assert (tmp_path / "run" / "curves.png").is_file()
+
+
 def test_bad_updates_are_refused_and_end_the_run_with_their_trajectory(tmp_path, monkeypatch):
-    step = VectorEnvironments.step
+    learn = ActorLearner._learn
 
-    def poisoned_step(self, actions):
-        timestep = step(self, actions)
-        if threading.current_thread().name.startswith("actor-learner-"):
-            counts.append(1)
-            if len(counts) > 50:
-                return timestep._replace(reward=np.full_like(timestep.reward, np.nan))
-        return timestep
+    def poisoned_learn(self, snapshot, exploration, trajectory):
+        if snapshot.version == 5:
+            trajectory = trajectory._replace(rewards=np.full_like(trajectory.rewards, np.nan))
+        learn(self, snapshot, exploration, trajectory)
 
-    counts = []
-    monkeypatch.setattr(VectorEnvironments, "step", poisoned_step)
+    monkeypatch.setattr(ActorLearner, "_learn", poisoned_learn)
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), max_bad_updates=4)
     with pytest.raises(BadUpdatesError, match="4 updates in a row"):
         train(config)
@@ -751,7 +794,7 @@ def test_failing_evaluator_ends_the_run(tmp_path, monkeypatch):
     config = ENDLESS.replace(run_dir=str(tmp_path / "run"), eval_episodes=1, eval_period_frames=100)
     with pytest.raises(RuntimeError, match="the evaluator broke") as caught:
         train(config)
-    assert "in thread evaluator" in caught.value.__notes__
+    assert "in thread evaluator-0" in caught.value.__notes__
     assert load(tmp_path / "run").snapshot.version >= 1
 
 

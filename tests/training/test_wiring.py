@@ -78,15 +78,20 @@ def asked(monkeypatch):
 @pytest.fixture
 def build(asked):
     """Puts a run together: its settings, agent and fleet."""
+    supervisors = []
 
     def build_run(checkpoint=None, **changes):
         config, agent, batches = prepare(SETTINGS.replace(**changes))
         supervisor = Supervisor()
+        supervisors.append(supervisor)
         fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)
         fleet.supervisor = supervisor  # whose stop event ends the waiting for one's turn
         return config, agent, fleet
 
-    return build_run
+    yield build_run
+    for supervisor in supervisors:
+        supervisor.stop_event.set()
+        supervisor.dismiss()
 
 
 def trajectory(*, rewards=1.0, last_observation=0.0, num_steps=3):
@@ -351,7 +356,7 @@ def train_once(fleet):
     fleet.start(supervisor)
     assert all(event.wait(PATIENCE_SECONDS) for event in events)
     supervisor.stop_event.set()
-    supervisor.join(PATIENCE_SECONDS)
+    supervisor.wait(PATIENCE_SECONDS)
     supervisor.raise_failures()
 
 
