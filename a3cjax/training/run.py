@@ -17,6 +17,7 @@ from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
+from a3cjax.runs.lock import claimed
 from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
@@ -48,16 +49,18 @@ def train(config: Config) -> Summary:
     check_trackers(config)
     config = config.replace(env=canonical_name(config.env))
     commit = provenance.describe_commit()
-    checkpoint = find_checkpoint(config)
-    past = checkpoint.progress if checkpoint else Progress()
     signal_stop = SignalStop()
     supervisor = Supervisor(should_stop=signal_stop.is_set)
     with contextlib.ExitStack() as stack:
+        if config.resume is not None:
+            stack.enter_context(claimed(Path(config.resume)))
+        checkpoint = find_checkpoint(config)
+        past = checkpoint.progress if checkpoint else Progress()
         config, agent, batches = prepare(config, past.num_seeds)
         # A thread that is stuck in an environment could keep its end waiting for ever.
         stack.callback(lambda: supervisor.has_stuck_threads or close_all(batches))
         stack.enter_context(signal_stop.installed())
-        run_dir = open_run_dir(config, past)
+        run_dir = stack.enter_context(open_run_dir(config, past))
         saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
         with open_logs(config, run_dir, past) as logs:
             fleet = assemble(config, agent, batches, checkpoint=checkpoint, supervisor=supervisor)

@@ -27,7 +27,7 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import TensorBoardLogger
 from a3cjax.runs.checkpoints import Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import BEST, make_run_dir, write_config
+from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import build_untrained, load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
@@ -93,6 +93,7 @@ def test_run_folder_is_complete(finished):
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
     assert names - {events} == {
         "config.yaml",
+        "run.lock",
         "metrics.csv",
         "episodes.csv",
         "evaluations.csv",
@@ -444,12 +445,6 @@ def test_existing_run_folder_is_refused_and_left_alone(tmp_path, num_closed):
     assert num_closed == []  # nothing had been started
 
 
-def test_run_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"^run_dir must be writable, got .*file/run"):
-        make_run_dir(Config(run_dir=str(tmp_path / "file" / "run")))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -467,23 +462,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=f"^{message}"):
         train(CONFIG.replace(**settings))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_run_folders_are_named_by_environment_time_and_seed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for env, folder in [("Pong", "Pong"), ("gymnasium:a/B-v0", "gymnasium-a-B-v0")]:
-        run_dir = make_run_dir(Config(env=env, seed=3))
-        assert re.fullmatch(
-            rf"runs/{folder}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", run_dir.as_posix()
-        )
-        assert load_config(run_dir) == Config(env=env, seed=3, run_dir=str(run_dir))
-
-
-def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_dirs = [make_run_dir(Config()) for _ in range(20)]
-    assert len(set(run_dirs)) == 20
-    assert any(run_dir.name.endswith("seed1-2") for run_dir in run_dirs)
 
 
 def test_config_file_lists_every_setting(finished):
