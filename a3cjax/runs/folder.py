@@ -25,6 +25,7 @@ from a3cjax.system.files import replace_file
 from a3cjax.types import Snapshot
 
 NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
+LOGS = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
 
 
 class Summary(NamedTuple):
@@ -145,8 +146,7 @@ def has_results(run_dir: Path) -> bool:
     # The summary of random play that a signal ended tells of nothing learned.
     if (run_dir / tables.SUMMARY).exists() and tables.read_summary(run_dir).get("num_updates") != 0:
         return True
-    logs = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
-    return any(tables.read_rows(run_dir / name) != ([], 0) for name in logs)
+    return any(tables.read_rows(run_dir / name) != ([], 0) for name in LOGS)
 
 
 def append_evaluation(

@@ -15,6 +15,7 @@ from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import (
     BEST,
+    LOGS,
     NEWEST,
     check_run_dir,
     has_results,
@@ -22,7 +23,7 @@ from a3cjax.runs.folder import (
     write_config,
 )
 from a3cjax.runs.loading import load_checkpoint
-from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs
+from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs, read_rows
 
 
 def find_checkpoint(config: Config) -> Checkpoint | None:
@@ -44,6 +45,8 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
             return None
         checkpoint = load_checkpoint(config, run_dir / NEWEST)[1]
         best = Checkpointer(run_dir / BEST).read_progress(checkpoint.progress.num_frames)
+        for name in LOGS:  # will be cut: what cannot be read stops here
+            read_rows(run_dir / name)
     except (OSError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(

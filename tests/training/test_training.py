@@ -578,12 +578,57 @@ def test_setting_that_contradicts_the_run_is_refused_by_name(finished, name, val
         resume(finished.run_dir, **{name: value})
 
 
-def test_folder_without_a_run_cannot_be_resumed(tmp_path, finished):
+def test_folder_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(ConfigError, match=r"^resume must be a run folder, got .*nothing"):
         resume(tmp_path / "nothing")
-    shutil.copy(finished.run_dir / "config.yaml", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_run_without_its_checkpoints_is_not_begun_again(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run_dir, ignore=shutil.ignore_patterns(BEST, "checkpoints"))
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
     with pytest.raises(ConfigError, match=r"^resume must be a folder with a sound checkpoint"):
-        resume(tmp_path)
+        resume(run_dir)
+    after = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    assert after | {"run.lock": b""} == before | {"run.lock": b""}
+
+
+def test_run_that_ended_in_random_play_is_begun_again_in_its_folder(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("the emulator broke")
+
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=200, eval_episodes=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorEnvironments, "step", fail)
+        with pytest.raises(OSError, match="the emulator broke"):
+            train(config)
+    assert "checkpoints" not in os.listdir(tmp_path / "run")
+    summary = resume(tmp_path / "run")
+    untroubled = train(config.replace(run_dir=str(tmp_path / "untroubled")))
+    assert (summary.run_dir, summary.num_resumes) == (tmp_path / "run", 0)
+    for one, other in zip(*map(read_params, (summary.run_dir, untroubled.run_dir)), strict=True):
+        np.testing.assert_array_equal(one, other)  # a single actor-learner
+    assert read_episodes(summary.run_dir) == read_episodes(untroubled.run_dir)
+
+
+def test_run_that_trains_can_be_loaded_and_not_resumed(tmp_path, monkeypatch):
+    refusals, run_dir = [], tmp_path / "run"
+
+    def load_and_resume(actor, num_steps):
+        if num_steps == 25:
+            load(run_dir)
+            for attempt in (resume, lambda run_dir: train(CONFIG.replace(run_dir=str(run_dir)))):
+                with pytest.raises(ConfigError) as caught:
+                    attempt(run_dir)
+                refusals.append(str(caught.value))
+
+    watch_steps(monkeypatch, load_and_resume)
+    summary = train(CONFIG.replace(run_dir=str(run_dir), total_frames=300, eval_episodes=0))
+    assert f"must have one writer, got {run_dir}: it is process {os.getpid()} on" in refusals[0]
+    assert refusals[1] == f"run_dir must not exist yet, got {run_dir}."
+    assert summary.num_resumes == 0
+    assert resume(run_dir, total_frames=400).num_resumes == 1
 
 
 def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, tmp_path):
@@ -591,7 +636,7 @@ def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, t
     shutil.copytree(finished.run_dir, run_dir)
     (best,) = (run_dir / "best").iterdir()
     best.write_bytes(seal(best.read_bytes().replace(b"checkpoint-3", b"checkpoint-9")))
-    with pytest.raises(CheckpointError, match=f"^checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
+    with pytest.raises(ConfigError, match=f": checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
         resume(run_dir, total_frames=3000)
 
 
