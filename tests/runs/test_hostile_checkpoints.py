@@ -149,11 +149,33 @@ def test_checkpoint_of_another_format_is_refused(folder, version):
     assert refused(folder).startswith("format must be a3cjax-checkpoint-3, got ")
 
 
-NO_COUNTS = ["5", -1, -(10**3999), 0.5, 200.0, float("nan"), float("inf"), 10**30, None, True, [200], {}]
+NO_COUNTS = [
+    "5",
+    -1,
+    -(10**3999),
+    0.5,
+    200.0,
+    float("nan"),
+    float("inf"),
+    10**30,
+    None,
+    True,
+    [200],
+    {},
+]
 NO_SECONDS = ["5", -1, 5, -0.5, float("nan"), float("inf"), 10**30, 10**400, None, True, [1.5], {}]
 NO_KEYS = [
     *("5", 5, None, True, {}, {"a": 1}, [5], ["12"], [None], [[]], [{}]),
-    *([[1]], [[1, 2, 3]], [[1] * 5], [[1, 2]] * 100_000 + [[1]], [["1", "2"]], [[1.5, 2]], [[1.0, 2.0]], [[True, False]]),
+    *(
+        [[1]],
+        [[1, 2, 3]],
+        [[1] * 5],
+        [[1, 2]] * 100_000 + [[1]],
+        [["1", "2"]],
+        [[1.5, 2]],
+        [[1.0, 2.0]],
+        [[True, False]],
+    ),
     *([[-1, 2]], [[2**32, 1]], [[10**30, 1]], [[[1, 2]]], [[1, 2], [1]], [[[], []]]),
 ]
 WRONG = {

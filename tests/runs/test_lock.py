@@ -116,15 +116,20 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path, words):
 
 
 def test_lock_ends_with_its_block_though_a_child_lives(tmp_path):
-    # One that was forked without Python holds the descriptor.
-    with pytest.raises(OSError, match="the run failed"), claimed(tmp_path):
+    with claimed(tmp_path):
         (file,) = lock._held
-        held = os.dup(file)
-        raise OSError("the run failed")
+        held = os.dup(file)  # as one that was forked without Python holds it
     with claimed(tmp_path):
         pass
     os.close(held)
     assert not lock._held
+
+
+def test_lock_ends_with_a_run_that_fails(tmp_path):
+    with pytest.raises(OSError, match="the run failed"), claimed(tmp_path):
+        raise OSError("the run failed")
+    with claimed(tmp_path):
+        pass
 
 
 def test_forked_child_that_leaves_the_block_frees_nothing(tmp_path):

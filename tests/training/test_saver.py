@@ -67,6 +67,13 @@ def score(saver, num_frames, best_score):
     saver.save(checkpoint_at(num_frames), is_best=True)
 
 
+def go_on(run_dir):
+    """As `train` begins to."""
+    config = resume_config(str(run_dir), {})
+    with claimed(run_dir), open_run_dir(config, find_checkpoint(config).progress):
+        pass
+
+
 def test_checkpoint_tells_what_the_actor_learners_do_not_know(saver, tmp_path):
     saver.best_score = 3.5
     saver.save(checkpoint_at(480))
@@ -149,8 +156,10 @@ def test_results_without_checkpoints_are_nothing_to_go_on_with(saver, config, tm
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
 @pytest.mark.parametrize(
     "name",
-    ["", "config.yaml", NEWEST, f"{NEWEST}/480.safetensors", f"{NEWEST}/400.safetensors", BEST]
-    + [f"{BEST}/400.safetensors", "episodes.csv"],
+    [
+        *("", "config.yaml", "episodes.csv", NEWEST, BEST),
+        *(f"{NEWEST}/480.safetensors", f"{NEWEST}/400.safetensors", f"{BEST}/400.safetensors"),
+    ],
 )
 def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
     saver, config, tmp_path, monkeypatch, number, name
@@ -176,11 +185,7 @@ def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
         for owner, function in [(os, "listdir"), (os, "open"), (Path, "open")]:
             patch.setattr(owner, function, failing(getattr(owner, function)))
         with pytest.raises((ConfigError, CheckpointError, OSError)) as caught:
-            resumed = resume_config(str(tmp_path), {})
-            with claimed(tmp_path):
-                checkpoint = find_checkpoint(resumed)
-                with open_run_dir(resumed, checkpoint.progress):
-                    pass
+            go_on(tmp_path)
     assert "\n" not in str(caught.value)
     assert os.strerror(number) in str(caught.value)
     after = contents(tmp_path)
