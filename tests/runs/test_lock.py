@@ -25,19 +25,23 @@ import os, sys
 from pathlib import Path
 from a3cjax.runs.lock import claimed
 
-with claimed(Path(sys.argv[1])):
-    if "fork" in sys.argv and os.fork() == 0:
+run_dir, child = sys.argv[1:]
+with claimed(Path(run_dir)):
+    number = None if child == "none" else os.fork()
+    if number == 0 and child == "stays":
         sys.stdin.read()
-        os._exit(0)
-    print("claimed", flush=True)
-    sys.stdin.read()
+    elif number != 0:
+        if child == "leaves":
+            os.waitpid(number, 0)
+        print("claimed", flush=True)
+        sys.stdin.read()
 """
 
 
 @contextlib.contextmanager
-def holder(run_dir, *words):
+def holder(run_dir, child="none"):
     """Another process that claims the folder; it and its child end with the block."""
-    command = [sys.executable, "-c", HOLDER, run_dir, *words]
+    command = [sys.executable, "-c", HOLDER, run_dir, child]
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, env=variables, text=True, **pipes) as process:
@@ -106,9 +110,9 @@ def test_second_writer_of_the_same_process_is_refused(tmp_path):
         pass
 
 
-@pytest.mark.parametrize("words", [(), ("fork",)], ids=["alone", "with a child"])
-def test_lock_of_a_killed_process_is_taken_over(tmp_path, words):
-    with holder(tmp_path, *words) as process:
+@pytest.mark.parametrize("child", ["none", "stays"])
+def test_lock_of_a_killed_process_is_taken_over(tmp_path, child):
+    with holder(tmp_path, child) as process:
         process.send_signal(signal.SIGKILL)
         process.wait(PATIENCE_SECONDS)
         with claimed(tmp_path):  # while the child lives
@@ -133,15 +137,7 @@ def test_lock_ends_with_a_run_that_fails(tmp_path):
 
 
 def test_forked_child_that_leaves_the_block_frees_nothing(tmp_path):
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(claimed(tmp_path))
-        child = os.fork()
-        if child == 0:
-            try:
-                stack.close()
-            finally:
-                os._exit(0)
-        os.waitpid(child, 0)
+    with holder(tmp_path, "leaves"):
         refused(tmp_path)
 
 
