@@ -8,7 +8,6 @@ import hmac
 import json
 import os
 import secrets
-import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,8 +68,6 @@ def is_own(run_dir: Path) -> bool:
 
 
 def _take(file: int, run_dir: Path) -> None:
-    if not stat.S_ISREG(os.fstat(file).st_mode):  # a pipe would be waited for
-        raise OSError(errno.EINVAL, f"{LOCK} is no file")
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     record = {**_describe_process(), "time": now, "mark": _make_mark(_read_key() or _make_key())}
     try:

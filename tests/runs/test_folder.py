@@ -135,6 +135,18 @@ def test_empty_folder_and_what_a_killed_start_left_become_a_run(names, is_link):
     assert Path("run").is_symlink() == is_link
 
 
+def test_folder_in_which_a_run_has_just_begun_is_left_alone(monkeypatch):
+    def claim_too_late(run_dir):
+        lay_file("run/config.yaml")
+        return claimed(run_dir)
+
+    Path("run").mkdir()
+    monkeypatch.setattr(folder, "claimed", claim_too_late)
+    with pytest.raises(ConfigError, match=r"^run_dir must not exist yet, got run\.$"):
+        made(config_at("run"))
+    assert Path("run/config.yaml").read_text() == "precious"
+
+
 def lay_link(target):
     Path("run").symlink_to(target)
     return "run"
