@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import matplotlib
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
@@ -19,9 +20,13 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_compilation_cache(tmp_path_factory):
-    """Keeps compiled programs out of the user's folder, where `configure_jax` would put them."""
+def own_caches(tmp_path_factory):
+    """Keeps compiled programs and the key of run folders out of the user's folder."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # where fonts are listed already
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
 
 
 @pytest.fixture(scope="module")

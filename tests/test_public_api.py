@@ -23,7 +23,7 @@ SIGNATURES = {
     "actor_critic_loss": (
         "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None)"
     ),
-    "load": "(run_dir, *, best=False)",
+    "load": "(run_dir, *, best=False, trust=False)",
 }
 FIELDS = {"Categorical": ("logits",), "DiagonalGaussian": ("mean", "variance")}
 METHODS = {

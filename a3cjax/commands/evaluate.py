@@ -28,6 +28,7 @@ class EvaluateSettings(Settings):
     )
     greedy: bool = setting(False, "most probable actions, not sampled ones")
     best: bool = setting(False, "the best parameters by evaluation, not the last")
+    trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     sticky_actions: float | None = setting(
         None,
         "probability that a frame repeats the last action; null: as in training "
@@ -53,24 +54,25 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
     with refusing(ValueError, OSError, CheckpointError):
-        agent = load(name, best=settings.best)
+        agent = load(name, best=settings.best, trust=settings.trust)
         evaluation = agent.evaluate(
             settings.num_episodes,
             is_greedy=settings.greedy,
             sticky_actions=settings.sticky_actions,
         )
-    print_evaluation(evaluation)
     result = {
         "parameters": "best" if settings.best else "final",
         "sticky_actions": settings.sticky_actions,
         **evaluation.as_dict(),
     }
     path = Path(settings.output) if settings.output else default_path(name, settings, result)
-    try:
+    try:  # before they are shown: that may fail, too
         path.write_text(json.dumps(result, indent=2) + "\n")
     except OSError as error:
+        print_evaluation(evaluation)
         print(f"error: the scores cannot be kept: {error}", file=sys.stderr)
         sys.exit(1)
+    print_evaluation(evaluation)
     print(f"written to {path}")
 
 

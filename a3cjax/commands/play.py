@@ -24,6 +24,7 @@ class PlaySettings(Settings):
     num_episodes: int = setting(1, "full games, one after the other", at_least(1))
     greedy: bool = setting(False, "most probable actions, not sampled ones")
     best: bool = setting(False, "the best parameters by evaluation, not the last")
+    trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     seed: int | None = setting(None, "of the games; null: the run's", between(0, 20_000))
     saliency: bool = setting(False, "colour what the value depends on most")
     max_seconds: float | None = setting(None, "of play; null: full games", POSITIVE)
@@ -58,7 +59,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
             with_saliency=settings.saliency,
             max_play_seconds=settings.max_seconds or math.inf,
         )
-        recording = record_video(load(name, best=settings.best), stem, options)
+        agent = load(name, best=settings.best, trust=settings.trust)
+        recording = record_video(agent, stem, options)
     assert recording is not None  # nothing stops it
     scores = ", ".join(f"{score:g}" for score in recording.scores)
     print(f"{recording.play_seconds:.0f} seconds of play, score {scores}")

@@ -10,11 +10,9 @@ import os
 import re
 import reprlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import jax
 
 from a3cjax.errors import CheckpointError
 from a3cjax.runs import parameter_files as files
@@ -54,16 +52,15 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpointer:
-    """Saves to and restores from one folder, which it makes: `<number of frames>.safetensors`."""
+    """Saves to one folder and restores from it: `<number of frames>.safetensors`."""
 
     def __init__(self, folder: Path, max_to_keep: int = 3):
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder, self._max_to_keep = folder.resolve(), max_to_keep
+        self._folder, self._max_to_keep = folder.absolute(), max_to_keep
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Saves under the number of frames; saving the same frame again does nothing.
 
-        Numbers of frames only grow: what is newer must be discarded first.
+        Makes the folder. Numbers of frames only grow: what is newer must be discarded first.
 
         Raises:
           CheckpointError: if it cannot be written; those before it are left as they are.
@@ -71,6 +68,7 @@ class Checkpointer:
         num_frames = checkpoint.progress.num_frames
         path = self._path(num_frames)
         with files.told_in_a_line(f"checkpoint {path} cannot be written"):
+            self._folder.mkdir(parents=True, exist_ok=True)
             saved = self._list()
             if num_frames in saved:
                 return
@@ -103,37 +101,56 @@ class Checkpointer:
         statistics = tree.pop("statistics")
         return Checkpoint(LearnerState(**tree), statistics, progress)
 
-    def read_progress(self) -> Progress | None:
-        """Where the run stood at the newest sound checkpoint, None without; raises as `restore`."""
-        newest = self._read_newest(lambda message: None)
+    def read_progress(self, last: int = files.MAX_COUNT) -> Progress | None:
+        """Where the run stood at the newest sound checkpoint up to frame `last`, None without.
+
+        Raises as `restore`.
+        """
+        newest = self._read_newest(lambda message: None, last)
         return newest[0] if newest else None
 
-    def discard_after(self, num_frames: int) -> None:
-        """Moves aside what is newer than this or damaged, and deletes what was never finished.
-
-        For a run that is resumed there, and comes to those frames again.
+    def find_stale(self, num_frames: int) -> list[Path]:
+        """What is newer than this or damaged: a run that goes on from there comes there again.
 
         Raises:
-          CheckpointError: if a checkpoint cannot be read or moved.
+          CheckpointError: if a checkpoint cannot be read.
+        """
+        with files.told_in_a_line(f"{self._folder} cannot be read"):
+            return [
+                path
+                for path in map(self._path, self._list())
+                if int(path.stem) > num_frames or not is_sealed(files.read_file(path))
+            ]
+
+    def discard(self, stale: Iterable[Path]) -> None:
+        """Moves these checkpoints aside, and deletes what was never finished.
+
+        Raises:
+          CheckpointError: if they cannot be moved.
         """
         with files.told_in_a_line(f"{self._folder} cannot be tidied"):
-            for unfinished in self._folder.glob("*.part"):
+            for unfinished in self._folder.glob("*.safetensors.part"):
                 unfinished.unlink()
-            for path in map(self._path, self._list()):
-                if int(path.stem) > num_frames or not is_sealed(files.read_file(path)):
-                    path.rename(self._folder / f"discarded-{time.time_ns()}-{path.name}")
+            for path in stale:
+                path.rename(self._folder / f"discarded-{time.time_ns()}-{path.name}")
 
     def _path(self, num_frames: int) -> Path:
         return self._folder / f"{num_frames}.safetensors"
 
     def _list(self) -> list[int]:
         """The numbers of frames of all checkpoints, the newest first."""
-        matches = [_FILE_NAME.fullmatch(name) for name in os.listdir(self._folder)]
+        matches = [_FILE_NAME.fullmatch(name) for name in self._names()]
         return sorted((int(match[1]) for match in matches if match), reverse=True)
 
-    def _read_newest(self, report: Callable[[str], None]) -> tuple[Progress, files.Arrays] | None:
-        """The newest sound checkpoint; None if there is none."""
-        saved = self._list()
+    def _names(self) -> list[str]:
+        with files.told_in_a_line(f"{self._folder} cannot be read"):
+            return os.listdir(self._folder) if os.path.lexists(self._folder) else []
+
+    def _read_newest(
+        self, report: Callable[[str], None], last: int = files.MAX_COUNT
+    ) -> tuple[Progress, files.Arrays] | None:
+        """The newest sound checkpoint up to this frame; None if there is none."""
+        saved = [num_frames for num_frames in self._list() if num_frames <= last]
         for num_frames in saved:
             path = self._path(num_frames)
             with files.told_in_a_line(f"checkpoint {path} cannot be read"):
@@ -142,7 +159,7 @@ class Checkpointer:
                     metadata, arrays = files.unpack(data, FORMAT)
                     return _parse_progress(metadata.get("progress", ""), num_frames), arrays
             report(f"checkpoint {path} is damaged: it is not as it was written.")
-        if not saved and any(name.isdecimal() for name in os.listdir(self._folder)):
+        if not saved and any(name.isdecimal() for name in self._names()):
             raise CheckpointError(
                 f"checkpoints in {self._folder} are of an older format version, no longer readable."
             )
@@ -196,9 +213,9 @@ def _judge(name: str, value: Any) -> tuple[str, bool]:
 
 
 def _is_key(value: Any) -> bool:
-    num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
+    # Of 2 or 4 words, as the generators of JAX have them: which one, only who goes on must know.
     is_words = _is_list(value, lambda word: files.is_amount(word) and word < 2**32)
-    return is_words and len(value) == num_words
+    return is_words and len(value) in (2, 4)
 
 
 def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:

@@ -1,10 +1,15 @@
 """The run folder: its name, and what is written into it by the run itself."""
 
+import contextlib
 import dataclasses
 import datetime
 import itertools
 import json
 import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +19,13 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs import tables
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.lock import LOCK, claimed
 from a3cjax.system import machine, provenance
 from a3cjax.system.files import replace_file
 from a3cjax.types import Snapshot
 
 NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
+LOGS = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
 
 
 class Summary(NamedTuple):
@@ -42,43 +49,104 @@ class Summary(NamedTuple):
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuses, by a ConfigError, a run folder that is there already, before anything is started."""
-    try:
-        if config.run_dir is not None and Path(config.run_dir).exists():
-            raise ConfigError(f"run_dir must not exist yet, got {config.run_dir}.")
-    except OSError as error:  # a name that is too long, for instance
-        raise ConfigError(f"run_dir must be a path, got {config.run_dir}: {error}") from error
+    """Refuses a run folder that is no place for a new run, before anything is started.
 
-
-def make_run_dir(config: Config) -> Path:
-    """Makes `config.run_dir`, or else runs/<env>/<date-time>-seed<seed>, with its config.yaml.
+    It may be there if it is empty, as a link to an empty folder, too, or if a run was killed in
+    it before its config.yaml was written.
 
     Raises:
-      ConfigError: if it exists already or cannot be made.
+      ConfigError: if something is there, or it cannot be looked at.
     """
+    if config.run_dir is None:
+        return
+    run_dir = Path(config.run_dir)
+    there = next(path for path in (run_dir, *run_dir.parents, Path()) if os.path.lexists(path))
+    try:
+        if not there.is_dir():  # a file, or a link that leads nowhere
+            raise ConfigError(f"run_dir must be a new folder, got {run_dir}: {there} is none.")
+        names = os.listdir(run_dir) if there == run_dir else []
+        for path in (run_dir, *(there / part for part in run_dir.parts)):
+            with contextlib.suppress(FileNotFoundError):
+                os.lstat(path)  # a name may be too long
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"run_dir must be a path, got {run_dir}: {error}") from error
+    if any(name != LOCK and not name.endswith(".part") for name in names):
+        raise ConfigError(f"run_dir must not exist yet, got {run_dir}.")
+
+
+@contextlib.contextmanager
+def make_run_dir(config: Config) -> Iterator[Path]:
+    """Makes and claims `config.run_dir`, or else runs/<env>/<date-time>-seed<seed>.
+
+    A new folder appears with its config.yaml in it, whatever happens: from then on there is a
+    run to go on with.
+
+    Raises:
+      ConfigError: as `check_run_dir`; if it cannot be made; if another process makes it, too.
+    """
+    check_run_dir(config)
+    for run_dir in _name_run_dirs(config):
+        with contextlib.ExitStack() as stack:
+            try:
+                if not os.path.lexists(run_dir):
+                    unfinished = run_dir.parent / f".{secrets.token_hex(8)}.part"
+                    unfinished.mkdir(parents=True)
+                    stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
+                    stack.enter_context(claimed(unfinished))
+                    write_config(config, run_dir, unfinished)
+                    unfinished.rename(run_dir)
+                elif config.run_dir is None:
+                    continue  # another run began within this second
+                else:
+                    stack.enter_context(claimed(run_dir))
+                    check_run_dir(config)  # nor has anybody been there since
+                    write_config(config, run_dir)
+            except OSError as error:
+                check_run_dir(config)
+                if config.run_dir is None and os.path.lexists(run_dir):
+                    continue
+                message = f"run_dir must be writable, got {run_dir}: {error}"
+                raise ConfigError(message) from error
+            yield run_dir
+            return
+
+
+def _name_run_dirs(config: Config) -> Iterator[Path]:
+    if config.run_dir is not None:
+        yield Path(config.run_dir)
+        return
     parent = Path("runs") / config.env.replace(":", "-").replace("/", "-")
     name = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{config.seed}"
-    run_dir = parent / name if config.run_dir is None else Path(config.run_dir)
-    for number in itertools.count(2):
-        try:
-            run_dir.mkdir(parents=True)
-            break
-        except FileExistsError:
-            check_run_dir(config)
-            run_dir = parent / f"{name}-{number}"  # another run began within this second
-        except OSError as error:
-            raise ConfigError(f"run_dir must be writable, got {run_dir}: {error}") from error
-    write_config(config, run_dir)
-    return run_dir
+    yield parent / name
+    yield from (parent / f"{name}-{number}" for number in itertools.count(2))
 
 
-def write_config(config: Config, run_dir: Path) -> None:
+def write_config(config: Config, run_dir: Path, folder: Path | None = None) -> None:
     """Writes config.yaml, in one piece: a run that is killed leaves the old one or the new.
 
-    `resume` is left out of it: that is said anew each time.
+    `resume` is left out of it: that is said anew each time. `folder` is where the run folder is
+    still made, if that is not there yet.
     """
     settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
-    replace_file(run_dir / tables.CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
+    content = yaml.safe_dump(settings, sort_keys=False)
+    replace_file((folder or run_dir) / tables.CONFIG_FILE, content)
+
+
+def has_results(run_dir: Path) -> bool:
+    """Whether anything that was learned is kept in a run folder, or was and is told of.
+
+    Raises:
+      OSError: if that cannot be seen.
+    """
+    folders = filter(os.path.lexists, (run_dir / NEWEST, run_dir / BEST))
+    if any(not name.endswith(".part") for folder in folders for name in os.listdir(folder)):
+        return True
+    # The summary of random play that a signal ended tells of nothing learned.
+    if (run_dir / tables.SUMMARY).exists() and tables.read_summary(run_dir).get("num_updates") != 0:
+        return True
+    return any(tables.read_rows(run_dir / name) != ([], 0) for name in LOGS)
 
 
 def append_evaluation(

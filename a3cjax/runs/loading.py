@@ -10,8 +10,11 @@ import jax.numpy as jnp
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_agent, build_evaluation_environments, init_state
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
+from a3cjax.envs.making import GYMNASIUM_PREFIX
+from a3cjax.errors import ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
+from a3cjax.runs.lock import is_own
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent
 from a3cjax.types import ObservationStatistics, Snapshot
@@ -19,20 +22,26 @@ from a3cjax.types import ObservationStatistics, Snapshot
 TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
 
 
-def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> TrainedAgent:
+def load(
+    run_dir: str | os.PathLike[str], *, best: bool = False, trust: bool = False
+) -> TrainedAgent:
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
     Args:
       run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name: `pong`.
       best: the best parameters by evaluation instead of the last; of a run folder only.
+      trust: whether a folder that this user has not trained in may name a module to import, as
+        in `gymnasium:<module>:<id>`.
 
     Raises:
       FileNotFoundError: if the folder holds no agent.
-      ConfigError: if its settings cannot be used.
+      ConfigError: if its settings cannot be used, or name a module that is not trusted.
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
     folder = find_agent(run_dir)
     config = load_config(folder)
+    if not trust:
+        check_trust(config, folder)
     if (folder / PARAMETER_FILE).is_file() and not best:
         agent, template = build_untrained(config)
         snapshot = read_parameters(folder, template.state.params, template.statistics)
@@ -41,6 +50,23 @@ def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> TrainedAgent
         state, statistics, progress = checkpoint
         snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
     return TrainedAgent(config, agent, snapshot)
+
+
+def check_trust(config: Config, folder: Path) -> None:
+    """Refuses code that the settings in a folder name, and that nobody here has asked for.
+
+    The user asks for it where he trains, or imports it himself.
+
+    Raises:
+      ConfigError: names the module.
+    """
+    prefix, _, env_id = config.env.partition(GYMNASIUM_PREFIX)
+    module = "" if prefix else env_id.rpartition(":")[0]
+    if module and module not in sys.modules and not is_own(folder):
+        raise ConfigError(
+            f"env must import no code of others, got {config.env} in {folder}: "
+            f"with trust=true, {module} is imported."
+        )
 
 
 def find_agent(name: str | os.PathLike[str]) -> Path:

@@ -88,9 +88,7 @@ def restore(arrays: Arrays, template: Any) -> Any:
     leaves = []
     for name, leaf in _name_leaves(template).items():
         array = np.ndarray(leaf.shape, leaf.dtype, arrays[name]["data"])
-        # The statistics of an optimizer may overflow, and learning goes on.
-        is_sound = np.isfinite(array) | (name.startswith("opt_state") & ~np.isnan(array))
-        if not is_sound.all():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite numbers, got others.")
         leaves.append(jnp.asarray(array))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)

@@ -1,4 +1,4 @@
-"""Writing a file in one piece, and by one process at a time."""
+"""Writing a file in one piece, and by one process at a time; and where a user's caches lie."""
 
 import contextlib
 import fcntl
@@ -23,3 +23,9 @@ def alone(path: Path) -> Iterator[None]:
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def user_cache() -> Path:
+    """The user's folder for what a3cjax keeps from run to run; it may not be there yet."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(folder) / "a3cjax"

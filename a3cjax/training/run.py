@@ -18,6 +18,7 @@ from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
+from a3cjax.runs.lock import claimed
 from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
 from a3cjax.system.compilation import configure_jax
@@ -88,12 +89,14 @@ def learn_and_judge(
     check_trackers(config)
     config = config.replace(env=canonical_name(config.env))
     commit = provenance.describe_commit()
-    checkpoint = find_checkpoint(config)
-    past = checkpoint.progress if checkpoint else Progress()
     with contextlib.ExitStack() as stack:
+        if config.resume is not None:
+            stack.enter_context(claimed(Path(config.resume)))
+        checkpoint = find_checkpoint(config)
+        past = checkpoint.progress if checkpoint else Progress()
         config, agent, batches = prepare(config, past.num_seeds, supervisor)
         stack.callback(close_all, batches, supervisor)
-        run_dir = open_run_dir(config, past)
+        run_dir = stack.enter_context(open_run_dir(config, past))
         to_go_on = f"to go on: {provenance.describe_resuming(run_dir)}"
         witness.leave_word(to_go_on)
         saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))

@@ -1,7 +1,8 @@
 """Where a run goes on from, and what it leaves to go on from: its newest and best parameters."""
 
+import contextlib
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,25 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
-from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, make_run_dir, write_config
+from a3cjax.runs.folder import (
+    BEST,
+    LOGS,
+    NEWEST,
+    check_run_dir,
+    has_results,
+    make_run_dir,
+    write_config,
+)
 from a3cjax.runs.loading import load_checkpoint
-from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs
+from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs, read_rows
 
 
 def find_checkpoint(config: Config) -> Checkpoint | None:
-    """The checkpoint that a run goes on from, resumed once more; None where a run begins.
+    """The checkpoint that a run goes on from, resumed once more; None where it begins.
+
+    That is so, too, where a run to resume was ended before it had learned anything. Its best
+    score is that of the parameters in `BEST`: the evaluation may be told of without them.
+    Nothing is changed. The caller claims the folder of a run to resume.
 
     Raises:
       ConfigError: if there is none that can be used, or the folder of a new run exists.
@@ -26,50 +39,67 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
     if config.resume is None:
         check_run_dir(config)
         return None
+    run_dir = Path(config.resume)
     try:
-        checkpoint = load_checkpoint(config, Path(config.resume) / NEWEST)[1]
+        if not has_results(run_dir):
+            return None
+        checkpoint = load_checkpoint(config, run_dir / NEWEST)[1]
+        best = Checkpointer(run_dir / BEST).read_progress(checkpoint.progress.num_frames)
+        for name in LOGS:  # will be cut: what cannot be read stops here
+            read_rows(run_dir / name)
     except (OSError, CheckpointError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(
             f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
         ) from error
-    num_resumes = checkpoint.progress.num_resumes + 1
-    return checkpoint._replace(progress=checkpoint.progress._replace(num_resumes=num_resumes))
+    num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
+    for key in checkpoint.progress.actor_keys:
+        if len(key) != num_words:
+            raise ConfigError(
+                f"jax_default_prng_impl must be as in the run to resume, with keys of {len(key)} "
+                f"words, got {jax.config.jax_default_prng_impl} with {num_words}."  # pyright: ignore[reportAttributeAccessIssue]
+            )
+    progress = checkpoint.progress._replace(
+        num_resumes=checkpoint.progress.num_resumes + 1,
+        best_score=best.best_score if best else None,
+    )
+    return checkpoint._replace(progress=progress)
 
 
-def open_run_dir(config: Config, past: Progress) -> Path:
-    """Makes the run folder, or cuts the logs of the one to resume back to its checkpoint.
+@contextlib.contextmanager
+def open_run_dir(config: Config, past: Progress) -> Iterator[Path]:
+    """Makes and claims the run folder, or cuts that of the run to resume back to where it stood.
+
+    Checkpoints beyond are moved aside. All that can be unreadable is read before.
 
     Raises:
       ConfigError: if it cannot be made.
+      CheckpointError: if checkpoints cannot be read or moved.
     """
     if config.resume is None:
-        return make_run_dir(config)
+        with make_run_dir(config) as run_dir:
+            yield run_dir
+        return
     run_dir = Path(config.resume)
+    checkpointers = [Checkpointer(run_dir / name) for name in (NEWEST, BEST)]
+    stale = [checkpointer.find_stale(past.num_frames) for checkpointer in checkpointers]
+    for checkpointer, paths in zip(checkpointers, stale, strict=True):
+        checkpointer.discard(paths)
     write_config(config, run_dir)
     cut_logs(run_dir, past.num_frames)
-    return run_dir
+    yield run_dir
 
 
-@dataclass
 class Saver:
-    """Saves the newest and the best parameters of a run, or raises a CheckpointError.
+    """Saves the newest and the best parameters of a run, or raises a CheckpointError."""
 
-    Checkpoints that lie beyond `past`, where the run has come to, are discarded at once.
-    """
-
-    run_dir: Path
-    past: Progress
-    num_envs: int  # of all actors: each uses a seed
-
-    def __post_init__(self):
-        self.began = time.monotonic() - self.past.wall_seconds
-        self._newest = Checkpointer(self.run_dir / NEWEST)
-        self._best = Checkpointer(self.run_dir / BEST, max_to_keep=1)
-        for checkpointer in (self._newest, self._best):
-            checkpointer.discard_after(self.past.num_frames)
-        best = self._best.read_progress()
-        self.best_score = best.best_score if best else None  # a mean score of an evaluation
+    def __init__(self, run_dir: Path, past: Progress, num_envs: int):
+        """`past` is where the run has come to; each of the `num_envs` of all actors uses a seed."""
+        self.run_dir, self.past, self.num_envs = run_dir, past, num_envs
+        self.began = time.monotonic() - past.wall_seconds
+        self.best_score = past.best_score  # a mean score of an evaluation
+        self._newest = Checkpointer(run_dir / NEWEST)
+        self._best = Checkpointer(run_dir / BEST, max_to_keep=1)
 
     def seconds(self) -> float:
         """Wall-clock seconds of the run until now, those before it was resumed included."""

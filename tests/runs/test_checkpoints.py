@@ -83,6 +83,11 @@ def names(folder):
     return {path.name for path in folder.iterdir()}
 
 
+def discard_after(folder, num_frames):
+    checkpointer = Checkpointer(folder)
+    checkpointer.discard(checkpointer.find_stale(num_frames))
+
+
 def contents(folder):
     return {path: path.read_bytes() for path in folder.iterdir()}
 
@@ -148,16 +153,6 @@ def test_other_programs_can_read_it(folder, saved):
     assert {"opt_state/1/count", "opt_state/1/nu/value/bias", "statistics/mean"} < arrays.keys()
 
 
-def test_statistics_of_an_optimizer_may_overflow(folder):
-    state = make_state("rmsprop")
-    state = state._replace(
-        opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.opt_state)
-    )
-    checkpoint = Checkpoint(state, None, Progress(1))
-    Checkpointer(folder).save(checkpoint)
-    assert_same(restore(folder, checkpoint)[0], checkpoint)
-
-
 @pytest.mark.parametrize("max_to_keep", [1, 3])
 def test_newest_checkpoint_is_restored_and_the_last_ones_are_kept(folder, max_to_keep):
     frames = (80, 1000, 2000, 10_000)
@@ -188,10 +183,15 @@ def test_relative_folders_will_do(tmp_path, monkeypatch):
     assert names(tmp_path / "runs" / "checkpoints") == files_of(80)
 
 
-def test_empty_folder_has_no_checkpoint(folder, tmp_path):
+@pytest.mark.parametrize("is_there", [True, False])
+def test_empty_folder_has_no_checkpoint(folder, tmp_path, is_there):
+    if is_there:
+        folder.mkdir()
     with pytest.raises(FileNotFoundError, match=f"no checkpoint in .*{tmp_path.name}"):
         restore(folder, make_checkpoint(0))
     assert Checkpointer(folder).read_progress() is None
+    discard_after(folder, 0)
+    assert folder.exists() == is_there
 
 
 def test_checkpoint_of_an_older_format_version_is_refused_by_name(folder):
@@ -205,6 +205,12 @@ def test_slip_in_the_program_is_not_taken_for_a_full_disk(folder):
     with pytest.raises(TypeError, match="JSON"):
         Checkpointer(folder).save(make_checkpoint(0)._replace(progress=Progress(best_score=1j)))
     assert names(folder) == set()
+
+
+def test_progress_can_be_read_as_it_was_at_an_earlier_frame(folder, saved):
+    for num_frames, expected in [(99, None), (100, 100), (299, 200), (300, 300)]:
+        progress = Checkpointer(folder).read_progress(num_frames)
+        assert (progress and progress.num_frames) == expected
 
 
 # Damage.
@@ -269,7 +275,7 @@ def test_damaged_and_newer_ones_are_moved_aside_when_a_run_goes_on(folder, saved
     damaged.write_bytes(flip_a_bit(damaged.read_bytes()))
     (folder / "500.safetensors.part").write_bytes(b"half")
     before = contents(folder)
-    Checkpointer(folder).discard_after(300)
+    discard_after(folder, 300)
     discarded = {path.name: path.read_bytes() for path in folder.glob("discarded-*")}
     assert names(folder) - discarded.keys() == files_of(300)
     assert {name.rpartition("-")[2]: content for name, content in discarded.items()} == {
@@ -278,7 +284,7 @@ def test_damaged_and_newer_ones_are_moved_aside_when_a_run_goes_on(folder, saved
     # What the run comes to again can be saved again, and discarded again.
     Checkpointer(folder).save(make_checkpoint(400))
     assert_same(restore(folder, saved[0])[0], make_checkpoint(400))
-    Checkpointer(folder).discard_after(300)
+    discard_after(folder, 300)
     assert len(list(folder.glob("discarded-*-400.safetensors"))) == 2
 
 
@@ -286,25 +292,27 @@ def test_damaged_and_newer_ones_are_moved_aside_when_a_run_goes_on(folder, saved
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
-def test_unreadable_is_not_damaged(folder, saved, monkeypatch, number):
-    read_bytes, before = Path.read_bytes, contents(folder)
+@pytest.mark.parametrize("what", ["newest", "folder"])
+def test_unreadable_is_not_damaged(folder, saved, monkeypatch, number, what):
+    owner, name = (Path, "read_bytes") if what == "newest" else (os, "listdir")
+    function, before = getattr(owner, name), contents(folder)
 
-    def fail_for_the_newest(path):
-        if path.name == "300.safetensors":
+    def fail(path):
+        if Path(path) in (folder, folder / "300.safetensors"):
             raise OSError(number, os.strerror(number), str(path))
-        return read_bytes(path)
+        return function(path)
 
-    monkeypatch.setattr(Path, "read_bytes", fail_for_the_newest)
     checkpointer = Checkpointer(folder)
-    for method in (
-        lambda: restore(folder, saved[0]),
-        checkpointer.read_progress,
-        lambda: checkpointer.discard_after(300),
-    ):
-        with pytest.raises(CheckpointError, match=os.strerror(number)) as caught:
-            method()
-        assert str(caught.value).isprintable()  # so it is one line
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        for method in (
+            lambda: restore(folder, saved[0]),
+            checkpointer.read_progress,
+            lambda: checkpointer.find_stale(300),
+        ):
+            with pytest.raises(CheckpointError, match=os.strerror(number)) as caught:
+                method()
+            assert str(caught.value).isprintable()  # so it is one line
     assert contents(folder) == before
 
 
@@ -340,6 +348,6 @@ def test_killed_at_any_step_there_is_one_to_go_on_from(folder, monkeypatch, owne
     restored, reports = restore(folder, make_checkpoint(0))
     assert_same(restored, make_checkpoint(survivor))
     assert reports == []
-    checkpointer.discard_after(survivor)
+    discard_after(folder, survivor)
     checkpointer.save(make_checkpoint(300))
     assert names(folder) == files_of(300)

@@ -149,11 +149,33 @@ def test_checkpoint_of_another_format_is_refused(folder, version):
     assert refused(folder).startswith("format must be a3cjax-checkpoint-3, got ")
 
 
-NO_COUNTS = ["5", -1, 0.5, 200.0, float("nan"), float("inf"), 10**30, None, True, [200], {}]
+NO_COUNTS = [
+    "5",
+    -1,
+    -(10**3999),
+    0.5,
+    200.0,
+    float("nan"),
+    float("inf"),
+    10**30,
+    None,
+    True,
+    [200],
+    {},
+]
 NO_SECONDS = ["5", -1, 5, -0.5, float("nan"), float("inf"), 10**30, 10**400, None, True, [1.5], {}]
 NO_KEYS = [
     *("5", 5, None, True, {}, {"a": 1}, [5], ["12"], [None], [[]], [{}]),
-    *([[1]], [[1, 2, 3]], [["1", "2"]], [[1.5, 2]], [[1.0, 2.0]], [[True, False]]),
+    *(
+        [[1]],
+        [[1, 2, 3]],
+        [[1] * 5],
+        [[1, 2]] * 100_000 + [[1]],
+        [["1", "2"]],
+        [[1.5, 2]],
+        [[1.0, 2.0]],
+        [[True, False]],
+    ),
     *([[-1, 2]], [[2**32, 1]], [[10**30, 1]], [[[1, 2]]], [[1, 2], [1]], [[[], []]]),
 ]
 WRONG = {
@@ -209,6 +231,7 @@ def test_arrays_of_another_agent_are_refused_by_name(folder, name):
         ("statistics", SOUND.statistics._replace(scale=np.float32("inf")), "statistics/scale must"),
         ("opt_state", {"count": jnp.int32(1)}, "opt_state/nu must be F32[], got absent."),
         ("opt_state", {"count": jnp.int32(1), "nu": np.float32("nan")}, "opt_state/nu must be fin"),
+        ("opt_state", {"count": jnp.int32(1), "nu": np.float32("inf")}, "opt_state/nu must be fin"),
     ],
 )
 def test_every_part_of_a_checkpoint_is_checked(folder, part, value, message):
@@ -278,7 +301,7 @@ def test_other_names_are_no_checkpoints(folder, name):
     path = folder / f"{name}.safetensors"
     path.write_bytes(b"anything")
     assert read(folder, Checkpointer.read_progress) == SOUND.progress
-    Checkpointer(folder).discard_after(NEW)
+    Checkpointer(folder).discard(Checkpointer(folder).find_stale(NEW))
     Checkpointer(folder, max_to_keep=1).save(make_checkpoint(NEW + 1))
     assert path.exists()
 

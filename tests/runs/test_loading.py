@@ -1,6 +1,9 @@
 """Published agents: `a3cjax.load`, the model card."""
 
+import contextlib
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import jax
@@ -12,11 +15,13 @@ import a3cjax
 from a3cjax.commands import main
 from a3cjax.config.settings import Config, load_config
 from a3cjax.errors import ConfigError
-from a3cjax.runs.loading import find_agent
-from a3cjax.runs.parameter_files import PARAMETER_FILE
+from a3cjax.runs.loading import check_trust, find_agent
+from a3cjax.runs.lock import claimed
+from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
 from a3cjax.runs.publishing import make_model_card, publish
 from a3cjax.runs.tables import read_summary
 from a3cjax.training.run import train
+from a3cjax.types import Snapshot
 from tests.documents import ROOT
 
 
@@ -27,6 +32,91 @@ def test_folder_without_an_agent_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"checkpoints/, got {tmp_path}"):
         a3cjax.load(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+# Code that settings name.
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """A module `helper_of_others.envs`, in which importing anything leaves a file."""
+    package = tmp_path / "modules" / "helper_of_others"
+    package.mkdir(parents=True)
+    for name in ("__init__.py", "envs.py", "a:b.py"):
+        marker = str(tmp_path / "imported")
+        (package / name).write_text(f"import pathlib\npathlib.Path({marker!r}).touch()\n")
+    monkeypatch.syspath_prepend(package.parent)
+    yield "helper_of_others"
+    for name in [name for name in sys.modules if name.startswith("helper_of_others")]:
+        del sys.modules[name]
+
+
+def make_foreign(tmp_path, env):
+    """A run folder of somebody else, with this in its settings."""
+    folder = tmp_path / "foreign"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump({"env": env, "network": "mlp_ff"}))
+    return folder
+
+
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("module", ["", ".envs", ".a:b", ".envs:X"])
+def test_settings_of_others_import_no_code_unless_it_is_asked_for(tmp_path, helper, module):
+    module = helper + module
+    folder = make_foreign(tmp_path, f"gymnasium:{module}:X-v0")
+    before = contents(folder)
+    with pytest.raises(ConfigError) as caught:
+        a3cjax.load(folder)
+    for word in (f" {module} ", str(folder), "trust=true"):
+        assert word in str(caught.value)
+    assert not (tmp_path / "imported").exists()
+    assert not any(name.startswith(helper) for name in sys.modules)
+    with pytest.raises(ValueError):  # noqa: PT011 - it may not be there, but was looked for
+        a3cjax.load(folder, trust=True)
+    assert (tmp_path / "imported").exists()
+    assert contents(folder) == before  # nor does it become the user's own
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "play", "publish", "report"])
+def test_no_verb_imports_code_of_others(tmp_path, helper, monkeypatch, capsys, verb):
+    folder = make_foreign(tmp_path, f"gymnasium:{helper}:X-v0")
+    (folder / "summary.json").write_text('{"evaluation": {"mean": 1.0}, "num_frames": 5}')
+    write_parameters(folder, Snapshot(1, 5, {}))
+    before = contents(folder)
+    monkeypatch.chdir(tmp_path / "modules")
+    rest = {"publish": [str(tmp_path / "out")], "report": [f"output={tmp_path / 'report'}"]}
+    with contextlib.suppress(SystemExit):
+        main([verb, str(folder), *rest.get(verb, [])])
+    if verb != "report":
+        assert "trust=true" in capsys.readouterr().err
+    assert not (tmp_path / "imported").exists()
+    assert contents(folder) == before
+
+
+def test_run_folder_of_ones_own_needs_no_trust(tmp_path, helper):
+    folder = make_foreign(tmp_path, f"gymnasium:{helper}:X-v0")
+    with claimed(folder):
+        pass
+    with pytest.raises(ConfigError, match="must be known to Gymnasium"):
+        a3cjax.load(folder)
+    assert (tmp_path / "imported").exists()
+
+
+def test_module_that_is_imported_already_needs_no_trust(tmp_path, helper):
+    importlib.import_module(f"{helper}.envs")
+    folder = make_foreign(tmp_path, f"gymnasium:{helper}.envs:X-v0")
+    with pytest.raises(ConfigError, match="must be known to Gymnasium"):
+        a3cjax.load(folder)
+
+
+@pytest.mark.parametrize(
+    "env", ["CartPole", "Pong-v5", "gymnasium:CartPole-v1", "gymnasium:ALE/Pong-v5", "ALE/Pong-v5"]
+)
+def test_names_without_a_module_need_no_trust(tmp_path, env):
+    check_trust(Config(env=env), tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,20 @@
-"""What is kept of a run to go on from, and for whoever wants its best."""
+"""What is kept of a run to go on from, what is found again, and what lies beyond it."""
 
+import errno
+import os
+from pathlib import Path
+
+import jax
 import jax.numpy as jnp
 import pytest
 
+from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
-from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.training.saver import Saver
+from a3cjax.runs.folder import BEST, NEWEST, write_config
+from a3cjax.runs.lock import claimed
+from a3cjax.training import saver as saver_module
+from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.types import LearnerState
 
 STATE = LearnerState(jnp.arange(3.0), ())
@@ -24,9 +33,45 @@ def newest_of(folder):
     return progress
 
 
+def contents(run_dir):
+    return {path: path.is_file() and path.read_bytes() for path in run_dir.rglob("*")}
+
+
+def stems(folder):
+    return sorted(path.stem.rpartition("-")[2] for path in folder.glob("*.safetensors"))
+
+
 @pytest.fixture
 def saver(tmp_path):
     return Saver(tmp_path, PAST, num_envs=4)
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """Of a run to resume, whose parameters need no environment to be understood."""
+
+    def load_checkpoint(config, folder):
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no folder {folder.name}")
+        return None, Checkpointer(folder).restore(checkpoint_at(0), print)
+
+    monkeypatch.setattr(saver_module, "load_checkpoint", load_checkpoint)
+    write_config(Config(seed=5), tmp_path)
+    return resume_config(str(tmp_path), {})
+
+
+def score(saver, num_frames, best_score):
+    """Saves parameters that are the best by now."""
+    saver.best_score = best_score
+    saver.save(checkpoint_at(num_frames))
+    saver.save(checkpoint_at(num_frames), is_best=True)
+
+
+def go_on(run_dir):
+    """As `train` begins to."""
+    config = resume_config(str(run_dir), {})
+    with claimed(run_dir), open_run_dir(config, find_checkpoint(config).progress):
+        pass
 
 
 def test_checkpoint_tells_what_the_actor_learners_do_not_know(saver, tmp_path):
@@ -38,19 +83,123 @@ def test_checkpoint_tells_what_the_actor_learners_do_not_know(saver, tmp_path):
     assert 90.0 <= saved.wall_seconds <= saver.seconds()
 
 
-def test_best_is_saved_by_itself_and_found_again(saver, tmp_path):
-    saver.best_score = 3.5
-    saver.save(checkpoint_at(480), is_best=True)
-    saved = newest_of(tmp_path / BEST)
-    assert (saved.num_frames, saved.num_updates, saved.best_score) == (480, 6, 3.5)
-    assert Checkpointer(tmp_path / NEWEST).read_progress() is None
-    assert Saver(tmp_path, saved, 4).best_score == 3.5
+def test_nothing_is_made_or_moved_before_the_first_save(saver, tmp_path):
+    assert list(tmp_path.iterdir()) == []
+    score(saver, 480, 3.5)
+    before = contents(tmp_path)
+    Saver(tmp_path, PAST, num_envs=4)
+    assert contents(tmp_path) == before
 
 
-def test_run_that_goes_on_drops_what_lies_beyond(saver, tmp_path):
+def test_best_is_saved_by_itself_and_its_score_found_again(saver, config, tmp_path):
+    score(saver, 480, 3.5)
+    # Killed after an evaluation was told of, and before its parameters were kept.
+    saver.best_score = 7.0
+    saver.save(checkpoint_at(560))
+    assert stems(tmp_path / BEST) == ["480"]
+    assert stems(tmp_path / NEWEST) == ["480", "560"]
+    before = contents(tmp_path)
+    checkpoint = find_checkpoint(config)
+    assert contents(tmp_path) == before
+    assert checkpoint.progress.num_frames == 560
+    assert checkpoint.progress.num_resumes == PAST.num_resumes + 1
+    assert checkpoint.progress.best_score == 3.5
+    assert Saver(tmp_path, checkpoint.progress, 4).best_score == 3.5
+
+
+def test_run_that_goes_on_drops_what_lies_beyond(saver, config, tmp_path):
     for num_frames in (400, 480):
-        saver.save(checkpoint_at(num_frames))
-        saver.save(checkpoint_at(num_frames), is_best=True)
-    assert Saver(tmp_path, PAST, 4).best_score is None
+        score(saver, num_frames, num_frames / 10)
+    newest = tmp_path / NEWEST / "480.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])  # so it goes on from the one before
+    (tmp_path / "episodes.csv").write_text("num_frames,actor\n400,0\n480,0\n")
+    checkpoint = find_checkpoint(config)
+    assert checkpoint.progress.num_frames == 400
+    assert checkpoint.progress.best_score is None  # one is kept, and it is later
+    with open_run_dir(config, checkpoint.progress) as run_dir:
+        assert run_dir == tmp_path
     assert newest_of(tmp_path / NEWEST).num_frames == 400
-    assert Checkpointer(tmp_path / BEST).read_progress() is None  # one is kept, and it is later
+    assert Checkpointer(tmp_path / BEST).read_progress() is None
+    # Nothing is lost: it lies beside.
+    assert stems(tmp_path / NEWEST) == ["400", "480"]
+    assert [path.name[:10] for path in (tmp_path / BEST).iterdir()] == ["discarded-"]
+    assert (tmp_path / "episodes.csv").read_text() == "num_frames,actor\n400,0\n"
+
+
+# Runs without a checkpoint.
+
+
+def test_run_ended_before_it_learned_begins_anew_in_its_folder(config, tmp_path):
+    with claimed(tmp_path):
+        (tmp_path / "episodes.csv").write_text("num_frames,actor\n")
+        (tmp_path / NEWEST).mkdir()
+        (tmp_path / NEWEST / "0.safetensors.part").touch()
+        assert find_checkpoint(config) is None
+        with open_run_dir(config, Progress()) as run_dir:
+            assert run_dir == tmp_path
+    assert list((tmp_path / NEWEST).iterdir()) == []
+    assert load_config(tmp_path) == config.replace(resume=None)
+    assert config.seed == 5
+
+
+def test_results_without_checkpoints_are_nothing_to_go_on_with(saver, config, tmp_path):
+    (tmp_path / "episodes.csv").write_text("num_frames,actor\n400,0\n")
+    before = contents(tmp_path)
+    with pytest.raises(ConfigError, match=r"^resume must be a folder with a sound checkpoint, got"):
+        find_checkpoint(config)
+    assert contents(tmp_path) == before
+
+
+# Faults of the disk.
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "config.yaml", "episodes.csv", NEWEST, BEST),
+        *(f"{NEWEST}/480.safetensors", f"{NEWEST}/400.safetensors", f"{BEST}/400.safetensors"),
+    ],
+)
+def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
+    saver, config, tmp_path, monkeypatch, number, name
+):
+    score(saver, 400, 3.5)
+    saver.save(checkpoint_at(480))
+    saver.save(checkpoint_at(560))
+    newest = tmp_path / NEWEST / "560.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    (tmp_path / "episodes.csv").write_text("num_frames,actor\n400,0\n560,0\n")
+    before = contents(tmp_path)
+
+    def failing(function):
+        def call(path, *rest, **named):
+            place = Path(path) if isinstance(path, str | Path) else Path("/")
+            if place == tmp_path / name or (not name and place.parent == tmp_path):
+                raise OSError(number, os.strerror(number), str(path))
+            return function(path, *rest, **named)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for owner, function in [(os, "listdir"), (os, "open"), (Path, "open")]:
+            patch.setattr(owner, function, failing(getattr(owner, function)))
+        with pytest.raises((ConfigError, CheckpointError, OSError)) as caught:
+            go_on(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert os.strerror(number) in str(caught.value)
+    after = contents(tmp_path)
+    after.pop(tmp_path / "run.lock", None)
+    assert after == before
+
+
+def test_keys_of_another_generator_are_refused_by_the_name_of_the_setting(saver, config):
+    saver.save(checkpoint_at(480))
+    implementation = jax.config.jax_default_prng_impl
+    try:
+        jax.config.update("jax_default_prng_impl", "rbg")
+        with pytest.raises(ConfigError, match=r"^jax_default_prng_impl must .* 2 words, got rbg"):
+            find_checkpoint(config)
+    finally:
+        jax.config.update("jax_default_prng_impl", implementation)
+    assert find_checkpoint(config).progress.num_frames == 480

@@ -28,7 +28,7 @@ from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import TensorBoardLogger
 from a3cjax.runs.checkpoints import Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.folder import BEST, make_run_dir, write_config
+from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import build_untrained, load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
@@ -95,6 +95,7 @@ def test_run_folder_is_complete(finished):
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
     assert names - {events} == {
         "config.yaml",
+        "run.lock",
         "metrics.csv",
         "episodes.csv",
         "evaluations.csv",
@@ -473,12 +474,6 @@ def test_existing_run_folder_is_refused_and_left_alone(tmp_path, num_closed):
     assert num_closed == []  # nothing had been started
 
 
-def test_run_folder_that_cannot_be_made_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"^run_dir must be writable, got .*file/run"):
-        make_run_dir(Config(run_dir=str(tmp_path / "file" / "run")))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -496,23 +491,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     with pytest.raises(ConfigError, match=f"^{message}"):
         train(CONFIG.replace(**settings))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_run_folders_are_named_by_environment_time_and_seed(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for env, folder in [("Pong", "Pong"), ("gymnasium:a/B-v0", "gymnasium-a-B-v0")]:
-        run_dir = make_run_dir(Config(env=env, seed=3))
-        assert re.fullmatch(
-            rf"runs/{folder}/\d{{4}}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", run_dir.as_posix()
-        )
-        assert load_config(run_dir) == Config(env=env, seed=3, run_dir=str(run_dir))
-
-
-def test_runs_of_the_same_second_do_not_share_a_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_dirs = [make_run_dir(Config()) for _ in range(20)]
-    assert len(set(run_dirs)) == 20
-    assert any(run_dir.name.endswith("seed1-2") for run_dir in run_dirs)
 
 
 def test_config_file_lists_every_setting(finished):
@@ -629,12 +607,57 @@ def test_setting_that_contradicts_the_run_is_refused_by_name(finished, name, val
         resume(finished.run_dir, **{name: value})
 
 
-def test_folder_without_a_run_cannot_be_resumed(tmp_path, finished):
+def test_folder_without_a_run_cannot_be_resumed(tmp_path):
     with pytest.raises(ConfigError, match=r"^resume must be a run folder, got .*nothing"):
         resume(tmp_path / "nothing")
-    shutil.copy(finished.run_dir / "config.yaml", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_finished_run_without_its_checkpoints_is_not_begun_again(finished, tmp_path):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run_dir, ignore=shutil.ignore_patterns(BEST, "checkpoints"))
+    before = {path.name: path.read_bytes() for path in run_dir.iterdir()}
     with pytest.raises(ConfigError, match=r"^resume must be a folder with a sound checkpoint"):
-        resume(tmp_path)
+        resume(run_dir)
+    after = {path.name: path.read_bytes() for path in run_dir.iterdir()}
+    assert after | {"run.lock": b""} == before | {"run.lock": b""}
+
+
+def test_run_that_ended_in_random_play_is_begun_again_in_its_folder(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("the emulator broke")
+
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=200, eval_episodes=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorEnvironments, "step", fail)
+        with pytest.raises(OSError, match="the emulator broke"):
+            train(config)
+    assert "checkpoints" not in os.listdir(tmp_path / "run")
+    summary = resume(tmp_path / "run")
+    untroubled = train(config.replace(run_dir=str(tmp_path / "untroubled")))
+    assert (summary.run_dir, summary.num_resumes) == (tmp_path / "run", 0)
+    for one, other in zip(*map(read_params, (summary.run_dir, untroubled.run_dir)), strict=True):
+        np.testing.assert_array_equal(one, other)  # a single actor-learner
+    assert read_episodes(summary.run_dir) == read_episodes(untroubled.run_dir)
+
+
+def test_run_that_trains_can_be_loaded_and_not_resumed(tmp_path, monkeypatch):
+    refusals, run_dir = [], tmp_path / "run"
+
+    def load_and_resume(actor, num_steps):
+        if num_steps == 25:
+            load(run_dir)
+            for attempt in (resume, lambda run_dir: train(CONFIG.replace(run_dir=str(run_dir)))):
+                with pytest.raises(ConfigError) as caught:
+                    attempt(run_dir)
+                refusals.append(str(caught.value))
+
+    watch_steps(monkeypatch, load_and_resume)
+    summary = train(CONFIG.replace(run_dir=str(run_dir), total_frames=300, eval_episodes=0))
+    assert f"must have one writer, got {run_dir}: it is process {os.getpid()} on" in refusals[0]
+    assert refusals[1] == f"run_dir must not exist yet, got {run_dir}."
+    assert summary.num_resumes == 0
+    assert resume(run_dir, total_frames=400).num_resumes == 1
 
 
 def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, tmp_path):
@@ -642,7 +665,7 @@ def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, t
     shutil.copytree(finished.run_dir, run_dir)
     (best,) = (run_dir / "best").iterdir()
     best.write_bytes(seal(best.read_bytes().replace(b"checkpoint-3", b"checkpoint-9")))
-    with pytest.raises(CheckpointError, match=f"^checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
+    with pytest.raises(ConfigError, match=f": checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
         resume(run_dir, total_frames=3000)
 
 

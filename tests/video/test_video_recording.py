@@ -363,8 +363,8 @@ def test_command_writes_into_the_run_folder(command, finished):
 def test_command_writes_elsewhere_for_another_seed(command, finished, tmp_path):
     arguments = ("best=true", "greedy=true", "seed=5", "max_seconds=0.2", "output=new/a.b")
     code, _, err = command(finished, *arguments)
-    assert code == 2  # the run was not evaluated
-    assert "no checkpoint in" in err
+    assert code == 2  # the run was not evaluated: nothing is its best
+    assert "must hold best/, got" in err
     code, _, err = command(finished, *arguments[1:])
     assert (code, err) == (0, "")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.b.gif", "a.b.mp4"]

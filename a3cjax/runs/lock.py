@@ -1,0 +1,166 @@
+"""Who writes into a run folder, one process at a time; and whether it is one of the user's own."""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import hmac
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from a3cjax.errors import ConfigError
+from a3cjax.system.files import user_cache
+
+LOCK = "run.lock"
+KEY = "run-folders.key"
+"""In the user's cache: the secret behind the mark of his own run folders."""
+MAX_BYTES = 4096  # of a lock file that is read; ours has 200
+
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+_held: set[int] = set()
+
+
+@contextlib.contextmanager
+def claimed(run_dir: Path) -> Iterator[None]:
+    """Keeps all others from writing into a run folder, until the block or the process ends.
+
+    The kernel holds the lock and drops it with the process, whatever ends that. Where the
+    filesystem knows no locks, what the last writer said of itself in the file decides. The file
+    stays: it holds the mark of `is_own`.
+
+    Raises:
+      ConfigError: if the folder cannot be written, or is claimed; names the holder's process
+        and host.
+    """
+    try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(run_dir / LOCK, flags, 0o666)
+        _held.add(file)
+        try:
+            _take(file, run_dir)
+        except BaseException:
+            _release(file)
+            raise
+    except OSError as error:
+        raise ConfigError(f"run folder must be writable, got {run_dir}: {error}") from error
+    try:
+        yield
+    finally:
+        _release(file)
+
+
+def is_own(run_dir: Path) -> bool:
+    """Whether this user has trained in this run folder on this machine, or where it comes from."""
+    try:
+        file = os.open(run_dir / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        mark = _make_mark(_read_key())
+        return mark is not None and _read(file).get("mark") == mark
+    finally:
+        os.close(file)
+
+
+def _take(file: int, run_dir: Path) -> None:
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    record = {**_describe_process(), "time": now, "mark": _make_mark(_read_key() or _make_key())}
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        is_claimed = False
+    except BlockingIOError:
+        is_claimed = True
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        is_claimed = _is_at_work(_read(file))
+    if is_claimed:
+        host, pid = (_read(file).get(name) for name in ("host", "pid"))
+        is_known = type(pid) is int and type(host) is str and host.isprintable()
+        holder = f"process {pid} on {host}" if is_known else "another process"
+        raise ConfigError(f"run folder must have one writer, got {run_dir}: it is {holder}.")
+    content = json.dumps(record).encode() + b"\n"
+    os.pwrite(file, content, 0)
+    os.ftruncate(file, len(content))
+
+
+def _release(file: int) -> None:
+    if file in _held:  # or this is a process forked from the one that claimed
+        _held.remove(file)
+        # Closing is not enough: a child that was forked without Python may hold it, too.
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+        os.close(file)
+
+
+def _let_go() -> None:
+    """Closes what a forked child has inherited, or it would hold the locks of a dead parent."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+def _describe_process() -> dict[str, Any]:
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        boot = None
+    return {"host": os.uname().nodename, "pid": os.getpid(), "boot": boot}
+
+
+def _is_at_work(holder: dict[str, Any]) -> bool:
+    """Whether another living process of this machine wrote this, as far as it can be told."""
+    own, pid = _describe_process(), holder.get("pid")
+    is_here = all(holder.get(name) == own[name] for name in ("host", "boot"))
+    if not is_here or type(pid) is not int or pid < 1 or pid == own["pid"]:
+        return False
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # it is somebody else's
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return True
+
+
+def _read(file: int) -> dict[str, Any]:
+    """What a lock file says; nothing if it is damaged."""
+    try:
+        content = json.loads(os.pread(file, MAX_BYTES, 0))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _make_mark(key: bytes | None) -> str | None:
+    return hmac.digest(key, b"run folder", "sha256").hex() if key else None
+
+
+def _read_key() -> bytes | None:
+    try:
+        return (user_cache() / KEY).read_bytes()
+    except OSError:
+        return None
+
+
+def _make_key() -> bytes | None:
+    """Makes the user's key, readable by nobody else; None where it cannot be kept."""
+    folder = user_cache()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder) as file:
+            file.write(secrets.token_bytes(32))
+            file.flush()
+            # Whole or not at all, and that of the first where two make it at once.
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, folder / KEY)
+    except OSError:
+        return None
+    return _read_key()
