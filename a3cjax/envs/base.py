@@ -19,7 +19,8 @@ class EnvironmentSpec(NamedTuple):
     """What an agent must know of an environment to be built.
 
     `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
-    are so few that each has a number, shown as a one-hot vector.
+    are so few that each has a number, shown as a one-hot vector. `warnings`: lines for who is to
+    train on it.
     """
 
     observation_shape: tuple[int, ...]
@@ -30,6 +31,7 @@ class EnvironmentSpec(NamedTuple):
     is_atari: bool
     is_continuous: bool = False
     is_one_hot: bool = False
+    warnings: tuple[str, ...] = ()
 
 
 class Environments(Protocol):
