@@ -185,6 +185,6 @@ def noting(env: str, call: str) -> Iterator[str]:
     except (AnswerError, ConfigError):  # which say so themselves
         raise
     except Exception as error:
-        hint = ": environments live in a thread of their own, which can handle no signals"
+        hint = ": environments live in a thread of their own, and signals need the main thread"
         error.add_note(f"in {where}" + hint * ("main thread" in str(error)))
         raise

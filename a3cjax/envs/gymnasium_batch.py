@@ -135,6 +135,8 @@ class _Counted(gymnasium.Wrapper):
                 f"env must have reset(seed=None, options=None), got {env} with "
                 f"reset{inspect.signature(layer.reset)}, the API before Gymnasium 0.26."
             ) from error
+        except ValueError:  # a built-in function does not tell what it takes
+            pass
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         answer = self.env.reset(seed=seed, options=options)
@@ -201,9 +203,9 @@ def _check_observation(space: gymnasium.Space, observation: Any, where: str) -> 
         except ValueError:  # lists of lists of several lengths
             array = np.array(None)
         if array.shape != leaf.shape or array.dtype.kind not in _KINDS[leaf.dtype.kind]:
-            rule = f"an array of shape {leaf.shape} and {leaf.dtype}"
+            rule = f"of shape {leaf.shape} and {leaf.dtype}, as announced"
             got = describe(array if array.dtype.kind in "biufc" else value)
-            raise AnswerError(f"{name} must be {rule} as announced, got {got} in {where}.")
+            raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")
         if leaf.dtype.kind in "iu" and array.dtype != leaf.dtype:
             whole = array.astype(leaf.dtype)
             if (whole != array).any():
