@@ -56,8 +56,8 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     if torso in IMAGE_TORSOS and not has_pixels(torso, spec):
         least = LEAST_PIXELS[torso]
         raise ConfigError(
-            f"network must fit {config.env}: {torso}_* needs images of at least {least} × {least} "
-            f"pixels, network=mlp_ff takes any, got {config.network}."
+            f"network must fit {config.env}, got {config.network}: image must have at least "
+            f"{least} × {least} pixels for {torso}_* (network=mlp_ff takes any)."
         )
     for line in spec.warnings:
         print(f"warning: {line}", file=sys.stderr)
