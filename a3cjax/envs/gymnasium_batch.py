@@ -57,6 +57,7 @@ class GymnasiumBatch:
         self.metadata = self.envs[0].metadata
         self.render_mode = self.envs[0].render_mode
         self.resets_next = np.zeros(num_envs, bool)
+        self._where_steps = [_place("step()", env, index) for index in range(num_envs)]
         self._leaves: list[list[np.ndarray]] = [[]] * num_envs  # what each has shown last
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
@@ -72,11 +73,12 @@ class GymnasiumBatch:
         """Takes an action for each: observations, rewards, terminated and truncated, no infos."""
         rewards = np.zeros(len(self.envs))
         terminated, truncated = np.zeros((2, len(self.envs)), bool)
+        resets_next = self.resets_next.tolist()
         for index, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
-            if self.resets_next[index]:
+            if resets_next[index]:
                 self._reset(index)
                 continue
-            where = _place("step()", self._env, index)
+            where = self._where_steps[index]
             answer = _check_count("step()", env.step(action), STEP, where)
             self._leaves[index] = _check_observation(
                 self.single_observation_space, answer[0], where
@@ -127,7 +129,7 @@ class _Counted(gymnasium.Wrapper):
 
     def __init__(self, layer: gymnasium.Env, env: str, index: int):
         super().__init__(layer)
-        self._names = env, index
+        self._where = _place("reset()", env, index), _place("step()", env, index)
         try:
             inspect.signature(layer.reset).bind(seed=None, options=None)
         except TypeError as error:
@@ -140,11 +142,10 @@ class _Counted(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         answer = self.env.reset(seed=seed, options=options)
-        return _check_count("reset()", answer, RESET, _place("reset()", *self._names))
+        return _check_count("reset()", answer, RESET, self._where[0])
 
     def step(self, action: Any) -> Any:
-        answer = self.env.step(action)
-        return _check_count("step()", answer, STEP, _place("step()", *self._names))
+        return _check_count("step()", self.env.step(action), STEP, self._where[1])
 
 
 def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
@@ -182,6 +183,8 @@ def _check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> 
 
 
 def _check_number(name: str, rule: str, value: Any, where: str) -> float:
+    if isinstance(value, bool) or (rule == "numbers" and isinstance(value, float)):
+        return value
     try:
         # numpy's numbers are real ones; those of other libraries can be arrays.
         number = np.asarray(value)[()] if not isinstance(value, numbers.Real) else value

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, flatten
 from gymnasium.vector.utils import concatenate, create_empty_array
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -254,6 +254,7 @@ def test_leaf_of_another_shape_is_named():
 
 
 @given(st.integers(1, 13), st.integers(1, 13), st.integers(1, 4), st.booleans())
+@example(height=3, width=3, channels=3, is_last=False)
 def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_last):
     channels = min(channels, height, width)
     shape = (height, width, channels) if is_last else (channels, height, width)
