@@ -86,13 +86,12 @@ def read_observations(
     num_envs = len(leaves[0][2]) if num_envs is None else num_envs
     for name, leaf, values in leaves:
         check_numbers(name, values, (num_envs, *(leaf.shape or ())), where)
-        if isinstance(leaf, Discrete):
-            last = leaf.start + leaf.n - 1
-            is_right = (values >= leaf.start) & (values <= last)
-            _check_all(name, values, is_right, f"in [{leaf.start}, {last}]", where)
-        elif isinstance(leaf, MultiDiscrete):
-            is_right = (values >= leaf.start) & (values < leaf.start + leaf.nvec)
-            _check_all(name, values, is_right, f"in {leaf}", where)
+        if isinstance(leaf, Discrete | MultiDiscrete):
+            numbers, sizes = _number_states(leaf, values), count_states(leaf)
+            rule = f"in {leaf}"
+            if isinstance(leaf, Discrete):
+                rule = f"in [{leaf.start}, {leaf.start + leaf.n - 1}]"
+            _check_all(name, values, (numbers >= 0) & (numbers < sizes), rule, where)
         elif isinstance(leaf, MultiBinary):
             _check_all(name, values, (values == 0) | (values == 1), "0 or 1", where)
     if is_image(space):
@@ -108,18 +107,23 @@ def is_image(space: gymnasium.Space) -> bool:
     return isinstance(space, Box) and space.dtype == np.uint8 and len(space.shape) == 3
 
 
-def count_states(space: gymnasium.Space) -> np.ndarray:
-    """How many states each number of a Discrete or MultiDiscrete leaf has, flat; else none."""
-    states = getattr(space, "nvec", getattr(space, "n", ()))
-    return np.ravel(states if isinstance(space, Discrete | MultiDiscrete) else ()).astype(int)
+def count_states(leaf: gymnasium.Space) -> np.ndarray:
+    """How many states a Discrete leaf has, or each number of a MultiDiscrete one; others none."""
+    if isinstance(leaf, Discrete):
+        return np.array(leaf.n, int)
+    return leaf.nvec.astype(int) if isinstance(leaf, MultiDiscrete) else np.zeros((), int)
+
+
+def _number_states(leaf: Discrete | MultiDiscrete, values: np.ndarray) -> np.ndarray:
+    return values.astype(int) - np.asarray(leaf.start, int)
 
 
 def _as_numbers(leaf: gymnasium.Space, values: np.ndarray) -> np.ndarray:
     if not isinstance(leaf, Discrete | MultiDiscrete):
         return np.array(values, np.float32)
-    sizes = count_states(leaf)
+    sizes = count_states(leaf).ravel()
     begins = np.cumsum(sizes) - sizes
-    columns = (values - leaf.start).reshape(len(values), -1).astype(int) + begins
+    columns = _number_states(leaf, values).reshape(len(values), -1) + begins
     vectors = np.zeros((len(values), sizes.sum()), np.float32)
     np.put_along_axis(vectors, columns, 1, axis=1)
     return vectors

@@ -47,12 +47,12 @@ def check_spaces(
             f"leaves parts out, TransformObservation turns into others), got {env} with "
             f"{observation_space}."
         )
-    num_states = sum(int(count_states(leaf).sum()) for leaf in leaves)
+    num_states = sum(count_states(leaf).sum(dtype=float) for leaf in leaves)
     if num_states > MAX_STATES:
         raise ConfigError(
             f"env must have at most {MAX_STATES} numbered states, as each has its place in a "
             "one-hot vector (gymnasium.wrappers.TransformObservation can turn them into a Box of "
-            f"numbers), got {env} with {num_states}."
+            f"numbers), got {env} with {num_states:.0f}."
         )
 
 

@@ -146,6 +146,7 @@ def test_order_of_a_dict_does_not_depend_on_who_wrote_it():
         MultiBinary((2, 3)),
         MultiDiscrete([3, 1, 2]),
         MultiDiscrete([[2, 3], [4, 1]], start=[[0, -1], [5, 0]]),
+        MultiDiscrete([255, 2], np.uint8, start=[1, 1]),
         Box(-9, 9, (3,), np.int16),
         Box(0, 255, (2, 3), np.uint8),
         Box(-1, 1, (2,), np.float16),

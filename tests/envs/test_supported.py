@@ -54,6 +54,7 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
         (Dict({}), CHOICES, "observations of Box", "TransformObservation"),
         (Discrete(10**6), CHOICES, f"at most {MAX_STATES} numbered", "TransformObservation"),
         (MultiDiscrete([60_000] * 2), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
+        (MultiDiscrete([2**62] * 2), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
         (Dict({"a": Discrete(10**6)}), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
     ],
     ids=str,
