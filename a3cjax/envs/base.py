@@ -53,7 +53,7 @@ class Environments(Protocol):
         """Starts the environments of these int indices anew; their next step goes on from there."""
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions, or float `[B, D]`, which are clipped to their bounds."""
+        """Takes int `[B]` actions, from 0, or float `[B, D]`, which are clipped to their bounds."""
         ...
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:

@@ -131,14 +131,16 @@ class _Counted(gymnasium.Wrapper):
         super().__init__(layer)
         self._where = _place("reset()", env, index), _place("step()", env, index)
         try:
-            inspect.signature(layer.reset).bind(seed=None, options=None)
+            signature = inspect.signature(layer.reset, follow_wrapped=False)
+        except ValueError:  # a built-in function does not tell what it takes
+            return
+        try:
+            signature.bind(seed=None, options=None)
         except TypeError as error:
             raise ConfigError(
-                f"env must have reset(seed=None, options=None), got {env} with "
-                f"reset{inspect.signature(layer.reset)}, the API before Gymnasium 0.26."
+                f"env must have reset(seed=None, options=None), got {env} with reset{signature}, "
+                "the API before Gymnasium 0.26."
             ) from error
-        except ValueError:  # a built-in function does not tell what it takes
-            pass
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         answer = self.env.reset(seed=seed, options=options)

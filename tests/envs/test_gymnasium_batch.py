@@ -1,4 +1,5 @@
 import concurrent.futures
+import functools
 import itertools
 import re
 import signal
@@ -474,6 +475,18 @@ def test_spaces_that_are_missing_are_named(monkeypatch, name):
     monkeypatch.delattr(Wrong, name)
     with pytest.raises(ConfigError, match=rf"{message}without one\.$"):
         play_wrong()
+
+
+def test_decorated_reset_is_taken_as_it_is_called(monkeypatch):
+    def plain(self):
+        return SHOWN, {}
+
+    @functools.wraps(plain)
+    def reset(self, seed=None, options=None):
+        return plain(self)
+
+    monkeypatch.setattr(Wrong, "reset", reset)
+    play_wrong()
 
 
 class New(gymnasium.Wrapper):
