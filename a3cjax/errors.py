@@ -20,3 +20,7 @@ class CheckpointError(RuntimeError):
 
 class AnswerError(RuntimeError):
     """An environment answered what nothing can be learned from; the message is one line."""
+
+    def __init__(self, message: str):
+        # It may quote what was returned.
+        super().__init__(" ".join(message.split()))

@@ -3,6 +3,7 @@
 from typing import Any
 
 from a3cjax.config.settings import Config
+from a3cjax.convolutions import BLOCK_SIZE
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
@@ -34,6 +35,9 @@ TABLE = LAPTOP | {
     "centre_observations": False,
 }
 
+# The side in pixels of the smallest image that the convolutions of a torso leave anything of.
+LEAST_PIXELS = {"atari": 17, "nature": 33}
+
 
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to: see `resolve`."""
@@ -46,7 +50,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
     fifth = config.total_frames // 5
     defaults = defaults | {
-        "network": "atari_ff" if spec.is_image else "mlp_ff",
+        "network": "atari_ff" if spec.is_image and has_pixels("atari", spec) else "mlp_ff",
         "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
         "log_period_frames": max(1, config.total_frames // 200),
@@ -56,3 +60,8 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     filled = config.replace(**(defaults | chosen))
     constants = fill_constants(filled.optimizer, filled.decay, filled.epsilon, filled.momentum)
     return filled.replace(**constants._asdict())
+
+
+def has_pixels(torso: str, spec: EnvironmentSpec) -> bool:
+    """Whether images, which come in blocks of 4×4 pixels, are as large as a torso needs."""
+    return BLOCK_SIZE * min(spec.observation_shape[:2]) >= LEAST_PIXELS[torso]

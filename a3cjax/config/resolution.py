@@ -5,13 +5,10 @@ What was left open is filled in, and what does not fit is refused before anythin
 
 import math
 import os
-
-import jax
-import numpy as np
+import sys
 
 from a3cjax.agents import ALGORITHMS
-from a3cjax.config.builders import build_network
-from a3cjax.config.defaults import fill_defaults
+from a3cjax.config.defaults import LEAST_PIXELS, fill_defaults, has_pixels
 from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import ConfigError
@@ -55,12 +52,15 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         raise ConfigError(
             f"network must be mlp_* or mujoco_* for {config.env}, got {config.network}."
         )
-    try:
-        observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
-        jax.eval_shape(build_network(config, spec).init, jax.random.key(0), observations)
-    except AssertionError as error:
-        message = f"network must fit {config.env}, got {config.network}: {error}"
-        raise ConfigError(message) from error
+    torso = config.network.partition("_")[0]
+    if torso in IMAGE_TORSOS and not has_pixels(torso, spec):
+        least = LEAST_PIXELS[torso]
+        raise ConfigError(
+            f"network must fit {config.env}, got {config.network}: image must have at least "
+            f"{least} × {least} pixels for {torso}_* (network=mlp_ff takes any)."
+        )
+    for line in spec.warnings:
+        print(f"warning: {line}", file=sys.stderr)
     return config
 
 

@@ -19,8 +19,8 @@ class EnvironmentSpec(NamedTuple):
     """What an agent must know of an environment to be built.
 
     `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
-    are so few that each has a number, shown as a one-hot vector. `max_episode_steps`: after
-    which games end by themselves; None where that is not known.
+    are so few that each has a number, shown as a one-hot vector. `warnings`: lines for who is to
+    train on it. `max_episode_steps`: after which games end by themselves, None if not known.
     """
 
     observation_shape: tuple[int, ...]
@@ -31,6 +31,7 @@ class EnvironmentSpec(NamedTuple):
     is_atari: bool
     is_continuous: bool = False
     is_one_hot: bool = False
+    warnings: tuple[str, ...] = ()
     max_episode_steps: int | None = None
 
 
@@ -53,7 +54,7 @@ class Environments(Protocol):
         """Starts the environments of these int indices anew; their next step goes on from there."""
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions, or float `[B, D]`, which are clipped to their bounds."""
+        """Takes int `[B]` actions, from 0, or float `[B, D]`, which are clipped to their bounds."""
         ...
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:

@@ -15,11 +15,13 @@ import numpy as np
 from a3cjax.envs.base import EnvironmentSpec, Episode
 from a3cjax.envs.spaces import AnswerError as AnswerError
 from a3cjax.envs.spaces import check_numbers, clip_actions, read_observations, sample_actions
+from a3cjax.envs.supported import doubts
+from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
 
 
 class VectorEnvironments:
-    """A batch behind Gymnasium's vector interface, envpool's or Gymnasium's own.
+    """A batch behind Gymnasium's vector interface, envpool's or a GymnasiumBatch.
 
     Both reset automatically one step late: the step that ends an episode returns its
     true last observation; the next one ignores the action and returns the first
@@ -50,6 +52,7 @@ class VectorEnvironments:
             is_atari=is_atari,
             is_continuous=is_continuous,
             is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
+            warnings=tuple(doubts(env, envs.single_observation_space, self._action_space)),
         )
         # Steps a second at which people are to see it, where the environment tells.
         self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")
@@ -97,7 +100,7 @@ class VectorEnvironments:
         self._returns += np.where(is_first, 0.0, rewards)
         self._lengths += ~is_first
         # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
-        counts_lives = "lives" in info and "terminated" in info
+        counts_lives = self.spec.is_atari and "lives" in info and "terminated" in info
         is_over = info["terminated"].astype(bool) if counts_lives else terminated
         for i in np.flatnonzero((is_over | truncated) & ~is_first):
             self._episodes.append(Episode(int(i), float(self._returns[i]), int(self._lengths[i])))
@@ -146,7 +149,7 @@ class VectorEnvironments:
         self._was_done = np.array(state["was_done"], bool)
         self._returns = np.array(state["returns"], float)
         self._lengths = np.array(state["lengths"], int)
-        self._envs._autoreset_envs = self._was_done.copy()
+        self._envs.resets_next = self._was_done.copy()
 
     def render(self) -> np.ndarray | None:
         """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
@@ -179,6 +182,9 @@ def noting(env: str, call: str) -> Iterator[str]:
     where = f"{call} of {env}"
     try:
         yield where
+    except (AnswerError, ConfigError):  # which say so themselves
+        raise
     except Exception as error:
-        error.add_note(f"in {where}")
+        hint = ": environments live in a thread of their own, and signals need the main thread"
+        error.add_note(f"in {where}" + hint * ("main thread" in str(error)))
         raise

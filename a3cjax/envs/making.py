@@ -18,7 +18,8 @@ import numpy as np
 from envpool.registration import registry
 
 from a3cjax.envs.batches import VectorEnvironments, noting
-from a3cjax.envs.spaces import leaves_of
+from a3cjax.envs.gymnasium_batch import GymnasiumBatch
+from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError
 
 GYMNASIUM_PREFIX = "gymnasium:"
@@ -147,7 +148,7 @@ def make_pool(
         options["use_combined_action"] = True  # buttons are pressed or not
     with _without_warnings_on_bounds():
         spec = envpool.make_spec(env_id, **options)
-        _check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
+        check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
         if renders and _can_render(env_id):
             options["render_mode"] = "rgb_array"
         make = functools.partial(envpool.make, env_id, env_type="gymnasium", seed=seed, **options)
@@ -186,18 +187,18 @@ def _make_gymnasium(
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"env must be in a module to import, got {env}: {reason}") from error
-    make = functools.partial(
-        gymnasium.make_vec,
-        env_id,
-        num_envs=num_envs,
-        vectorization_mode="sync",
-        vector_kwargs={"autoreset_mode": gymnasium.vector.AutoresetMode.NEXT_STEP},
-    )
+
+    def make(**options: str) -> GymnasiumBatch:
+        # Every answer is checked, not only the first that Gymnasium's checker looks at.
+        make_one = functools.partial(gymnasium.make, env_id, disable_env_checker=True, **options)
+        return GymnasiumBatch(env, make_one, num_envs)
+
     try:
         with noting(env, "the constructor"):
             envs = make()
             if renders and "rgb_array" in envs.metadata.get("render_modes", ()):
-                envs.close()
+                with contextlib.suppress(Exception):  # those that play are closed later, and told
+                    envs.close()
                 try:
                     envs = make(render_mode="rgb_array")
                 except Exception as error:  # it may lack a library or a display
@@ -205,8 +206,17 @@ def _make_gymnasium(
                     envs = make()
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
+    except TypeError as error:
+        refusal = error.__cause__  # Gymnasium has rewritten it
+        traceback = refusal and refusal.__traceback__
+        if "argument" in str(refusal) and traceback and traceback.tb_next is None:
+            raise ConfigError(
+                "env must be made with the arguments of its id (gymnasium.register(id=..., "
+                f"entry_point=..., kwargs={{...}}) gives it some), got {env}: {refusal}."
+            ) from error
+        raise
     try:
-        _check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
+        check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
         with noting(env, "reset()"):
             envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
         return VectorEnvironments(env, envs, discount=discount, frames_per_step=1, is_atari=False)
@@ -214,27 +224,6 @@ def _make_gymnasium(
         with contextlib.suppress(Exception):  # what went wrong before tells more
             envs.close()
         raise
-
-
-def _check_spaces(env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space):
-    box, discrete = gymnasium.spaces.Box, gymnasium.spaces.Discrete
-    is_box = isinstance(action_space, box)
-    is_vector = is_box and len(action_space.shape) == 1 and action_space.dtype.kind == "f"
-    if not (is_vector or isinstance(action_space, discrete)):
-        raise ConfigError(
-            f"env must have discrete actions or vectors of floats, got {env} with {action_space}."
-        )
-    leaves = [leaf for _, leaf, _ in leaves_of(observation_space, observation_space)]
-    is_dict = isinstance(observation_space, gymnasium.spaces.Dict)
-    supported = box if is_dict else box | discrete
-    if not leaves or not all(isinstance(leaf, supported) for leaf in leaves):
-        raise ConfigError(
-            "env must have Box or Discrete observations or a Dict of Boxes, "
-            f"got {env} with {observation_space}."
-        )
-    for space in (action_space, observation_space):
-        if isinstance(space, discrete) and space.start != 0:
-            raise ConfigError(f"env must have spaces that start at 0, got {env} with {space}.")
 
 
 def resolve_envpool_id(env: str) -> str:

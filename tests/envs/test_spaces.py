@@ -3,8 +3,9 @@ from collections import OrderedDict
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
-from hypothesis import given
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple, flatten
+from gymnasium.vector.utils import concatenate, create_empty_array
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -43,9 +44,12 @@ def test_infinite_bounds_clip_nothing():
     np.testing.assert_array_equal(clip_actions(space, actions), expected)
 
 
-def test_discrete_actions_are_not_clipped():
+@pytest.mark.parametrize("start", [0, -1, 5])
+def test_discrete_actions_are_numbered_from_the_start_of_their_space(start):
     actions = np.array([0, 2], np.int32)
-    assert clip_actions(Discrete(3), actions) is actions
+    taken = clip_actions(Discrete(3, start=start), actions)
+    np.testing.assert_array_equal(taken, [start, start + 2])
+    np.testing.assert_array_equal(actions, [0, 2])
 
 
 def test_discrete_samples_are_the_integers_of_the_generator():
@@ -133,6 +137,79 @@ def test_order_of_a_dict_does_not_depend_on_who_wrote_it():
     np.testing.assert_array_equal(*vectors)
 
 
+@pytest.mark.parametrize(
+    "space",
+    [
+        Discrete(5),
+        Discrete(3, start=-7),
+        MultiBinary(4),
+        MultiBinary((2, 3)),
+        MultiDiscrete([3, 1, 2]),
+        MultiDiscrete([[2, 3], [4, 1]], start=[[0, -1], [5, 0]]),
+        MultiDiscrete([255, 2], np.uint8, start=[1, 1]),
+        Box(-9, 9, (3,), np.int16),
+        Box(0, 255, (2, 3), np.uint8),
+        Box(-1, 1, (2,), np.float16),
+        Box(-1, 1, (), np.float64),
+        Tuple([Discrete(3), Box(-1, 1, (2, 2)), Tuple([MultiBinary(2)])]),
+        Dict({"b": Tuple([MultiDiscrete([2, 2]), ARM]), "a": Discrete(2, start=1)}),
+    ],
+    ids=str,
+)
+def test_observations_are_what_gymnasium_flattens_them_to(space):
+    space.seed(3)
+    samples = [space.sample() for _ in range(4)]
+    batch = create_empty_array(space, n=4, fn=np.zeros)
+    vectors = read_observations(space, concatenate(space, samples, batch), "reset()")
+    assert vectors.dtype == np.float32
+    assert (vectors.ndim, len(vectors)) == (1 + len(space.shape or ()), 4) or vectors.ndim == 2
+    expected = np.stack([flatten(space, sample) for sample in samples])
+    np.testing.assert_array_equal(vectors.reshape(4, -1), expected.astype(np.float32))
+
+
+def test_keys_of_several_types_have_one_order():
+    leaf = Box(-1, 9, (1,))
+    spaces = [
+        Dict({10: leaf, "b": leaf, 2: leaf, "2": leaf}),
+        Dict({"2": leaf, 2: leaf, "b": leaf, 10: leaf}),
+    ]
+    values = {10: np.full((1, 1), 1.0), 2: np.full((1, 1), 2.0)}
+    values |= {"2": np.full((1, 1), 3.0), "b": np.full((1, 1), 4.0)}
+    for space in spaces:  # by their text, then by their type
+        np.testing.assert_array_equal(read_observations(space, values, "reset()"), [[1, 2, 3, 4]])
+    numbers = Dict({10: leaf, 2: leaf})  # as ever
+    values = {10: np.full((1, 1), 1.0), 2: np.full((1, 1), 2.0)}
+    np.testing.assert_array_equal(read_observations(numbers, values, "reset()"), [[2, 1]])
+
+
+def test_many_states_need_no_matrix_of_all_states_by_all():
+    states = np.array([0, 7, 99_999])
+    vectors = read_observations(Discrete(100_000), states, "reset()")  # a matrix were 40 GB
+    np.testing.assert_array_equal(np.argwhere(vectors), [[0, 0], [1, 7], [2, 99_999]])
+    assert vectors.sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("space", "values", "rule"),
+    [
+        (Discrete(5), 5, r"in \[0, 4\], got 5"),
+        (Discrete(3, start=-1), -2, r"in \[-1, 1\], got -2"),
+        (Discrete(3, start=-1), 2, r"in \[-1, 1\], got 2"),
+        (MultiDiscrete([3, 2]), [1, 2], r"in MultiDiscrete\(\[3 2\]\), got 2"),
+        (MultiDiscrete([3, 2], start=[4, 0]), [3, 0], r"in MultiDiscrete\(.*\), got 3"),
+        (MultiBinary(2), [0, 2], "0 or 1, got 2"),
+        (MultiBinary(2), [-1, 0], "0 or 1, got -1"),
+    ],
+)
+def test_states_that_do_not_exist_are_refused(space, values, rule):
+    batch = np.stack([np.array(space.sample()), np.array(values)])
+    place = r" in step\(\) of Arm \(environment 1 of the batch\)\.$"
+    with pytest.raises(AnswerError, match=f"^observations must be {rule}{place}"):
+        read_observations(space, batch, "step() of Arm")
+    with pytest.raises(AnswerError, match=rf"^observations\['x'\]\[0\] must be {rule}{place}"):
+        read_observations(Dict({"x": Tuple([space])}), {"x": (batch,)}, "step() of Arm")
+
+
 @pytest.mark.parametrize("space", [Box(-1, 1, (3,)), Box(-1, 1, (3,), np.float64)], ids=str)
 def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
     values = np.ones((2, 3), space.dtype)
@@ -178,6 +255,7 @@ def test_leaf_of_another_shape_is_named():
 
 
 @given(st.integers(1, 13), st.integers(1, 13), st.integers(1, 4), st.booleans())
+@example(height=3, width=3, channels=3, is_last=False)
 def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_last):
     channels = min(channels, height, width)
     shape = (height, width, channels) if is_last else (channels, height, width)
@@ -185,7 +263,8 @@ def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_la
     blocks = read_observations(Box(0, 255, shape, np.uint8), values, "reset()")
     assert blocks.dtype == np.uint8
     frames = blocks_to_frames(blocks)
-    # Square images as deep as they are high could be either: taken as channels first.
+    # As deep as one side is long, it could be either: two equal sides are the picture's.
+    assume(channels not in (height, width) or height == width)
     is_last = is_last and channels < height
     expected = np.moveaxis(values, -1, 1) if is_last else values
     rows, columns = expected.shape[2:]
@@ -204,6 +283,12 @@ def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_la
         ((12, 84, 84), (21, 21, 192)),  # ViZDoom, four colour frames
         ((4, 84, 84), (21, 21, 64)),  # Atari
         ((210, 160, 3), (53, 40, 48)),  # ALE through Gymnasium
+        ((3, 210, 160), (53, 40, 48)),
+        ((7, 7, 3), (2, 2, 48)),  # MiniGrid
+        ((84, 84, 4), (21, 21, 64)),
+        ((64, 40, 40), (10, 10, 1024)),  # more planes than pixels on a side
+        ((40, 40, 64), (10, 10, 1024)),
+        ((8, 8, 8), (2, 2, 128)),
     ],
 )
 def test_images_of_known_games_become_blocks(shape, blocks):

@@ -1,0 +1,223 @@
+"""A batch of Gymnasium environments, one after the other, every answer checked by itself.
+
+Gymnasium's own SyncVectorEnv writes answers into arrays first: those of another shape fail there
+or are changed. It gathers infos, too, which nothing is learned from.
+"""
+
+import contextlib
+import inspect
+import numbers
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Dict, Tuple
+
+from a3cjax.envs.spaces import AnswerError, describe, leaves_of, sorted_keys
+from a3cjax.errors import ConfigError
+
+RESET = ("observation", "info")
+STEP = ("observation", "reward", "terminated", "truncated", "info")
+
+# The kinds of dtypes that may stand for an announced one: whole numbers are numbers, too.
+_KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
+
+
+class GymnasiumBatch:
+    """B environments behind Gymnasium's vector interface, as far as it is used here.
+
+    They are reset automatically one step late: the step after an end ignores its action and
+    returns the first observation of the next episode. Infos are dropped.
+
+    All methods raise what an environment raises, and AnswerError for what it must not return.
+    """
+
+    def __init__(self, env: str, make: Callable[[], gymnasium.Env], num_envs: int):
+        """Calls `make` B times; `env` is for messages.
+
+        Raises:
+          ConfigError: if one lacks its spaces, or `reset` takes neither seed nor options.
+          Exception: whatever `make` raises; those made before are closed.
+        """
+        self._env = env
+        self.envs: list[gymnasium.Env] = []
+        try:
+            for index in range(num_envs):
+                self.envs.append(make())
+                self.envs[-1] = _counting(self.envs[-1], env, index)
+                for name in ("observation_space", "action_space"):
+                    _check_space(name, self.envs[-1], self.envs[0], env)
+        except BaseException:
+            with contextlib.suppress(Exception):  # what went wrong before tells more
+                self.close()
+            raise
+        self.single_observation_space = self.envs[0].observation_space
+        self.single_action_space = self.envs[0].action_space
+        self.metadata = self.envs[0].metadata
+        self.render_mode = self.envs[0].render_mode
+        self.resets_next = np.zeros(num_envs, bool)
+        self._where_steps = [_place("step()", env, index) for index in range(num_envs)]
+        self._leaves: list[list[np.ndarray]] = [[]] * num_envs  # what each has shown last
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        """Starts all anew, environment i with `seed + i`; or those of `options["reset_mask"]`."""
+        mask = np.ones(len(self.envs), bool) if options is None else options["reset_mask"]
+        for index in np.flatnonzero(mask).tolist():
+            self._reset(index, None if seed is None else seed + index)
+        return self._stack(), {}
+
+    def step(
+        self, actions: np.ndarray
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        """Takes an action for each: observations, rewards, terminated and truncated, no infos."""
+        rewards = np.zeros(len(self.envs))
+        terminated, truncated = np.zeros((2, len(self.envs)), bool)
+        resets_next = self.resets_next.tolist()
+        for index, (env, action) in enumerate(zip(self.envs, actions, strict=True)):
+            if resets_next[index]:
+                self._reset(index)
+                continue
+            where = self._where_steps[index]
+            answer = _check_count("step()", env.step(action), STEP, where)
+            self._leaves[index] = _check_observation(
+                self.single_observation_space, answer[0], where
+            )
+            rewards[index] = _check_number("rewards", "numbers", answer[1], where)
+            terminated[index] = _check_number("terminated", "True or False", answer[2], where)
+            truncated[index] = _check_number("truncated", "True or False", answer[3], where)
+        self.resets_next = terminated | truncated
+        return self._stack(), rewards, terminated, truncated, {}
+
+    def render(self) -> tuple[Any]:
+        """The first environment's picture."""
+        return (self.envs[0].render(),)
+
+    def close(self) -> None:
+        """Closes all, once, whatever one raises; that comes afterwards."""
+        envs, self.envs = self.envs, []
+        with contextlib.ExitStack() as stack:
+            for env in reversed(envs):
+                stack.callback(env.close)
+
+    def _reset(self, index: int, seed: int | None = None) -> None:
+        env, where = self.envs[index], _place("reset()", self._env, index)
+        answer = _check_count("reset()", env.reset(seed=seed, options=None), RESET, where)
+        self._leaves[index] = _check_observation(self.single_observation_space, answer[0], where)
+        self.resets_next[index] = False
+
+    def _stack(self) -> Any:
+        columns = (np.stack(column) for column in zip(*self._leaves, strict=True))
+        return _nest(self.single_observation_space, columns)
+
+
+def _place(call: str, env: str, index: int) -> str:
+    return f"{call} of {env} (environment {index} of the batch)"
+
+
+def _nest(space: gymnasium.Space, leaves: Iterator[np.ndarray]) -> Any:
+    """The leaves, in the order of `leaves_of`, nested as the space is."""
+    if isinstance(space, Dict):
+        return {key: _nest(space[key], leaves) for key in sorted_keys(space)}
+    if isinstance(space, Tuple):
+        return tuple(_nest(part, leaves) for part in space)
+    return next(leaves)
+
+
+class _Counted(gymnasium.Wrapper):
+    """Checks how many values are returned before a wrapper of Gymnasium's unpacks them."""
+
+    def __init__(self, layer: gymnasium.Env, env: str, index: int):
+        super().__init__(layer)
+        self._where = _place("reset()", env, index), _place("step()", env, index)
+        try:
+            signature = inspect.signature(layer.reset, follow_wrapped=False)
+        except ValueError:  # a built-in function does not tell what it takes
+            return
+        try:
+            signature.bind(seed=None, options=None)
+        except TypeError as error:
+            raise ConfigError(
+                f"env must have reset(seed=None, options=None), got {env} with reset{signature}, "
+                "the API before Gymnasium 0.26."
+            ) from error
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
+        answer = self.env.reset(seed=seed, options=options)
+        return _check_count("reset()", answer, RESET, self._where[0])
+
+    def step(self, action: Any) -> Any:
+        return _check_count("step()", self.env.step(action), STEP, self._where[1])
+
+
+def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
+    """Puts a _Counted below Gymnasium's own wrappers; what users wrap may be of any API."""
+    lowest, layer = None, env
+    while isinstance(layer, gymnasium.Wrapper):
+        if type(layer).__module__.startswith("gymnasium.wrappers"):
+            lowest = layer
+        layer = layer.env
+    if lowest is None:
+        return _Counted(env, name, index)
+    lowest.env = _Counted(lowest.env, name, index)
+    return env
+
+
+def _check_space(name: str, env: gymnasium.Env, first: gymnasium.Env, called: str) -> None:
+    space = getattr(env, name, None)
+    if not isinstance(space, gymnasium.Space):
+        got = f"{called} with {describe(space)}" if space is not None else f"{called} without one"
+        raise ConfigError(f"env must have an {name}, a space of Gymnasium, got {got}.")
+    if space != getattr(first, name):
+        got = f"{called} with {getattr(first, name)} and {space}"
+        raise ConfigError(f"env must have the same {name} whenever it is made, got {got}.")
+
+
+def _check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> Any:
+    is_tuple = isinstance(answer, tuple | list)
+    if is_tuple and len(answer) == len(names):
+        return answer
+    got = f"{len(answer)}" if is_tuple else describe(answer)
+    is_old = len(answer) == len(names) - 1 if is_tuple else names == RESET
+    hint = " (the API before Gymnasium 0.26)" if is_old else ""
+    rule = f"{call} must return {len(names)} values, got {got}{hint}"
+    raise AnswerError(f"{rule} in {where}: {', '.join(names)}.")
+
+
+def _check_number(name: str, rule: str, value: Any, where: str) -> float:
+    if isinstance(value, bool) or (rule == "numbers" and isinstance(value, float)):
+        return value
+    try:
+        # numpy's numbers are real ones; those of other libraries can be arrays.
+        number = np.asarray(value)[()] if not isinstance(value, numbers.Real) else value
+        is_number = isinstance(number, numbers.Real | np.bool_)
+        if is_number and (rule == "numbers" or number in (0, 1)):
+            return float(number)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise AnswerError(f"{name} must be {rule}, got {describe(value)} in {where}.")
+
+
+def _check_observation(space: gymnasium.Space, observation: Any, where: str) -> list[np.ndarray]:
+    """The leaves as arrays, whole numbers in the dtype that was announced."""
+    arrays = []
+    for name, leaf, value in leaves_of(space, observation, where):
+        assert leaf.dtype is not None
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of lists of several lengths
+            array = np.array(None)
+        if array.shape != leaf.shape or array.dtype.kind not in _KINDS[leaf.dtype.kind]:
+            rule = f"of shape {leaf.shape} and {leaf.dtype}, as announced"
+            got = describe(array if array.dtype.kind in "biufc" else value)
+            raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")
+        if leaf.dtype.kind in "iu" and array.dtype != leaf.dtype:
+            whole = array.astype(leaf.dtype)
+            if (whole != array).any():
+                wrong = array[whole != array].flat[0]
+                limits = np.iinfo(leaf.dtype)
+                rule = f"in [{limits.min}, {limits.max}] as {leaf.dtype}"
+                raise AnswerError(f"{name} must be {rule}, got {wrong} in {where}.")
+            array = whole
+        arrays.append(array)
+    return arrays

@@ -1,0 +1,91 @@
+"""Which spaces can be learned on, and what their user is to be told before it costs a night."""
+
+import math
+from collections.abc import Iterator
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+from a3cjax.envs.spaces import MAX_BOUND, count_states, is_image, leaves_of
+from a3cjax.errors import ConfigError
+
+# One-hot vectors of so many states are 128 MB in one update of the usual 40 steps of 8
+# environments, and several times that in its gradient.
+MAX_STATES = 100_000
+# Our choice: what is no smaller along two axes could be seen as a picture.
+PICTURE_SIDE = 17
+# Of the longer of the bounds and [-1, 1], the least part that both must share; our choice.
+# Pendulum's [-2, 2] share a half.
+SHARED_BOUNDS = 0.1
+
+
+def check_spaces(
+    env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space
+) -> None:
+    """Raises a ConfigError that names a way out unless both spaces can be learned on."""
+    is_vector = (
+        isinstance(action_space, Box)
+        and len(action_space.shape) == 1
+        and action_space.dtype.kind == "f"
+    )
+    if not (is_vector or isinstance(action_space, Discrete)):
+        raise ConfigError(
+            "env must have discrete actions or vectors of floats (a wrapper makes them: "
+            "gymnasium.wrappers.TransformAction, which may number all combinations of "
+            f"MultiDiscrete or MultiBinary ones), got {env} with {action_space}."
+        )
+    leaves = [leaf for _, leaf, _ in leaves_of(observation_space, observation_space, env)]
+    supported = Discrete | MultiDiscrete | MultiBinary
+    if not leaves or not all(
+        isinstance(leaf, supported) or (isinstance(leaf, Box) and leaf.dtype.kind in "fiub")
+        for leaf in leaves
+    ):
+        raise ConfigError(
+            "env must have observations of Box, Discrete, MultiBinary or MultiDiscrete spaces, or "
+            "Dicts and Tuples of them (wrappers make them: gymnasium.wrappers.FilterObservation "
+            f"leaves parts out, TransformObservation turns into others), got {env} with "
+            f"{observation_space}."
+        )
+    num_states = sum(count_states(leaf).sum(dtype=float) for leaf in leaves)
+    if num_states > MAX_STATES:
+        raise ConfigError(
+            f"env must have at most {MAX_STATES} numbered states, as each has its place in a "
+            "one-hot vector (gymnasium.wrappers.TransformObservation can turn them into a Box of "
+            f"numbers), got {env} with {num_states:.0f}."
+        )
+
+
+def doubts(
+    env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space
+) -> Iterator[str]:
+    """What is accepted and probably not meant, a line each."""
+    is_alone = not isinstance(observation_space, Dict | Tuple)
+    for name, leaf, _ in leaves_of(observation_space, observation_space, env):
+        if not isinstance(leaf, Box) or is_image(observation_space):
+            continue
+        is_picture = is_image(leaf) or sorted([0, 0, *leaf.shape])[-2] >= PICTURE_SIDE
+        what = f"{name} of {env}, {leaf.dtype} of shape {leaf.shape},"
+        if is_picture and is_alone:
+            yield (
+                f"{what} are read as {math.prod(leaf.shape)} numbers without convolutions: only "
+                "bytes (uint8) with three axes are taken as images, channels first or last."
+            )
+        elif is_picture:
+            yield (
+                f"{what} are flattened beside the other parts of the observation and reach no "
+                "convolutions: only an observation that is one array of bytes is taken as an image."
+            )
+    if isinstance(action_space, Box) and _is_far(action_space):
+        yield (
+            f"actions of {env} are in {action_space}, far from [-1, 1], where those of an "
+            "untrained policy are: gymnasium.wrappers.RescaleAction(env, -1.0, 1.0) brings both "
+            "together."
+        )
+
+
+def _is_far(space: Box) -> bool:
+    low, high = space.low.astype(float), space.high.astype(float)
+    is_bounded = np.maximum(np.abs(low), np.abs(high)) <= MAX_BOUND
+    shared = np.minimum(high, 1) - np.maximum(low, -1)
+    return bool((is_bounded & (shared < SHARED_BOUNDS * np.maximum(high - low, 2))).any())

@@ -1,0 +1,128 @@
+import re
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    Graph,
+    MultiBinary,
+    MultiDiscrete,
+    Sequence,
+    Text,
+    Tuple,
+)
+
+from a3cjax.envs.supported import MAX_STATES, check_spaces, doubts
+from a3cjax.errors import ConfigError
+
+VECTOR, CHOICES = Box(-1, 1, (3,)), Discrete(2)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions"),
+    [
+        (VECTOR, Discrete(2, start=5)),
+        (VECTOR, Box(-1, 1, (2,), np.float64)),
+        (Box(0, 9, (2, 3), np.int16), CHOICES),
+        (Box(0, 1, (2,), bool), CHOICES),
+        (MultiBinary((2, 3)), CHOICES),
+        (MultiDiscrete([[2, 3], [4, 5]]), CHOICES),
+        (Discrete(MAX_STATES, start=-1), CHOICES),
+        (Dict({"a": Tuple([Discrete(3), VECTOR]), "b": Dict({"c": MultiBinary(2)})}), CHOICES),
+    ],
+)
+def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
+    check_spaces("Some-v0", observations, actions)
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "rule", "wrapper"),
+    [
+        (VECTOR, MultiDiscrete([3, 2]), "discrete actions or vectors", "TransformAction"),
+        (VECTOR, MultiBinary(3), "discrete actions or vectors", "TransformAction"),
+        (VECTOR, Box(0, 9, (2,), np.int64), "discrete actions or vectors", "TransformAction"),
+        (VECTOR, Box(-1, 1, (2, 2)), "discrete actions or vectors", "TransformAction"),
+        (VECTOR, Tuple([CHOICES, VECTOR]), "discrete actions or vectors", "TransformAction"),
+        (Text(5), CHOICES, "observations of Box", "TransformObservation"),
+        (Graph(VECTOR, None), CHOICES, "observations of Box", "TransformObservation"),
+        (Sequence(VECTOR), CHOICES, "observations of Box", "TransformObservation"),
+        (Dict({"a": VECTOR, "b": Text(5)}), CHOICES, "observations of Box", "FilterObservation"),
+        (Tuple([VECTOR, Tuple([Text(5)])]), CHOICES, "observations of Box", "TransformObservation"),
+        (Dict({}), CHOICES, "observations of Box", "TransformObservation"),
+        (Discrete(10**6), CHOICES, f"at most {MAX_STATES} numbered", "TransformObservation"),
+        (MultiDiscrete([60_000] * 2), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
+        (MultiDiscrete([2**62] * 2), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
+        (Dict({"a": Discrete(10**6)}), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
+    ],
+    ids=str,
+)
+def test_refusals_are_one_line_and_name_a_wrapper_that_exists(observations, actions, rule, wrapper):
+    with pytest.raises(
+        ConfigError, match=rf"^env must have {rule}.*{wrapper}.*, got Some-v0 with"
+    ) as caught:
+        check_spaces("Some-v0", observations, actions)
+    assert "\n" not in str(caught.value)
+    assert hasattr(gymnasium.wrappers, wrapper)
+
+
+BYTES = Box(0, 255, (24, 24, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("observations", "reason"),
+    [
+        (Box(0, 1, (64, 64, 3)), r"float32 of shape \(64, 64, 3\), are read as 12288 numbers"),
+        (Box(0, 1, (4, 84, 84)), "only bytes"),
+        (Box(0, 255, (84, 84, 1), np.int32), "only bytes"),
+        (Box(0, 255, (84, 84), np.uint8), "only bytes .* with three axes"),
+        (Box(0, 255, (4, 84, 84, 3), np.uint8), "only bytes .* with three axes"),
+        (Dict({"image": BYTES, "x": VECTOR}), r"observations\['image'\] of Some.* convolutions"),
+        (Tuple([VECTOR, Dict({"y": BYTES})]), r"observations\[1\]\['y'\] of Some.* flattened"),
+        (Dict({"a": Box(0, 255, (7, 7, 3), np.uint8)}), "flattened"),
+        (BYTES, None),
+        (Box(0, 255, (7, 7, 3), np.uint8), None),
+        (Box(-1, 1, (5000,)), None),
+        (Box(-1, 1, (10, 5)), None),  # Catch
+        (Box(-1, 1, (4, 1080)), None),  # beams of a laser, stacked
+        (Box(-1, 1, ()), None),
+        (Dict({"a": VECTOR, "b": Discrete(4)}), None),
+        (MultiBinary((30, 30)), None),
+    ],
+    ids=str,
+)
+def test_what_may_be_a_picture_and_meets_no_convolutions_is_told(observations, reason):
+    lines = list(doubts("Some-v0", observations, CHOICES))
+    assert [bool(re.search(reason or "nothing", line)) for line in lines] == [True] * bool(reason)
+    assert not any("\n" in line for line in lines)
+
+
+def bounds(low, high):
+    return Box(np.array(low, np.float32), np.array(high, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("actions", "is_far"),
+    [
+        (bounds([-1], [1]), False),
+        (bounds([-2], [2]), False),  # Pendulum
+        (bounds([-0.4] * 17, [0.4] * 17), False),  # Humanoid
+        (bounds([-1, 0, 0], [1, 1, 1]), False),  # CarRacing
+        (bounds([-np.inf], [np.inf]), False),
+        (bounds([0], [np.inf]), False),
+        (bounds([0], [100]), True),
+        (bounds([-100], [100]), True),
+        (bounds([-1, 0], [1, 100]), True),
+        (bounds([5], [7]), True),
+        (bounds([-0.01], [0.01]), True),
+        (Discrete(200), False),
+    ],
+)
+def test_actions_far_from_the_first_policy_are_told(actions, is_far):
+    lines = list(doubts("Some-v0", VECTOR, actions))
+    assert len(lines) == is_far
+    assert all("[-1, 1]" in line and "wrappers.RescaleAction(" in line for line in lines)
+    assert not any("\n" in line for line in lines)
+    assert hasattr(gymnasium.wrappers, "RescaleAction")
