@@ -25,7 +25,7 @@ class CheckpointError(RuntimeError):
 def one_line(text: str, max_length: int = MAX_LENGTH) -> str:
     """A text on one line, with its middle left out where it is long; what cannot be seen is shown.
 
-    Escape sequences of terminals, for instance, become `\\x1b[…`.
+    Escape sequences of terminals, for instance, become text.
     """
     if len(text) > 4 * max_length:
         text = f"{text[: 2 * max_length]} {text[-2 * max_length :]}"

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import IO, Any
 
 
 class Lasting:
@@ -15,7 +15,7 @@ class Lasting:
     began, what is written goes nowhere.
     """
 
-    def __init__(self, stream: TextIO | None):
+    def __init__(self, stream: IO[str] | None):
         self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
 
     def __getattr__(self, name: str) -> Any:
