@@ -273,8 +273,12 @@ def _read_numbers(path: Path, notes: list[str], wanted: Collection[str] = ()) ->
     if frames is None or seconds is None or not len(frames):
         notes.append(f"{path.name} holds no rows yet")
         return {}
-    is_whole = np.isfinite(frames) & np.isfinite(seconds)
-    return {name: column[is_whole] for name, column in table.items()}
+    is_whole = (frames >= 0) & (frames <= tables.MAX_COUNT) & (seconds >= 0)
+    is_whole &= seconds <= tables.MAX_COUNT
+    return {
+        name: np.where(np.abs(column) < MAX_NUMBER, column, math.nan)[is_whole]
+        for name, column in table.items()
+    }
 
 
 def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is printed: no line of it is worth a run, and none ends one."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterable
@@ -16,7 +17,7 @@ class Lasting:
     """
 
     def __init__(self, stream: IO[str] | None):
-        self._stream = open(os.devnull, "w") if stream is None else stream  # noqa: SIM115
+        self._stream = _nowhere() if stream is None else stream
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -43,6 +44,11 @@ class Lasting:
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
+
+
+@functools.cache  # never closed, as the standard streams are not
+def _nowhere() -> IO[str]:
+    return open(os.devnull, "w")
 
 
 def make_output_last() -> None:
