@@ -105,7 +105,7 @@ def shell(tmp_path, tmp_path_factory):
     }
 
     def run(line):
-        line = line.replace("a3cjax", f"{sys.executable} -m a3cjax", 1)
+        line = line.replace("a3cjax ", f"{sys.executable} -m a3cjax ", 1)
         process = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {line}"],
             cwd=tmp_path,
@@ -127,6 +127,11 @@ SINKS = (">&- 2>&-", ">&- 2>&- <&-", ">/dev/full 2>/dev/full", "2>&1 | true", "1
 def test_exit_code_is_that_of_the_work_whoever_reads(shell, sink):
     assert shell(f"a3cjax --help {sink}") == (0, "")
     assert shell(f"a3cjax nonsense {sink} 2>/dev/full")[0] == 2
+
+
+def test_files_do_not_get_the_numbers_of_closed_streams(shell):
+    code = "import a3cjax.system.output as o, os; o.make_output_last(); os._exit(os.dup(0))"
+    assert shell(f"{sys.executable} -c '{code}' <&- >&- 2>&-")[0] > 2
 
 
 def test_report_is_written_whoever_reads(shell, tmp_path):
