@@ -285,7 +285,8 @@ class Sweep:
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
         previous = {number: signal.getsignal(number) for number in SIGNALS}
-        previous = {n: handler for n, handler in previous.items() if handler != signal.SIG_IGN}
+        # None: of a library's own, which Python could not put back.
+        previous = {n: old for n, old in previous.items() if old not in (signal.SIG_IGN, None)}
         passed_on: dict[int, float] = {}
 
         def pass_on(number: int, _frame) -> None:

@@ -33,7 +33,7 @@ TIME_PARTS = ("env", "act", "learn", "push")
 """What an actor-learner's time goes into: metrics.csv has a `…_fraction` of each."""
 RETURN_WINDOW = 100  # episodes over which metrics.csv takes the mean training return
 MAX_COUNT = 10**15  # frames of the longest run that there can be
-MAX_NESTING = 20  # of a JSON file; ours have four levels
+MAX_NESTING, MAX_BYTES = 20, 10**8  # of a JSON file; ours have four levels and at most 1 MB
 
 
 class EpisodeRow(NamedTuple):
@@ -73,17 +73,16 @@ def cut_logs(run_dir: Path, num_frames: int) -> None:
       ConfigError: if a file cannot be read.
     """
     for path in (run_dir / METRICS, run_dir / EPISODES, run_dir / EVALUATIONS):
-        rows, num_damaged = read_rows(path)
+        rows, num_damaged, _ = _read_lines(path)
         frames = [frames_of(row) for row in rows]
         num_damaged += frames.count(-1)
-        if num_damaged > 1 and max(frames, default=-1) < 0:
+        if num_damaged and max(frames, default=-1) < 0:
             aside = path.with_name(f"discarded-{time.time_ns()}-{path.name}")
             path.rename(aside)
             warn(f"{path} is damaged: it begins anew, and is now {aside.name}.")
             continue
-        # The last one may be cut short: that is no damage, but how a run ends that is killed.
-        if num_damaged > 1:
-            warn(f"{path} is damaged in {num_damaged} of its lines: they are left out.")
+        if num_damaged:
+            warn(f"{path} is damaged in {num_damaged} of its lines, which are left out.")
         kept = [row for row, n in zip(rows, frames, strict=True) if 0 <= n <= num_frames]
         lines = [kept[0], *(row.values() for row in kept)] if kept else []
         if path.exists():
@@ -102,18 +101,26 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
     Raises:
       ConfigError: if it is no file, or cannot be opened.
     """
+    rows, num_damaged, is_cut_short = _read_lines(path)
+    return rows, num_damaged + is_cut_short
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
+    """As `read_rows`; a last line without its end, as a run leaves that is killed, is no damage."""
     try:
         if not path.exists():
-            return [], 0
+            return [], 0, False
         if not path.is_file():  # a pipe may never end
             raise OSError("it is no file")
         with path.open(newline="", errors="replace") as file:
-            lines = [line if line.endswith("\n") else "" for line in file]
+            lines = file.readlines()
     except OSError as error:
         raise ConfigError(f"{path} must be a table that can be read, got {error}.") from error
-    names, *rows = [_cells(line) for line in lines if line.strip()] or [[]]
+    is_cut_short = bool(lines) and not lines[-1].endswith("\n")
+    cells = map(_cells, lines[: len(lines) - is_cut_short])
+    names, *rows = list(filter(None, cells)) or [[]]
     whole = [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
-    return whole, len(rows) - len(whole) + lines.count("")
+    return whole, len(rows) - len(whole), is_cut_short
 
 
 def read_columns(path: Path, wanted: Collection[str] = ()) -> tuple[dict[str, Column], int]:
@@ -161,7 +168,7 @@ def _shorten(value: float | str) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
     try:
-        if not path.is_file():  # a pipe may never end
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe may never end
             return None
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError):

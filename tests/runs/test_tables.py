@@ -146,8 +146,11 @@ def test_bad_rows_of_a_log_are_left_out_with_a_warning(tmp_path, capsys):
     cut_logs(tmp_path, 479)
     assert path.read_text() == "num_frames,x\n400,1\n450,5\n"
     assert capsys.readouterr().err == (
-        f"warning: {path} is damaged in 5 of its lines: they are left out.\n"
+        f"warning: {path} is damaged in 4 of its lines, which are left out.\n"
     )
+    path.write_text("num_frames,x\n400,1\nx\n")
+    cut_logs(tmp_path, 479)
+    assert "in 1 of its lines" in capsys.readouterr().err
 
 
 # The second one lacks a comma, so that no line has as many cells as it.
