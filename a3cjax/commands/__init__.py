@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from a3cjax.commands.arguments import HELP, parse, print_help, refusing
 from a3cjax.errors import ConfigError
+from a3cjax.system.output import make_output_last
 from a3cjax.system.signals import leaving
 
 VERBS = {
@@ -25,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Exit codes: those of the verb, and 2 with one line for what cannot be understood.
     """
+    make_output_last()
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if verb in HELP:
         width = max(map(len, VERBS))

@@ -16,7 +16,7 @@ from a3cjax.config.declaring import (
     read_settings,
     unknown_name,
 )
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, one_line
 
 S = TypeVar("S", bound=Settings)
 HELP = {"-h", "--help", "help", "-?"}
@@ -102,6 +102,6 @@ def refusing(*errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        lines = str(error).splitlines() or [type(error).__name__]
-        print(f"error: {lines[0]}", file=sys.stderr)
+        line = one_line(str(error).partition("\n")[0]) or type(error).__name__
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)

@@ -4,8 +4,8 @@
 
 Several values of a setting are separated by commas, or given as `seed=range(1,4)`. `jobs=2` runs
 two at once, each on its share of the cores. The same command again goes on with a sweep that was
-stopped. Exit codes: 0 done, 1 a run failed (the others were run all the same), 2 a wrong setting,
-130 or 143 stopped by SIGINT or SIGTERM after saving.
+stopped, and deletes nothing. Exit codes: 0 done, 1 a run failed (the others were run all the
+same), 2 a wrong setting, 128 + the number of a signal stopped by it after saving.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ from a3cjax.commands.arguments import read
 from a3cjax.commands.sweeps import Point, Sweep, expand, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
 from a3cjax.config.settings import CONFIG_FILE, Config, Preset, read_config
+from a3cjax.errors import ConfigError, one_line
+from a3cjax.system.output import warn
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -47,16 +49,24 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         lock = stack.enter_context(occupied(sweep_dir))
         record(points, sweep_dir)
         stop_signal = sweep.run(lock)
-        run_dirs = [point.run_dir for point in points if (point.run_dir / CONFIG_FILE).is_file()]
-        if run_dirs:
-            from a3cjax.reports import write_report
-
-            print(f"written to {write_report(run_dirs, sweep_dir, title=sweep_dir.name)}")
+        report(points, sweep_dir)
     for run_dir in sweep.failed:
         print(f"failed: {run_dir}", file=sys.stderr)
     if stop_signal is not None:
         sys.exit(128 + stop_signal)
     sys.exit(1 if sweep.failed else 0)
+
+
+def report(points: Sequence[Point], sweep_dir: Path) -> None:
+    """Writes the report on the runs that have begun; a warning says why if that fails."""
+    from a3cjax.reports import write_report
+
+    run_dirs = [point.run_dir for point in points if (point.run_dir / CONFIG_FILE).is_file()]
+    try:
+        if run_dirs:
+            print(f"written to {write_report(run_dirs, sweep_dir, title=sweep_dir.name)}")
+    except (ConfigError, OSError) as error:
+        warn(f"no report: {one_line(str(error))}")
 
 
 def read_points(texts: Mapping[str, str]) -> tuple[SweepSettings, list[Point]]:

@@ -1,27 +1,28 @@
 """Sweeps: many runs of the program, each in a folder of its own, one after another or at once.
 
 A sweep that was stopped is started again by the same command: finished runs are left alone,
-unfinished ones are resumed, the others begun.
+unfinished ones are resumed, the others begun. Nothing is ever deleted.
 """
 
 import contextlib
 import fcntl
 import itertools
 import json
+import math
 import os
-import shutil
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from a3cjax.config.declaring import read_settings
 from a3cjax.config.settings import Config
-from a3cjax.errors import ConfigError
-from a3cjax.runs.tables import CONFIG_FILE, read_summary
+from a3cjax.errors import ConfigError, one_line, quote
+from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, read_config_file, read_json
 from a3cjax.system.files import replace_file
 from a3cjax.system.machine import available_cores, cores_of_thread
 
@@ -29,6 +30,9 @@ RECORD = "sweep.json"
 """In the folder of a sweep: the settings with which each of its runs began."""
 LOCK = "sweep.lock"
 """In the folder of a sweep: held by it and its runs, to the last one."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Those at which runs save and end."""
+SAME_SIGNAL_SECONDS = 2.0  # `timeout` sends one to a process and then to its whole group
 
 
 class Point(NamedTuple):
@@ -70,13 +74,16 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
     """Makes the sweep's folder and notes the settings of its runs.
 
     Raises:
-      ConfigError: if one got a checkpoint with other settings; only `total_frames` may change.
+      ConfigError: if one began with other settings, of which only `total_frames` may change; if
+        the note is damaged.
     """
     path = sweep_dir / RECORD
-    began = json.loads(path.read_text()) if path.is_file() else {}
+    began = read_sound(path)
     for point in points:
         name = point.run_dir.name
-        settings = began.get(name) if has_checkpoint(point.run_dir) else None
+        settings = began.get(name) if is_begun(point.run_dir) else None
+        if not isinstance(settings, dict | None):
+            raise ConfigError(f"{path} must hold the settings of each run, got {quote(settings)}.")
         old, new = ({**s, "total_frames": ""} for s in (settings or point.settings, point.settings))
         for setting in {**old, **new}:
             if old.get(setting) != new.get(setting):
@@ -86,6 +93,18 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
                 )
         began[name] = dict(point.settings)
     replace_file(path, json.dumps(began, indent=2) + "\n")
+
+
+def read_sound(path: Path) -> dict[str, Any]:
+    """What a JSON file holds by name; nothing if it is not there.
+
+    Raises:
+      ConfigError: if it is damaged. Who is to say what a run came to, or began with?
+    """
+    content = read_json(path)
+    if content is None and os.path.lexists(path):
+        raise ConfigError(f"{path} must be sound, but is damaged: repair it or move it away.")
+    return content or {}
 
 
 @contextlib.contextmanager
@@ -114,26 +133,44 @@ def occupied(sweep_dir: Path) -> Iterator[int]:
 
 
 def arguments_of(point: Point) -> list[str] | None:
-    """What the program is to be called with for a run to go on; None if it is finished."""
-    run_dir, given = point.run_dir, {n: t for n, t in point.settings.items() if n == "total_frames"}
-    total_frames = read_settings(Config, given).get("total_frames")
-    if has_checkpoint(run_dir):
-        summary = read_summary(run_dir)
-        is_over = summary.get("signal") is None and "num_frames" in summary
-        if is_over and (total_frames is None or summary["num_frames"] >= total_frames):
-            return None
-        longer = [] if total_frames is None else [f"total_frames={total_frames}"]
-        return [f"resume={run_dir}", *longer]
-    if (run_dir / CONFIG_FILE).is_file():
-        # It ended before its first checkpoint: there is nothing in it to go on with.
-        shutil.rmtree(run_dir)
-    return [*(f"{name}={text}" for name, text in point.settings.items()), f"run_dir={run_dir}"]
+    """What the program is to be called with for a run to go on; None if it is finished.
+
+    Raises:
+      ConfigError: if its settings or its summary are damaged.
+    """
+    if is_finished(point):
+        return None
+    if not is_begun(point.run_dir):
+        settings = (f"{name}={text}" for name, text in point.settings.items())
+        return [*settings, f"run_dir={point.run_dir}"]
+    total_frames = point.settings.get("total_frames")
+    longer = [] if total_frames is None else [f"total_frames={total_frames}"]
+    return [f"resume={point.run_dir}", *longer]
 
 
-def has_checkpoint(run_dir: Path) -> bool:
-    """Whether a run can be gone on with."""
-    folder = run_dir / "checkpoints"
-    return folder.is_dir() and any(path.stem.isdecimal() for path in folder.iterdir())
+def is_finished(point: Point) -> bool:
+    """Whether a run has come to the end of its budget, by its summary; it may lack checkpoints.
+
+    Raises:
+      ConfigError: if its settings or its summary are damaged.
+    """
+    summary = read_sound(point.run_dir / SUMMARY)
+    if not summary or summary.get("signal") is not None:
+        return False
+    given = {name: text for name, text in point.settings.items() if name == "total_frames"}
+    settings = read_settings(Config, given) or read_config_file(point.run_dir)
+    counts = (summary.get("num_frames"), settings.get("total_frames", 0))
+    if not all(type(count) in (int, float) for count in counts):
+        path = point.run_dir / SUMMARY
+        raise ConfigError(f"{path} must hold numbers of frames, got {quote(counts)}.")
+    return counts[0] >= counts[1]
+
+
+def is_begun(run_dir: Path) -> bool:
+    """Whether a folder is that of a run, which can only be gone on with."""
+    checkpoints = run_dir / "checkpoints"
+    has_checkpoint = checkpoints.is_dir() and any(p.stem.isdecimal() for p in checkpoints.iterdir())
+    return has_checkpoint or (run_dir / CONFIG_FILE).exists()
 
 
 def share_cores(jobs: int) -> list[set[int]]:
@@ -181,8 +218,8 @@ class Sweep:
     def run(self, lock: int | None = None) -> int | None:
         """Runs until every run has ended or a signal comes.
 
-        SIGINT and SIGTERM are passed on: the runs save and end, and no other one begins. So do
-        they when the terminal is closed.
+        `SIGNALS` are passed on: the runs save and end, and no other one begins. Those that are
+        ignored, as by nohup, stay so.
 
         Args:
           lock: file descriptor to be kept open by the runs, too; see `occupied`.
@@ -206,7 +243,7 @@ class Sweep:
                 self._run_point(title, point)
             except Exception as error:  # of this run alone: the others are run all the same
                 self.failed.append(point.run_dir)
-                self._tell(f"{title}: failed, {error}")
+                self._tell(f"{title}: failed, {one_line(str(error))}")
 
     def _run_point(self, title: str, point: Point) -> None:
         arguments = arguments_of(point)
@@ -237,23 +274,30 @@ class Sweep:
         with self._lock:
             self._processes.discard(process)
         # A signal ends a run by -number while it begins, later by 128 + number.
-        stop_codes = [] if self._stop_signal is None else [signal.SIGINT, signal.SIGTERM]
-        if code not in {0, *(-n for n in stop_codes), *(128 + n for n in stop_codes)}:
+        stop_codes = () if self._stop_signal is None else SIGNALS
+        if code in {*(-n for n in stop_codes), *(128 + n for n in stop_codes)}:
+            return
+        if code != 0:
             raise RuntimeError(f"exit code {code}")
+        if not is_finished(point):  # an environment may have called os._exit(0)
+            raise RuntimeError(f"exit code 0, but no {SUMMARY} of its end")
 
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-        previous = {number: signal.getsignal(number) for number in numbers}
-        if previous[signal.SIGHUP] == signal.SIG_IGN:  # by nohup
-            del previous[signal.SIGHUP]
+        previous = {number: signal.getsignal(number) for number in SIGNALS}
+        # None: of a library's own, which Python could not put back.
+        previous = {n: old for n, old in previous.items() if old not in (signal.SIG_IGN, None)}
+        passed_on: dict[int, float] = {}
 
         def pass_on(number: int, _frame) -> None:
-            self._stop_signal = number
+            self._stop_signal = self._stop_signal or number
+            now = time.monotonic()
+            if now - passed_on.get(number, -math.inf) < SAME_SIGNAL_SECONDS:
+                return
+            passed_on[number] = now
             for process in tuple(self._processes):
                 with contextlib.suppress(ProcessLookupError):
-                    # That of a closed terminal would end a run without saving.
-                    process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+                    process.send_signal(number)
 
         for number in previous:
             signal.signal(number, pass_on)

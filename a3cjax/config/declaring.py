@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, quote
 
 # Computation is in 32-bit floats: what is larger than their largest would become infinite.
 MAX_FLOAT = float(np.finfo(np.float32).max)
@@ -144,7 +144,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     if type(value) is int and value.bit_length() > 2000:
         raise ConfigError(f"{name} must be a number that can be printed, got one of 2000 bits.")
     if not is_right or (isinstance(value, float) and math.isnan(value)):
-        raise ConfigError(f"{name} must be {describe_kinds(field)}, got {value!r}.")
+        raise ConfigError(f"{name} must be {describe_kinds(field)}, got {quote(value)}.")
     if float in kinds and isinstance(value, int | float) and abs(value) > MAX_FLOAT:
         raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")
     rule: Rule | None = field.metadata["rule"]

@@ -32,6 +32,7 @@ FRAMES = between(1, 10**15)
 MAX_BATCH = 10_000
 
 CONFIG_FILE = "config.yaml"  # of a run folder
+MAX_FILE_BYTES, MAX_NESTING = 100_000, 8  # of a file of settings; ours have 2 kB and one level
 
 
 def _names(module: str, attribute: str, *also: str):
@@ -235,17 +236,44 @@ def load_config(run_dir: Path) -> Config:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
+    return make_config(read_config_file(run_dir))
+
+
+def read_config_file(run_dir: Path) -> dict[str, Any]:
+    """What stands in the config.yaml of a run folder, by name, whether there are such settings.
+
+    The file may come from anywhere: it is small, without aliases (of which a few lines stand for
+    billions of values) and hardly nested, or it is refused.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ConfigError: if it holds something else than values by name.
+      OSError: if it cannot be opened.
+    """
     path = run_dir / CONFIG_FILE
     if not path.is_file():
         raise FileNotFoundError(f"run folder must hold {CONFIG_FILE}, got {run_dir}.")
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
     try:
-        settings = yaml.safe_load(path.read_text())
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"more than {MAX_FILE_BYTES:,} bytes")
+        nesting = 0
+        for event in yaml.parse(data, yaml.SafeLoader):
+            if getattr(event, "anchor", None) is not None:  # of an alias, too
+                raise ValueError(f"an alias in line {event.start_mark.line + 1}")
+            nesting += isinstance(event, yaml.CollectionStartEvent)
+            nesting -= isinstance(event, yaml.CollectionEndEvent)
+            if nesting > MAX_NESTING:
+                raise ValueError(f"lists in lists in line {event.start_mark.line + 1}")
+        settings = yaml.safe_load(data)
+        repr(settings)  # a ValueError for a number of more digits than Python prints
     # PyYAML raises what it happens to stumble over: `!!bool x` is a KeyError, for instance.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path} must hold settings by name: {error}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(f"{path} must hold settings by name, got {error}.") from error
     if not isinstance(settings, dict):
         raise ConfigError(f"{path} must hold settings by name, got {type(settings).__name__}.")
-    return make_config(settings)
+    return settings
 
 
 # What a checkpoint is made of, or what the numbers of one run must have in common.
@@ -273,7 +301,7 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     settings = dataclasses.asdict(config)
     if config.exploration_frames is not None and "total_frames" in changes:
         # A run may be made shorter than the line of ε was to be.
-        most = max(1, int(changes["total_frames"]))
+        most = make_config({"total_frames": changes["total_frames"]}).total_frames
         settings["exploration_frames"] = min(config.exploration_frames, most)
     changed = make_config({**settings, "resume": run_dir, "run_dir": run_dir, **changes})
     fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())

@@ -1,9 +1,9 @@
 """The terminal: a view of the run that redraws itself, or a line now and then."""
 
 import contextlib
+import sys
 from collections.abc import Mapping, Sequence
 
-import rich
 from rich.columns import Columns
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.live import Live
@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from a3cjax.logs.dashboard import Curve, Row, actor_lines, describe, one_line
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.tables import EpisodeRow
+from a3cjax.system.output import Lasting
 
 MIN_CURVE_ROWS, MAX_CURVE_ROWS = 3, 6
 
@@ -30,7 +31,8 @@ class TerminalLogger:
     ):
         """Starts the view; without a `console`, on the standard output."""
         self._console = console or Console(highlight=False)
-        self._title = self._encodable(title)
+        self._console.file = Lasting(self._console.file)  # pyright: ignore[reportAttributeAccessIssue]
+        self._title = title
         self._total_frames = total_frames
         self._num_actors = num_actors
         self._curve = Curve(total_frames)
@@ -49,7 +51,7 @@ class TerminalLogger:
 
     def print(self, message: str) -> None:
         """Shows a line, above the view if there is one."""
-        self._console.print(self._encodable(message), soft_wrap=True, markup=False)
+        self._console.print(message, soft_wrap=True, markup=False)
 
     def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
         """Takes in games for the curve of returns."""
@@ -98,11 +100,6 @@ class TerminalLogger:
         lines += console.render_lines(actors, options, pad=False)
         yield SegmentLines(lines[: max(0, height)], new_lines=True)
 
-    def _encodable(self, text: str) -> str:
-        """The text with a question mark for each letter that the terminal has not."""
-        encoding = self._console.encoding
-        return text.encode(encoding, "replace").decode(encoding)
-
 
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints a table of scores."""
@@ -111,4 +108,4 @@ def print_evaluation(evaluation: Evaluation) -> None:
     names = ("mean", "median", "standard_deviation", "min", "max")
     table = Table(*(Column(name.replace("_", " "), justify="right") for name in names), title=title)
     table.add_row(*(f"{result[name]:.2f}" for name in names))
-    rich.print(table)
+    Console(file=Lasting(sys.stdout)).print(table)  # pyright: ignore[reportArgumentType]

@@ -21,6 +21,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
+from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import Logger
 from a3cjax.runs.tables import TRACKING, EpisodeRow, read_json
 from a3cjax.system.files import alone, replace_file
@@ -241,7 +242,10 @@ class MlflowLogger(_Tracker):
 def _remember(run_dir: Path, tracker: str, make_id: Callable[[], str]) -> str:
     """The id in the run folder's file for it, which is made when there is none."""
     path = run_dir / TRACKING
-    ids = read_json(path) or {}
+    ids = read_json(path)
+    if path.exists() and (ids is None or not isinstance(ids.get(tracker, ""), str)):
+        raise ConfigError(f"{path} must hold the ids of trackers, but is damaged: move it away.")
+    ids = ids or {}
     if tracker not in ids:
         ids[tracker] = make_id()
         replace_file(path, json.dumps(ids, indent=2) + "\n")

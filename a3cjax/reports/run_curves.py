@@ -22,8 +22,10 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     """
     metrics, _ = read_columns(run_dir / METRICS)
     episodes, _ = read_columns(run_dir / EPISODES)
-    if not metrics:
+    if "num_frames" not in metrics:
         return None
+    x = drawable(metrics["num_frames"]) / 1e6
+    unknown = np.full(len(x), np.nan)  # what the file has no column of
     labels = {name: name.replace("_", " ") for name in metrics if name.endswith("loss")}
     labels |= dict([pair for pair in CHOICE_LABELS.items() if pair[0] in metrics][:1])
     labels |= {"frames_per_second": "frames / s"}
@@ -34,17 +36,17 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     figure = figures.new_figure(12, 3.5 * len(rows))
     axes = figure.subplot_mosaic(rows)
     axes[RETURN].set_title(title, parse_math=False)
-    if episodes:
-        x, y = episodes["num_frames"] / 1e6, drawable(episodes["episode_return"])
+    if {"num_frames", "episode_return"} <= episodes.keys():
+        games = drawable(episodes["num_frames"]) / 1e6, drawable(episodes["episode_return"])
         style = {"markersize": 3, "alpha": 0.35, "color": figures.LIGHT["muted"]}
-        axes[RETURN].plot(x, y, ".", label="single games", **style)
+        axes[RETURN].plot(*games, ".", label="single games", **style)
     labels |= {RETURN: "episode return"}
     for name, label in labels.items():
-        values = drawable(metrics[name])
+        values = drawable(metrics.get(name, unknown))
         if name.endswith("loss") and (values > 0).any() and not (values < 0).any():
             axes[name].set_yscale("log")
             values[values == 0] = np.nan
-        axes[name].plot(metrics["num_frames"] / 1e6, values, label="mean of last 100")
+        axes[name].plot(x, values, label="mean of last 100")
         axes[name].set_ylabel(label)
         axes[name].set_xlabel("million frames")
         axes[name].grid(alpha=0.3)

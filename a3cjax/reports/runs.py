@@ -1,6 +1,5 @@
 """Reads run folders, also half-finished ones: what is missing becomes NaN and a note."""
 
-import csv
 import dataclasses
 import functools
 import math
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
+from a3cjax.errors import ConfigError
 from a3cjax.runs import tables
 from a3cjax.runs.tables import Column, read_columns, read_json
 
@@ -20,7 +19,7 @@ EVALUATION_COLUMNS = ("num_frames", "wall_seconds", "mean")  # the others: words
 PROVENANCE = ("command", "commit", "machine", "versions")  # of summary.json
 
 
-class RunFolderError(ValueError):
+class RunFolderError(ConfigError):
     """A folder that is no run folder; the message is one line."""
 
 
@@ -250,28 +249,22 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 
 
 def _read_settings(folder: Path) -> dict[str, Any]:
-    path = folder / tables.CONFIG_FILE
-    if not path.is_file():
-        raise RunFolderError(f"run folder must hold {tables.CONFIG_FILE}, got {folder}.")
     try:
-        settings = yaml.safe_load(path.read_text())
-    # As in a3cjax.config: PyYAML raises what it happens to stumble over.
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, OSError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise RunFolderError(f"{tables.CONFIG_FILE} must hold settings by name, got {path}.")
+        settings = tables.read_config_file(folder)
+    except (ConfigError, OSError) as error:
+        raise RunFolderError(str(error)) from error
     return {str(name): value for name, value in settings.items()}
 
 
 def _read_numbers(path: Path, notes: list[str], wanted: Collection[str] = ()) -> dict[str, Column]:
     """The columns of numbers; lines that were cut short or damaged are left out, with a note."""
-    if not path.is_file():
+    if not path.exists():
         notes.append(f"{path.name} is missing")
         return {}
     try:
         table, num_damaged = read_columns(path, wanted)
-    except (csv.Error, OSError) as error:
-        notes.append(f"{path.name} cannot be read: {' '.join(str(error).split())}")
+    except ConfigError as error:
+        notes.append(f"{path.name} cannot be read: {error}")
         return {}
     frames, seconds = table.get("num_frames"), table.get("wall_seconds")
     if num_damaged:
@@ -280,8 +273,12 @@ def _read_numbers(path: Path, notes: list[str], wanted: Collection[str] = ()) ->
     if frames is None or seconds is None or not len(frames):
         notes.append(f"{path.name} holds no rows yet")
         return {}
-    is_whole = np.isfinite(frames) & np.isfinite(seconds)
-    return {name: column[is_whole] for name, column in table.items()}
+    is_whole = (frames >= 0) & (frames <= tables.MAX_COUNT) & (seconds >= 0)
+    is_whole &= seconds <= tables.MAX_COUNT
+    return {
+        name: np.where(np.abs(column) < MAX_NUMBER, column, math.nan)[is_whole]
+        for name, column in table.items()
+    }
 
 
 def _read_json(path: Path, notes: list[str]) -> dict[str, Any]:

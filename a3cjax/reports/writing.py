@@ -13,6 +13,7 @@ from a3cjax.reports.page import render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.runs.tables import TIME_PARTS
 from a3cjax.system.files import replace_file
+from a3cjax.system.quoting import cell
 
 
 def write_report(
@@ -86,13 +87,13 @@ def render_csv(content: Content) -> str:
                     *(run.frames_per_second, run.typical("staleness_mean")),
                     run.typical("lock_wait_fraction"),
                     *run.time_fractions.values(),
-                    *(run.summary.get("commit", ""), "; ".join(run.notes)),
+                    *(str(run.summary.get("commit", "")), "; ".join(run.notes)),
                 )
-                writer.writerow([_plain(cell) for cell in cells])
+                writer.writerow([_plain(value) for value in cells])
     return buffer.getvalue()
 
 
-def _plain(cell: object) -> object:
-    if not isinstance(cell, float):
-        return cell
-    return "" if not math.isfinite(cell) else f"{cell:.10g}"
+def _plain(value: object) -> object:
+    if not isinstance(value, float):
+        return cell(value) if isinstance(value, str) else value
+    return "" if not math.isfinite(value) else f"{value:.10g}"

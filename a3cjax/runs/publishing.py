@@ -1,16 +1,21 @@
 """Published agents: parameters with what they come from, and a model card."""
 
+import dataclasses
+import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
 
-from a3cjax.config.settings import Config
-from a3cjax.errors import ConfigError
-from a3cjax.runs.folder import write_config
+import yaml
+
+from a3cjax.config.settings import CONFIG_FILE, Config
+from a3cjax.errors import ConfigError, quote
 from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import write_parameters
 from a3cjax.runs.tables import PLAY, SUMMARY, read_summary
 from a3cjax.system.files import replace_file
+from a3cjax.system.quoting import code, markdown, without_folders
 
 PICTURE = f"{PLAY}.gif"
 TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -35,38 +40,68 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
         raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
     summary = read_summary(run_dir)
     if not summary:
-        raise FileNotFoundError(f"run folder must hold {SUMMARY}, got {run_dir}.")
-    if not summary["evaluation"]:
+        raise FileNotFoundError(f"run folder must hold a sound {SUMMARY}, got {run_dir}.")
+    if not summary.get("evaluation"):
         raise ConfigError(f"run_dir must be of a run with a final evaluation, got {run_dir}.")
     agent = load(run_dir)
-    if summary["num_frames"] != agent.snapshot.num_frames:
+    if summary.get("num_frames") != agent.snapshot.num_frames:
         raise ConfigError(
             f"run_dir must be of a run that has ended, got {run_dir}: summary.json is of frame "
-            f"{summary['num_frames']}, the newest sound checkpoint of {agent.snapshot.num_frames}."
+            f"{quote(summary.get('num_frames'))}, the newest sound checkpoint of "
+            f"{agent.snapshot.num_frames}."
         )
+    has_picture = (run_dir / PICTURE).is_file()
+    card = make_model_card(agent.config, summary, output_dir, has_picture=has_picture)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_parameters(output_dir, agent.snapshot)
-    write_config(agent.config, output_dir)
-    for name in (SUMMARY, PICTURE):
-        (output_dir / name).unlink(missing_ok=True)  # of an agent that was there before
-        if (run_dir / name).is_file():
-            shutil.copyfile(run_dir / name, output_dir / name)
-    replace_file(output_dir / "README.md", make_model_card(agent.config, summary, output_dir))
+    (output_dir / PICTURE).unlink(missing_ok=True)  # of an agent that was there before
+    if has_picture:
+        shutil.copyfile(run_dir / PICTURE, output_dir / PICTURE)
+    # Nobody else's business is where things lie on this machine.
+    settings = dataclasses.asdict(agent.config) | {"run_dir": output_dir.resolve().name}
+    replace_file(output_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
+    summary |= {n: without_folders(text) for n, text in summary.items() if isinstance(text, str)}
+    replace_file(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    replace_file(output_dir / "README.md", card)
     return output_dir
 
 
-def make_model_card(config: Config, summary: dict[str, Any], folder: Path) -> str:
+def make_model_card(
+    config: Config, summary: dict[str, Any], folder: Path, *, has_picture: bool = False
+) -> str:
     """The model card: what the agent is, what it reaches, how to use it, where it comes from.
 
-    Its head is the metadata that model hubs read (huggingface.co/docs/hub/model-cards).
+    Its head is the metadata that model hubs read (huggingface.co/docs/hub/model-cards). What it
+    quotes stays text, and of paths it has the last part alone.
+
+    Raises:
+      ConfigError: if the summary is not as a run writes it.
     """
-    has_picture = (folder / PICTURE).is_file()
-    return TEMPLATE.read_text().format(
-        config=config,
-        summary=summary,
-        evaluation=summary["evaluation"],
-        folder=folder.as_posix(),
-        picture=f"![A game of {config.env}]({PICTURE})" if has_picture else "",
-        minutes=round(summary["training_seconds"] / 60),
-        versions=", ".join(f"{name} {text}" for name, text in summary["versions"].items()),
-    )
+    try:
+        command = without_folders(str(summary["command"]))
+        versions = ", ".join(f"{name} {text}" for name, text in summary["versions"].items())
+        texts = {
+            **dataclasses.asdict(config),
+            "name": f"{config.algorithm} {config.env}",
+            "command": command,
+            "commit": summary["commit"],
+            "versions": versions,
+            "processor": summary["machine"]["processor"],
+            "actions": summary["evaluation"]["actions"],
+            "folder": shlex.quote(folder.resolve().name),
+        }
+        return TEMPLATE.read_text().format(
+            text={name: markdown(text) for name, text in texts.items()},
+            code={name: code(text) for name, text in texts.items()},
+            yaml={name: json.dumps(str(text)) for name, text in texts.items()},
+            evaluation=summary["evaluation"],
+            num_frames=summary["num_frames"],
+            cores=summary["machine"]["cores"],
+            folder=json.dumps(folder.resolve().name),
+            picture=f"![A game of {markdown(config.env)}]({PICTURE})" if has_picture else "",
+            minutes=round(summary["training_seconds"] / 60),
+        )
+    # Whatever is missing or of another type than it should be.
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ConfigError(f"{SUMMARY} must be as a run writes it, got {reason}.") from error

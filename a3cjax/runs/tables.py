@@ -7,6 +7,8 @@ line cut short: readers leave out such a line, and any other that is damaged.
 import csv
 import json
 import math
+import re
+import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from a3cjax.config.settings import CONFIG_FILE as CONFIG_FILE
+from a3cjax.config.settings import read_config_file as read_config_file
+from a3cjax.errors import ConfigError
 from a3cjax.system.files import replace_file
+from a3cjax.system.output import warn
 
 METRICS, EPISODES, EVALUATIONS = "metrics.csv", "episodes.csv", "evaluations.csv"
 SUMMARY, TRACKING = "summary.json", "tracking.json"
@@ -27,6 +32,8 @@ Column = npt.NDArray[np.float64]
 TIME_PARTS = ("env", "act", "learn", "push")
 """What an actor-learner's time goes into: metrics.csv has a `…_fraction` of each."""
 RETURN_WINDOW = 100  # episodes over which metrics.csv takes the mean training return
+MAX_COUNT = 10**15  # frames of the longest run that there can be
+MAX_NESTING, MAX_BYTES = 20, 10**8  # of a JSON file; ours have four levels and at most 1 MB
 
 
 class EpisodeRow(NamedTuple):
@@ -47,9 +54,9 @@ def append_rows(
     The file's own columns hold, `columns` are those of a new one. What it has no column for is
     left out: a newer version may know more than the one that began the run.
     """
-    with path.open("a+", newline="") as file:
+    with path.open("a+", newline="", errors="replace") as file:
         file.seek(0)
-        known = next(csv.reader(file), [])
+        known = _cells(file.readline())
         writer = csv.DictWriter(file, known or columns, extrasaction="ignore", lineterminator="\n")
         if not known:
             writer.writeheader()
@@ -59,26 +66,61 @@ def append_rows(
 def cut_logs(run_dir: Path, num_frames: int) -> None:
     """Drops what the CSV files of a run say of later frames, and what is damaged in them.
 
-    What was written after the checkpoint that a run resumes from will be written again.
+    What was written after the checkpoint that a run resumes from will be written again. A
+    warning says what is damaged; a file without a sound line is moved aside.
+
+    Raises:
+      ConfigError: if a file cannot be read.
     """
     for path in (run_dir / METRICS, run_dir / EPISODES, run_dir / EVALUATIONS):
-        rows, _ = read_rows(path)
-        kept = [row for row in rows if int(row["num_frames"]) <= num_frames]
+        rows, num_damaged, _ = _read_lines(path)
+        frames = [frames_of(row) for row in rows]
+        num_damaged += frames.count(-1)
+        if num_damaged and max(frames, default=-1) < 0:
+            aside = path.with_name(f"discarded-{time.time_ns()}-{path.name}")
+            path.rename(aside)
+            warn(f"{path} is damaged: it begins anew, and is now {aside.name}.")
+            continue
+        if num_damaged:
+            warn(f"{path} is damaged in {num_damaged} of its lines, which are left out.")
+        kept = [row for row, n in zip(rows, frames, strict=True) if 0 <= n <= num_frames]
         lines = [kept[0], *(row.values() for row in kept)] if kept else []
         if path.exists():
             replace_file(path, "".join(",".join(cells) + "\n" for cells in lines))
 
 
+def frames_of(row: Mapping[str, str]) -> int:
+    """The number of frames that a row is of; −1 where it is none."""
+    text = row.get("num_frames", "")
+    return int(text) if re.fullmatch(r"[0-9]{1,16}", text) else -1
+
+
 def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
-    """The whole lines of a CSV file as column -> cell, and how many are not; no file, no lines."""
-    if not path.exists():
-        return [], 0
-    with path.open(newline="", errors="replace") as file:
-        lines = [line if line.endswith("\n") else "" for line in file]
-    rows = list(csv.DictReader(filter(None, lines), quoting=csv.QUOTE_NONE))
-    # The csv module gives what is too much the name None, and what is missing that value.
-    whole = [row for row in rows if None not in row and None not in row.values()]
-    return whole, len(rows) - len(whole) + lines.count("")
+    """The whole lines of a CSV file as column -> cell, and how many are not; no file, no lines.
+
+    Raises:
+      ConfigError: if it is no file, or cannot be opened.
+    """
+    rows, num_damaged, is_cut_short = _read_lines(path)
+    return rows, num_damaged + is_cut_short
+
+
+def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
+    """As `read_rows`; a last line without its end, as a run leaves that is killed, is no damage."""
+    try:
+        if not path.exists():
+            return [], 0, False
+        if not path.is_file():  # a pipe may never end
+            raise OSError("it is no file")
+        with path.open(newline="", errors="replace") as file:
+            lines = file.readlines()
+    except OSError as error:
+        raise ConfigError(f"{path} must be a table that can be read, got {error}.") from error
+    is_cut_short = bool(lines) and not lines[-1].endswith("\n")
+    cells = map(_cells, lines[: len(lines) - is_cut_short])
+    names, *rows = list(filter(None, cells)) or [[]]
+    whole = [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
+    return whole, len(rows) - len(whole), is_cut_short
 
 
 def read_columns(path: Path, wanted: Collection[str] = ()) -> tuple[dict[str, Column], int]:
@@ -100,9 +142,21 @@ def read_columns(path: Path, wanted: Collection[str] = ()) -> tuple[dict[str, Co
 
 def read_episodes(path: Path) -> list[EpisodeRow]:
     """The games of an episodes.csv; none if there is no such file."""
-    columns, _ = read_columns(path)
-    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [EpisodeRow(int(f), seconds, int(a), score, int(n)) for f, seconds, a, score, n in rows]
+    columns, _ = read_columns(path, EpisodeRow._fields)
+    if columns.keys() != set(EpisodeRow._fields):
+        return []
+    rows = zip(*(columns[name].tolist() for name in EpisodeRow._fields), strict=True)
+    return [
+        EpisodeRow(int(f), seconds, int(a), score, int(n))
+        for f, seconds, a, score, n in rows
+        if 0 <= f <= MAX_COUNT and 0 <= a <= MAX_COUNT and 0 <= n <= MAX_COUNT
+    ]
+
+
+def _cells(line: str) -> list[str]:
+    """The cells of a line; nothing is quoted in our tables."""
+    text = line.rstrip("\r\n")
+    return text.split(",") if text else []
 
 
 def _shorten(value: float | str) -> str:
@@ -114,10 +168,16 @@ def _shorten(value: float | str) -> str:
 def read_json(path: Path) -> dict[str, Any] | None:
     """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
     try:
-        content = json.loads(path.read_text())
+        if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe may never end
+            return None
+        content = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError):
         return None
-    return content if isinstance(content, dict) else None
+    level: list[Any] = [content]
+    for _ in range(MAX_NESTING):
+        inner = [part for part in level if isinstance(part, dict | list)]
+        level = [x for part in inner for x in (part.values() if type(part) is dict else part)]
+    return content if isinstance(content, dict) and not level else None
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:

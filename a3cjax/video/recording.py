@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,8 +11,10 @@ import jax
 
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.envs.base import Environments, EnvironmentSpec
+from a3cjax.errors import one_line
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.tables import PLAY
+from a3cjax.system.output import tell, warn
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFiles
 from a3cjax.video.game import watch
@@ -137,8 +138,8 @@ def has_pictures(environments: Environments) -> bool:
         return environments.render() is not None
     # It may lack a library, a display, or the function: only the environment knows.
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        print(f"The environment cannot be rendered, its observations are shown: {reason}")
+        reason = one_line(str(error).partition("\n")[0]) or type(error).__name__
+        tell(f"The environment cannot be rendered, its observations are shown: {reason}")
         return False
 
 
@@ -159,9 +160,8 @@ def record_at_end(agent: TrainedAgent, run_dir: Path, should_stop: Callable[[], 
         options = VideoOptions(max_play_seconds=END_PLAY_SECONDS, max_work_seconds=END_WORK_SECONDS)
         recording = record_video(agent, run_dir / PLAY, options, should_stop)
     except Exception as error:
-        reason = " ".join(str(error).split()) or "no reason given"
-        print(f"warning: no video: {type(error).__name__}: {reason}", file=sys.stderr)
+        warn(f"no video: {type(error).__name__}: {one_line(str(error)) or 'no reason given'}")
         return
     if recording is not None:
         names = " and ".join(path.name for path in recording.paths)
-        print(f"{names}: {recording.play_seconds:.0f} seconds of play")
+        tell(f"{names}: {recording.play_seconds:.0f} seconds of play")

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import types
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,7 +16,6 @@ from a3cjax.commands import sweeps
 from a3cjax.commands.sweep import split
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
-from a3cjax.runs.tables import read_summary
 from a3cjax.system.machine import available_cores, cores_of_thread
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
@@ -30,6 +31,8 @@ with open(run_dir / "calls", "a") as file:
 (run_dir / "config.yaml").write_text("env: Pong")
 if settings.get("seed") == "666":
     sys.exit(1)
+if settings.get("seed") == "668":
+    os._exit(0)
 (run_dir / "checkpoints").mkdir(exist_ok=True)
 (run_dir / "checkpoints" / "100.safetensors").touch()
 stopped_by = None
@@ -37,8 +40,8 @@ if settings.get("env") == "Endless":
     def stop(number, frame):
         global stopped_by
         stopped_by = number
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(number, stop)
     (run_dir / "ready").touch()
     while stopped_by is None:
         time.sleep(0.01)
@@ -148,7 +151,10 @@ def test_a_larger_budget_makes_finished_runs_longer(tmp_path, program):
 
 # "50" is of an older version: the run says that it cannot read it, and nothing is deleted.
 @pytest.mark.parametrize("name", ["50.safetensors", "50"])
-@pytest.mark.parametrize("summary", [None, "{", '{"signal": 2, "num_frames": 100}'])
+@pytest.mark.parametrize(
+    "summary",
+    [None, '{"signal": 2, "num_frames": 100}', '{"signal": null, "num_frames": 99}'],
+)
 def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary, name):
     point = Point({"total_frames": "100"}, tmp_path / "run")
     (point.run_dir / "checkpoints" / name).mkdir(parents=True)
@@ -158,12 +164,75 @@ def test_what_was_killed_or_interrupted_is_resumed(tmp_path, summary, name):
     assert arguments_of(point) == [f"resume={point.run_dir}", "total_frames=100"]
 
 
-def test_what_ended_before_its_first_checkpoint_begins_anew(tmp_path):
+def test_what_ended_before_its_first_checkpoint_is_left_to_its_program(tmp_path):
     point = Point({"seed": "1"}, tmp_path / "run")
-    (point.run_dir / "checkpoints" / "50.safetensors.part").mkdir(parents=True)
+    unfinished = point.run_dir / "checkpoints" / "50.safetensors.part"
+    unfinished.mkdir(parents=True)
     (point.run_dir / "config.yaml").write_text("env: Pong")
-    assert arguments_of(point) == ["seed=1", f"run_dir={point.run_dir}"]
-    assert not point.run_dir.exists()
+    assert arguments_of(point) == [f"resume={point.run_dir}"]
+    assert unfinished.exists()
+
+
+def folder_content(folder):
+    return {p: p.is_file() and p.read_bytes() for p in folder.rglob("*") if p.name != "sweep.lock"}
+
+
+def test_a_finished_run_without_its_checkpoints_is_finished(tmp_path, program):
+    points = expand({"seed": ["1"], "total_frames": ["100"]}, tmp_path)
+    run(program, points)
+    (points[0].run_dir / "checkpoints" / "100.safetensors").unlink()
+    (points[0].run_dir / "checkpoints").rmdir()
+    before = folder_content(tmp_path)
+    _, sweep, lines = run(program, points)
+    assert (sweep.failed, lines) == ([], [f"1/1 {points[0].run_dir}: finished before"])
+    assert folder_content(tmp_path) == before
+
+
+# A longer one that was killed may have an older summary, from before it was resumed.
+def test_the_budget_of_a_run_is_that_of_its_settings_where_none_is_given(tmp_path):
+    point = Point({}, tmp_path / "run")
+    point.run_dir.mkdir()
+    (point.run_dir / "summary.json").write_text('{"signal": null, "num_frames": 100}')
+    for total_frames, arguments in ((100, None), (200, [f"resume={point.run_dir}"])):
+        (point.run_dir / "config.yaml").write_text(f"total_frames: {total_frames}")
+        assert arguments_of(point) == arguments
+
+
+def test_a_run_is_done_with_exit_code_0_and_its_summary(tmp_path, program):
+    (point,) = points = expand({"seed": ["668"]}, tmp_path)
+    _, sweep, lines = run(program, points)
+    assert sweep.failed == [point.run_dir]
+    assert lines[-1].endswith("failed, exit code 0, but no summary.json of its end")
+
+
+DAMAGED = [
+    *("", "{", "[1, 2]", "null", "\0", "[" * 100_000, "1" * 5000),
+    *('{"signal": null}', '{"signal": null, "num_frames": "100"}', '{"num_frames": true}'),
+]
+
+
+@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:40])
+def test_a_damaged_summary_fails_its_run_in_a_line_and_nothing_is_written(tmp_path, program, text):
+    points = expand({"seed": ["1"], "total_frames": ["100"]}, tmp_path)
+    run(program, points)
+    (points[0].run_dir / "summary.json").write_text(text)
+    before = folder_content(tmp_path)
+    _, sweep, (line,) = run(program, points)
+    assert sweep.failed == [points[0].run_dir]
+    assert "failed, " in line
+    assert "summary.json must " in line
+    assert folder_content(tmp_path) == before
+
+
+@pytest.mark.parametrize("text", [*DAMAGED[:7], '{"seed1": 3}', '{"seed1": [1]}'])
+def test_a_damaged_note_of_a_sweep_is_refused_and_kept(tmp_path, text):
+    points = expand({"seed": ["1"]}, tmp_path)
+    begin(points[0])
+    (tmp_path / "sweep.json").write_text(text)
+    before = folder_content(tmp_path)
+    with pytest.raises(ConfigError, match=r"^\S*sweep\.json must "):
+        record(points, tmp_path)
+    assert folder_content(tmp_path) == before
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
@@ -187,14 +256,14 @@ def test_a_run_that_cannot_be_begun_does_not_keep_the_others_from_running(
     tmp_path, program, monkeypatch
 ):
     points = expand({"seed": ["1", "2"]}, tmp_path)
-    begin(points[0])
+    read_sound = sweeps.read_sound
 
-    def fail(run_dir):
-        if run_dir == points[0].run_dir:
+    def fail(path):
+        if path.parent == points[0].run_dir:
             raise OSError("the disk is gone")
-        return read_summary(run_dir)
+        return read_sound(path)
 
-    monkeypatch.setattr(sweeps, "read_summary", fail)
+    monkeypatch.setattr(sweeps, "read_sound", fail)
     stop_signal, sweep, lines = run(program, points)
     assert stop_signal is None
     assert sweep.failed == [points[0].run_dir]
@@ -251,12 +320,13 @@ def test_more_jobs_than_cores_are_refused(monkeypatch, jobs):
         share_cores(jobs)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
+@pytest.mark.parametrize("number", sweeps.SIGNALS)
+def test_a_signal_reaches_the_runs_as_it_is_and_begins_no_other(tmp_path, program, number):
     points = expand({"env": ["Endless"], "seed": ["1", "2"]}, tmp_path)
+    first = points[0].run_dir
 
     def interrupt():
-        wait_until((points[0].run_dir / "ready").exists)
+        wait_until((first / "ready").exists)
         os.kill(os.getpid(), number)
 
     helper = threading.Thread(target=interrupt)
@@ -266,11 +336,38 @@ def test_a_signal_ends_the_runs_and_begins_no_other(tmp_path, program, number):
     helper.join()
     assert stop_signal == number
     assert sweep.failed == []
-    told = signal.SIGINT if number == signal.SIGINT else signal.SIGTERM  # those that a run knows
-    assert json.loads((points[0].run_dir / "summary.json").read_text())["signal"] == told
+    assert json.loads((first / "summary.json").read_text())["signal"] == number
     assert not points[1].run_dir.exists()
     assert signal.getsignal(number) is before
-    assert arguments_of(points[0]) == [f"resume={points[0].run_dir}"]
+    assert arguments_of(points[0]) == [f"resume={first}"]
+
+
+def test_the_same_signal_at_once_is_one_and_later_another(program, monkeypatch):
+    seconds = iter([100.0, 101.0, 103.0, 104.0])
+    clock = types.SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(sweeps, "time", clock)
+    passed_on = []
+    process = Mock(send_signal=passed_on.append)
+    sweep = Sweep(program, [], 1, lambda line: None)
+    sweep._processes.add(process)
+    with sweep._passing_signals_on():
+        for number in (signal.SIGINT, signal.SIGINT, signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+    assert passed_on == [signal.SIGINT, signal.SIGINT, signal.SIGTERM]
+    assert sweep._stop_signal == signal.SIGINT
+
+
+def test_signals_that_are_ignored_stay_so(tmp_path, program, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # by nohup
+    try:
+        points = expand({"seed": ["1"]}, tmp_path)
+        seen = []
+        sweep = Sweep(program, points, 1, lambda line: seen.append(signal.getsignal(signal.SIGHUP)))
+        assert sweep.run() is None
+        assert seen == [signal.SIG_IGN]
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_that_comes_while_a_run_is_being_started_ends_it(tmp_path, program, monkeypatch):

@@ -397,6 +397,12 @@ def test_folder_without_config_is_no_run_folder(tmp_path):
         load_config(tmp_path)
 
 
+# Nine lines of nine aliases each: a billion values.
+LAUGHS = "a0: &a0 [x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -404,11 +410,54 @@ def test_folder_without_config_is_no_run_folder(tmp_path):
         ("", "settings by name, got NoneType"),
         ("evn: Pong", "nearest: env"),
         ("seed: -1", "seed must be"),
+        ("seed: &a [1, 1]\nenv: [*a, *a]", "got an alias in line 1"),
+        ("seed: &a 1", "got an alias in line 1"),
+        ("env: Pong\nseed: *a", "got an alias in line 2"),
+        (LAUGHS, "got an alias in line 1"),
+        ("seed: " + "[" * 9, "got lists in lists in line 1"),
+        ("seed: " + "[" * 50_000, "got lists in lists in line 1"),
+        ("- " * 50_000, "got lists in lists in line 1"),
+        ("#" * 100_001, "got more than 100,000 bytes"),
+        (f"env: {'x' * 99_000}", "env"),
+        ("seed: 0x1" + "0" * 5000, "settings by name, got Exceeds"),
+        ("seed: 1" + "0" * 5000, "settings by name, got Exceeds"),
+        ("seed: [0x1" + "0" * 5000 + "]", "settings by name, got Exceeds"),
+        ("seed: !!bool x", "settings by name, got"),
+        ("seed: " + "9:" * 2000 + "9.5", "settings by name, got"),
+        ("seed: !!python/object:os.system x", "settings by name, got could not"),
+        ("seed: [[1, 2], {a: b}]", r"seed must be a whole number, got \[\[1, 2\], \{'a': 'b'\}\]"),
+        (f"? {'k' * 5000}\n: 1", "There is no setting named kkk"),
+        ("seed: \0", "settings by name, got"),
     ],
+    ids=lambda text: text[:30],
 )
 def test_files_with_something_else_are_refused(tmp_path, text, message):
-    with pytest.raises(ConfigError, match=message):
-        load_config(write_config(tmp_path, text))
+    write_config(tmp_path, text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(tmp_path).replace(env=["x"])
+    assert len(str(caught.value)) <= 1000
+    assert str(caught.value).isprintable()
+
+
+def test_files_of_another_encoding_are_refused(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"env: \xff\xfe")
+    with pytest.raises(ConfigError, match="must hold settings by name, got"):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["x" * 10**7, ["x"] * 10**6, 10**3000, [10**5000], {1: {2: {}}}])
+def test_messages_quote_a_part_of_what_they_got(value):
+    with pytest.raises(ConfigError, match=r"^seed must be ") as caught:
+        Config(seed=value)
+    assert len(str(caught.value)) <= 1000
+
+
+def test_what_is_no_budget_is_refused_also_for_a_run_to_resume(tmp_path):
+    write_config(tmp_path, "exploration_frames: 100")
+    assert resume_config(str(tmp_path), {"total_frames": 50}).exploration_frames == 50
+    for total_frames in ("many", None, float("inf"), 0):
+        with pytest.raises(ConfigError, match=r"^total_frames must be"):
+            resume_config(str(tmp_path), {"total_frames": total_frames})
 
 
 # Presets.

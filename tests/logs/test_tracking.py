@@ -233,6 +233,14 @@ def test_wandb_run_goes_on_when_resumed(tmp_path, fake_wandb):
     assert second["resume"] == "allow"
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"wandb": 3}', '{"wandb": [1]}', "\0"])
+def test_damaged_ids_of_trackers_are_refused_in_a_line_and_kept(tmp_path, fake_wandb, text):
+    (tmp_path / "tracking.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"tracking\.json must hold the ids of trackers"):
+        WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
+    assert (tmp_path / "tracking.json").read_text() == text
+
+
 def test_wandb_gets_rows_with_the_means_of_their_episodes(tmp_path, fake_wandb):
     logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
     logger.write_episodes(EPISODES[:1])

@@ -1,4 +1,5 @@
 import csv
+import io
 import itertools
 import sys
 from html.parser import HTMLParser
@@ -17,6 +18,7 @@ from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
 from a3cjax.reports.videos import find_video
+from a3cjax.reports.writing import render_csv
 from tests.run_folders import RESULTS, make_run_folder
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">$\\bad{$'
@@ -149,6 +151,23 @@ def test_nothing_out_of_a_file_becomes_html(tmp_path):
     assert HOSTILE in "".join(page.words)
     for tag in ("<script", "<img"):
         assert tag not in (path.parent / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=cmd|'/c calc'!A1", "'=cmd|'/c calc'!A1"),
+        *((f"{sign}1+A1", f"'{sign}1+A1") for sign in "=+-@＝"),
+        ("\t=1+1", "'=1+1"),
+        ("\r\n-A1", "'-A1"),
+        ("\0=A1", "\\x00=A1"),
+        *((text, text) for text in ("-3", "+1.5", "-1e-5", "Pong", "a-b", "", "0123")),
+    ],
+)
+def test_spreadsheets_compute_no_cell_of_a_report(tmp_path, text, cell):
+    folder = make_run_folder(tmp_path / "run", seed=text, summary={"commit": text}, scores=(-3.0,))
+    (row,) = csv.DictReader(io.StringIO(render_csv(content_of(folder))))
+    assert (row["commit"], row["seed"], row["final_score"]) == (cell, cell, "-3")
 
 
 def test_markdown_cells_stay_in_their_cells(tmp_path):

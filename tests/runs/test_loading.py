@@ -3,6 +3,9 @@
 import contextlib
 import importlib
 import json
+import math
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,6 +23,7 @@ from a3cjax.runs.lock import claimed
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
 from a3cjax.runs.publishing import make_model_card, publish
 from a3cjax.runs.tables import read_summary
+from a3cjax.system.quoting import without_folders
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
 from tests.documents import ROOT
@@ -207,7 +211,110 @@ def test_names_with_colons_are_text_in_the_head_of_a_model_card(published):
     assert model["results"][0]["dataset"] == dict.fromkeys(("type", "name"), "gymnasium:a/B-v1")
 
 
-def test_code_of_the_model_card_runs(published, capsys, finished):
+HOSTILE = "x` | <b>\n---\n# y: [z](u) {0} \x1b[3m"
+
+
+def test_what_a_model_card_quotes_stays_text(published):
+    render = pytest.importorskip("markdown").markdown
+    config, summary = load_config(published), read_summary(published)
+    plain = make_model_card(config, summary, published)
+    hostile = {
+        **summary,
+        "commit": HOSTILE,
+        "command": HOSTILE,
+        "versions": {HOSTILE: HOSTILE},
+        "machine": {"processor": HOSTILE, "cores": 2},
+        "evaluation": summary["evaluation"] | {"actions": HOSTILE},
+    }
+    card = make_model_card(config.replace(env=HOSTILE), hostile, Path(HOSTILE.replace("/", "")))
+    assert yaml.safe_load(card.split("---\n")[1])["tags"][-1].startswith("x` | <b>")
+    assert "\x1b" not in card
+    bodies = [text.split("---\n", 2)[2] for text in (plain, card)]
+    pages = [render(body, extensions=["tables", "fenced_code"]) for body in bodies]
+    tags = [re.findall(r"<[a-z]\w*", page) for page in pages]
+    assert tags[0] == tags[1]
+
+
+def test_published_folder_tells_nothing_of_where_it_was_made(finished, tmp_path, monkeypatch):
+    path = finished.run_dir / "summary.json"
+    before = path.read_text()
+    command = f"a3cjax train run_dir={finished.run_dir} resume=a/secret/b '/secret dir/x' env=a:b/C"
+    try:
+        path.write_text(json.dumps({**json.loads(before), "command": command}))
+        folder = publish(finished.run_dir, tmp_path / "secret" / "out")
+    finally:
+        path.write_text(before)
+    for file in folder.iterdir():
+        content = file.read_bytes()
+        for word in (str(tmp_path), str(finished.run_dir.parent), "secret"):
+            assert word.encode() not in content, file
+    shortened = "a3cjax train run_dir=run resume=b x env=a:b/C"
+    assert read_summary(folder)["command"] == shortened
+    assert shortened in (folder / "README.md").read_text()
+    assert load_config(folder).run_dir == "out"
+
+
+@pytest.mark.parametrize(
+    ("word", "shortened"),
+    [
+        ("run_dir=/home/me/my runs/x/", "run_dir=x"),
+        ("run_dir='/home/me/x y'", "run_dir=x y"),
+        ("resume=runs/me/x", "resume=x"),
+        ("~me/x", "x"),
+        ("../me/x.py", "x.py"),
+        ("env=gymnasium:/me/m:X-v0", "env=m:X-v0"),
+        ("env=gymnasium:ALE/Pong-v5", "env=gymnasium:ALE/Pong-v5"),
+        ("experiments/run.py", "experiments/run.py"),
+        ("discount=0.9", "discount=0.9"),
+    ],
+)
+def test_of_a_path_in_a_command_the_last_part_is_left(word, shortened):
+    assert shlex.split(without_folders(shlex.join(["a3cjax", word]))) == ["a3cjax", shortened]
+
+
+BAD_NUMBERS = (None, "high", [1], {})
+BAD_PARTS = (None, "x", [1], math.nan)
+DAMAGED = [
+    *({"num_frames": value} for value in BAD_NUMBERS),
+    *({"evaluation": value} for value in ("x", [1], {"mean": 1})),
+    *({"evaluation_mean": value} for value in BAD_NUMBERS),
+    *({name: value} for name in ("machine", "versions") for value in BAD_PARTS),
+    *({"training_seconds": value} for value in (*BAD_PARTS, math.inf)),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGED, ids=str)
+def test_no_model_card_is_made_of_a_damaged_summary(finished, tmp_path, damage):
+    summary = read_summary(finished.run_dir)
+    if "evaluation_mean" in damage:
+        damage = {"evaluation": summary["evaluation"] | {"mean": damage["evaluation_mean"]}}
+    with pytest.raises(ConfigError, match=r"^summary\.json must be as a run writes it, got "):
+        make_model_card(Config(), summary | damage, tmp_path)
+    for name in summary.keys() & {"machine", "versions", "command", "commit", "evaluation"}:
+        with pytest.raises(ConfigError, match=name):
+            make_model_card(Config(), {n: v for n, v in summary.items() if n != name}, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [*("", "{", "[]", "[" * 100_000, "\0"), {"num_frames": "many"}, {"machine": None}],
+    ids=lambda damage: str(damage)[:40],
+)
+def test_nothing_is_published_of_a_run_with_a_damaged_summary(finished, tmp_path, damage):
+    path = finished.run_dir / "summary.json"
+    before = path.read_text()
+    text = damage if isinstance(damage, str) else json.dumps({**json.loads(before), **damage})
+    try:
+        path.write_text(text)
+        with pytest.raises((ConfigError, FileNotFoundError), match=r"summary\.json"):
+            publish(finished.run_dir, tmp_path / "out")
+    finally:
+        path.write_text(before)
+    assert not (tmp_path / "out").exists()
+
+
+def test_code_of_the_model_card_runs(published, capsys, finished, monkeypatch):
+    monkeypatch.chdir(published.parent)
     code = (published / "README.md").read_text().split("```python\n")[1].split("```")[0]
     exec(code, {})
     assert float(capsys.readouterr().out) == finished.evaluation.mean

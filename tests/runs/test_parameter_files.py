@@ -129,7 +129,9 @@ def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
     assert message.endswith(f"params/kernel must be F32[2], got {dtype}[2].")
 
 
-@pytest.mark.parametrize("text", ["-5", "9" * 4000, "9" * 5000, str(2**53 + 1), "", "1.5", "True", "1\x1b"])
+@pytest.mark.parametrize(
+    "text", ["-5", "9" * 4000, "9" * 5000, str(2**53 + 1), "", "1.5", "True", "1\x1b"]
+)
 @pytest.mark.parametrize("name", ["num_frames", "num_updates"])
 def test_counts_are_whole_numbers(tmp_path, name, text):
     write_by_hand(tmp_path, {**METADATA, name: text}, KERNEL, ONE_AND_TWO)

@@ -139,6 +139,41 @@ def test_logs_are_cut_back_to_a_checkpoint(tmp_path):
     assert read_episodes(tmp_path / EPISODES) == GAMES
 
 
+def test_bad_rows_of_a_log_are_left_out_with_a_warning(tmp_path, capsys):
+    path = tmp_path / METRICS
+    rows = ["400,1", "x,2", "-5,3", f"{'9' * 5000},4", "500", "450,5", "900,6"]
+    path.write_text("\n".join(["num_frames,x", *rows, "950,"]))
+    cut_logs(tmp_path, 479)
+    assert path.read_text() == "num_frames,x\n400,1\n450,5\n"
+    assert capsys.readouterr().err == (
+        f"warning: {path} is damaged in 4 of its lines, which are left out.\n"
+    )
+    path.write_text("num_frames,x\n400,1\nx\n")
+    cut_logs(tmp_path, 479)
+    assert "in 1 of its lines" in capsys.readouterr().err
+
+
+# The second one lacks a comma, so that no line has as many cells as it.
+@pytest.mark.parametrize("header", ["frames,x", "num_framesx", "\0\0"])
+def test_log_without_a_sound_line_is_moved_aside(tmp_path, capsys, header):
+    path = tmp_path / METRICS
+    path.write_text(f"{header}\n400,1\n450,5\n")
+    cut_logs(tmp_path, 479)
+    (aside,) = tmp_path.iterdir()
+    assert aside.name.startswith("discarded-")
+    assert aside.read_text() == f"{header}\n400,1\n450,5\n"
+    assert f"is now {aside.name}" in capsys.readouterr().err
+
+
+def test_a_line_that_was_cut_short_is_no_damage_to_speak_of(tmp_path, capsys):
+    (tmp_path / METRICS).write_text("num_frames,x\n400,1\n450,")
+    (tmp_path / EPISODES).write_text("num_fra")
+    cut_logs(tmp_path, 479)
+    assert (tmp_path / METRICS).read_text() == "num_frames,x\n400,1\n"
+    assert (tmp_path / EPISODES).read_text() == ""
+    assert capsys.readouterr().err == ""
+
+
 def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
     evaluation = Evaluation([Episode(0, 1.0, 5), Episode(1, 2.5, 9), Episode(2, 1.0, 9)], False)
     snapshot = Snapshot(version=7, num_frames=1000, params=None)
@@ -154,7 +189,18 @@ def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
     assert (rows[0]["mean"], rows[0]["scores"]) == ("1.5", "1 2.5 1")
 
 
-@pytest.mark.parametrize("text", [None, "", "[1, 2]", "[" * 100_000, "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        "[1, 2]",
+        "[" * 100_000,
+        '{"a": ' + "[" * 30 + "]" * 30 + "}",
+        "{",
+        '{"a": 1' + "0" * 5000,
+    ],
+)
 def test_summary_that_is_missing_or_damaged_says_nothing(tmp_path, text):
     if text is not None:
         (tmp_path / SUMMARY).write_text(text)
