@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from a3cjax.commands.arguments import read, refusing
-from a3cjax.config.declaring import Settings, between, setting
+from a3cjax.config.declaring import Settings, at_least, between, setting
 from a3cjax.config.settings import MAX_BATCH
-from a3cjax.errors import CheckpointError
+from a3cjax.errors import AnswerError, CheckpointError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,6 +34,9 @@ class EvaluateSettings(Settings):
         "probability that a frame repeats the last action; null: as in training "
         "(0.25: Machado et al. 2018)",
         between(0, 1),
+    )
+    max_episode_steps: int | None = setting(
+        None, "games are cut after these steps; null: as in the run's evaluations", at_least(1)
     )
     output: str | None = setting(
         None, "file for the scores; null: evaluation-*.json in the run folder", is_path=True
@@ -53,12 +56,13 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    with refusing(ValueError, OSError, CheckpointError):
+    with refusing(ValueError, OSError, CheckpointError, AnswerError):
         agent = load(name, best=settings.best, trust=settings.trust)
         evaluation = agent.evaluate(
             settings.num_episodes,
             is_greedy=settings.greedy,
             sticky_actions=settings.sticky_actions,
+            max_episode_steps=settings.max_episode_steps,
         )
     result = {
         "parameters": "best" if settings.best else "final",

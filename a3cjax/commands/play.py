@@ -14,7 +14,7 @@ from pathlib import Path
 
 from a3cjax.commands.arguments import read, refusing
 from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
-from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.errors import AnswerError, CheckpointError, ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     stem, formats = choose_files(name, settings, tuple(FORMATS))
     configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    with refusing(ValueError, OSError, ImportError, CheckpointError):
+    with refusing(ValueError, OSError, ImportError, CheckpointError, AnswerError):
         options = VideoOptions(
             formats=formats,
             num_episodes=settings.num_episodes,

@@ -5,21 +5,30 @@
 It holds the parameters, a model card and where they come from; `a3cjax.load` reads it.
 """
 
+import dataclasses
 from pathlib import Path
 
-from a3cjax.commands.arguments import refusing
+from a3cjax.commands.arguments import read, refusing
+from a3cjax.config.declaring import Settings, setting
 from a3cjax.errors import CheckpointError
 
-SETTINGS, PLACES = (), "<run folder> <new folder>"
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PublishSettings(Settings):
+    """Settings of `a3cjax publish`."""
+
+    trust: bool = setting(False, "may import the module that the run's settings name")
+
+
+SETTINGS, PLACES = (PublishSettings,), "<run folder> <new folder>"
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
     """Publishes an agent."""
-    del texts  # it has no settings
-    run_dir, output_dir = words
+    (run_dir, output_dir), settings = words, read(PublishSettings, texts)
     from a3cjax.runs.publishing import publish
 
     with refusing(ValueError, OSError, CheckpointError):
-        folder = publish(Path(run_dir), Path(output_dir))
+        folder = publish(Path(run_dir), Path(output_dir), trust=settings.trust)
     size = sum(path.stat().st_size for path in folder.iterdir())
     print(f"written to {folder}, {size / 1e6:.1f} MB")

@@ -5,7 +5,6 @@ What was left open is filled in, and what does not fit is refused before anythin
 
 import math
 import os
-import sys
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.defaults import LEAST_PIXELS, fill_defaults, has_pixels
@@ -13,6 +12,7 @@ from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import IMAGE_TORSOS, TABULAR
+from a3cjax.system.output import warn
 
 
 def resolve(config: Config, spec: EnvironmentSpec) -> Config:
@@ -60,7 +60,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"{least} × {least} pixels for {torso}_* (network=mlp_ff takes any)."
         )
     for line in spec.warnings:
-        print(f"warning: {line}", file=sys.stderr)
+        warn(line)
     return config
 
 

@@ -32,7 +32,14 @@ class VectorEnvironments:
     """
 
     def __init__(
-        self, env: str, envs: Any, *, discount: float, frames_per_step: int, is_atari: bool
+        self,
+        env: str,
+        envs: Any,
+        *,
+        discount: float,
+        frames_per_step: int,
+        is_atari: bool,
+        max_episode_steps: int | None = None,
     ):
         self._env = env
         self._envs = envs
@@ -53,6 +60,7 @@ class VectorEnvironments:
             is_continuous=is_continuous,
             is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
             warnings=tuple(doubts(env, envs.single_observation_space, self._action_space)),
+            max_episode_steps=max_episode_steps,
         )
         # Steps a second at which people are to see it, where the environment tells.
         self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")

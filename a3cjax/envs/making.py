@@ -21,12 +21,15 @@ from a3cjax.envs.batches import VectorEnvironments, noting
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError
+from a3cjax.system.output import warn
 
 GYMNASIUM_PREFIX = "gymnasium:"
 
 # Seeds of training environments start at seed · SEEDS_PER_RUN; evaluation uses the upper half.
 SEEDS_PER_RUN = 100_000
 EVALUATION_SEED_OFFSET = SEEDS_PER_RUN // 2
+
+NO_LIMIT = np.iinfo(np.int32).max  # of steps of a game, as envpool writes it
 
 _PROTOCOLS: dict[str, dict[str, Any]] = {
     # Mnih et al. 2016, section 8, and 2015, methods: up to 30 no-ops, minimal actions; a lost
@@ -118,8 +121,14 @@ def make_environments(
         # and results on MuJoCo and dm_control are told in steps of the agent.
         shows_frames = envs.single_observation_space.dtype == np.uint8
         frames_per_step = envs.config.get("frame_skip", 1) if shows_frames else 1
+        limit = envs.config.get("max_episode_steps", NO_LIMIT)
         environments = VectorEnvironments(
-            env_id, envs, discount=discount, frames_per_step=frames_per_step, is_atari=is_atari
+            env_id,
+            envs,
+            discount=discount,
+            frames_per_step=frames_per_step,
+            is_atari=is_atari,
+            max_episode_steps=None if limit >= NO_LIMIT else limit,
         )
     if environments.num_envs != num_envs:  # an observation for each player
         environments.close()
@@ -202,7 +211,7 @@ def _make_gymnasium(
                 try:
                     envs = make(render_mode="rgb_array")
                 except Exception as error:  # it may lack a library or a display
-                    print(f"warning: {env} cannot be made with pictures: {error}", file=sys.stderr)
+                    warn(f"{env} cannot be made with pictures: {error}")
                     envs = make()
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
@@ -219,7 +228,15 @@ def _make_gymnasium(
         check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
         with noting(env, "reset()"):
             envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
-        return VectorEnvironments(env, envs, discount=discount, frames_per_step=1, is_atari=False)
+        spec = envs.envs[0].spec
+        return VectorEnvironments(
+            env,
+            envs,
+            discount=discount,
+            frames_per_step=1,
+            is_atari=False,
+            max_episode_steps=spec and spec.max_episode_steps,
+        )
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong before tells more
             envs.close()

@@ -1,6 +1,5 @@
 """From the name of an agent, or its folder, to the agent itself: `a3cjax.load`."""
 
-import functools
 import os
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.lock import is_own
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent
+from a3cjax.system.output import warn
 from a3cjax.types import ObservationStatistics, Snapshot
 
 TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
@@ -98,7 +98,6 @@ def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
     agent, template = build_untrained(config)
-    warn = functools.partial(print, "warning:", file=sys.stderr)
     return agent, Checkpointer(folder).restore(template, warn)
 
 

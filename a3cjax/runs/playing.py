@@ -18,6 +18,7 @@ from a3cjax.envs.base import Environments, Episode
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.system.output import Lasting, warn
 from a3cjax.types import CoreState, Snapshot, TimeStep
 from a3cjax.updates import make_act
 
@@ -76,7 +77,16 @@ class TrainedAgent:
 
         Returns:
           Actions, int32 `[B]` or float32 `[B, D]`, and the next `core_state` and `key`.
+
+        Raises:
+          TypeError: for anything but a TimeStep; says how one is built of an observation.
         """
+        if not isinstance(timestep, TimeStep):
+            raise TypeError(
+                "act takes a TimeStep: TimeStep(observation[None], np.zeros(1, np.float32), "
+                "np.ones(1, np.float32), np.array([True])) is one of a single observation that "
+                f"begins a game (a3cjax.types), got {type(timestep).__name__}."
+            )
         exploration = evaluation_exploration(len(timestep.is_first))
         act = make_act(self.agent, is_greedy=is_greedy)
         actions, core_state, key = act(self.snapshot, exploration, timestep, core_state, key)
@@ -126,9 +136,10 @@ class TrainedAgent:
 
     def _choose_limit(self, environments: Environments, max_episode_steps: int | None) -> int:
         own = max_episode_steps or self.config.max_episode_steps
-        own = own or environments.spec.max_episode_steps
         if own is not None:
             return own
+        if environments.spec.max_episode_steps is not None:
+            return environments.spec.max_episode_steps + 1  # they end by themselves
         budget = self.config.total_frames // environments.spec.frames_per_step
         return min(MAX_EPISODE_STEPS, max(MIN_EPISODE_STEPS, budget))
 
@@ -163,7 +174,7 @@ class TrainedAgent:
             self.config, number, sticky_actions=sticky_actions
         )
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
-        report = functools.partial(print, file=sys.stderr)
+        report = functools.partial(print, file=Lasting(sys.stderr))
         with closing_quietly(environments):
             evaluation = evaluate_agent(self, environments, report=report, **options)
         assert evaluation is not None  # nothing stops it
@@ -214,4 +225,4 @@ def closing_quietly(environments: Environments) -> Iterator[None]:
             environments.close()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
-            print(f"warning: environments cannot be closed: {reason}", file=sys.stderr)
+            warn(f"environments cannot be closed: {reason}")

@@ -21,13 +21,14 @@ PICTURE = f"{PLAY}.gif"
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
-def publish(run_dir: Path, output_dir: Path) -> Path:
+def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
     """Makes a folder from which `a3cjax.load` brings a finished run's agent back; returns it.
 
     Args:
       run_dir: with the checkpoint of the run's end and its summary.json.
       output_dir: gets the parameters, config.yaml, summary.json, a model card as README.md and,
         if there is one, the run's picture; its own files are written over.
+      trust: as for `a3cjax.load`.
 
     Raises:
       FileNotFoundError: if the run folder holds no checkpoint or no summary.
@@ -43,7 +44,7 @@ def publish(run_dir: Path, output_dir: Path) -> Path:
         raise FileNotFoundError(f"run folder must hold a sound {SUMMARY}, got {run_dir}.")
     if not summary.get("evaluation"):
         raise ConfigError(f"run_dir must be of a run with a final evaluation, got {run_dir}.")
-    agent = load(run_dir)
+    agent = load(run_dir, trust=trust)
     if summary.get("num_frames") != agent.snapshot.num_frames:
         raise ConfigError(
             f"run_dir must be of a run that has ended, got {run_dir}: summary.json is of frame "

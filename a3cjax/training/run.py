@@ -173,5 +173,5 @@ def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
             terminal.print(f"going on after {past.num_frames:,} frames")
         past_returns = [episode.episode_return for episode in past_episodes]
         evaluations, _ = tables.read_rows(run_dir / tables.EVALUATIONS)
-        judged_frames = max((int(row["num_frames"]) for row in evaluations), default=0)
+        judged_frames = max((0, *map(tables.frames_of, evaluations)))
         yield Logs(terminal, loggers, past_returns, judged_frames)

@@ -212,9 +212,12 @@ def test_what_goes_wrong_while_watching_stops_all(supervise, failure):
     def look():
         raise failure
 
-    with pytest.raises(type(failure)):
+    def watch():
         supervisor.watch(look)  # a KeyboardInterrupt goes through at once
         supervisor.raise_failures()
+
+    with pytest.raises(type(failure)):
+        watch()
     supervisor.wait(PATIENCE_SECONDS)
     assert supervisor.stop_event.is_set()
 

@@ -70,11 +70,16 @@ def test_other_signals_never_act_at_once():
 @pytest.mark.parametrize("num_signals", [0, 1])
 def test_handlers_are_restored(num_signals):
     before = handlers()
-    with pytest.raises(ValueError, match="inside"), SignalStop().installed():
-        assert not set(handlers()) & set(before)
-        for _ in range(num_signals):
-            signal.raise_signal(signal.SIGINT)
-        raise ValueError("inside")
+
+    def fail():
+        with SignalStop().installed():
+            assert not set(handlers()) & set(before)
+            for _ in range(num_signals):
+                signal.raise_signal(signal.SIGINT)
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        fail()
     assert handlers() == before
 
 

@@ -1,11 +1,13 @@
 import csv
 import dataclasses
+import io
 import itertools
 import json
 import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -24,7 +26,6 @@ from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.logs.loggers import CsvLogger
-from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.logs.tracking import TensorBoardLogger
 from a3cjax.runs.checkpoints import Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
@@ -334,17 +335,17 @@ def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
 def stop(request):
     """Sends a signal that asks for a stop, and counts how often it was passed on."""
 
-    class PassedOn(Exception):
+    class PassedOnError(Exception):
         pass
 
     def pass_on(number, frame):
         stop.num_passed_on += 1
-        raise PassedOn
+        raise PassedOnError
 
     def stop():
         os.kill(os.getpid(), stop.number)
 
-    stop.number, stop.num_passed_on, stop.PassedOn = request.param, 0, PassedOn
+    stop.number, stop.num_passed_on, stop.PassedOn = request.param, 0, PassedOnError
     before = signal.signal(stop.number, pass_on)
     stop.handler = pass_on
     yield stop
@@ -381,15 +382,16 @@ def test_interrupted_run_is_saved_as_it_goes_and_at_its_end(tmp_path, monkeypatc
 
 
 def test_line_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, stop):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
+
     def stop_soon(actor, num_steps):
         if num_steps == 25:
             stop()
 
-    def write(self, message):
-        raise BrokenPipeError  # Ctrl-C ends the `tee` of `run.py | tee log`, too
-
     watch_steps(monkeypatch, stop_soon)
-    monkeypatch.setattr(TerminalLogger, "print", write)
+    monkeypatch.setattr(sys, "stdout", Gone())
     with pytest.raises(stop.PassedOn):
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert load(tmp_path / "run").snapshot.version >= 1
