@@ -54,7 +54,7 @@ class Job:
         self.silent_seconds, self.seen_signs = 0.0, -1  # as the watcher saw it
         self.finished = threading.Event()
         self.result: Any = None
-        self.failure: BaseException | None = None
+        self.failure: Exception | None = None
         self._supervisor = supervisor
 
     def is_set(self) -> bool:
@@ -71,7 +71,7 @@ class Job:
 class _Worker:
     """A thread and the jobs that it was given, which it does one after another."""
 
-    def __init__(self, name: str, note_failure: Callable[[Job, BaseException], None]):
+    def __init__(self, name: str, note_failure: Callable[[Job, Exception], None]):
         self.jobs = queue.SimpleQueue[Job | None]()
         self.job: Job | None = None  # at work on it
         self._note_failure = note_failure
@@ -93,8 +93,8 @@ class _Worker:
             except BaseException as failure:
                 if job.role != "question":
                     failure.add_note(f"in thread {self.thread.name}")
-                job.failure = failure
-                self._note_failure(job, failure)
+                job.failure = _as_exception(failure)
+                self._note_failure(job, job.failure)
             self.job = None
             job.finished.set()
             del job  # and what it holds
@@ -165,7 +165,7 @@ class Supervisor:
         with contextlib.suppress(Exception):
             self.announce(line)
 
-    def _note_failure(self, job: Job, failure: BaseException) -> None:
+    def _note_failure(self, job: Job, failure: Exception) -> None:
         if job.role == "trifle":
             reason = " ".join(f"{type(failure).__name__}: {failure}".split())
             self.tell(f"warning: {job.doing} failed: {reason}")
@@ -173,15 +173,8 @@ class Supervisor:
             self.add_failure(failure)
 
     def add_failure(self, failure: BaseException) -> None:
-        """Notes a failure, wherever it happened, and asks all threads to stop.
-
-        What is not an Exception is wrapped in a RuntimeError: a SystemExit of foreign code must
-        not end the program as if nothing had happened.
-        """
-        if not isinstance(failure, Exception):
-            cause, failure = failure, RuntimeError(f"a thread ended by {failure!r}")
-            failure.__cause__ = cause
-        self.failures.append(failure)
+        """Notes a failure, wherever it happened, and asks all threads to stop."""
+        self.failures.append(_as_exception(failure))
         self.stop_event.set()
 
     @contextlib.contextmanager
@@ -352,6 +345,15 @@ class Supervisor:
             self.tell(f"warning: {stall}")
         else:
             self.add_failure(stall)
+
+
+def _as_exception(failure: BaseException) -> Exception:
+    """A SystemExit of foreign code must not end the program as if nothing had happened."""
+    if isinstance(failure, Exception):
+        return failure
+    wrapped = RuntimeError(f"a thread ended by {failure!r}")
+    wrapped.__cause__ = failure
+    return wrapped
 
 
 def left_behind() -> list[str]:

@@ -4,6 +4,7 @@ import contextlib
 import difflib
 import functools
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -22,6 +23,11 @@ from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError
 from a3cjax.system.output import warn
+
+# Some of envpool's modules give matplotlib a cache in /tmp, which then knows fonts of environments
+# of Python that are long gone.
+if "envpool" in os.environ.get("MPLCONFIGDIR", ""):
+    del os.environ["MPLCONFIGDIR"]
 
 GYMNASIUM_PREFIX = "gymnasium:"
 

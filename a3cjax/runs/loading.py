@@ -15,7 +15,7 @@ from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.lock import is_own
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
-from a3cjax.runs.playing import TrainedAgent
+from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.system.output import warn
 from a3cjax.types import ObservationStatistics, Snapshot
 
@@ -103,9 +103,8 @@ def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
 
 def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
     """The configured agent, and a checkpoint of the structure and shapes that it has."""
-    environments = build_evaluation_environments(config, 1)
-    environments.close()
-    spec = environments.spec
+    with closing_quietly(build_evaluation_environments(config, 1)) as environments:
+        spec = environments.spec
     agent = build_agent(config, spec)
     statistics = None
     if config.centre_observations:

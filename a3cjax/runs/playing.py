@@ -216,10 +216,10 @@ def evaluate_agent(
 
 
 @contextlib.contextmanager
-def closing_quietly(environments: Environments) -> Iterator[None]:
+def closing_quietly(environments: Environments) -> Iterator[Environments]:
     """Frees environments after the block; only says if they cannot be: their games are played."""
     try:
-        yield
+        yield environments
     finally:
         try:
             environments.close()

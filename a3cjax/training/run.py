@@ -113,13 +113,13 @@ def learn_and_judge(
             learning.run()
             summary = learning.summarise()
             keep(config, summary, commit)
-            if summary.signal_number is not None:
-                supervisor.tell(f"saved at frame {summary.num_frames:,}; {to_go_on}")
             close_all(batches, supervisor)  # evaluations may need what they hold
             with contextlib.ExitStack() as closing:
                 summary = learning.judge(closing)
                 keep(config, summary, commit)
                 supervisor.keep(summary)
+                if summary.signal_number is not None:
+                    supervisor.tell(f"saved at frame {summary.num_frames:,}; {to_go_on}")
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
         if config.video and not signal_stop.is_set():

@@ -1,3 +1,4 @@
+import sys
 import threading
 import time
 import traceback
@@ -143,7 +144,12 @@ def test_question_is_answered_or_raises_for_whoever_asked(supervise):
     def fail():
         raise LookupError("no such game")
 
+    def leave():
+        sys.exit(0)
+
     assert supervisor.ask(lambda: 3, "worker-0", "thinking") == 3
+    with pytest.raises(RuntimeError, match=r"a thread ended by SystemExit\(0\)"):
+        supervisor.ask(leave, "worker-0", "thinking")
     with pytest.raises(LookupError, match="no such game"):
         supervisor.ask(fail, "worker-0", "thinking")
     assert not supervisor.failures

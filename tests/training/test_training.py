@@ -869,7 +869,7 @@ class Drifting(gymnasium.Env):
         self.np_random.bit_generator.state = state["generator"]
 
 
-gymnasium.register("Drifting-v0", Drifting, max_episode_steps=17)
+gymnasium.register("Wandering-v0", Drifting, max_episode_steps=17)
 
 
 @pytest.mark.parametrize(
@@ -892,7 +892,7 @@ gymnasium.register("Drifting-v0", Drifting, max_episode_steps=17)
 )
 def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, settings):
     config = CONFIG.replace(
-        env="gymnasium:Drifting-v0",
+        env="gymnasium:Wandering-v0",
         num_actors=2,
         deterministic=True,
         anneal_learning_rate=False,
