@@ -84,8 +84,8 @@ def make_optimizer(
       schedule: learning rate η by number of frames, a finite number >= 0.
       decay: α of RMSProp and β₂ of Adam, in [0, 1). None for this and the next two means
         the optimizer's own in `DEFAULT_CONSTANTS`; what it does not have is ignored.
-      epsilon: > 0 and finite, added inside the root by RMSProp and outside by Adam. To be read against
-        the size of the gradient, which sums over the unroll.
+      epsilon: > 0 and finite, added inside the root by RMSProp and outside by Adam. To be read
+        against the size of the gradient, which sums over the unroll.
       momentum: α of SGD and β₁ of Adam, in [0, 1).
       max_grad_norm: > 0; gradients with a larger global norm are scaled down to it; None never.
 
@@ -107,7 +107,7 @@ def make_optimizer(
         raise ValueError(f"epsilon must be > 0 and finite, got {constants.epsilon}.")
     if max_grad_norm is not None and not max_grad_norm > 0:  # NaN is not; below 0 it turns back
         raise ValueError(f"max_grad_norm must be > 0, got {max_grad_norm}.")
-    learning_rate = schedule(0.0)
+    learning_rate = float(schedule(0.0))  # pyright: ignore[reportArgumentType]
     if not 0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate must be >= 0 and finite, got {learning_rate}.")
 

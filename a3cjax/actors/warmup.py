@@ -4,9 +4,9 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
+from a3cjax.actors.statistics import ObservationMoments, statistics_of
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.envs.base import Environments
 from a3cjax.types import ObservationStatistics, TimeStep
@@ -14,36 +14,6 @@ from a3cjax.types import ObservationStatistics, TimeStep
 POLL_SECONDS = 0.01
 # After one has failed, stalls or a stop is asked for, a batch may finish its step.
 JOIN_SECONDS = 3.0
-
-
-class ObservationMoments:
-    """Sums from which the mean image and the scale of what remains are computed."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.count = 0
-        self.sum, self.sum_of_squares = np.zeros((2, *shape))
-
-    def add(self, observations: np.ndarray) -> None:
-        """Takes in a batch `[B, ...]`."""
-        values = observations.astype(np.float32)
-        self.count += len(values)
-        self.sum += values.sum(axis=0, dtype=np.float64)
-        self.sum_of_squares += np.square(values).sum(axis=0, dtype=np.float64)
-
-
-def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistics:
-    """The per-pixel mean of all that was seen, and the root of the mean variance around it.
-
-    One scale for all pixels: rarely changing pixels are not blown up. Nothing is divided by less
-    than a thousandth of the largest mean.
-    """
-    count = max(sum(part.count for part in moments), 1)  # 0 if stopped before the first step
-    mean = sum(part.sum for part in moments) / count
-    mean_square = sum(part.sum_of_squares for part in moments) / count
-    variance = np.maximum(mean_square - np.square(mean), 0.0)
-    least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
-    scale = max(float(np.sqrt(variance.mean())), least)
-    return ObservationStatistics(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))
 
 
 def play_randomly(
@@ -82,13 +52,14 @@ def warm_up(
     seed: int,
     supervisor: Supervisor | None = None,
     stall_seconds: float = math.inf,
-) -> tuple[list[TimeStep], ObservationStatistics, int]:
+) -> tuple[list[TimeStep], ObservationStatistics | None, int]:
     """As `play_randomly`, for every actor's environments at the same time.
 
     The supervisor, one of its own if none is given, runs the threads and tells when to stop.
 
     Returns:
-      Each batch's timestep, the statistics over all batches, and the number of steps in all.
+      Each batch's timestep, the statistics over all batches (None if nothing was played), and the
+      number of steps in all.
 
     Raises:
       StallError: if a batch does not come any further for `stall_seconds`.
@@ -113,4 +84,5 @@ def warm_up(
     supervisor.join(JOIN_SECONDS)
     supervisor.raise_failures()
     timesteps, moments, nums_taken = zip(*(results[index] for index in indices), strict=True)
-    return list(timesteps), statistics_of(moments), sum(nums_taken)
+    statistics = statistics_of(moments) if any(part.count for part in moments) else None
+    return list(timesteps), statistics, sum(nums_taken)

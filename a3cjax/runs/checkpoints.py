@@ -196,9 +196,10 @@ def _judge(name: str, value: Any) -> tuple[str, bool]:
 
 
 def _is_key(value: Any) -> bool:
-    num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
+    # Of the implementation that a run uses, whatever JAX's default is where it is read.
+    key = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0, impl="threefry2x32")))
     is_words = _is_list(value, lambda word: files.is_amount(word) and word < 2**32)
-    return is_words and len(value) == num_words
+    return is_words and len(value) == key.size
 
 
 def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:

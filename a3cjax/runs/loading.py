@@ -14,6 +14,7 @@ from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent
+from a3cjax.system.compilation import check_jax
 from a3cjax.types import ObservationStatistics, Snapshot
 
 TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
@@ -28,9 +29,10 @@ def load(run_dir: str | os.PathLike[str], *, best: bool = False) -> TrainedAgent
 
     Raises:
       FileNotFoundError: if the folder holds no agent.
-      ConfigError: if its settings cannot be used.
+      ConfigError: if its settings cannot be used, or JAX cannot in this process.
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
+    check_jax()
     folder = find_agent(run_dir)
     config = load_config(folder)
     if (folder / PARAMETER_FILE).is_file() and not best:
@@ -84,5 +86,7 @@ def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
     agent = build_agent(config, spec)
     statistics = None
     if config.centre_observations:
-        statistics = ObservationStatistics(jnp.zeros(spec.observation_shape), jnp.ones(()))
+        mean = jnp.zeros(spec.observation_shape, jnp.float32)
+        scale = jnp.ones((), jnp.float32) if spec.is_image else jnp.ones_like(mean)
+        statistics = ObservationStatistics(mean, scale)
     return agent, Checkpoint(init_state(config, agent, spec), statistics, Progress())

@@ -77,6 +77,10 @@ def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
 
 def restore(arrays: Arrays, template: Any) -> Any:
     """A pytree like `template` with the numbers of a file; a ValueError if they do not fit."""
+    if arrays.get("statistics/scale", {}).get("shape") == [] and template["statistics"]:
+        # Vectors had one scale for all entries once; networks centre by that, too.
+        scalar = template["statistics"]._replace(scale=np.float32(1.0))
+        template = {**template, "statistics": scalar}
     expected = dict(deserialize(pack(template, {})))
     for name in sorted(expected.keys() | arrays.keys()):
         rule, held = (
@@ -88,9 +92,7 @@ def restore(arrays: Arrays, template: Any) -> Any:
     leaves = []
     for name, leaf in _name_leaves(template).items():
         array = np.ndarray(leaf.shape, leaf.dtype, arrays[name]["data"])
-        # The statistics of an optimizer may overflow, and learning goes on.
-        is_sound = np.isfinite(array) | (name.startswith("opt_state") & ~np.isnan(array))
-        if not is_sound.all():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite numbers, got others.")
         leaves.append(jnp.asarray(array))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
