@@ -107,8 +107,9 @@ def make_optimizer(
         raise ValueError(f"epsilon must be > 0 and finite, got {constants.epsilon}.")
     if max_grad_norm is not None and not max_grad_norm > 0:  # NaN is not; below 0 it turns back
         raise ValueError(f"max_grad_norm must be > 0, got {max_grad_norm}.")
-    learning_rate = float(schedule(0.0))  # pyright: ignore[reportArgumentType]
-    if not 0 <= learning_rate < math.inf:
+    learning_rate: Any = schedule(0.0)
+    is_known = not isinstance(learning_rate, jax.core.Tracer)
+    if is_known and not 0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate must be >= 0 and finite, got {learning_rate}.")
 
     if name == "rmsprop":
@@ -120,4 +121,6 @@ def make_optimizer(
     else:
         scaling = optax.ema(constants.momentum, debias=False)
     clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
-    return optax.chain(clip, scaling, scale_by_frames(schedule))
+    chain = optax.chain(clip, scaling, scale_by_frames(schedule))
+    # Optax's Adam raises a float to a whole number, which strict promotion refuses.
+    return chain._replace(update=jax.numpy_dtype_promotion("standard")(chain.update))

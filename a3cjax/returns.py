@@ -2,7 +2,8 @@
 
 All functions are time-major. T is the length of the unroll; any batch axes
 follow. Termination travels inside `discounts`, which hold γ·(1 − terminated): a discount of 0
-cuts off whatever stands behind it, infinity and NaN too. Inputs of 16 bits are summed in float32.
+cuts off whatever stands behind it, infinity and NaN too. Rewards and values of 16 bits are summed
+in float32; discounts must have 32 bits.
 """
 
 import chex
@@ -41,8 +42,7 @@ def lambda_returns(
     Raises:
       AssertionError: if the shapes differ or an array is not floating point.
     """
-    chex.assert_type([rewards, discounts, next_values], float)
-    rewards, discounts, next_values = as_floats(rewards, discounts, next_values)
+    rewards, discounts, next_values = _floats(rewards, discounts, next_values)
     lambda_ = jnp.asarray(lambda_, rewards.dtype)
     if jnp.ndim(lambda_) == 0:
         lambda_ = jnp.full(rewards.shape, lambda_)
@@ -81,10 +81,9 @@ def n_step_returns(rewards: Array, discounts: Array, bootstrap_value: Array) -> 
     Raises:
       AssertionError: if the shapes do not fit or an array is not floating point.
     """
-    chex.assert_type([rewards, discounts, bootstrap_value], float)
+    rewards, discounts, bootstrap_value = _floats(rewards, discounts, bootstrap_value)
     chex.assert_equal_shape([rewards, discounts])
-    chex.assert_shape(bootstrap_value, jnp.shape(rewards)[1:])
-    rewards, discounts, bootstrap_value = as_floats(rewards, discounts, bootstrap_value)
+    chex.assert_shape(bootstrap_value, rewards.shape[1:])
 
     def one_step_back(return_t, transition):
         reward_t, discount_t = transition
@@ -111,10 +110,9 @@ def one_step_q_targets(rewards: Array, discounts: Array, next_q_values: Array) -
     Raises:
       AssertionError: if the shapes do not fit or an array is not floating point.
     """
-    chex.assert_type([rewards, discounts, next_q_values], float)
+    rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values)
     chex.assert_equal_shape([rewards, discounts])
-    chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
-    rewards, discounts, next_q_values = as_floats(rewards, discounts, next_q_values)
+    chex.assert_shape(next_q_values, (*rewards.shape, None))
     # Before the maximum, whose gradient is NaN where a value is.
     next_q_values = _cut(discounts[..., None], next_q_values)
     return rewards + discounts * jnp.max(next_q_values, axis=-1)
@@ -139,14 +137,25 @@ def one_step_sarsa_targets(
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
-    chex.assert_type([rewards, discounts, next_q_values, next_actions], [float, float, float, int])
+    chex.assert_type(next_actions, int)
+    rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values)
     chex.assert_equal_shape([rewards, discounts, next_actions])
-    chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
-    rewards, discounts, next_q_values = as_floats(rewards, discounts, next_q_values)
+    chex.assert_shape(next_q_values, (*rewards.shape, None))
     next_q_taken = jnp.take_along_axis(
         _cut(discounts[..., None], next_q_values), jnp.asarray(next_actions)[..., None], axis=-1
     )[..., 0]
     return rewards + discounts * next_q_taken
+
+
+def _floats(rewards: Array, discounts: Array, values: Array) -> list[jax.Array]:
+    """The three in one dtype of at least 32 bits; refuses discounts that were rounded to fewer."""
+    chex.assert_type([rewards, discounts, values], float)
+    if jnp.finfo(discounts.dtype).bits < 32:
+        raise AssertionError(
+            f"discounts must be float32 or float64, got {discounts.dtype}: 0.99 is 0.988 in "
+            "bfloat16, which looks 85 steps ahead and not 100."
+        )
+    return as_floats(rewards, discounts, values)
 
 
 def _cut(weights: jax.Array, values: jax.Array) -> jax.Array:

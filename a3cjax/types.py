@@ -24,8 +24,8 @@ CoreState = Any
 def as_floats(*arrays: Array) -> list[jax.Array]:
     """The arrays in one dtype: float64 if one of them is float64, otherwise float32.
 
-    Sums in 16 bits go wrong unseen: 1,000 rewards of 1 discounted by 0.99 come to 64 in bfloat16,
-    not to 100. And arrays of one dtype meet under every `jax_numpy_dtype_promotion`.
+    Sums in 16 bits go wrong unseen: 1,000 rewards of 1 discounted by 0.99 come to 64 in bfloat16
+    and not to 100. And arrays of one dtype meet under every `jax_numpy_dtype_promotion`.
     """
     floats = [jnp.asarray(array) for array in arrays]
     is_double = any(array.dtype == jnp.float64 for array in floats)

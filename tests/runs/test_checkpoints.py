@@ -148,14 +148,24 @@ def test_other_programs_can_read_it(folder, saved):
     assert {"opt_state/1/count", "opt_state/1/nu/value/bias", "statistics/mean"} < arrays.keys()
 
 
-def test_statistics_of_an_optimizer_may_overflow(folder):
+@pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
+def test_optimizer_states_that_are_not_finite_are_refused(folder, bad):
     state = make_state("rmsprop")
     state = state._replace(
-        opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.inf), state.opt_state)
+        opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, bad), state.opt_state)
     )
     checkpoint = Checkpoint(state, None, Progress(1))
     Checkpointer(folder).save(checkpoint)
-    assert_same(restore(folder, checkpoint)[0], checkpoint)
+    with pytest.raises(CheckpointError, match=r"opt_state/.* must be finite numbers, got others"):
+        restore(folder, checkpoint)
+
+
+def test_vectors_may_have_one_scale_for_all_entries_as_they_once_had(folder):
+    scalar, each = (ObservationStatistics(jnp.ones(3), jnp.full(n, 2.0)) for n in ((), (3,)))
+    state = make_state("rmsprop")
+    Checkpointer(folder).save(Checkpoint(state, scalar, Progress(1)))
+    restored, _ = restore(folder, Checkpoint(state, each, Progress(1)))
+    assert_same(restored, Checkpoint(state, scalar, Progress(1)))
 
 
 @pytest.mark.parametrize("max_to_keep", [1, 3])
