@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 
 class OptimizerConstants(NamedTuple):
@@ -108,7 +109,7 @@ def make_optimizer(
     if max_grad_norm is not None and not max_grad_norm > 0:  # NaN is not; below 0 it turns back
         raise ValueError(f"max_grad_norm must be > 0, got {max_grad_norm}.")
     learning_rate: Any = schedule(0.0)
-    is_known = not isinstance(learning_rate, jax.core.Tracer)
+    is_known = not isinstance(learning_rate, Tracer)
     if is_known and not 0 <= learning_rate < math.inf:
         raise ValueError(f"learning_rate must be >= 0 and finite, got {learning_rate}.")
 
