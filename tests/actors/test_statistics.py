@@ -93,7 +93,9 @@ def test_states_that_random_play_has_not_come_to_are_ones_later():
     np.testing.assert_allclose(statistics.scale, [0.5, 0.5, 1, 1])
 
 
-@pytest.mark.parametrize("values", [[0.0, 1e20, 0.0], [1e20, 1e20, 1e20], [0.0, -np.inf, 1.0]])
+@pytest.mark.parametrize(
+    "values", [[0.0, 1e20, 0.0], [1e20, -1e20, 0.0], [1e20, 1e20, 1e20], [0.0, -np.inf, 1.0]]
+)
 def test_observations_whose_squares_are_not_finite_are_refused_by_entry(values):
     observations = np.ones((3, 2, 2))
     observations[:, 1, 0] = values

@@ -122,14 +122,15 @@ def test_the_last_of_nested_and_concurrent_blocks_brings_back_what_was_before_th
             is_open.set()
             may_end.wait(PATIENCE_SECONDS)
 
-    with jax_settings():
+    with contextlib.ExitStack() as stack:
+        stack.callback(may_end.set)
         with jax_settings():
-            thread = threading.Thread(target=run)
-            thread.start()
-            assert is_open.wait(PATIENCE_SECONDS)
+            with jax_settings():
+                thread = threading.Thread(target=run)
+                thread.start()
+                assert is_open.wait(PATIENCE_SECONDS)
+            assert as_needed()
         assert as_needed()
-    assert as_needed()
-    may_end.set()
     thread.join(PATIENCE_SECONDS)
     assert values() == others
 
