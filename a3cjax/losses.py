@@ -1,7 +1,7 @@
 """Losses, to be minimised. The per-step ones are unreduced: one number a step.
 
 Scalars per step are `[T, B]` (or any equal shape). Shapes must agree exactly;
-nothing is broadcast.
+nothing is broadcast. Losses are float32, of 16-bit inputs too, and float64 if an input is.
 """
 
 import chex
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from a3cjax.distributions import Categorical, DiagonalGaussian
-from a3cjax.types import ActorCriticMetrics, Array
+from a3cjax.types import ActorCriticMetrics, Array, as_floats
 
 
 def policy_gradient_loss(log_probs: Array, advantages: Array) -> jax.Array:
@@ -27,7 +27,8 @@ def policy_gradient_loss(log_probs: Array, advantages: Array) -> jax.Array:
     """
     chex.assert_type([log_probs, advantages], float)
     chex.assert_equal_shape([log_probs, advantages])
-    return -jnp.asarray(log_probs) * jax.lax.stop_gradient(advantages)
+    log_probs, advantages = as_floats(log_probs, advantages)
+    return -log_probs * jax.lax.stop_gradient(advantages)
 
 
 def value_loss(values: Array, returns: Array) -> jax.Array:
@@ -45,8 +46,9 @@ def value_loss(values: Array, returns: Array) -> jax.Array:
     """
     chex.assert_type([values, returns], float)
     chex.assert_equal_shape([values, returns])
+    values, returns = as_floats(values, returns)
     # The factor 0.5 makes d loss / d value = value - return.
-    return 0.5 * jnp.square(jax.lax.stop_gradient(returns) - jnp.asarray(values))
+    return 0.5 * jnp.square(jax.lax.stop_gradient(returns) - values)
 
 
 def entropy_loss(entropies: Array) -> jax.Array:
@@ -62,7 +64,7 @@ def entropy_loss(entropies: Array) -> jax.Array:
       AssertionError: if the array is not floating point.
     """
     chex.assert_type(entropies, float)
-    return -jnp.asarray(entropies)
+    return -as_floats(entropies)[0]
 
 
 def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
@@ -82,6 +84,7 @@ def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
     chex.assert_type([q_values, actions, targets], [float, int, float])
     chex.assert_equal_shape([actions, targets])
     chex.assert_shape(q_values, (*jnp.shape(actions), None))
+    q_values, targets = as_floats(q_values, targets)
     q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
     # The factor 0.5 makes d loss / d q_taken = q_taken - target.
     return 0.5 * jnp.square(jax.lax.stop_gradient(targets) - q_taken)
@@ -104,8 +107,8 @@ def actor_critic_loss(
       L = mean_B Σₜ mₜ [−log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
 
     The sum over time is the paper's: it accumulates the gradients of the t_max steps.
-    An optimizer's epsilon and a clipping norm are to be read against this scale. A masked
-    step is left out of the sum; the mean still divides by B.
+    An optimizer's epsilon and a clipping norm are to be read against this scale. A step of
+    weight 0 is left out of the sum; the mean still divides by B.
 
     Args:
       distribution: the policy at each step, leading axes `[T, B]` (or `[T]`).
@@ -114,12 +117,12 @@ def actor_critic_loss(
       returns: float `[T, B]`, Rₜ, treated as constants.
       value_cost: c_v, weight of the value loss (½: Mnih by e-mail, muupan/async-rl wiki).
       entropy_cost: β, weight of the entropy (0.01: Mnih et al. 2016, section 8).
-      mask: bool or float `[T, B]` of zeros and ones, keeps the steps where it is 1, whatever
-        numbers stand at the others; None keeps all.
+      mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of each step: 0 cuts it out,
+        whatever numbers stand there, and a fraction counts as such; None weighs all by 1.
 
     Returns:
-      The scalar loss, and its parts before weighting as averages over kept steps
-      (so that they compare across unroll lengths).
+      The scalar loss, and its parts before their costs as averages over steps, weighted by the
+      mask (so that they compare across unroll lengths).
 
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
@@ -129,11 +132,12 @@ def actor_critic_loss(
     entropies = distribution.entropy()
     chex.assert_equal_shape([log_probs, entropies, values, returns])
     chex.assert_axis_dimension_gt(values, 0, 0)
-    is_kept = jnp.ones(jnp.shape(values), bool) if mask is None else jnp.asarray(mask) > 0
-    chex.assert_equal_shape([values, is_kept])
-    # Replaced before they meet, not multiplied after: 0 · NaN and 0 · inf are NaN.
+    log_probs, entropies, values, returns = as_floats(log_probs, entropies, values, returns)
+    weights = jnp.asarray(jnp.ones(values.shape) if mask is None else mask, values.dtype)
+    chex.assert_equal_shape([values, weights])
+    # Replaced before they meet, not only multiplied after: 0 · NaN and 0 · inf are NaN.
     log_probs, entropies, values, returns = (
-        jnp.where(is_kept, x, 0.0) for x in (log_probs, entropies, values, returns)
+        jnp.where(weights == 0, 0.0, x) for x in (log_probs, entropies, values, returns)
     )
 
     advantages = returns - jax.lax.stop_gradient(values)
@@ -141,13 +145,15 @@ def actor_critic_loss(
     value_losses = value_loss(values, returns)
     entropy_losses = entropy_loss(entropies)
 
+    value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
     losses = policy_losses + value_cost * value_losses + entropy_cost * entropy_losses
-    loss = jnp.mean(jnp.sum(losses, axis=0))
+    loss = jnp.mean(jnp.sum(weights * losses, axis=0))
 
-    num_kept = jnp.maximum(jnp.sum(is_kept), 1)
+    total_weight = jnp.sum(weights)
+    total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
     metrics = ActorCriticMetrics(
-        policy_loss=jnp.sum(policy_losses) / num_kept,
-        value_loss=jnp.sum(value_losses) / num_kept,
-        entropy=-jnp.sum(entropy_losses) / num_kept,
+        policy_loss=jnp.sum(weights * policy_losses) / total_weight,
+        value_loss=jnp.sum(weights * value_losses) / total_weight,
+        entropy=-jnp.sum(weights * entropy_losses) / total_weight,
     )
     return loss, metrics

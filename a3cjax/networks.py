@@ -22,6 +22,9 @@ KERNEL_INIT = nn.initializers.lecun_normal()
 # Means near zero at first: an action far beyond its bounds teaches nothing about its size.
 MEAN_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
 MIN_VARIANCE = 1e-6  # the density of an action stays finite
+# Of centred vectors: what hardly varied in random play may go far beyond it later. `clip_obs` of
+# Stable-Baselines3's VecNormalize (stable_baselines3/common/vec_env/vec_normalize.py).
+MAX_CENTRED = 10.0
 
 
 class Network(NamedTuple):
@@ -59,8 +62,9 @@ class ImageTorso(nn.Module):
         kernels, biases = [], []
         for i, (channels, size, _) in enumerate(self.layers):
             shape = (size, size, num_in, channels)
-            kernels.append(self.param(f"conv_{i}_kernel", KERNEL_INIT, shape))
-            bias = self.param(f"conv_{i}_bias", nn.initializers.zeros_init(), (channels,))
+            kernels.append(self.param(f"conv_{i}_kernel", KERNEL_INIT, shape, jnp.float32))
+            zeros = nn.initializers.zeros_init()
+            bias = self.param(f"conv_{i}_bias", zeros, (channels,), jnp.float32)
             biases.append(bias[None, None, None])
             num_in = channels
         # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes enter the
@@ -91,8 +95,11 @@ class VectorTorso(nn.Module):
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
         """Maps `[N, ...]` to float32 `[N, hidden_sizes[-1]]`."""
         x = jnp.asarray(observations, jnp.float32)
-        if statistics is not None:
+        if statistics is not None and jnp.ndim(statistics.scale) == 0:
             x = (x - statistics.mean[None]) / statistics.scale
+        elif statistics is not None:
+            x = (x - statistics.mean[None]) / statistics.scale[None]
+            x = jnp.clip(x, -MAX_CENTRED, MAX_CENTRED)
         x = x.reshape(x.shape[0], -1)
         for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size)(x))

@@ -4,11 +4,13 @@ The learning rate follows the number of emulator frames, not of updates: asynchr
 actors do not know how many updates a budget of frames will hold.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 
 class OptimizerConstants(NamedTuple):
@@ -39,7 +41,13 @@ def fill_constants(
 
 
 def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
-    """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8)."""
+    """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8).
+
+    Raises:
+      ValueError: unless `total_frames` is > 0 and finite.
+    """
+    if not 0 < total_frames < math.inf:
+        raise ValueError(f"total_frames must be > 0 and finite, got {total_frames}.")
     # As a whole number, JAX would take no more than 2³¹.
     return optax.linear_schedule(learning_rate, 0.0, float(total_frames))  # pyright: ignore
 
@@ -52,7 +60,8 @@ def scale_by_frames(schedule: optax.Schedule) -> optax.GradientTransformationExt
 
     def update(updates, state, params=None, **extra_args):
         del params
-        scale = -jnp.asarray(schedule(extra_args["num_frames"]))
+        num_frames = jnp.asarray(extra_args["num_frames"], jnp.float32)
+        scale = -jnp.asarray(schedule(num_frames))
         return jax.tree.map(lambda update: scale.astype(update.dtype) * update, updates), state
 
     return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
@@ -73,19 +82,20 @@ def make_optimizer(
       name: `rmsprop` (g ← αg + (1 − α)Δ², θ ← θ − ηΔ/√(g + ε), Mnih et al. 2016, section 4),
         `adam` (Kingma & Ba 2015) or `sgd` (m ← αm + (1 − α)Δ, θ ← θ − ηm, Mnih et al. 2016,
         section 7; there every thread has its own m, here it is shared).
-      schedule: learning rate η by number of frames.
+      schedule: learning rate η by number of frames, a finite number >= 0.
       decay: α of RMSProp and β₂ of Adam, in [0, 1). None for this and the next two means
         the optimizer's own in `DEFAULT_CONSTANTS`; what it does not have is ignored.
-      epsilon: > 0, added inside the root by RMSProp and outside by Adam. To be read against
-        the size of the gradient, which sums over the unroll.
+      epsilon: > 0 and finite, added inside the root by RMSProp and outside by Adam. To be read
+        against the size of the gradient, which sums over the unroll.
       momentum: α of SGD and β₁ of Adam, in [0, 1).
-      max_grad_norm: gradients with a larger global norm are scaled down to it; None never.
+      max_grad_norm: > 0; gradients with a larger global norm are scaled down to it; None never.
 
     Returns:
       A transformation whose `update` takes `num_frames` by name.
 
     Raises:
-      ValueError: if there is no optimizer of that name, or a constant is out of range.
+      ValueError: if there is no optimizer of that name, or a constant, the norm or the learning
+        rate at frame 0 is out of range.
     """
     if name not in DEFAULT_CONSTANTS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_NAMES)}, got {name}.")
@@ -94,8 +104,14 @@ def make_optimizer(
     for label, value in (("decay", constants.decay), ("momentum", constants.momentum)):
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{label} must be in [0, 1), got {value}.")
-    if name != "sgd" and not constants.epsilon > 0:
-        raise ValueError(f"epsilon must be > 0, got {constants.epsilon}.")
+    if name != "sgd" and not 0 < constants.epsilon < math.inf:
+        raise ValueError(f"epsilon must be > 0 and finite, got {constants.epsilon}.")
+    if max_grad_norm is not None and not max_grad_norm > 0:  # NaN is not; below 0 it turns back
+        raise ValueError(f"max_grad_norm must be > 0, got {max_grad_norm}.")
+    learning_rate: Any = schedule(0.0)
+    is_known = not isinstance(learning_rate, Tracer)
+    if is_known and not 0 <= learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be >= 0 and finite, got {learning_rate}.")
 
     if name == "rmsprop":
         scaling = optax.scale_by_rms(decay=constants.decay, eps=constants.epsilon, eps_in_sqrt=True)
@@ -106,4 +122,6 @@ def make_optimizer(
     else:
         scaling = optax.ema(constants.momentum, debias=False)
     clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
-    return optax.chain(clip, scaling, scale_by_frames(schedule))
+    chain = optax.chain(clip, scaling, scale_by_frames(schedule))
+    # Optax's Adam raises a float to a whole number, which strict promotion refuses.
+    return chain._replace(update=jax.numpy_dtype_promotion("standard")(chain.update))

@@ -1,14 +1,16 @@
 """Returns: the targets that values are fitted to.
 
 All functions are time-major. T is the length of the unroll; any batch axes
-follow. Termination travels inside `discounts`, which hold γ·(1 − terminated).
+follow. Termination travels inside `discounts`, which hold γ·(1 − terminated): a discount of 0
+cuts off whatever stands behind it, infinity and NaN too. Rewards and values of 16 bits are summed
+in float32; discounts must have 32 bits.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
 
-from a3cjax.types import Array
+from a3cjax.types import Array, as_floats
 
 
 def lambda_returns(
@@ -35,24 +37,28 @@ def lambda_returns(
       lambda_: the mixing parameter in [0, 1], a scalar or `[T, ...]`.
 
     Returns:
-      float `[T, ...]`, Gₜ, in the units of the rewards.
+      float32 `[T, ...]`, Gₜ, in the units of the rewards; float64 if an input is.
 
     Raises:
       AssertionError: if the shapes differ or an array is not floating point.
     """
-    chex.assert_type([rewards, discounts, next_values], float)
+    rewards, discounts, next_values = _floats(rewards, discounts, next_values)
+    lambda_ = jnp.asarray(lambda_, rewards.dtype)
     if jnp.ndim(lambda_) == 0:
-        lambda_ = jnp.full(jnp.shape(rewards), lambda_)
+        lambda_ = jnp.full(rewards.shape, lambda_)
     chex.assert_equal_shape([rewards, discounts, next_values, lambda_])
-    dtype = jnp.result_type(rewards, discounts, next_values)
-    transitions = tuple(jnp.asarray(x, dtype) for x in (rewards, discounts, next_values, lambda_))
+    values = _cut(1 - lambda_, _cut(discounts, next_values))
+    # Zero where either is: their product may be too small for a float.
+    weights = jnp.where(discounts == 0, discounts, lambda_)
 
     def one_step_back(return_t, transition):
-        reward_t, discount_t, value_t, lambda_t = transition
+        reward_t, discount_t, value_t, lambda_t, weight_t = transition
+        return_t = _cut(weight_t, return_t)
         return_tm1 = reward_t + discount_t * ((1 - lambda_t) * value_t + lambda_t * return_t)
         return return_tm1, return_tm1
 
-    _, returns = jax.lax.scan(one_step_back, transitions[2][-1], transitions, reverse=True)
+    transitions = (rewards, discounts, values, lambda_, weights)
+    _, returns = jax.lax.scan(one_step_back, next_values[-1], transitions, reverse=True)
     return returns
 
 
@@ -70,25 +76,21 @@ def n_step_returns(rewards: Array, discounts: Array, bootstrap_value: Array) -> 
       bootstrap_value: float `[...]`, the value of the state after the last step.
 
     Returns:
-      float `[T, ...]`, Gₜ, in the units of the rewards.
+      float32 `[T, ...]`, Gₜ, in the units of the rewards; float64 if an input is.
 
     Raises:
       AssertionError: if the shapes do not fit or an array is not floating point.
     """
-    chex.assert_type([rewards, discounts, bootstrap_value], float)
+    rewards, discounts, bootstrap_value = _floats(rewards, discounts, bootstrap_value)
     chex.assert_equal_shape([rewards, discounts])
-    chex.assert_shape(bootstrap_value, jnp.shape(rewards)[1:])
+    chex.assert_shape(bootstrap_value, rewards.shape[1:])
 
     def one_step_back(return_t, transition):
         reward_t, discount_t = transition
-        return_tm1 = reward_t + discount_t * return_t
+        return_tm1 = reward_t + discount_t * _cut(discount_t, return_t)
         return return_tm1, return_tm1
 
-    dtype = jnp.result_type(rewards, discounts, bootstrap_value)
-    transitions = (jnp.asarray(rewards, dtype), jnp.asarray(discounts, dtype))
-    _, returns = jax.lax.scan(
-        one_step_back, jnp.asarray(bootstrap_value, dtype), transitions, reverse=True
-    )
+    _, returns = jax.lax.scan(one_step_back, bootstrap_value, (rewards, discounts), reverse=True)
     return returns
 
 
@@ -103,15 +105,17 @@ def one_step_q_targets(rewards: Array, discounts: Array, next_q_values: Array) -
       next_q_values: float `[T, ..., A]`, Q(sₜ₊₁, ·) under the target parameters.
 
     Returns:
-      float `[T, ...]`, yₜ.
+      float32 `[T, ...]`, yₜ; float64 if an input is.
 
     Raises:
       AssertionError: if the shapes do not fit or an array is not floating point.
     """
-    chex.assert_type([rewards, discounts, next_q_values], float)
+    rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values)
     chex.assert_equal_shape([rewards, discounts])
-    chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
-    return jnp.asarray(rewards) + discounts * jnp.max(next_q_values, axis=-1)
+    chex.assert_shape(next_q_values, (*rewards.shape, None))
+    # Before the maximum, whose gradient is NaN where a value is.
+    next_q_values = _cut(discounts[..., None], next_q_values)
+    return rewards + discounts * jnp.max(next_q_values, axis=-1)
 
 
 def one_step_sarsa_targets(
@@ -128,13 +132,32 @@ def one_step_sarsa_targets(
       next_actions: int `[T, ...]`, the action taken in sₜ₊₁.
 
     Returns:
-      float `[T, ...]`, yₜ.
+      float32 `[T, ...]`, yₜ; float64 if an input is.
 
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
-    chex.assert_type([rewards, discounts, next_q_values, next_actions], [float, float, float, int])
+    chex.assert_type(next_actions, int)
+    rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values)
     chex.assert_equal_shape([rewards, discounts, next_actions])
-    chex.assert_shape(next_q_values, (*jnp.shape(rewards), None))
-    next_q_taken = jnp.take_along_axis(next_q_values, next_actions[..., None], axis=-1)[..., 0]
-    return jnp.asarray(rewards) + discounts * next_q_taken
+    chex.assert_shape(next_q_values, (*rewards.shape, None))
+    next_q_taken = jnp.take_along_axis(
+        _cut(discounts[..., None], next_q_values), jnp.asarray(next_actions)[..., None], axis=-1
+    )[..., 0]
+    return rewards + discounts * next_q_taken
+
+
+def _floats(rewards: Array, discounts: Array, values: Array) -> list[jax.Array]:
+    """The three in one dtype of at least 32 bits; refuses discounts that were rounded to fewer."""
+    chex.assert_type([rewards, discounts, values], float)
+    if jnp.finfo(discounts.dtype).bits < 32:
+        raise AssertionError(
+            f"discounts must be float32 or float64, got {discounts.dtype}: 0.99 is 0.988 in "
+            "bfloat16, which looks 85 steps ahead and not 100."
+        )
+    return as_floats(rewards, discounts, values)
+
+
+def _cut(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Zeros for values of weight 0 that are no numbers: 0 · NaN and 0 · inf are NaN."""
+    return jnp.where((weights == 0) & ~jnp.isfinite(values), 0.0, values)

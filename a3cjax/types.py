@@ -1,4 +1,4 @@
-"""The containers that cross function borders: NamedTuples of arrays, no logic.
+"""The containers that cross function borders, NamedTuples of arrays, and their precision.
 
 Letters in shapes, here and everywhere: T is the unroll length, B the number of
 environments in a batch, A the number of discrete actions, D the number of
@@ -8,6 +8,7 @@ action dimensions, H the size of a recurrent core's state.
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array | np.ndarray
@@ -18,6 +19,17 @@ Params = Any
 
 CoreState = Any
 """A pytree of `[B, ...]` arrays carried from step to step; `()` for feed-forward networks."""
+
+
+def as_floats(*arrays: Array) -> list[jax.Array]:
+    """The arrays in one dtype: float64 if one of them is float64, otherwise float32.
+
+    Sums in 16 bits go wrong unseen: 1,000 rewards of 1 discounted by 0.99 come to 64 in bfloat16
+    and not to 100. And arrays of one dtype meet under every `jax_numpy_dtype_promotion`.
+    """
+    floats = [jnp.asarray(array) for array in arrays]
+    is_double = any(array.dtype == jnp.float64 for array in floats)
+    return [array.astype(jnp.float64 if is_double else jnp.float32) for array in floats]
 
 
 class TimeStep(NamedTuple):
@@ -55,10 +67,11 @@ class Trajectory(NamedTuple):
 
 
 class ObservationStatistics(NamedTuple):
-    """The mean image and the scale by which observations are centred.
+    """The mean and the scale by which observations are centred.
 
-    `mean` has the shape of one observation; `scale` is a scalar in the same units
-    (grey levels for images). Constants of an agent: gathered once, never trained.
+    `mean` has the shape of one observation, `scale` is in the same units: of images a scalar (grey
+    levels), otherwise of the same shape, a number for each entry. Constants of an agent: gathered
+    once, never trained.
     """
 
     mean: Array

@@ -100,14 +100,18 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
 
     `num_frames` are the emulator frames of all updates before this one: the learning rate
     follows them. Nothing is donated: other threads hold the old parameters. `is_finite` is
-    whether all new parameters are; a gradient that is not makes parameters that are not.
+    whether the global norm of the gradient is (clipping makes an update of zeros of one that is
+    not), and every number of the new parameters and of the new optimizer state.
     """
 
     @jax.jit
     def apply_gradients(params, opt_state, grads, num_frames):
         updates, opt_state = optimizer.update(grads, opt_state, params, num_frames=num_frames)
-        params = optax.apply_updates(params, updates)
-        return params, opt_state, jnp.isfinite(optax.tree.norm(params))
+        params, are_others_finite = _mark(optax.apply_updates(params, updates), opt_state)
+        # The barrier keeps XLA from computing the parameters a second time for their norm.
+        params, grads = jax.lax.optimization_barrier((params, grads))
+        norms = jnp.stack([optax.tree.norm(params), optax.tree.norm(grads)])
+        return params, opt_state, jnp.isfinite(norms).all() & are_others_finite
 
     def apply_to_state(state, grads, num_frames):
         params, opt_state, is_finite = apply_gradients(
@@ -117,3 +121,26 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         return LearnerState(params, opt_state, state.target_params), is_finite
 
     return apply_to_state
+
+
+def _mark(params: Params, opt_state: Any) -> tuple[Params, jax.Array]:
+    """Parameters with NaN where the optimizer's state is not finite, and whether its rest is.
+
+    What the state holds for each parameter is so looked at in the pass that computes both; a pass
+    of its own would cost a push a third of its time.
+    """
+    structure, shapes = jax.tree.structure(params), list(map(jnp.shape, jax.tree.leaves(params)))
+
+    def is_alike(tree):
+        leaves = jax.tree.leaves(tree)
+        return jax.tree.structure(tree) == structure and list(map(jnp.shape, leaves)) == shapes
+
+    parts = jax.tree.leaves(opt_state, is_leaf=is_alike)
+    are_finite = [jax.tree.map(jnp.isfinite, part) for part in parts if is_alike(part)]
+    params = jax.tree.map(
+        lambda param, *each: functools.reduce(lambda x, ok: jnp.where(ok, x, jnp.nan), each, param),
+        params,
+        *are_finite,
+    )
+    others = [jnp.isfinite(part).all() for part in parts if not is_alike(part)]
+    return params, jnp.stack([jnp.array(True), *others]).all()

@@ -121,7 +121,8 @@ def slow_actor_critic_loss(logits, values, actions, returns, value_cost, entropy
 )
 def test_actor_critic_loss_equals_the_slow_sum(seed, value_cost, entropy_cost):
     steps = random_steps(seed)
-    mask = np.random.default_rng(seed).random((T, 3)) > 0.3
+    weights = np.random.default_rng(seed).random((T, 3))
+    mask = np.where(weights > 0.3, weights, 0).astype(np.float32)  # fractions, and some of 0
     loss, _ = fast_loss(*steps, value_cost=value_cost, entropy_cost=entropy_cost, mask=mask)
     slow = slow_actor_critic_loss(*steps, value_cost, entropy_cost, mask)
     np.testing.assert_allclose(loss, slow, rtol=1e-4, atol=1e-5)
@@ -199,6 +200,25 @@ def test_metrics_are_averages_over_kept_steps():
     masked = fast_loss(logits, values, actions, returns, mask=mask)[1]
     kept = fast_loss(logits[:2], values[:2], actions[:2], returns[:2])[1]
     chex.assert_trees_all_close(masked, kept, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_fractional_masks_weigh_gradients_and_metrics(dtype):
+    # A step of weight ¼ counts a quarter of one of weight 1, and metrics are weighted averages.
+    steps = random_steps()
+    weights = np.full((T, 3), 0.25, dtype)
+    weights[1] = 1.0
+
+    def gradients(weights):
+        return jax.grad(lambda x: fast_loss(x, *steps[1:], mask=weights)[0])(steps[0])
+
+    plain = gradients(np.ones((T, 3), np.float32))
+    np.testing.assert_allclose(gradients(weights), plain * weights[..., None], rtol=1e-6)
+    _, metrics = fast_loss(*steps, mask=weights)
+    losses = 0.5 * np.square(steps[3] - steps[1])
+    np.testing.assert_allclose(metrics.value_loss, np.average(losses, weights=weights), rtol=1e-5)
+    _, scaled = fast_loss(*steps, mask=weights / 64)  # together less than one step
+    chex.assert_trees_all_close(scaled, metrics, rtol=1e-5)
 
 
 def test_mask_of_zeros_gives_zeros():

@@ -449,3 +449,23 @@ def test_statistics_of_wrong_shape_raise():
     statistics = ObservationStatistics(mean, SCALE)
     with pytest.raises(AssertionError):
         network.apply(params, statistics, observations, np.zeros((T, B), bool), core_state)
+
+
+def test_vectors_are_centred_entry_by_entry_and_cut_at_ten():
+    # (x − mean) / scale = (3, −2), and what random play had never seen: ±10, whatever it is.
+    network = make_network("tabular", 2, "action_values")  # Q = x · kernel shows its input
+    params = {"q": {"kernel": jnp.eye(2)}}
+    statistics = ObservationStatistics(jnp.array([1.0, 2e9]), jnp.array([0.5, 1e9]))
+    observations = np.array([[2.5, 0.0], [3e38, -3e38], [np.inf, 2e9]], np.float32)[None]
+    q_values, _ = network.apply(params, statistics, observations, np.zeros((1, 3), bool), ())
+    np.testing.assert_allclose(q_values[0], [[3, -2], [10, -10], [10, 0]], rtol=1e-6)
+
+
+def test_images_are_centred_by_one_scale_and_not_cut():
+    network = make_network("tabular", 2, "action_values")
+    statistics = ObservationStatistics(jnp.array([1.0, 2.0]), jnp.array(0.5))
+    observations = np.array([[[255, 0]]], np.uint8)
+    q_values, _ = network.apply(
+        {"q": {"kernel": jnp.eye(2)}}, statistics, observations, np.zeros((1, 1), bool), ()
+    )
+    np.testing.assert_allclose(q_values[0, 0], [508, -4])

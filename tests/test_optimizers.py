@@ -73,12 +73,30 @@ def test_adam_has_no_momentum_unless_told():
         ("adam", {"momentum": 1.0}),
         ("rmsprop", {"epsilon": 0.0}),
         ("rmsprop", {"decay": -0.1}),
+        ("rmsprop", {"epsilon": math.inf}),
+        ("rmsprop", {"epsilon": math.nan}),
+        ("adam", {"decay": math.nan}),
         ("sgd", {"momentum": 1.5}),
+        # A norm below 0 would turn every gradient around.
+        *(("sgd", {"max_grad_norm": norm}) for norm in (-1.0, 0.0, math.nan)),
     ],
 )
-def test_constants_that_divide_by_zero_are_refused(name, constants):
+def test_constants_out_of_range_are_refused(name, constants):
     with pytest.raises(ValueError, match=rf"^{next(iter(constants))} must be .*, got"):
         make_optimizer(name, schedule=constant(1.0), **constants)
+
+
+@pytest.mark.parametrize("learning_rate", [-1.0, math.nan, math.inf])
+@pytest.mark.parametrize("schedule", [constant, lambda rate: linear_annealing(rate, 100)])
+def test_learning_rates_that_cannot_be_are_refused(schedule, learning_rate):
+    with pytest.raises(ValueError, match=r"^learning_rate must be .*, got"):
+        make_optimizer("sgd", schedule=schedule(learning_rate))
+
+
+@pytest.mark.parametrize("total_frames", [0, -1, math.nan, math.inf])
+def test_annealing_over_no_frames_is_refused(total_frames):
+    with pytest.raises(ValueError, match=r"^total_frames must be .*, got"):
+        linear_annealing(1.0, total_frames)
 
 
 @pytest.mark.parametrize("name", OPTIMIZER_NAMES)

@@ -247,18 +247,6 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
     assert num_traces == 1
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
-@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
-def test_returns_keep_the_dtype_of_their_rewards(function, arguments, dtype):
-    floats = [jnp.asarray(x, x.dtype if x.dtype == np.int32 else dtype) for x in arguments]
-    assert function(*floats).dtype == dtype
-
-
-def test_lambda_returns_keep_float32_where_float64_is_enabled():
-    with jax.enable_x64(True):
-        assert lambda_returns(X, X, X, 0.9).dtype == jnp.float32
-
-
 @pytest.mark.parametrize(
     ("function", "arguments"),
     [
@@ -293,8 +281,42 @@ def test_wrong_dtypes_raise(function, arguments):
             function(*arguments[:position], argument.astype(wrong), *arguments[position + 1 :])
 
 
-def test_mixed_precisions_are_promoted():
-    rewards, discounts = np.ones((3, 2), np.float32), np.full((3, 2), 0.5, np.float32)
-    values = jnp.ones((3, 2), jnp.bfloat16)
-    assert lambda_returns(rewards, discounts, values, 0.5).dtype == jnp.float32
-    assert n_step_returns(rewards, discounts, values[-1]).dtype == jnp.float32
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+def test_a_discount_of_zero_cuts_whatever_stands_behind_it(function, arguments, bad):
+    rewards, discounts, values, *rest = arguments
+    discounts = discounts.copy()
+    discounts[-1] = 0.0
+
+    def first(rewards, values):
+        return jnp.sum(function(rewards, discounts, values, *rest))
+
+    expected = jax.value_and_grad(first, (0, 1))(rewards, np.ones_like(values))
+    values = values.copy()
+    (values if function is n_step_returns else values[-1])[...] = bad  # all actions, too
+    chex.assert_trees_all_equal(jax.value_and_grad(first, (0, 1))(rewards, values), expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_lambda_of_zero_or_one_cuts_what_it_does_not_look_at(bad):
+    rewards, discounts, next_values, _ = random_unroll(3, (5, 2))
+    discounts[:] = 0.9
+    lambdas = np.ones((5, 2), np.float32)
+    lambdas[1] = 0.0
+
+    def returns_before(rewards, next_values):
+        """Up to where λ = 0 looks at its own value alone, and what is behind it is bad."""
+        return jnp.sum(lambda_returns(rewards, discounts, next_values, lambdas)[:2])
+
+    expected = jax.value_and_grad(returns_before, (0, 1))(rewards, next_values)
+    assert np.isfinite(expected[0])
+    rewards[2:], next_values[0], next_values[2:] = bad, bad, bad
+    actual = jax.value_and_grad(returns_before, (0, 1))(rewards, next_values)
+    chex.assert_trees_all_equal(actual, expected)
+
+
+def test_without_a_zero_nothing_is_cut():
+    rewards, discounts, next_values, _ = random_unroll(3, (4,))
+    discounts[:], next_values[-1] = 0.5, np.nan
+    assert np.isnan(n_step_returns(rewards, discounts, next_values[-1])).all()
+    assert np.isnan(lambda_returns(rewards, discounts, next_values, 0.5)).all()

@@ -1,13 +1,16 @@
 """The border of compilation: compiled calls do what the pure functions do, and compile once."""
 
+from typing import NamedTuple
+
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from a3cjax.agents import make_a3c, make_one_step_q
-from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.optimizers import OPTIMIZER_NAMES, linear_annealing, make_optimizer
 from a3cjax.types import (
     Constants,
     Exploration,
@@ -259,6 +262,51 @@ def test_apply_gradients_tells_whether_the_new_parameters_are_finite(bad):
     leaves, structure = jax.tree.flatten(grads)
     leaves[-1] = leaves[-1].at[(0,) * leaves[-1].ndim].set(bad)
     assert not apply_gradients(state, jax.tree.unflatten(structure, leaves), 0)[1]
+
+
+NORM_OF_MANY = {"w": jnp.full(2, 1.5e19)}  # each square is finite, their sum is not
+
+
+@pytest.mark.parametrize("grads", [{"w": jnp.array([1e20, 0.0])}, NORM_OF_MANY], ids=["one", "sum"])
+@pytest.mark.parametrize("max_grad_norm", [None, 40.0])
+@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+def test_a_gradient_whose_norm_is_not_finite_is_refused(name, max_grad_norm, grads):
+    # Clipping would make zeros of it, and a second moment of infinity freezes its weight for good.
+    rule = make_optimizer(name, schedule=lambda _: 1e-9, max_grad_norm=max_grad_norm)
+    params = {"w": jnp.zeros(2)}
+    state = LearnerState(params, rule.init(params))
+    apply_gradients = make_apply_gradients(rule)
+    assert not apply_gradients(state, grads, 0)[1]
+    assert apply_gradients(state, {"w": jnp.array([1e18, 0.0])}, 0)[1]
+
+
+class Kept(NamedTuple):
+    """Optimizer states: of each parameter, of none, a number, and a count."""
+
+    each: dict
+    other: jax.Array
+    number: jax.Array
+    count: jax.Array
+
+
+@pytest.mark.parametrize("name", Kept._fields[:3])
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+def test_what_makes_any_part_of_the_optimizers_state_not_finite_is_refused(name, bad):
+    params = {"a": jnp.ones(()), "b": jnp.ones(3)}
+    kept = Kept(jax.tree.map(jnp.ones_like, params), jnp.ones((2, 2)), jnp.ones(()), jnp.int32(1))
+
+    def make(value):
+        def update(grads, states, params=None, **_):
+            part = getattr(states[0], name)
+            part = {**part, "b": part["b"].at[2].set(value)} if name == "each" else value * part
+            return grads, (states[0]._replace(**{name: part}),)
+
+        rule = optax.GradientTransformationExtraArgs(lambda _: (kept,), update)
+        return make_apply_gradients(rule)
+
+    state = LearnerState(params, (kept,))
+    assert make(2.0)(state, params, 0)[1]
+    assert not make(bad)(state, params, 0)[1]
 
 
 def test_a_loss_that_is_not_finite_has_no_finite_gradient():

@@ -4,12 +4,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
-import jax.numpy as jnp
 import numpy as np
 
+from a3cjax.actors.statistics import ObservationMoments
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.envs.base import Environments
-from a3cjax.types import ObservationStatistics, TimeStep
+from a3cjax.types import TimeStep
 
 THREADS = "actor-learner"
 """Name of the threads of the actor-learners, and so of their environments: one for each."""
@@ -17,36 +17,6 @@ THREADS = "actor-learner"
 POLL_SECONDS = 0.01
 # After one has failed or stands still, the others may finish their steps.
 JOIN_SECONDS = 3.0
-
-
-class ObservationMoments:
-    """Sums from which the mean image and the scale of what remains are computed."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.count = 0
-        self.sum, self.sum_of_squares = np.zeros((2, *shape))
-
-    def add(self, observations: np.ndarray) -> None:
-        """Takes in a batch `[B, ...]`."""
-        values = observations.astype(np.float32)
-        self.count += len(values)
-        self.sum += values.sum(axis=0, dtype=np.float64)
-        self.sum_of_squares += np.square(values).sum(axis=0, dtype=np.float64)
-
-
-def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistics:
-    """The per-pixel mean of all that was seen, and the root of the mean variance around it.
-
-    One scale for all pixels: rarely changing pixels are not blown up. Nothing is divided by less
-    than a thousandth of the largest mean.
-    """
-    count = max(sum(part.count for part in moments), 1)  # 0 if stopped before the first step
-    mean = sum(part.sum for part in moments) / count
-    mean_square = sum(part.sum_of_squares for part in moments) / count
-    variance = np.maximum(mean_square - np.square(mean), 0.0)
-    least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
-    scale = max(float(np.sqrt(variance.mean())), least)
-    return ObservationStatistics(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))
 
 
 def play_randomly(
@@ -84,11 +54,11 @@ def warm_up(
     num_steps: int,
     seed: int,
     supervisor: Supervisor,
-) -> tuple[list[TimeStep], ObservationStatistics, int]:
+) -> tuple[list[TimeStep], list[ObservationMoments], int]:
     """As `play_randomly`, for every actor's environments at the same time, each in its thread.
 
     Returns:
-      Each batch's timestep, the statistics over all batches, and the number of steps in all.
+      Each batch's timestep, the moments of what was seen in it, and the number of steps in all.
 
     Raises:
       Stopped: if a stop is asked for meanwhile: statistics of a part would be taken for the whole.
@@ -108,4 +78,4 @@ def warm_up(
     if supervisor.is_stopping:
         raise Stopped
     timesteps, moments, nums_taken = zip(*(job.result for job in jobs), strict=True)
-    return list(timesteps), statistics_of(moments), sum(nums_taken)
+    return list(timesteps), list(moments), sum(nums_taken)

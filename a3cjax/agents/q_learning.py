@@ -49,7 +49,7 @@ def make_q_agent(
         actions = jnp.asarray(trajectory.actions)[: len(y)]
         # Sum over time and mean over the batch, as in `actor_critic_loss`.
         losses = jnp.where(is_experience, q_loss(q_values, actions, y), 0.0)
-        num_kept = jnp.maximum(jnp.sum(is_experience), 1)
+        num_kept = jnp.maximum(jnp.sum(is_experience), 1).astype(losses.dtype)
         q_taken = jnp.take_along_axis(q_values, actions[..., None], axis=-1)[..., 0]
         metrics = QMetrics(
             value_loss=jnp.sum(losses) / num_kept,

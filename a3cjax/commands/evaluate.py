@@ -52,11 +52,10 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     print("importing JAX and envpool ...", flush=True)
     from a3cjax.logs.terminal import print_evaluation
     from a3cjax.runs.loading import load
-    from a3cjax.system.compilation import configure_jax
+    from a3cjax.system.compilation import jax_settings
 
-    configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    with refusing(ValueError, OSError, CheckpointError, AnswerError):
+    with refusing(ValueError, OSError, CheckpointError, AnswerError), jax_settings():
         agent = load(name, best=settings.best, trust=settings.trust)
         evaluation = agent.evaluate(
             settings.num_episodes,

@@ -44,13 +44,13 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     (name,), settings = words, read(PlaySettings, texts)
     print("importing JAX and envpool ...", flush=True)
     from a3cjax.runs.loading import load
-    from a3cjax.system.compilation import configure_jax
+    from a3cjax.system.compilation import jax_settings
     from a3cjax.video import FORMATS, VideoOptions, record_video
 
     stem, formats = choose_files(name, settings, tuple(FORMATS))
-    configure_jax()
     sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    with refusing(ValueError, OSError, ImportError, CheckpointError, AnswerError):
+    refused = (ValueError, OSError, ImportError, CheckpointError, AnswerError)
+    with refusing(*refused), jax_settings():
         options = VideoOptions(
             formats=formats,
             num_episodes=settings.num_episodes,

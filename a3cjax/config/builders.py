@@ -22,6 +22,9 @@ from a3cjax.types import LearnerState
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
+# Games and parameters follow from the seed of a run, whatever `jax_default_prng_impl` is where its
+# agent is loaded.
+KEY_IMPLEMENTATION = "threefry2x32"
 
 
 def build_evaluation_environments(
@@ -97,7 +100,8 @@ class RunKeys(NamedTuple):
 
 def make_keys(seed: int) -> RunKeys:
     """The keys that a run with this seed uses, never two alike."""
-    return RunKeys(*jax.random.split(jax.random.key(seed), len(RunKeys._fields)))
+    key = jax.random.key(seed, impl=KEY_IMPLEMENTATION)
+    return RunKeys(*jax.random.split(key, len(RunKeys._fields)))
 
 
 def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:

@@ -16,6 +16,7 @@ from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.lock import is_own
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
+from a3cjax.system.compilation import check_jax
 from a3cjax.system.output import warn
 from a3cjax.types import ObservationStatistics, Snapshot
 
@@ -35,9 +36,11 @@ def load(
 
     Raises:
       FileNotFoundError: if the folder holds no agent.
-      ConfigError: if its settings cannot be used, or name a module that is not trusted.
+      ConfigError: if its settings cannot be used, or name a module that is not trusted, or JAX
+        cannot compute in this process.
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
+    check_jax()
     folder = find_agent(run_dir)
     config = load_config(folder)
     if not trust:
@@ -108,5 +111,7 @@ def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
     agent = build_agent(config, spec)
     statistics = None
     if config.centre_observations:
-        statistics = ObservationStatistics(jnp.zeros(spec.observation_shape), jnp.ones(()))
+        mean = jnp.zeros(spec.observation_shape, jnp.float32)
+        scale = jnp.ones((), jnp.float32) if spec.is_image else jnp.ones_like(mean)
+        statistics = ObservationStatistics(mean, scale)
     return agent, Checkpoint(init_state(config, agent, spec), statistics, Progress())

@@ -77,6 +77,10 @@ def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
 
 def restore(arrays: Arrays, template: Any) -> Any:
     """A pytree like `template` with the numbers of a file; a ValueError if they do not fit."""
+    if arrays.get("statistics/scale", {}).get("shape") == [] and template["statistics"]:
+        # Vectors had one scale for all entries once; networks centre by that, too.
+        scalar = template["statistics"]._replace(scale=np.float32(1.0))
+        template = {**template, "statistics": scalar}
     expected = dict(deserialize(pack(template, {})))
     for name in sorted(expected.keys() | arrays.keys()):
         rule, held = (

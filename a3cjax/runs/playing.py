@@ -18,6 +18,7 @@ from a3cjax.envs.base import Environments, Episode
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.system.compilation import check_fork
 from a3cjax.system.output import Lasting, warn
 from a3cjax.types import CoreState, Snapshot, TimeStep
 from a3cjax.updates import make_act
@@ -81,6 +82,7 @@ class TrainedAgent:
         Raises:
           TypeError: for anything but a TimeStep; says how one is built of an observation.
         """
+        check_fork()
         if not isinstance(timestep, TimeStep):
             raise TypeError(
                 "act takes a TimeStep: TimeStep(observation[None], np.zeros(1, np.float32), "

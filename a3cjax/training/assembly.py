@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
 from a3cjax.actors.placement import place_actors
+from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
 from a3cjax.agents import Agent
@@ -162,21 +163,22 @@ def assemble(
 
     Raises:
       CheckpointError: if environments cannot go on from the checkpoint.
+      ConfigError: if observations cannot be centred.
       Stopped: if a stop is asked for meanwhile.
       Exception: what random play raised, see `warm_up`.
     """
     spec = batches[0].spec
     past = checkpoint.progress if checkpoint else Progress()
     is_played = past.standings or past.num_frames >= config.total_frames
-    timesteps, statistics, num_steps = warm_up(
+    timesteps, moments, num_steps = warm_up(
         batches,
         0 if is_played else config.warmup_steps or 0,
         config.seed + SEEDS_PER_RUN * past.num_resumes,
         supervisor,
     )
     if checkpoint is None:
-        state = init_state(config, agent, spec)
-        checkpoint = Checkpoint(state, statistics if config.centre_observations else None, past)
+        statistics = statistics_of(moments) if config.centre_observations else None
+        checkpoint = Checkpoint(init_state(config, agent, spec), statistics, past)
     store = SharedParameters(
         checkpoint.state,
         make_apply_gradients(build_optimizer(config)),

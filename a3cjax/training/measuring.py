@@ -13,7 +13,7 @@ from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config
 from a3cjax.envs.making import make_pool, resolve_envpool_id
 from a3cjax.envs.spaces import sample_actions
-from a3cjax.system.compilation import configure_jax
+from a3cjax.system.compilation import jax_settings
 from a3cjax.training.assembly import assemble, close_all, prepare
 
 # Asked to stop, an actor-learner may first compile what it began with.
@@ -67,7 +67,8 @@ class Training:
 
     def __init__(self, config: Config):
         """Puts it together, resolving the settings, and trains until every program is compiled."""
-        configure_jax()
+        self._settings = contextlib.ExitStack()
+        self._settings.enter_context(jax_settings())
         self._supervisor = Supervisor()
         self.config, agent, self._batches = prepare(config, supervisor=self._supervisor)
         fleet = assemble(self.config, agent, self._batches, supervisor=self._supervisor)
@@ -105,3 +106,4 @@ class Training:
         """Frees the environments."""
         close_all(self._batches, self._supervisor)
         self._supervisor.dismiss()
+        self._settings.close()

@@ -21,7 +21,7 @@ from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.lock import claimed
 from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
-from a3cjax.system.compilation import configure_jax
+from a3cjax.system.compilation import jax_settings
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import Witness, witnessed
 from a3cjax.training.assembly import assemble, close_all, prepare
@@ -56,7 +56,6 @@ def train(config: Config) -> Summary:
       Exception: whatever an actor, a logger or the evaluator raised, as it is; several
         failures come as an ExceptionGroup. What was learned until then is saved.
     """
-    configure_jax()
     signal_stop = SignalStop()
     supervisor = Supervisor(signal_stop.is_set, config.stall_timeout_seconds)
 
@@ -66,6 +65,7 @@ def train(config: Config) -> Summary:
     silent_seconds, summary = config.stall_timeout_seconds + WITNESS_SECONDS, None
     with (
         contextlib.suppress(Stopped),
+        jax_settings(),
         signal_stop.installed(),
         witnessed(silent_seconds) as witness,
     ):

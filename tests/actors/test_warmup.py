@@ -4,73 +4,13 @@ import threading
 import jax
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from a3cjax.actors import warmup
+from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
-from a3cjax.actors.warmup import ObservationMoments, play_randomly, statistics_of, warm_up
+from a3cjax.actors.warmup import play_randomly, warm_up
 from a3cjax.envs.base import Episode
 from tests.fakes import PATIENCE_SECONDS, FakeEnvironments
-
-
-def statistics_of_batches(*batches):
-    moments = ObservationMoments(batches[0].shape[1:])
-    for batch in batches:
-        moments.add(batch)
-    return statistics_of([moments])
-
-
-def test_statistics_by_hand():
-    # Two pixels seen 0, 4 and 10, 10: means 2 and 10, variances 4 and 0, their mean 2.
-    statistics = statistics_of_batches(np.array([[0, 10], [4, 10]], np.uint8))
-    np.testing.assert_allclose(statistics.mean, [2, 10])
-    np.testing.assert_allclose(statistics.scale, np.sqrt(2), rtol=1e-6)
-
-
-def test_statistics_are_constants_of_the_agent():
-    statistics = statistics_of_batches(np.zeros((4, 3, 2), np.uint8))
-    assert isinstance(statistics.mean, jax.Array)
-    assert (statistics.mean.shape, statistics.mean.dtype) == ((3, 2), np.float32)
-    assert (statistics.scale.shape, statistics.scale.dtype) == ((), np.float32)
-
-
-@given(
-    hnp.arrays(np.uint8, (7, 3, 2), elements=st.integers(0, 255)),
-    st.integers(1, 6),
-)
-def test_statistics_agree_with_numpy_however_the_batches_are_cut(pixels, cut):
-    statistics = statistics_of_batches(pixels[:cut], pixels[cut:])
-    mean = pixels.mean(axis=0, dtype=np.float64)
-    scale = np.sqrt(np.mean((pixels - mean) ** 2))
-    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-5)
-    np.testing.assert_allclose(
-        statistics.scale, max(scale, 1e-3 * mean.max(), 1e-6), rtol=1e-4, atol=1e-5
-    )
-
-
-def test_large_observations_keep_their_scale():
-    # 255 ± 1 over many frames: sums of squares in float32 would have lost the difference.
-    values = np.full((20_000, 2), 254, np.uint8)
-    values[::2] = 252
-    np.testing.assert_allclose(statistics_of_batches(values).scale, 1.0, rtol=1e-4)
-
-
-@pytest.mark.parametrize(("value", "scale"), [(200, 0.2), (-200, 0.2), (0, 1e-6)])
-def test_constant_observations_are_not_blown_up(value, scale):
-    statistics = statistics_of_batches(np.full((5, 2), value, np.float32))
-    np.testing.assert_allclose(statistics.scale, scale, rtol=1e-6)
-    assert statistics.scale > 0
-
-
-@given(hnp.arrays(np.uint8, (4, 2)), hnp.arrays(np.uint8, (3, 2)))
-def test_merged_moments_are_those_of_all_that_was_seen(one, other):
-    parts = ObservationMoments((2,)), ObservationMoments((2,))
-    for part, batch in zip(parts, (one, other), strict=True):
-        part.add(batch)
-    expected = statistics_of_batches(np.concatenate([one, other]))
-    jax.tree.map(np.testing.assert_array_equal, statistics_of(parts), expected)
 
 
 def test_random_play_takes_the_steps_asked_for():
@@ -146,8 +86,8 @@ def test_warm_up_gathers_over_all_batches(supervisor):
     fast = FakeEnvironments(num_envs=1)
     show = fast.timestep
     fast.timestep = lambda t: show(2 * t)
-    timesteps, statistics, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, 0, supervisor)
-    assert statistics is not None
+    timesteps, moments, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, 0, supervisor)
+    statistics = statistics_of(moments)
     seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
     np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
     np.testing.assert_allclose(statistics.scale, np.std(seen), rtol=1e-6)

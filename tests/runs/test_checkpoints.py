@@ -153,6 +153,26 @@ def test_other_programs_can_read_it(folder, saved):
     assert {"opt_state/1/count", "opt_state/1/nu/value/bias", "statistics/mean"} < arrays.keys()
 
 
+@pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
+def test_optimizer_states_that_are_not_finite_are_refused(folder, bad):
+    state = make_state("rmsprop")
+    state = state._replace(
+        opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, bad), state.opt_state)
+    )
+    checkpoint = Checkpoint(state, None, Progress(1))
+    Checkpointer(folder).save(checkpoint)
+    with pytest.raises(CheckpointError, match=r"opt_state/.* must be finite numbers, got others"):
+        restore(folder, checkpoint)
+
+
+def test_vectors_may_have_one_scale_for_all_entries_as_they_once_had(folder):
+    scalar, each = (ObservationStatistics(jnp.ones(3), jnp.full(n, 2.0)) for n in ((), (3,)))
+    state = make_state("rmsprop")
+    Checkpointer(folder).save(Checkpoint(state, scalar, Progress(1)))
+    restored, _ = restore(folder, Checkpoint(state, each, Progress(1)))
+    assert_same(restored, Checkpoint(state, scalar, Progress(1)))
+
+
 @pytest.mark.parametrize("max_to_keep", [1, 3])
 def test_newest_checkpoint_is_restored_and_the_last_ones_are_kept(folder, max_to_keep):
     frames = (80, 1000, 2000, 10_000)

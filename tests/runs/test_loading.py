@@ -158,6 +158,33 @@ def test_loaded_agent_repeats_the_evaluation_of_its_run(finished, published, kin
     assert agent.snapshot.num_frames == finished.num_frames
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.default_prng_impl("rbg"),
+        lambda: jax.enable_x64(True),
+        lambda: jax.numpy_dtype_promotion("strict"),
+    ],
+    ids=["prng", "x64", "strict"],
+)
+def test_loaded_agent_plays_the_same_games_whatever_jax_is_set_to(finished, setting):
+    with setting():
+        agent = a3cjax.load(finished.run_dir)
+        assert agent.evaluate(num_episodes=3).scores == finished.evaluation.scores
+        environments = agent.make_environments(2)
+        own_key = jax.random.key(0)  # of the default implementation
+        actions, *_ = agent.act(environments.reset(), agent.initial_state(2), own_key)
+        environments.close()
+    assert (actions.shape, actions.dtype) == ((2,), np.int32)
+
+
+def test_statistics_of_vectors_come_back_with_a_scale_for_each_entry(finished):
+    statistics = a3cjax.load(finished.run_dir).snapshot.statistics
+    assert statistics is not None
+    assert statistics.scale.shape == statistics.mean.shape == (4,)
+    assert len(np.unique(statistics.scale)) == 4
+
+
 def test_loaded_agent_acts(published):
     agent = a3cjax.load(published)
     environments = agent.make_environments(2)

@@ -1,0 +1,132 @@
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from a3cjax.actors.statistics import ObservationMoments, statistics_of
+from a3cjax.errors import ConfigError
+
+
+def statistics_of_batches(*batches):
+    moments = ObservationMoments(batches[0].shape[1:])
+    for batch in batches:
+        moments.add(batch)
+    return statistics_of([moments])
+
+
+def test_statistics_by_hand():
+    # Two pixels seen 0, 4 and 10, 10: means 2 and 10, variances 4 and 0, their mean 2.
+    statistics = statistics_of_batches(np.array([[0, 10], [4, 10]], np.uint8))
+    np.testing.assert_allclose(statistics.mean, [2, 10])
+    np.testing.assert_allclose(statistics.scale, np.sqrt(2), rtol=1e-6)
+
+
+def test_statistics_are_constants_of_the_agent():
+    statistics = statistics_of_batches(np.zeros((4, 3, 2), np.uint8))
+    assert isinstance(statistics.mean, jax.Array)
+    assert (statistics.mean.shape, statistics.mean.dtype) == ((3, 2), np.float32)
+    assert (statistics.scale.shape, statistics.scale.dtype) == ((), np.float32)
+
+
+@given(
+    hnp.arrays(np.uint8, (7, 3, 2), elements=st.integers(0, 255)),
+    st.integers(1, 6),
+)
+def test_statistics_agree_with_numpy_however_the_batches_are_cut(pixels, cut):
+    statistics = statistics_of_batches(pixels[:cut], pixels[cut:])
+    mean = pixels.mean(axis=0, dtype=np.float64)
+    scale = np.sqrt(np.mean((pixels - mean) ** 2))
+    np.testing.assert_allclose(statistics.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(
+        statistics.scale, max(scale, 1e-3 * mean.max(), 1e-6), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_large_bytes_keep_their_scale():
+    # 255 ± 1 over many frames: sums of squares in float32 would have lost the difference.
+    values = np.full((20_000, 2), 254, np.uint8)
+    values[::2] = 252
+    np.testing.assert_allclose(statistics_of_batches(values).scale, 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("value", "scale"), [(200, 0.2), (0, 1e-6)])
+def test_images_that_never_change_are_not_blown_up(value, scale):
+    statistics = statistics_of_batches(np.full((5, 2), value, np.uint8))
+    np.testing.assert_allclose(statistics.scale, scale, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_each_entry_of_a_vector_has_its_own_scale(dtype):
+    values = np.random.default_rng(0).normal(size=(1000, 3)) * [1, 1e9, 1e-3] + [5, -1e9, 0]
+    values = values.astype(dtype)
+    statistics = statistics_of_batches(values[:300], values[300:])
+    np.testing.assert_allclose(statistics.mean, values.mean(axis=0, dtype=float), rtol=1e-6)
+    np.testing.assert_allclose(statistics.scale, values.std(axis=0, dtype=float), rtol=1e-6)
+    assert {leaf.dtype for leaf in statistics} == {np.dtype(np.float32)}
+
+
+@pytest.mark.parametrize("first", [1e9, 0.0, -1e9])
+def test_small_deviations_from_a_large_mean_are_seen(first):
+    # Wherever the sums begin: with what all the others are like, or far away.
+    values = 1e9 + np.random.default_rng(0).normal(size=(4000, 2))
+    values[0] = first
+    parts = [ObservationMoments((2,)) for _ in range(3)]
+    for part, batch in zip(parts, np.split(values, [1000, 3000]), strict=True):
+        part.add(batch[:1])
+        part.add(batch[1:])
+    np.testing.assert_allclose(statistics_of(parts).scale, values.std(axis=0), rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 200.0, -1e9])
+def test_entries_that_did_not_vary_are_not_scaled(value):
+    values = np.full((7, 2), value)
+    values[:, 1] += 1e-9 * np.arange(7)  # as rounding does
+    np.testing.assert_array_equal(statistics_of_batches(values).scale, [1.0, 1.0])
+
+
+def test_states_that_random_play_has_not_come_to_are_ones_later():
+    # One-hot vectors of 4 states, of which two were seen, equally often.
+    statistics = statistics_of_batches(np.eye(4)[[0, 1, 0, 1]])
+    np.testing.assert_allclose(statistics.mean, [0.5, 0.5, 0, 0])
+    np.testing.assert_allclose(statistics.scale, [0.5, 0.5, 1, 1])
+
+
+@pytest.mark.parametrize(
+    "values", [[0.0, 1e20, 0.0], [1e20, -1e20, 0.0], [1e20, 1e20, 1e20], [0.0, -np.inf, 1.0]]
+)
+def test_observations_whose_squares_are_not_finite_are_refused_by_entry(values):
+    observations = np.ones((3, 2, 2))
+    observations[:, 1, 0] = values
+    with np.errstate(invalid="ignore"), pytest.raises(ConfigError) as error:
+        statistics_of_batches(observations)
+    assert "the scale of observations is not finite" in str(error.value)
+    assert "observation[1, 0]" in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_large_numbers_within_32_bits_are_not_refused():
+    assert np.isfinite(statistics_of_batches(np.array([[1e18], [-1e18]])).scale).all()
+
+
+def test_nothing_seen_has_no_statistics():
+    with pytest.raises(ValueError, match="must be seen"):
+        statistics_of([ObservationMoments((2,)), ObservationMoments((2,))])
+
+
+@given(hnp.arrays(np.uint8, (4, 2)), hnp.arrays(np.uint8, (3, 2)))
+def test_merged_moments_are_those_of_all_that_was_seen(one, other):
+    parts = ObservationMoments((2,)), ObservationMoments((2,))
+    for part, batch in zip(parts, (one, other), strict=True):
+        part.add(batch)
+    expected = statistics_of_batches(np.concatenate([one, other]))
+    jax.tree.map(np.testing.assert_array_equal, statistics_of(parts), expected)
+
+
+def test_parts_that_saw_nothing_do_not_count():
+    parts = ObservationMoments((2,)), ObservationMoments((2,))
+    parts[1].add(np.array([[1.0, 2.0], [3.0, 2.0]]))
+    statistics = statistics_of(parts)
+    np.testing.assert_array_equal(statistics.mean, [2.0, 2.0])
+    np.testing.assert_array_equal(statistics.scale, [1.0, 1.0])
