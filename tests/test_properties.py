@@ -27,7 +27,7 @@ from a3cjax.config.settings import (
     read_config,
     resume_config,
 )
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, one_line
 from a3cjax.networks import NETWORK_NAMES
 from a3cjax.optimizers import OPTIMIZER_NAMES, make_optimizer
 from a3cjax.parameters.shared import Receipt, SharedParameters
@@ -161,7 +161,7 @@ def test_value_that_is_hard_to_print_is_refused_in_one_line(name, value):
 def test_unknown_setting_is_refused_in_one_line(name, value):
     message = refusal(make_config, {"seed": 1, name: value})
     assert message is not None
-    assert message.startswith(f"There is no setting named {name}")
+    assert message.startswith(one_line(f"There is no setting named {name}"))
     assert is_one_line(message)
 
 

@@ -336,7 +336,7 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in err
     assert "entropy" in out  # a plain line of progress
-    assert "SIGINT: stopping, then saving to run" in out
+    assert "SIGINT: stopping, then saving\n" in out
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["signal"] == signal.SIGINT
     assert summary["num_updates"] > 0
@@ -369,6 +369,6 @@ def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start,
     _, err = end_of(process)
     assert process.returncode == 1
     where = "in step() of gymnasium:breaking:Breaking-v0 (environment 0 of the batch)"
-    assert f"AnswerError: rewards must be finite, got nan {where}." in err
+    assert f"error: rewards must be finite, got nan {where}." in err
     saved = [int(path.stem) for path in (tmp_path / "run" / "checkpoints").iterdir()]
     assert max(saved) > min(saved)  # the first one is written before the first update

@@ -111,6 +111,7 @@ AT_LEAST_ONE = [
     "log_period_frames",
     "checkpoint_period_frames",
     "eval_period_frames",
+    "max_episode_steps",
     "max_bad_updates",
     "target_period_frames",
     "exploration_frames",
@@ -609,7 +610,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     settings = dataclasses.asdict(config)
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
-    meaningful = {"run_dir", "resume", "eval_period_frames"}
+    meaningful = {"run_dir", "resume", "eval_period_frames", "max_episode_steps"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful

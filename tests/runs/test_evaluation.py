@@ -20,6 +20,7 @@ def test_result_is_summarised_by_hand():
     assert result.as_dict() == {
         "actions": "greedy",
         "num_episodes": 4,
+        "num_cut": 0,
         "mean": 3.0,
         "median": 2.0,
         "standard_deviation": pytest.approx(5.5**0.5),  # deviations −2, −1, −1, 4

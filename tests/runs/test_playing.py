@@ -12,9 +12,9 @@ from a3cjax.config.settings import Config
 from a3cjax.envs.base import Episode
 from a3cjax.errors import ConfigError
 from a3cjax.runs import playing
-from a3cjax.runs.playing import TrainedAgent, evaluate_agent
+from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
 from a3cjax.types import NetworkOutput, ObservationStatistics, Snapshot
-from tests.fakes import FakeEnvironments
+from tests.fakes import FakeClock, FakeEnvironments
 
 KEY = jax.random.key(0)
 SNAPSHOT = Snapshot(version=3, num_frames=400, params=jnp.asarray(2, jnp.int32))
@@ -56,19 +56,8 @@ def games(*ends):
     return script
 
 
-@pytest.fixture
-def evaluate(monkeypatch):
-    """Evaluates on these environments as if they had been made for it."""
-
-    def evaluate(environments, agent=None, **options):
-        def build(config, num_envs, sticky_actions):
-            assert (num_envs, sticky_actions) == (environments.num_envs, None)
-            return environments
-
-        monkeypatch.setattr(playing, "build_evaluation_environments", build)
-        return evaluate_agent(agent or make_player(), environments.num_envs, **options)
-
-    return evaluate
+def evaluate(environments, agent=None, **options):
+    return evaluate_agent(agent or make_player(), environments, **options)
 
 
 @pytest.fixture
@@ -85,7 +74,7 @@ def built(monkeypatch):
     return made
 
 
-def test_one_whole_game_in_every_environment(evaluate):
+def test_one_whole_game_in_every_environment():
     # Environment 0 plays three short games while environment 1 plays a long one.
     environments = FakeEnvironments(episodes=games((2, 0), (4, 0), (6, 0), (7, 1)))
     result = evaluate(environments)
@@ -93,12 +82,12 @@ def test_one_whole_game_in_every_environment(evaluate):
     assert len(environments.actions) == 7
 
 
-def test_scores_come_in_the_order_of_the_environments(evaluate):
+def test_scores_come_in_the_order_of_the_environments():
     environments = FakeEnvironments(num_envs=3, episodes=games((1, 2), (2, 1), (3, 0)))
     assert evaluate(environments).scores == [300.0, 201.0, 102.0]
 
 
-def test_earlier_games_do_not_count_and_an_evaluation_begins_with_a_reset(evaluate):
+def test_earlier_games_do_not_count_and_an_evaluation_begins_with_a_reset():
     tape = []
     environments = FakeEnvironments(num_envs=1, episodes=games((1, 0), (3, 0)), tape=tape)
     environments.step(np.zeros(1, np.int32))  # a game ends before the evaluation
@@ -106,13 +95,13 @@ def test_earlier_games_do_not_count_and_an_evaluation_begins_with_a_reset(evalua
     assert [event[0] for event in tape] == ["step", "reset", "step", "step"]
 
 
-def test_greedy_actions_come_from_parameters_and_core(evaluate):
+def test_greedy_actions_come_from_parameters_and_core():
     environments = FakeEnvironments(episodes=games((3, 0), (3, 1)))
     assert evaluate(environments, is_greedy=True).is_greedy
     np.testing.assert_array_equal(environments.actions, [[2, 2], [3, 3], [4, 4]])
 
 
-def test_sampled_actions_follow_the_seed_of_the_run(evaluate):
+def test_sampled_actions_follow_the_seed_of_the_run():
     def sampled_actions(seed):
         environments = FakeEnvironments(episodes=games((5, 0), (5, 1)))
         assert not evaluate(environments, make_player(seed=seed)).is_greedy
@@ -127,7 +116,7 @@ def test_sampled_actions_follow_the_seed_of_the_run(evaluate):
 
 
 @pytest.mark.parametrize("is_greedy", [False, True])
-def test_agents_see_statistics_and_the_small_epsilon_of_an_evaluation(evaluate, is_greedy):
+def test_agents_see_statistics_and_the_small_epsilon_of_an_evaluation(is_greedy):
     class Certain(NoisyPolicy):
         def sample(self, key):
             return self.best
@@ -145,38 +134,87 @@ def test_agents_see_statistics_and_the_small_epsilon_of_an_evaluation(evaluate, 
     np.testing.assert_array_equal(environments.actions, [[57, 57, 57]])
 
 
-def test_stopped_evaluation_has_no_result(evaluate):
+def test_stopped_evaluation_has_no_result():
     environments = FakeEnvironments(num_envs=1)  # no game ends
     asked = iter([False, False, True])
     assert evaluate(environments, should_stop=lambda: next(asked)) is None
     assert len(environments.actions) == 2
-    assert environments.is_closed
 
 
-def test_finished_evaluation_is_not_asked_whether_to_stop(evaluate):
+def test_finished_evaluation_is_not_asked_whether_to_stop():
     environments = FakeEnvironments(num_envs=1, episodes=games((3, 0)))
     asked = iter([False] * 3)
     assert evaluate(environments, should_stop=lambda: next(asked)).scores == [300.0]
 
 
-def test_environments_are_closed_after_a_failure(evaluate):
-    def fail():
-        raise KeyboardInterrupt
+@pytest.mark.parametrize("fails", ["play", "close"])
+def test_environments_are_closed_after_a_failure_and_may_fail_to(built, capsys, fails):
+    class Failing(FakeEnvironments):
+        def close(self):
+            super().close()
+            if fails == "close":
+                raise OSError("no viewer")
 
-    environments = FakeEnvironments()
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(environments, should_stop=fail)
-    assert environments.is_closed
+    def fail(t):
+        raise LookupError("no such game")
 
-
-def test_endless_games_are_given_up(evaluate, monkeypatch):
-    assert playing.MAX_EPISODE_STEPS > 27_000  # the longest of Atari
-    monkeypatch.setattr(playing, "MAX_EPISODE_STEPS", 50)
-    environments = FakeEnvironments()
-    with pytest.raises(RuntimeError, match="must end within 50 steps"):
+    environments = Failing(on_step=fail)
+    with pytest.raises(LookupError), closing_quietly(environments):
         evaluate(environments)
-    assert len(environments.actions) == 50
-    assert len(evaluate(FakeEnvironments(episodes=games((50, 0), (50, 1)))).scores) == 2
+    assert environments.is_closed
+    warning = "warning: environments cannot be closed: OSError: no viewer\n"
+    assert capsys.readouterr().err == (warning if fails == "close" else "")
+
+
+@pytest.mark.parametrize(
+    ("own", "configured", "asked_for", "expected"),
+    [
+        (None, None, None, 50),  # MAX_EPISODE_STEPS
+        (30, None, None, 31),  # where they end by themselves
+        (300, None, None, 301),
+        (30, 7, None, 7),
+        (None, 7, 9, 9),
+    ],
+)
+def test_games_that_do_not_end_are_cut_and_told(monkeypatch, own, configured, asked_for, expected):
+    monkeypatch.setattr(playing, "MAX_EPISODE_STEPS", 50)
+    environments, lines = FakeEnvironments(episodes=games((3, 1))), []
+    environments.spec = environments.spec._replace(max_episode_steps=own)
+    agent = make_player(max_episode_steps=configured)
+    result = evaluate(environments, agent, max_episode_steps=asked_for, report=lines.append)
+    assert len(environments.actions) == expected
+    cut, ended = result.episodes
+    assert ended == Episode(1, 301.0, 3)
+    assert cut.episode_length == expected
+    # The sum of its rewards: FakeEnvironments give the number of the step.
+    assert cut.episode_return == sum(
+        float(environments.timestep(t).reward[0]) for t in range(1, expected + 1)
+    )
+    assert result.num_cut == result.as_dict()["num_cut"] == 1
+    assert "1 of 2 games of Pong did not end within" in lines[-1]
+    assert "max_episode_steps=" in lines[-1]
+    assert "eval_episodes=0" in lines[-1]
+
+
+def test_limit_of_endless_games_follows_a_small_budget(monkeypatch):
+    for total_frames, expected in ((20, 1000), (8_000, 2_000), (10**9, 27_000)):
+        environments = FakeEnvironments(num_envs=1, frames_per_step=4)
+        games = make_player(total_frames=total_frames).play(environments, KEY)
+        assert sum(1 for _ in games) == expected + 1
+
+
+def test_long_evaluation_says_how_far_it_is(monkeypatch):
+    monkeypatch.setattr(playing, "time", clock := FakeClock())
+    environments = FakeEnvironments(episodes=games((3, 0), (9, 1)), on_step=lambda _: clock.take(4))
+    lines = []
+    evaluate(environments, report=lines.append)
+    assert lines[0] == "evaluation: 1 of 2 games are over after 3 steps"
+    assert len(lines) == 3
+
+
+def test_act_says_what_it_takes():
+    with pytest.raises(TypeError, match=r"act takes a TimeStep: TimeStep\(observation\[None\], .*"):
+        make_player().act(np.zeros(4), jnp.zeros(1), KEY)
 
 
 @pytest.mark.parametrize(

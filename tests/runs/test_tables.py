@@ -182,7 +182,8 @@ def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
     assert append_evaluation(tmp_path, snapshot._replace(num_frames=2000), 20.0, evaluation)
     rows, _ = read_rows(tmp_path / EVALUATIONS)
     assert " ".join(rows[0]) == (
-        "num_frames wall_seconds actions num_episodes mean median standard_deviation min max scores"
+        "num_frames wall_seconds actions num_episodes num_cut "
+        "mean median standard_deviation min max scores"
     )
     assert [row["num_frames"] for row in rows] == ["1000", "2000"]
     assert (rows[0]["wall_seconds"], rows[0]["actions"]) == ("12.346", "sampled")

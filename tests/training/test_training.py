@@ -436,7 +436,7 @@ def test_signal_in_the_random_play_ends_it_and_the_run_can_be_begun_again(
         patch.setattr(VectorEnvironments, "step", stop_and_step)
         with pytest.raises(stop.PassedOn):
             train(config.replace(warmup_steps=None, total_frames=10**9))
-    assert not list((run_dir / "checkpoints").iterdir())
+    assert not (run_dir / "checkpoints").exists()
     assert not (run_dir / "summary.json").exists()
     resume(run_dir, total_frames=CONFIG.total_frames, warmup_steps=CONFIG.warmup_steps)
     # With the statistics of the whole random play, and all else as if nothing had happened.
