@@ -56,6 +56,8 @@ class Breaking(gymnasium.Env):
         self.num_steps_ever += 1
         if self.num_steps_ever > int(os.environ.get("BREAK_AFTER", 10**9)):
             raise OSError("the emulator broke")
+        if self.num_steps_ever > int(os.environ.get("LEAVE_AFTER", 10**9)):
+            os._exit(0)
         reward = float(action)
         if self.num_steps_ever > int(os.environ.get("NAN_AFTER", 10**9)):
             reward = float("nan")
@@ -361,6 +363,17 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     result = json.loads((tmp_path / "run" / "evaluation-sampled-2.json").read_text())
     assert result["lengths"] == [5, 5]  # whole games
     assert result["num_episodes"] == 2
+
+
+def test_environment_that_ends_the_process_is_spoken_of(start, tmp_path):
+    (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
+    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, LEAVE_AFTER="60")
+    _, err = end_of(process)
+    assert process.returncode == 0
+    assert not (tmp_path / "run" / "summary.json").exists()  # without it, 0 is no success
+    assert err.endswith(
+        "a3cjax: the process ended without a word. to go on: a3cjax train resume=run\n"
+    )
 
 
 def test_reward_that_is_no_number_exits_with_1_and_saves_what_was_learned(start, tmp_path):

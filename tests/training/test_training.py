@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+import warnings
 
 import gymnasium
 import jax
@@ -726,6 +727,66 @@ def test_whatever_stands_still_is_named_with_its_stack_and_costs_nothing(
     if where == "evaluation":  # what was learned is there all the same
         assert (tmp_path / "run" / "summary.json").is_file()
         assert (tmp_path / "run" / "curves.png").is_file()
+
+
+class AtHome(gymnasium.Env):
+    """Refuses to be used by another thread than the one that made it, as SQLite does."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    num_closed = 0
+
+    def __init__(self):
+        self.home = threading.get_ident()
+
+    def check(self):
+        assert self.home == threading.get_ident() != threading.main_thread().ident
+
+    def reset(self, *, seed=None, options=None):
+        self.check()
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.check()
+        return np.zeros(2, np.float32), 1.0, False, False, {}
+
+    def close(self):
+        self.check()
+        AtHome.num_closed += 1
+
+
+gymnasium.register("AtHome-v0", AtHome, max_episode_steps=5)
+
+
+def test_environments_live_in_one_thread(tmp_path, capsys):
+    train(
+        CONFIG.replace(
+            env="gymnasium:AtHome-v0", run_dir=str(tmp_path / "run"), num_actors=2, total_frames=600
+        )
+    )
+    assert AtHome.num_closed == 2 * CONFIG.envs_per_actor + CONFIG.eval_episodes
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_process_is_left_as_it_was(tmp_path):
+    def look():
+        return {
+            "jax": dict(jax.config.values),
+            "signals": [signal.getsignal(number) for number in signal.valid_signals()],
+            "affinity": os.sched_getaffinity(0),
+            "path": list(sys.path),
+            "warnings": list(warnings.filters),
+            "variables": dict(os.environ),
+            "streams": (sys.stdout, sys.stderr),
+            "threads": threading.enumerate(),
+        }
+
+    before = look()
+    train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
+    assert look() == before
+    with pytest.raises(ConfigError):
+        train(CONFIG.replace(env="Pnog"))
+    assert look() == before
 
 
 def test_bad_updates_are_refused_and_end_the_run_with_their_trajectory(tmp_path, monkeypatch):
