@@ -13,6 +13,7 @@ from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config
 from a3cjax.envs.making import make_pool, resolve_envpool_id
 from a3cjax.envs.spaces import sample_actions
+from a3cjax.errors import ConfigError
 from a3cjax.system.compilation import jax_settings
 from a3cjax.training.assembly import assemble, close_all, prepare
 
@@ -66,7 +67,14 @@ class Training:
     """A run without its program: actor-learners that train, with nothing written."""
 
     def __init__(self, config: Config):
-        """Puts it together, resolving the settings, and trains until every program is compiled."""
+        """Puts it together, resolving the settings, and trains until every program is compiled.
+
+        Raises:
+          ConfigError: if actors are to take turns: stopped in the middle of a round, they would
+            wait for each other for ever.
+        """
+        if config.deterministic:
+            raise ConfigError("deterministic must be false to measure speed, got true.")
         self._settings = contextlib.ExitStack()
         self._settings.enter_context(jax_settings())
         self._supervisor = Supervisor()

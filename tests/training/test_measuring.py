@@ -5,6 +5,7 @@ import pytest
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
+from a3cjax.errors import ConfigError
 from a3cjax.training import measuring
 from a3cjax.training.measuring import Training, emulator_rate, run_threads
 from tests.fakes import FakeClock, wait_until
@@ -79,10 +80,9 @@ def test_training_is_timed_and_its_time_adds_up():
     assert result["wait"] + result["hold"] <= result["push"]
 
 
-def test_training_in_turns_is_timed():
-    training = Training(CONFIG.replace(deterministic=True))
-    assert training.run(0.0)["steps_per_second"] > 0
-    training.close()
+def test_training_in_turns_cannot_be_timed():
+    with pytest.raises(ConfigError, match=r"^deterministic must be false .* got true"):
+        Training(CONFIG.replace(deterministic=True))
 
 
 def test_training_with_defaults_that_follow_the_environment_is_timed():
