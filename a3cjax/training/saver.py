@@ -52,13 +52,6 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
         raise ConfigError(
             f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
         ) from error
-    num_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
-    for key in checkpoint.progress.actor_keys:
-        if len(key) != num_words:
-            raise ConfigError(
-                f"jax_default_prng_impl must be as in the run to resume, with keys of {len(key)} "
-                f"words, got {jax.config.jax_default_prng_impl} with {num_words}."  # pyright: ignore[reportAttributeAccessIssue]
-            )
     progress = checkpoint.progress._replace(
         num_resumes=checkpoint.progress.num_resumes + 1,
         best_score=best.best_score if best else None,

@@ -4,7 +4,6 @@ import errno
 import os
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import pytest
 
@@ -191,15 +190,3 @@ def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
     after = contents(tmp_path)
     after.pop(tmp_path / "run.lock", None)
     assert after == before
-
-
-def test_keys_of_another_generator_are_refused_by_the_name_of_the_setting(saver, config):
-    saver.save(checkpoint_at(480))
-    implementation = jax.config.jax_default_prng_impl
-    try:
-        jax.config.update("jax_default_prng_impl", "rbg")
-        with pytest.raises(ConfigError, match=r"^jax_default_prng_impl must .* 2 words, got rbg"):
-            find_checkpoint(config)
-    finally:
-        jax.config.update("jax_default_prng_impl", implementation)
-    assert find_checkpoint(config).progress.num_frames == 480
