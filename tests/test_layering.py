@@ -92,25 +92,25 @@ def test_what_lies_directly_in_the_package_is_the_mathematics():
     assert len(directly) <= MOST_FILES
 
 
-@pytest.mark.parametrize("path", pure_files(), ids=relative_name)
-def test_pure_layer_imports_along_the_arrows_only(path):
-    part = part_of(path)
-    # `a3cjax.load` imports `runs.loading` when it is called; test_public_api.py shows that
-    # importing the package does not.
-    exports = {"distributions", "losses", "returns", "runs"}
-    allowed = exports if part == "__init__" else ARROWS[part]
-    assert set(parts_imported_by(path)) - {part} <= allowed
+def test_pure_layer_imports_along_the_arrows_only():
+    for path in pure_files():
+        part = part_of(path)
+        # `a3cjax.load` imports `runs.loading` when it is called; test_public_api.py shows that
+        # importing the package does not.
+        exports = {"distributions", "losses", "returns", "runs"}
+        allowed = exports if part == "__init__" else ARROWS[part]
+        assert set(parts_imported_by(path)) - {part} <= allowed, path
 
 
-@pytest.mark.parametrize("path", pure_files(), ids=relative_name)
-def test_pure_layer_imports_nothing_of_the_host(path):
-    assert not packages_imported_by(path) & HOST_PACKAGES
+def test_pure_layer_imports_nothing_of_the_host():
+    for path in pure_files():
+        assert not packages_imported_by(path) & HOST_PACKAGES, path
 
 
-@pytest.mark.parametrize("path", pure_files(), ids=relative_name)
-def test_files_of_the_mathematics_import_no_folder_but_agents(path):
-    if part_of(path) != "__init__":
-        assert not set(parts_imported_by(path)) & (FOLDERS - {"agents"})
+def test_files_of_the_mathematics_import_no_folder_but_agents():
+    for path in pure_files():
+        if part_of(path) != "__init__":
+            assert not set(parts_imported_by(path)) & (FOLDERS - {"agents"}), path
 
 
 def test_no_part_imports_itself_by_a_detour():
@@ -153,29 +153,34 @@ def test_optional_extras_are_imported_when_asked_for():
         assert not names & {"wandb", "mlflow"}, path
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative_name)
-def test_config_is_seen_by_the_program_only(path):
-    if part_of(path) in READERS_OF_CONFIG:
-        return
-    assert "config" not in set(parts_imported_by(path))
+def test_config_is_seen_by_the_program_only():
+    for path in FILES:
+        if part_of(path) in READERS_OF_CONFIG:
+            continue
+        assert "config" not in set(parts_imported_by(path)), path
 
 
-@pytest.mark.parametrize("path", FILES, ids=relative_name)
-def test_package_does_not_import_the_experiments(path):
-    assert not packages_imported_by(path) & {"experiments", "examples", "tests", "benchmarks"}
+def test_package_does_not_import_the_experiments():
+    for path in FILES:
+        assert not packages_imported_by(path) & {
+            "experiments",
+            "examples",
+            "tests",
+            "benchmarks",
+        }, path
 
 
-@pytest.mark.parametrize("path", pure_files(), ids=relative_name)
-def test_jit_is_applied_at_the_border_only(path):
-    if part_of(path) == "updates":
-        return
-    attributes = {
-        node.attr
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Attribute)
-    }
-    names = {name for _, name in imports_of(path)}
-    assert "jit" not in attributes | names
+def test_jit_is_applied_at_the_border_only():
+    for path in pure_files():
+        if part_of(path) == "updates":
+            continue
+        attributes = {
+            node.attr
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Attribute)
+        }
+        names = {name for _, name in imports_of(path)}
+        assert "jit" not in attributes | names
 
 
 MOST_ARGUMENTS = 9

@@ -63,44 +63,44 @@ NAMES_BY_KIND = {
 WORDS = {"unroll_length": ("auto", "episode"), "max_grad_norm": ("auto",)}
 
 
-@pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_refuses_values_of_another_type(name):
-    wrong = [[1], {"a": 1}, b"x"]
-    if bool in kinds(name):
-        wrong += [0, 1, "true"]
-    else:
-        wrong += [True, False]
-    if str not in kinds(name):
-        wrong += ["x", "", "1", "none"]
-    if name in WORDS:  # or a number
-        wrong += ["x", "", "1", "none"]
-    elif str in kinds(name):
-        wrong += [1]
-    if float not in kinds(name):
-        wrong += [1.5]
-    if type(None) not in kinds(name):
-        wrong += [None]
-    for value in wrong:
-        assert f"must be {describe_kinds(FIELDS[name])}, got" in refused(name, value)
+def test_every_setting_refuses_values_of_another_type():
+    for name in FIELDS:
+        wrong = [[1], {"a": 1}, b"x"]
+        if bool in kinds(name):
+            wrong += [0, 1, "true"]
+        else:
+            wrong += [True, False]
+        if str not in kinds(name):
+            wrong += ["x", "", "1", "none"]
+        if name in WORDS:  # or a number
+            wrong += ["x", "", "1", "none"]
+        elif str in kinds(name):
+            wrong += [1]
+        if float not in kinds(name):
+            wrong += [1.5]
+        if type(None) not in kinds(name):
+            wrong += [None]
+        for value in wrong:
+            assert f"must be {describe_kinds(FIELDS[name])}, got" in refused(name, value)
 
 
-@pytest.mark.parametrize("name", NAMES_BY_KIND[type(None)])
-def test_none_is_taken_where_it_means_something(name):
-    assert getattr(Config(**{name: None}), name) is None
+def test_none_is_taken_where_it_means_something():
+    for name in NAMES_BY_KIND[type(None)]:
+        assert getattr(Config(**{name: None}), name) is None
 
 
-@pytest.mark.parametrize("name", WORDS)
-def test_some_numbers_may_be_words(name):
-    for word in WORDS[name]:
-        assert getattr(Config(**{name: word}), name) == word
-        assert getattr(Config(**{name: word.title()}), name) == word
-    assert getattr(Config(**{name: 3}), name) == 3
+def test_some_numbers_may_be_words():
+    for name in WORDS:
+        for word in WORDS[name]:
+            assert getattr(Config(**{name: word}), name) == word
+            assert getattr(Config(**{name: word.title()}), name) == word
+        assert getattr(Config(**{name: 3}), name) == 3
 
 
-@pytest.mark.parametrize("name", NAMES_BY_KIND[float])
-def test_fractions_may_be_whole_but_not_nan(name):
-    assert getattr(Config(**{name: 0 if name in BELOW_ONE else 1}), name) in (0, 1)
-    refused(name, math.nan)
+def test_fractions_may_be_whole_but_not_nan():
+    for name in NAMES_BY_KIND[float]:
+        assert getattr(Config(**{name: 0 if name in BELOW_ONE else 1}), name) in (0, 1)
+        refused(name, math.nan)
 
 
 AT_LEAST_ONE = [
@@ -123,38 +123,38 @@ BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"]
 
 
-@pytest.mark.parametrize("name", AT_LEAST_ONE)
-def test_counts_are_at_least_one(name):
-    assert refused(name, 0) == f"{name} must be >= 1, got 0."
-    refused(name, -5)
-    assert getattr(Config(**{name: 1}), name) == 1
+def test_counts_are_at_least_one():
+    for name in AT_LEAST_ONE:
+        assert refused(name, 0) == f"{name} must be >= 1, got 0."
+        refused(name, -5)
+        assert getattr(Config(**{name: 1}), name) == 1
 
 
-@pytest.mark.parametrize("name", [*AT_LEAST_ONE, "warmup_steps", "eval_episodes"])
-def test_counts_are_bounded(name):
-    high = {
-        "num_actors": 1000,
-        "envs_per_actor": 10**4,
-        "eval_episodes": 10**4,
-        "exploration_frames": Config.total_frames,
-    }.get(name, 10**15)
-    assert getattr(Config(**{name: high}), name) == high
-    low = 0 if name in AT_LEAST_ZERO else 1
-    for value in (high + 1, 10**30):
-        assert refused(name, value) == f"{name} must be between {low} and {high}, got {value}."
+def test_counts_are_bounded():
+    for name in [*AT_LEAST_ONE, "warmup_steps", "eval_episodes"]:
+        high = {
+            "num_actors": 1000,
+            "envs_per_actor": 10**4,
+            "eval_episodes": 10**4,
+            "exploration_frames": Config.total_frames,
+        }.get(name, 10**15)
+        assert getattr(Config(**{name: high}), name) == high
+        low = 0 if name in AT_LEAST_ZERO else 1
+        for value in (high + 1, 10**30):
+            assert refused(name, value) == f"{name} must be between {low} and {high}, got {value}."
 
 
-@pytest.mark.parametrize("name", AT_LEAST_ZERO)
-def test_costs_are_not_negative(name):
-    assert refused(name, -1) == f"{name} must be >= 0, got -1."
-    assert getattr(Config(centre_observations=False, **{name: 0}), name) == 0
+def test_costs_are_not_negative():
+    for name in AT_LEAST_ZERO:
+        assert refused(name, -1) == f"{name} must be >= 0, got -1."
+        assert getattr(Config(centre_observations=False, **{name: 0}), name) == 0
 
 
-@pytest.mark.parametrize("name", FACTORS)
-def test_factors_are_at_least_one(name):
-    for value in (0, 0.999, -5):
-        assert refused(name, value) == f"{name} must be >= 1, got {value}."
-    assert [getattr(Config(**{name: value}), name) for value in (1, 2.5)] == [1, 2.5]
+def test_factors_are_at_least_one():
+    for name in FACTORS:
+        for value in (0, 0.999, -5):
+            assert refused(name, value) == f"{name} must be >= 1, got {value}."
+        assert [getattr(Config(**{name: value}), name) for value in (1, 2.5)] == [1, 2.5]
 
 
 def test_exploration_ends_within_the_budget():
@@ -164,32 +164,32 @@ def test_exploration_ends_within_the_budget():
     assert str(caught.value) == "exploration_frames must be between 1 and 5, got 6."
 
 
-@pytest.mark.parametrize("name", FRACTIONS)
-def test_fractions_lie_between_0_and_1(name):
-    assert refused(name, 1.5) == f"{name} must be between 0 and 1, got 1.5."
-    refused(name, -0.01)
-    assert [getattr(Config(**{name: bound}), name) for bound in (0, 1)] == [0, 1]
+def test_fractions_lie_between_0_and_1():
+    for name in FRACTIONS:
+        assert refused(name, 1.5) == f"{name} must be between 0 and 1, got 1.5."
+        refused(name, -0.01)
+        assert [getattr(Config(**{name: bound}), name) for bound in (0, 1)] == [0, 1]
 
 
-@pytest.mark.parametrize("name", BELOW_ONE)
-def test_averages_forget(name):
-    assert refused(name, 1) == f"{name} must be >= 0 and < 1, got 1."
-    refused(name, -0.01)
-    assert [getattr(Config(**{name: value}), name) for value in (0, 0.9999)] == [0, 0.9999]
-    assert "32-bit" in refused(name, 1 - 1e-12)  # Adam would divide zero by zero
+def test_averages_forget():
+    for name in BELOW_ONE:
+        assert refused(name, 1) == f"{name} must be >= 0 and < 1, got 1."
+        refused(name, -0.01)
+        assert [getattr(Config(**{name: value}), name) for value in (0, 0.9999)] == [0, 0.9999]
+        assert "32-bit" in refused(name, 1 - 1e-12)  # Adam would divide zero by zero
 
 
-@pytest.mark.parametrize("name", POSITIVE)
-def test_step_sizes_are_positive(name):
-    assert refused(name, 0) == f"{name} must be > 0, got 0."
-    refused(name, -1e-3)
-    assert "32-bit" in refused(name, 1e-300)
+def test_step_sizes_are_positive():
+    for name in POSITIVE:
+        assert refused(name, 0) == f"{name} must be > 0, got 0."
+        refused(name, -1e-3)
+        assert "32-bit" in refused(name, 1e-300)
 
 
-@pytest.mark.parametrize("name", [*AT_LEAST_ZERO[2:], *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE])
-@pytest.mark.parametrize("value", [math.inf, -math.inf, 1e300, 10**400])
-def test_no_fraction_is_infinite(name, value):
-    refused(name, value)
+def test_no_fraction_is_infinite():
+    for name in [*AT_LEAST_ZERO[2:], *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE]:
+        for value in [math.inf, -math.inf, 1e300, 10**400]:
+            refused(name, value)
 
 
 def test_seed_is_bounded():
@@ -587,13 +587,13 @@ OWN_VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", OWN_VALUES)
-@pytest.mark.parametrize("spec", [STATES, CONTINUOUS])
-def test_settings_of_ones_own_are_kept(name, spec):
-    assert getattr(Config(), name) in (None, AUTO)
-    network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
-    config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
-    assert getattr(resolve(config, spec), name) == OWN_VALUES[name]
+def test_settings_of_ones_own_are_kept():
+    for name in OWN_VALUES:
+        for spec in [STATES, CONTINUOUS]:
+            assert getattr(Config(), name) in (None, AUTO)
+            network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
+            config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
+            assert getattr(resolve(config, spec), name) == OWN_VALUES[name]
 
 
 def test_no_clipping_and_whole_episodes_are_settings_of_ones_own():
