@@ -30,6 +30,7 @@ SMALL = (
 
 # A Gymnasium module as a user may have one: five steps an episode, and a defect on demand.
 BREAKING_MODULE = """
+import ctypes
 import os
 
 import gymnasium
@@ -58,6 +59,8 @@ class Breaking(gymnasium.Env):
             raise OSError("the emulator broke")
         if self.num_steps_ever > int(os.environ.get("LEAVE_AFTER", 10**9)):
             os._exit(0)
+        if self.num_steps_ever > int(os.environ.get("CRASH_AFTER", 10**9)):
+            ctypes.string_at(0)
         reward = float(action)
         if self.num_steps_ever > int(os.environ.get("NAN_AFTER", 10**9)):
             reward = float("nan")
@@ -365,11 +368,16 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     assert result["num_episodes"] == 2
 
 
-def test_environment_that_ends_the_process_is_spoken_of(start, tmp_path):
+@pytest.mark.parametrize(
+    ("fault", "code", "named"),
+    [("LEAVE_AFTER", 0, ""), ("CRASH_AFTER", -signal.SIGSEGV, 'breaking.py", line')],
+)
+def test_environment_that_ends_the_process_is_spoken_of(start, tmp_path, fault, code, named):
     (tmp_path / "breaking.py").write_text(BREAKING_MODULE)
-    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, LEAVE_AFTER="60")
+    process = start(RUN, "env=gymnasium:breaking:Breaking-v0", *SMALL, **{fault: "60"})
     _, err = end_of(process)
-    assert process.returncode == 0
+    assert process.returncode == code
+    assert named in err
     assert not (tmp_path / "run" / "summary.json").exists()  # without it, 0 is no success
     assert err.endswith(
         "a3cjax: the process ended without a word. to go on: a3cjax train resume=run\n"

@@ -34,6 +34,7 @@ from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import build_untrained, load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
+from a3cjax.training import run as run_module
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
@@ -418,6 +419,19 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop):
     assert (written["signal"], written["evaluation"]) == (stop.number, None)
     assert written["num_updates"] == 1
     assert (tmp_path / "run" / "curves.png").is_file()
+
+
+def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(tmp_path, monkeypatch, stop):
+    def record_at_end(trained, run_dir, should_stop):
+        assert not should_stop()
+        stop()
+        wait_until(should_stop)
+
+    monkeypatch.setattr(run_module, "record_at_end", record_at_end)
+    settings = {"run_dir": str(tmp_path / "run"), "total_frames": WARMUP_FRAMES + 1, "video": True}
+    with pytest.raises(stop.PassedOn):
+        train(CONFIG.replace(**settings))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"] is not None
 
 
 def test_signal_in_the_random_play_ends_it_and_the_run_can_be_begun_again(
