@@ -6,6 +6,7 @@ thread, while another one watches over them all.
 """
 
 import contextlib
+import ctypes
 import math
 import queue
 import sys
@@ -23,6 +24,8 @@ MAX_TICK_SECONDS = 1.0
 ANNOUNCE_SECONDS = 3.0
 # What is saved for a thread that stands still must not stand still as well.
 MAX_RESCUE_SECONDS = 60.0
+
+CLONE_FS = 0x200  # linux/sched.h
 
 Role = Literal["work", "help", "trifle", "question"]
 """What a job is to the run, which goes on while there is work. Help keeps no run alive; the failure
@@ -86,6 +89,7 @@ class _Worker:
         return job is not None and job.is_stuck
 
     def _run(self) -> None:
+        _have_own_folder()
         while (job := self.jobs.get()) is not None:
             self.job = job
             try:
@@ -263,21 +267,23 @@ class Supervisor:
         Raises:
           Exception: what it raises; a StallError, alone or in a group, where it stands still.
         """
-        self._is_overseen = True
+        self._is_overseen, is_told = True, False
         job = self._give("run", lambda _: target(), "running", "question")
         run = self._workers["run"]
         try:
             while not (job.finished.wait(POLL_SECONDS) or run.is_stuck):
                 beat()
-                if self._should_stop() and not self.stop_event.is_set():
+                if self._should_stop() and not is_told:
+                    is_told = True
                     self.stop_event.set()
                     at_stop()
                 self._check()
-            if isinstance(job.failure, Stopped):
-                self.raise_failures()  # which may be why
-            if job.failure is not None:
+            if job.failure is not None and not isinstance(job.failure, Stopped):
                 raise job.failure
             if job.finished.is_set():
+                self.raise_failures()  # which may be why it stopped
+                if job.failure is not None:
+                    raise job.failure
                 return job.result
             if self._kept is None:
                 rescue = self._give("rescue", lambda _: self.rescue(), "saving", "help")
@@ -332,7 +338,6 @@ class Supervisor:
             job.silent_seconds = 0.0 if is_alive else job.silent_seconds + tick
             job.seen_signs = job.num_signs
             if job.silent_seconds > self._stall_seconds:
-                job.is_stuck = True
                 stuck.append((worker.thread, job))
         if not stuck:
             return
@@ -345,6 +350,17 @@ class Supervisor:
             self.tell(f"warning: {stall}")
         else:
             self.add_failure(stall)
+        for _, job in stuck:  # now that it is noted: whoever waits for them goes on at once
+            job.is_stuck = True
+
+
+def _have_own_folder() -> None:
+    """Gives the calling thread a working folder of its own, which foreign code may change.
+
+    Linux can, without any right; Python has `os.unshare` from 3.12 on.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).unshare(CLONE_FS)
 
 
 def _as_exception(failure: BaseException) -> Exception:

@@ -9,14 +9,15 @@ Its environments have seeds that training never used.
 
 import dataclasses
 import json
-import os
 import sys
 from pathlib import Path
 
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands.arguments import read, refusing
-from a3cjax.config.declaring import Settings, at_least, between, setting
+from a3cjax.commands.ending import conclude, watched
+from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
 from a3cjax.config.settings import MAX_BATCH
-from a3cjax.errors import AnswerError, CheckpointError
+from a3cjax.errors import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,9 @@ class EvaluateSettings(Settings):
     max_episode_steps: int | None = setting(
         None, "games are cut after these steps; null: as in the run's evaluations", at_least(1)
     )
+    stall_timeout_seconds: float = setting(
+        600.0, "without a step, after which the evaluation ends", POSITIVE
+    )
     output: str | None = setting(
         None, "file for the scores; null: evaluation-*.json in the run folder", is_path=True
     )
@@ -51,32 +55,40 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     (name,), settings = words, read(EvaluateSettings, texts)
     print("importing JAX and envpool ...", flush=True)
     from a3cjax.logs.terminal import print_evaluation
+    from a3cjax.runs.evaluation import Evaluation
     from a3cjax.runs.loading import load
     from a3cjax.system.compilation import jax_settings
 
-    sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    with refusing(ValueError, OSError, CheckpointError, AnswerError), jax_settings():
-        agent = load(name, best=settings.best, trust=settings.trust)
-        evaluation = agent.evaluate(
-            settings.num_episodes,
-            is_greedy=settings.greedy,
-            sticky_actions=settings.sticky_actions,
-            max_episode_steps=settings.max_episode_steps,
-        )
-    result = {
-        "parameters": "best" if settings.best else "final",
-        "sticky_actions": settings.sticky_actions,
-        **evaluation.as_dict(),
-    }
-    path = Path(settings.output) if settings.output else default_path(name, settings, result)
-    try:  # before they are shown: that may fail, too
-        path.write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
+    def judge(supervisor: Supervisor) -> Evaluation:
+        with jax_settings():
+            agent = load(name, best=settings.best, trust=settings.trust)
+            return agent.evaluate(
+                settings.num_episodes,
+                is_greedy=settings.greedy,
+                sticky_actions=settings.sticky_actions,
+                max_episode_steps=settings.max_episode_steps,
+                at_step=supervisor.is_told,
+            )
+
+    def judge_and_keep() -> None:
+        with refusing(ValueError, OSError, CheckpointError):
+            evaluation = watched(judge, settings.stall_timeout_seconds)
+        result = {
+            "parameters": "best" if settings.best else "final",
+            "sticky_actions": settings.sticky_actions,
+            **evaluation.as_dict(),
+        }
+        path = Path(settings.output) if settings.output else default_path(name, settings, result)
+        try:  # before they are shown: that may fail, too
+            path.write_text(json.dumps(result, indent=2) + "\n")
+        except OSError as error:
+            print_evaluation(evaluation)
+            print(f"error: the scores cannot be kept: {error}", file=sys.stderr)
+            sys.exit(1)
         print_evaluation(evaluation)
-        print(f"error: the scores cannot be kept: {error}", file=sys.stderr)
-        sys.exit(1)
-    print_evaluation(evaluation)
-    print(f"written to {path}")
+        print(f"written to {path}")
+
+    conclude(judge_and_keep)
 
 
 def default_path(name: str, settings: EvaluateSettings, result: dict) -> Path:

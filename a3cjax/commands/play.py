@@ -8,13 +8,13 @@ The agent is a run folder, a published folder, or the name of an agent that come
 
 import dataclasses
 import math
-import os
-import sys
 from pathlib import Path
 
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands.arguments import read, refusing
+from a3cjax.commands.ending import conclude, watched
 from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
-from a3cjax.errors import AnswerError, CheckpointError, ConfigError
+from a3cjax.errors import CheckpointError, ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,9 @@ class PlaySettings(Settings):
     saliency: bool = setting(False, "colour what the value depends on most")
     max_seconds: float | None = setting(None, "of play; null: full games", POSITIVE)
     format: str | None = setting(None, "mp4, gif or both; null: as output ends, else mp4,gif")
+    stall_timeout_seconds: float = setting(
+        600.0, "without a step, after which the film ends", POSITIVE
+    )
     output: str | None = setting(
         None,
         "a folder, or a path with or without the end of its format; null: game in the run folder",
@@ -45,27 +48,32 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     print("importing JAX and envpool ...", flush=True)
     from a3cjax.runs.loading import load
     from a3cjax.system.compilation import jax_settings
-    from a3cjax.video import FORMATS, VideoOptions, record_video
+    from a3cjax.video import FORMATS, Recording, VideoOptions, record_video
 
     stem, formats = choose_files(name, settings, tuple(FORMATS))
-    sys.path.append(os.getcwd())  # one's own Gymnasium environments
-    refused = (ValueError, OSError, ImportError, CheckpointError, AnswerError)
-    with refusing(*refused), jax_settings():
-        options = VideoOptions(
-            formats=formats,
-            num_episodes=settings.num_episodes,
-            seed=settings.seed,
-            is_greedy=settings.greedy,
-            with_saliency=settings.saliency,
-            max_play_seconds=settings.max_seconds or math.inf,
-        )
-        agent = load(name, best=settings.best, trust=settings.trust)
-        recording = record_video(agent, stem, options)
-    assert recording is not None  # nothing stops it
-    scores = ", ".join(f"{score:g}" for score in recording.scores)
-    print(f"{recording.play_seconds:.0f} seconds of play, score {scores}")
-    for path in recording.paths:
-        print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    options = VideoOptions(
+        formats=formats,
+        num_episodes=settings.num_episodes,
+        seed=settings.seed,
+        is_greedy=settings.greedy,
+        with_saliency=settings.saliency,
+        max_play_seconds=settings.max_seconds or math.inf,
+    )
+
+    def film(supervisor: Supervisor) -> Recording | None:
+        with jax_settings():
+            agent = load(name, best=settings.best, trust=settings.trust)
+            return record_video(agent, stem, options, supervisor.is_told)
+
+    def film_and_tell() -> None:
+        with refusing(ValueError, OSError, ImportError, CheckpointError):
+            recording = watched(film, settings.stall_timeout_seconds)
+        scores = ", ".join(f"{score:g}" for score in recording.scores)
+        print(f"{recording.play_seconds:.0f} seconds of play, score {scores}")
+        for path in recording.paths:
+            print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
+
+    conclude(film_and_tell)
 
 
 def choose_files(

@@ -6,6 +6,7 @@ there are only `discount` and `is_first`.
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,9 @@ from a3cjax.envs.spaces import check_numbers, clip_actions, read_observations, s
 from a3cjax.envs.supported import doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
+
+# What is to be said where an environment asks for what only the main thread has.
+SIGNALS = ": signals need the main thread, and an event loop must be made (asyncio.new_event_loop)"
 
 
 class VectorEnvironments:
@@ -192,7 +196,14 @@ def noting(env: str, call: str) -> Iterator[str]:
         yield where
     except (AnswerError, ConfigError):  # which say so themselves
         raise
-    except Exception as error:
-        hint = ": environments live in a thread of their own, and signals need the main thread"
-        error.add_note(f"in {where}" + hint * ("main thread" in str(error)))
+    except BaseException as failure:
+        is_main = threading.current_thread() is threading.main_thread()
+        if isinstance(failure, SystemExit) or (
+            isinstance(failure, KeyboardInterrupt) and not is_main
+        ):  # it is no more than a fault of this environment
+            raise RuntimeError(f"{where} ended by {failure!r}") from failure
+        hint = ": environments live in a thread of their own, which is not the main thread"
+        text = str(failure) if isinstance(failure, Exception) else ""
+        needs_main = "main thread" in text or "current event loop" in text
+        failure.add_note(f"in {where}" + (hint + SIGNALS) * needs_main)
         raise

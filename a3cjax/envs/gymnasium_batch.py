@@ -190,10 +190,11 @@ def _check_number(name: str, rule: str, value: Any, where: str) -> float:
     try:
         # numpy's numbers are real ones; those of other libraries can be arrays.
         number = np.asarray(value)[()] if not isinstance(value, numbers.Real) else value
-        is_number = isinstance(number, numbers.Real | np.bool_)
+        is_number = isinstance(number, numbers.Real | np.bool_) and not np.ma.is_masked(value)
+        is_number = is_number and not isinstance(number, np.timedelta64)
         if is_number and (rule == "numbers" or number in (0, 1)):
             return float(number)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # what other libraries raise
         pass
     raise AnswerError(f"{name} must be {rule}, got {describe(value)} in {where}.")
 
@@ -204,10 +205,14 @@ def _check_observation(space: gymnasium.Space, observation: Any, where: str) -> 
     for name, leaf, value in leaves_of(space, observation, where):
         assert leaf.dtype is not None
         try:
-            array = np.asarray(value)
-        except ValueError:  # lists of lists of several lengths
+            array = np.array(value)  # a copy: environments may share what they write into
+        except Exception:  # lists of lists of several lengths, arrays of other libraries
             array = np.array(None)
-        if array.shape != leaf.shape or array.dtype.kind not in _KINDS[leaf.dtype.kind]:
+        if (
+            np.ma.is_masked(value)
+            or array.shape != leaf.shape
+            or array.dtype.kind not in _KINDS[leaf.dtype.kind]
+        ):
             rule = f"of shape {leaf.shape} and {leaf.dtype}, as announced"
             got = describe(array if array.dtype.kind in "biufc" else value)
             raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")

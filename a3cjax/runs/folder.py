@@ -94,13 +94,13 @@ def make_run_dir(config: Config) -> Iterator[Path]:
                     unfinished = run_dir.parent / f".{secrets.token_hex(8)}.part"
                     unfinished.mkdir(parents=True)
                     stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
-                    stack.enter_context(claimed(unfinished))
+                    stack.enter_context(claimed(unfinished, config.env))
                     write_config(config, run_dir, unfinished)
                     unfinished.rename(run_dir)
                 elif config.run_dir is None:
                     continue  # another run began within this second
                 else:
-                    stack.enter_context(claimed(run_dir))
+                    stack.enter_context(claimed(run_dir, config.env))
                     check_run_dir(config)  # nor has anybody been there since
                     write_config(config, run_dir)
             except OSError as error:

@@ -65,7 +65,7 @@ def check_trust(config: Config, folder: Path) -> None:
     """
     prefix, _, env_id = config.env.partition(GYMNASIUM_PREFIX)
     module = "" if prefix else env_id.rpartition(":")[0]
-    if module and module not in sys.modules and not is_own(folder):
+    if module and module not in sys.modules and not is_own(folder, config.env):
         raise ConfigError(
             f"env must import no code of others, got {config.env} in {folder}: "
             f"with trust=true, {module} is imported."

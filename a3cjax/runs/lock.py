@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import secrets
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,12 +27,13 @@ _held: set[int] = set()
 
 
 @contextlib.contextmanager
-def claimed(run_dir: Path) -> Iterator[None]:
+def claimed(run_dir: Path, new_env: str | None = None) -> Iterator[None]:
     """Keeps all others from writing into a run folder, until the block or the process ends.
 
-    The kernel holds the lock and drops it with the process, whatever ends that. Where the
-    filesystem knows no locks, what the last writer said of itself in the file decides. The file
-    stays: it holds the mark of `is_own`.
+    The kernel holds the locks, on the file and on the folder (the file may be removed), and drops
+    them with the process, whatever ends that. Where the filesystem knows no locks, what the last
+    writer said of itself in the file decides. The file stays: it holds the mark of `is_own`, which
+    is given where a run of `new_env` begins.
 
     Raises:
       ConfigError: if the folder cannot be written, or is claimed; names the holder's process
@@ -39,52 +41,52 @@ def claimed(run_dir: Path) -> Iterator[None]:
     """
     try:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-        file = os.open(run_dir / LOCK, flags, 0o666)
-        _held.add(file)
-        try:
-            _take(file, run_dir)
-        except BaseException:
-            _release(file)
-            raise
+        with contextlib.ExitStack() as stack:
+            for path, how in ((run_dir, os.O_RDONLY | os.O_CLOEXEC), (run_dir / LOCK, flags)):
+                file = os.open(path, how, 0o666)
+                _held.add(file)
+                stack.callback(_release, file)
+                _take(file, run_dir)
+            _write_record(file, new_env)
+            releasing = stack.pop_all()
     except OSError as error:
         raise ConfigError(f"run folder must be writable, got {run_dir}: {error}") from error
-    try:
+    with releasing:
         yield
-    finally:
-        _release(file)
 
 
-def is_own(run_dir: Path) -> bool:
-    """Whether this user has trained in this run folder on this machine, or where it comes from."""
-    try:
-        file = os.open(run_dir / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        mark = _make_mark(_read_key())
-        return mark is not None and _read(file).get("mark") == mark
-    finally:
-        os.close(file)
+def is_own(run_dir: Path, env: str) -> bool:
+    """Whether this user has begun this run of this environment, as far as its mark tells."""
+    mark = _make_mark(_read_key(), env)
+    return mark is not None and _read_path(run_dir / LOCK).get("mark") == mark
 
 
 def _take(file: int, run_dir: Path) -> None:
-    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    record = {**_describe_process(), "time": now, "mark": _make_mark(_read_key() or _make_key())}
+    """Locks the file or the folder itself."""
+    is_folder = stat.S_ISDIR(os.fstat(file).st_mode)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         is_claimed = False
     except BlockingIOError:
         is_claimed = True
     except OSError as error:
-        if error.errno not in _NO_LOCKS:
+        if not is_folder and error.errno not in _NO_LOCKS:
             raise
-        is_claimed = _is_at_work(_read(file))
+        is_claimed = not is_folder and _is_at_work(_read(file))
     if is_claimed:
-        host, pid = (_read(file).get(name) for name in ("host", "pid"))
+        holder = _read_path(run_dir / LOCK)
+        host, pid = (holder.get(name) for name in ("host", "pid"))
         is_known = type(pid) is int and type(host) is str and host.isprintable()
-        holder = f"process {pid} on {host}" if is_known else "another process"
-        raise ConfigError(f"run folder must have one writer, got {run_dir}: it is {holder}.")
-    content = json.dumps(record).encode() + b"\n"
+        told = f"process {pid} on {host}" if is_known else "another process"
+        raise ConfigError(f"run folder must have one writer, got {run_dir}: it is {told}.")
+
+
+def _write_record(file: int, new_env: str | None) -> None:
+    now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    mark = _read(file).get("mark")
+    if new_env is not None:
+        mark = _make_mark(_read_key() or _make_key(), new_env)
+    content = json.dumps({**_describe_process(), "time": now, "mark": mark}).encode() + b"\n"
     os.pwrite(file, content, 0)
     os.ftruncate(file, len(content))
 
@@ -93,9 +95,9 @@ def _release(file: int) -> None:
     if file in _held:  # or this is a process forked from the one that claimed
         _held.remove(file)
         # Closing is not enough: a child that was forked without Python may hold it, too.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # foreign code may have closed all that is open
             fcntl.flock(file, fcntl.LOCK_UN)
-        os.close(file)
+            os.close(file)
 
 
 def _let_go() -> None:
@@ -139,8 +141,18 @@ def _read(file: int) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _make_mark(key: bytes | None) -> str | None:
-    return hmac.digest(key, b"run folder", "sha256").hex() if key else None
+def _read_path(path: Path) -> dict[str, Any]:
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        try:
+            return _read(file)
+        finally:
+            os.close(file)
+    return {}
+
+
+def _make_mark(key: bytes | None, env: str) -> str | None:
+    return hmac.digest(key, env.encode(), "sha256").hex() if key else None
 
 
 def _read_key() -> bytes | None:

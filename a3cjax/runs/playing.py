@@ -152,6 +152,7 @@ class TrainedAgent:
         is_greedy: bool = False,
         sticky_actions: float | None = None,
         max_episode_steps: int | None = None,
+        at_step: Callable[[], object] = lambda: None,
     ) -> Evaluation:
         """Plays whole games, each in an environment of its own.
 
@@ -163,6 +164,7 @@ class TrainedAgent:
           is_greedy: as for `act`.
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
           max_episode_steps: as for `play`.
+          at_step: called at every step.
 
         Raises:
           ConfigError: if there are no sticky actions, or too many games.
@@ -176,6 +178,7 @@ class TrainedAgent:
             self.config, number, sticky_actions=sticky_actions
         )
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
+        options["should_stop"] = lambda: at_step() and False
         report = functools.partial(print, file=Lasting(sys.stderr))
         with closing_quietly(environments):
             evaluation = evaluate_agent(self, environments, report=report, **options)

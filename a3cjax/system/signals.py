@@ -74,11 +74,15 @@ class SignalStop:
     @contextlib.contextmanager
     def installed(self) -> Iterator[None]:
         """Handles signals inside the block; does nothing outside the main thread."""
-        began = 0.0
+        began, pid = 0.0, os.getpid()
 
         def handle(number: int, _frame) -> None:
             nonlocal began
-            if self.signal_number is None:
+            if os.getpid() != pid:  # a child that an environment forked
+                usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+                signal.signal(number, usual)
+                signal.raise_signal(number)
+            elif self.signal_number is None:
                 self.signal_number, began = number, self._clock()
             elif number == signal.SIGINT and self._clock() - began >= SAME_SIGNAL_SECONDS:
                 set_back()
@@ -88,6 +92,14 @@ class SignalStop:
             yield
 
     def pass_on(self) -> None:
-        """Lets the signal that came do, after the block, what it would have done."""
+        """Lets the signal that came do, after the block, what it would have done.
+
+        Raises:
+          KeyboardInterrupt: after a SIGINT, where `asyncio.run` would end its task only when that
+            awaits something.
+        """
         if self.signal_number is not None:
             signal.raise_signal(self.signal_number)
+        handler = getattr(signal.getsignal(signal.SIGINT), "func", None)
+        if self.signal_number == signal.SIGINT and "asyncio" in getattr(handler, "__module__", ""):
+            raise KeyboardInterrupt

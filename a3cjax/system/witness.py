@@ -19,6 +19,7 @@ import time
 from collections.abc import Iterator
 
 LOOK_SECONDS = 1.0
+WITNESS_SECONDS = 20.0  # that it waits longer than the watch inside, which comes first
 DUMP_SECONDS = 5.0  # for a process that was told to end, to say where its threads are
 BEAT, GOODBYE, LAST_WORDS = b".\n", b"goodbye\n", b"say "
 
@@ -64,19 +65,21 @@ def witnessed(silent_seconds: float) -> Iterator[Witness]:
     Where no process can be started there is none, and all the rest works.
     """
     was_enabled, process = faulthandler.is_enabled(), None
+    # `sys.executable` may be None, or a program that has Python inside and would start itself.
+    may_start = bool(sys.executable) and not getattr(sys, "frozen", False)
     with contextlib.suppress(OSError, ValueError, AttributeError):
         if not was_enabled:
             faulthandler.enable(2)
-        process = subprocess.Popen(
+        process = may_start and subprocess.Popen(
             [sys.executable, "-I", "-S", __file__, str(os.getpid()), str(silent_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             bufsize=0,
             start_new_session=True,  # signals of the terminal are for the run
         )
-        assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
-    witness = Witness(process)
+        if process and process.stdin:
+            os.set_blocking(process.stdin.fileno(), False)
+    witness = Witness(process or None)
     try:
         yield witness
     finally:
@@ -97,8 +100,11 @@ def _is_halted(pid: int) -> bool:
 def watch(pid: int, silent_seconds: float, source: int) -> None:
     """The witness's side: reads lines from the run until it says goodbye or is gone."""
     silent, words, rest = 0.0, "", b""
+    # Readable when the run is gone, though its children may still hold the other end of the pipe.
+    process = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else source
     while True:
-        if not select.select([source], [], [], LOOK_SECONDS)[0]:
+        ready = select.select([source, process], [], [], LOOK_SECONDS)[0]
+        if not ready:
             if not _is_halted(pid):
                 silent += LOOK_SECONDS
             if silent > silent_seconds:
@@ -108,7 +114,7 @@ def watch(pid: int, silent_seconds: float, source: int) -> None:
                 os.kill(pid, signal.SIGKILL)
             continue
         silent = 0.0
-        data = os.read(source, 65536)
+        data = os.read(source, 65536) if source in ready else b""
         *lines, rest = (rest + data).split(b"\n")
         if GOODBYE.strip() in lines:
             return

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,14 +24,11 @@ from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
 from a3cjax.system.signals import SignalStop
-from a3cjax.system.witness import Witness, witnessed
+from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
 from a3cjax.training.assembly import assemble, close_all, prepare
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.video import record_at_end
-
-# The watch inside comes first.
-WITNESS_SECONDS = 20.0
 
 
 def train(config: Config) -> Summary:
@@ -88,11 +86,12 @@ def learn_and_judge(
     """
     check_trackers(config)
     config = config.replace(env=canonical_name(config.env))
-    commit = provenance.describe_commit()
+    commit, home = provenance.describe_commit(), os.getcwd()
     with contextlib.ExitStack() as stack:
         if config.resume is not None:
             stack.enter_context(claimed(Path(config.resume)))
         checkpoint = find_checkpoint(config)
+        os.chdir(home)  # from where environments may have taken this thread
         past = checkpoint.progress if checkpoint else Progress()
         config, agent, batches = prepare(config, past.num_seeds, supervisor)
         stack.callback(close_all, batches, supervisor)
@@ -116,15 +115,21 @@ def learn_and_judge(
             close_all(batches, supervisor)  # evaluations may need what they hold
             with contextlib.ExitStack() as closing:
                 summary = learning.judge(closing)
+                os.chdir(home)
                 keep(config, summary, commit)
                 supervisor.keep(summary)
-                if summary.signal_number is not None:
-                    supervisor.tell(f"saved at frame {summary.num_frames:,}; {to_go_on}")
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
         if config.video and not signal_stop.is_set():
             trained = TrainedAgent(config, agent, fleet.store.pull())
             record_at_end(trained, run_dir, supervisor.is_told)
+        if signal_stop.is_set():
+            is_over = summary.num_frames >= config.total_frames
+            supervisor.tell(
+                f"all that was learned is saved in {run_dir}"
+                if is_over
+                else f"saved at frame {summary.num_frames:,}; {to_go_on}"
+            )
     return summary
 
 

@@ -261,6 +261,28 @@ def test_who_stands_still_is_named_with_its_stack(supervise, release):
     assert "in get_stuck" in str(caught.value)
 
 
+def test_stall_is_noted_before_anybody_may_go_on_without_who_stands_still(
+    supervise, release, monkeypatch
+):
+    supervisor, describe = supervise(lambda: False, 0.05), supervisor_module._describe_stack
+
+    def describe_slowly(thread):
+        assert supervisor.is_running  # as long as the failure is not noted
+        return describe(thread)
+
+    monkeypatch.setattr(supervisor_module, "_describe_stack", describe_slowly)
+    supervisor.start([stand_still(release)], "actor-learner")
+    supervisor.watch(period=0.001)
+    with pytest.raises(StallError):
+        supervisor.raise_failures()
+
+
+def test_failure_is_raised_though_the_overseen_thread_returned_without_a_word(supervise):
+    supervisor = supervise()
+    with pytest.raises(OSError, match="unseen"):
+        supervisor.oversee(lambda: supervisor.add_failure(OSError("unseen")))
+
+
 def test_question_to_who_stands_still_has_an_end(supervise, release):
     supervisor = supervise(lambda: False, 0.05)
     with pytest.raises(Stopped):

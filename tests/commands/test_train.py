@@ -32,6 +32,7 @@ SMALL = (
 BREAKING_MODULE = """
 import ctypes
 import os
+import time
 
 import gymnasium
 import numpy as np
@@ -59,6 +60,8 @@ class Breaking(gymnasium.Env):
             raise OSError("the emulator broke")
         if self.num_steps_ever > int(os.environ.get("LEAVE_AFTER", 10**9)):
             os._exit(0)
+        if self.num_steps_ever > int(os.environ.get("HANG_AFTER", 10**9)):
+            time.sleep(10**6)
         if self.num_steps_ever > int(os.environ.get("CRASH_AFTER", 10**9)):
             ctypes.string_at(0)
         reward = float(action)
@@ -358,6 +361,12 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     assert 'breaking.py", line' in err
     assert "OSError: the emulator broke" in err
     assert "actor-learner-0" in err
+
+    process = start(EVALUATE, "run", "stall_timeout_seconds=5", HANG_AFTER="3")
+    _, err = end_of(process)
+    assert process.returncode == 1
+    assert "error: no progress for 5 s: run (running)" in err
+    assert 'breaking.py", line' in err
 
     process = start(EVALUATE, "run")
     out, err = end_of(process)

@@ -102,7 +102,11 @@ def test_no_verb_imports_code_of_others(tmp_path, helper, monkeypatch, capsys, v
 
 def test_run_folder_of_ones_own_needs_no_trust(tmp_path, helper):
     folder = make_foreign(tmp_path, f"gymnasium:{helper}:X-v0")
-    with claimed(folder):
+    with claimed(folder):  # as `resume=` does: that makes it nobody's own
+        pass
+    with pytest.raises(ConfigError, match="trust=true"):
+        a3cjax.load(folder)
+    with claimed(folder, f"gymnasium:{helper}:X-v0"):
         pass
     with pytest.raises(ConfigError, match="must be known to Gymnasium"):
         a3cjax.load(folder)

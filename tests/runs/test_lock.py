@@ -20,6 +20,7 @@ from a3cjax.system.files import user_cache
 from tests.documents import ROOT
 from tests.fakes import PATIENCE_SECONDS
 
+ENV = "gymnasium:own.module:X-v0"
 HOLDER = """
 import os, sys
 from pathlib import Path
@@ -121,11 +122,11 @@ def test_lock_of_a_killed_process_is_taken_over(tmp_path, child):
 
 def test_lock_ends_with_its_block_though_a_child_lives(tmp_path):
     with claimed(tmp_path):
-        (file,) = lock._held
-        held = os.dup(file)  # as one that was forked without Python holds it
+        held = [os.dup(file) for file in lock._held]  # as one forked without Python holds them
     with claimed(tmp_path):
         pass
-    os.close(held)
+    for file in held:
+        os.close(file)
     assert not lock._held
 
 
@@ -147,7 +148,7 @@ def test_forked_child_that_leaves_the_block_frees_nothing(tmp_path):
 )
 def test_damaged_lock_file_is_taken_over_and_told_of_in_a_line(tmp_path, text):
     (tmp_path / LOCK).write_text(text)
-    assert not is_own(tmp_path)
+    assert not is_own(tmp_path, ENV)
     with (tmp_path / LOCK).open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         assert refused(tmp_path).endswith("it is another process.")
@@ -194,7 +195,7 @@ def test_folder_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypatc
 def test_what_is_no_file_is_no_lock(tmp_path, make):
     make(tmp_path / LOCK)
     assert refused(tmp_path).startswith("run folder must be writable, got ")
-    assert not is_own(tmp_path)
+    assert not is_own(tmp_path, ENV)
     assert [path.name for path in tmp_path.iterdir()] == [LOCK]
 
 
@@ -215,25 +216,35 @@ def run_dir(tmp_path):
     return folder
 
 
-def test_folder_is_of_the_user_who_claimed_it_last(run_dir, home, monkeypatch):
-    assert not is_own(run_dir)
-    assert not home.exists()  # nor does the question make a key
+def test_mark_is_of_one_environment_and_of_a_run_that_begins(run_dir, home, tmp_path):
+    with claimed(run_dir):  # as `resume=` does
+        assert not is_own(run_dir, ENV)
+    with claimed(run_dir, ENV):
+        pass
     with claimed(run_dir):
-        assert is_own(run_dir)
-    assert is_own(run_dir)
+        assert is_own(run_dir, ENV)
+    assert not is_own(run_dir, "gymnasium:another.module:X-v0")
+
+
+def test_folder_is_of_the_user_who_began_its_run(run_dir, home, monkeypatch):
+    assert not is_own(run_dir, ENV)
+    assert not home.exists()  # nor does the question make a key
+    with claimed(run_dir, ENV):
+        assert is_own(run_dir, ENV)
+    assert is_own(run_dir, ENV)
     assert (user_cache() / KEY).stat().st_mode & 0o777 == 0o600
     assert [path.name for path in user_cache().iterdir()] == [KEY]
     monkeypatch.setenv("XDG_CACHE_HOME", str(home / "another"))
-    assert not is_own(run_dir)
-    with claimed(run_dir):
-        assert is_own(run_dir)
+    assert not is_own(run_dir, ENV)
+    with claimed(run_dir, ENV):
+        assert is_own(run_dir, ENV)
     monkeypatch.setenv("XDG_CACHE_HOME", str(home))
-    assert not is_own(run_dir)
+    assert not is_own(run_dir, ENV)
 
 
 def test_key_stays_the_same(run_dir, home):
     for _ in range(2):
-        with claimed(run_dir):
+        with claimed(run_dir, ENV):
             key = (user_cache() / KEY).read_bytes()
     assert len(key) == 32
     assert (user_cache() / KEY).read_bytes() == key
@@ -247,12 +258,21 @@ def test_without_a_key_no_folder_is_the_users_own(run_dir, home, spoil):
     else:
         user_cache().mkdir(parents=True)
         (user_cache() / KEY).touch()
-    with claimed(run_dir):
+    with claimed(run_dir, ENV):
         assert content(run_dir)["mark"] is None
-    assert not is_own(run_dir)
+    assert not is_own(run_dir, ENV)
 
 
 @pytest.mark.parametrize("mark", [None, "", "0" * 64, "\ud800", 5, True, []])
 def test_mark_cannot_be_guessed(run_dir, mark):
     change(run_dir, mark=mark)
-    assert not is_own(run_dir)
+    assert not is_own(run_dir, ENV)
+
+
+def test_lock_holds_though_its_file_is_removed(run_dir):
+    with claimed(run_dir):
+        (run_dir / LOCK).unlink()
+        with pytest.raises(ConfigError, match="must have one writer"), claimed(run_dir):
+            pass
+    with claimed(run_dir):
+        pass

@@ -1,3 +1,4 @@
+import asyncio
 import signal
 import subprocess
 import sys
@@ -117,6 +118,40 @@ def test_other_threads_handle_no_signals():
     thread.start()
     thread.join(PATIENCE_SECONDS)
     assert during == before
+
+
+def test_forked_child_is_ended_as_usual():
+    program = """
+import os, signal
+from a3cjax.system.signals import SignalStop, leaving
+with leaving(), SignalStop().installed():
+    source, sink = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(sink, b".")  # a signal that comes earlier is lost: Python forgets it at a fork
+        signal.pause()
+    os.read(source, 1)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == (f"{-signal.SIGTERM}\n", "")
+
+
+def test_interrupt_ends_a_loop_in_asyncio_too():
+    passed = []
+
+    async def main():
+        for _ in range(3):
+            signal_stop = SignalStop()
+            with signal_stop.installed():
+                signal.raise_signal(signal.SIGINT)
+            signal_stop.pass_on()  # asyncio's handler only marks its task
+            passed.append(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert passed == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)

@@ -42,6 +42,19 @@ def test_process_that_ends_without_a_word_is_told():
     assert ended.stderr == line
 
 
+def test_process_that_ends_is_told_though_a_child_of_its_lives():
+    ended = run("""
+    child = os.fork()
+    if child == 0:
+        os.closerange(0, 3)
+        time.sleep(1e6)
+    print(child, flush=True)
+    os._exit(0)
+    """)
+    os.kill(int(ended.stdout), signal.SIGKILL)
+    assert "the process ended without a word" in ended.stderr
+
+
 def test_run_that_says_goodbye_is_not_spoken_of():
     ended = run("""
     for _ in range(100):

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 import warnings
+from pathlib import Path
 
 import gymnasium
 import jax
@@ -421,7 +422,9 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop):
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
-def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(tmp_path, monkeypatch, stop):
+def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(
+    tmp_path, monkeypatch, stop, capsys
+):
     def record_at_end(trained, run_dir, should_stop):
         assert not should_stop()
         stop()
@@ -432,6 +435,9 @@ def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(tmp_path, monkey
     with pytest.raises(stop.PassedOn):
         train(CONFIG.replace(**settings))
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["evaluation"] is not None
+    out = capsys.readouterr().out
+    assert f"{signal.Signals(stop.number).name}: stopping, then saving\n" in out
+    assert f"all that was learned is saved in {tmp_path / 'run'}\n" in out
 
 
 def test_signal_in_the_random_play_ends_it_and_the_run_can_be_begun_again(
@@ -780,6 +786,36 @@ def test_environments_live_in_one_thread(tmp_path, capsys):
     )
     assert AtHome.num_closed == 2 * CONFIG.envs_per_actor + CONFIG.eval_episodes
     assert "warning" not in capsys.readouterr().err
+
+
+class Moving(AtHome):
+    """Changes the working folder wherever it can."""
+
+    def __init__(self):
+        super().__init__()
+        os.chdir("/")
+
+    def step(self, action):
+        os.chdir("/")
+        return super().step(action)
+
+    def close(self):
+        os.chdir("/")
+        super().close()
+
+
+gymnasium.register("Moving-v0", Moving, max_episode_steps=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a working folder a thread")
+def test_environments_move_nobody_but_themselves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    settings = {"env": "gymnasium:Moving-v0", "run_dir": "run", "eval_period_frames": 200}
+    train(CONFIG.replace(**settings, total_frames=600))
+    assert Path.cwd() == tmp_path
+    resume("run", total_frames=700)
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+    assert {"summary.json", "curves.png", "evaluations.csv"} <= set(os.listdir(tmp_path / "run"))
 
 
 def test_process_is_left_as_it_was(tmp_path):

@@ -1,0 +1,69 @@
+"""How verbs that run foreign code are watched, and how they end."""
+
+import errno
+import faulthandler
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from a3cjax.actors.supervisor import StallError, Supervisor, left_behind
+from a3cjax.errors import AnswerError, CheckpointError, ConfigError
+from a3cjax.system.witness import WITNESS_SECONDS, witnessed
+
+WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+def conclude(work: Callable[[], object]) -> None:
+    """Does the work of a verb, and leaves with the exit code that belongs to what happened."""
+    sys.path.append(os.getcwd())  # one's own Gymnasium environments
+    if not faulthandler.is_enabled():
+        faulthandler.enable(2)  # names a crash in an environment
+    exit_code = 0
+    try:
+        work()
+    except ConfigError as error:
+        if not left_behind():
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        exit_code = 2
+    except SystemExit as leaving:
+        exit_code = leaving.code if isinstance(leaving.code, int) else 1
+    except Exception as failure:
+        reasons = describe(failure)
+        if reasons is None:
+            traceback.print_exception(failure)
+        else:
+            print(*(f"error: {reason}" for reason in reasons), sep="\n", file=sys.stderr)
+        exit_code = 1
+    if left_behind():
+        # Python's own way out would pull the interpreter away from under a thread that is stuck.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    if exit_code:
+        sys.exit(exit_code)
+
+
+def watched(work: Callable[[Supervisor], Any], stall_seconds: float) -> Any:
+    """What some work returns, in a thread that is overseen; it asks `is_told` between two steps."""
+    supervisor = Supervisor(stall_seconds=stall_seconds)
+    with witnessed(stall_seconds + WITNESS_SECONDS) as witness:
+        return supervisor.oversee(lambda: work(supervisor), beat=witness.beat)
+
+
+def describe(failure: BaseException) -> list[str] | None:
+    """What is to be told of a failure; None if its traceback is needed."""
+    if isinstance(failure, BaseExceptionGroup):
+        parts = [describe(part) for part in failure.exceptions]
+        if None in parts:
+            return None
+        return list(dict.fromkeys(line for lines in parts for line in lines or ()))
+    if isinstance(failure, (CheckpointError, AnswerError, StallError)):
+        return [str(failure)]
+    notes = getattr(failure, "__notes__", ())
+    is_of_a_thread = any(note.startswith("in thread actor") for note in notes)
+    if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS and not is_of_a_thread:
+        return [f"the run folder cannot be written to: {failure}"]
+    return None
