@@ -284,12 +284,12 @@ def test_whatever_moment_of_its_life_ends_it_every_run_goes_on(program, kind):
         frames = [int(row["num_frames"]) for row in read_rows(program.run_dir / "metrics.csv")]
         late = sum(n - saved.num_frames > CHECKPOINT_PERIOD for n in frames)
         assert late <= (MAX_LATE_ROWS if kind == "kill" else 0), told
-        total_frames = f"total_frames={saved.num_frames + 2000}"
+        total_frames = f"total_frames={saved.num_frames + 5000}"
         process = program.start("resume=run", total_frames, "eval_episodes=0", "video=false")
         assert process.wait(PATIENCE_SECONDS) == 0, f"{told}\nthen:\n{program.output()}"
         frames = [int(row["num_frames"]) for row in read_rows(program.run_dir / "metrics.csv")]
         assert frames == sorted(set(frames))
-        assert frames[-1] >= saved.num_frames + 2000
+        assert frames[-1] >= saved.num_frames + 5000
     print(f"{NUM_LIVES} lives of {life_seconds:.0f} s, ended by a {kind}: {dict(counts)}")
 
 

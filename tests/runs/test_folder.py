@@ -136,9 +136,9 @@ def test_empty_folder_and_what_a_killed_start_left_become_a_run(names, is_link):
 
 
 def test_folder_in_which_a_run_has_just_begun_is_left_alone(monkeypatch):
-    def claim_too_late(run_dir):
+    def claim_too_late(run_dir, env):
         lay_file("run/config.yaml")
-        return claimed(run_dir)
+        return claimed(run_dir, env)
 
     Path("run").mkdir()
     monkeypatch.setattr(folder, "claimed", claim_too_late)
