@@ -278,6 +278,8 @@ class Supervisor:
                     self.stop_event.set()
                     at_stop()
                 self._check()
+            if self._should_stop() and not is_told:
+                at_stop()  # it came between two looks
             if job.failure is not None and not isinstance(job.failure, Stopped):
                 raise job.failure
             if job.finished.is_set():

@@ -20,8 +20,11 @@ from a3cjax.envs.supported import doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
 
-# What is to be said where an environment asks for what only the main thread has.
-SIGNALS = ": signals need the main thread, and an event loop must be made (asyncio.new_event_loop)"
+# By what Python says, what it means where environments live in a thread of their own.
+_HINTS = {
+    "main thread": "and signals need the main thread",
+    "current event loop": "which has no event loop until one is made (asyncio.new_event_loop)",
+}
 
 
 class VectorEnvironments:
@@ -202,8 +205,7 @@ def noting(env: str, call: str) -> Iterator[str]:
             isinstance(failure, KeyboardInterrupt) and not is_main
         ):  # it is no more than a fault of this environment
             raise RuntimeError(f"{where} ended by {failure!r}") from failure
-        hint = ": environments live in a thread of their own, which is not the main thread"
-        text = str(failure) if isinstance(failure, Exception) else ""
-        needs_main = "main thread" in text or "current event loop" in text
-        failure.add_note(f"in {where}" + (hint + SIGNALS) * needs_main)
+        hints = [hint for words, hint in _HINTS.items() if words in str(failure)]
+        told = f": environments live in a thread of their own, {hints[0]}" if hints else ""
+        failure.add_note(f"in {where}{told}")
         raise

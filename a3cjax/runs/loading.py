@@ -46,6 +46,7 @@ def load(
     if not trust:
         check_trust(config, folder)
     if (folder / PARAMETER_FILE).is_file() and not best:
+        folder = folder.absolute()  # environments may change the working folder
         agent, template = build_untrained(config)
         snapshot = read_parameters(folder, template.state.params, template.statistics)
     else:
@@ -100,8 +101,9 @@ def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
+    checkpointer = Checkpointer(folder)
     agent, template = build_untrained(config)
-    return agent, Checkpointer(folder).restore(template, warn)
+    return agent, checkpointer.restore(template, warn)
 
 
 def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:

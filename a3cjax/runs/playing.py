@@ -227,7 +227,8 @@ def closing_quietly(environments: Environments) -> Iterator[Environments]:
         yield environments
     finally:
         try:
-            environments.close()
+            with contextlib.chdir("."):
+                environments.close()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())
             warn(f"environments cannot be closed: {reason}")

@@ -121,11 +121,12 @@ class Learning:
     def _evaluate(
         self, snapshot: Snapshot, should_stop: Callable[[], bool], closing: contextlib.ExitStack
     ) -> Evaluation | None:
-        environments = build_evaluation_environments(self.config, self.config.eval_episodes)
-        closing.enter_context(closing_quietly(environments))
-        trained = TrainedAgent(self.config, self.agent, snapshot)
-        report = self.supervisor.tell
-        return evaluate_agent(trained, environments, should_stop=should_stop, report=report)
+        with contextlib.chdir("."):  # environments may change it
+            environments = build_evaluation_environments(self.config, self.config.eval_episodes)
+            closing.enter_context(closing_quietly(environments))
+            trained = TrainedAgent(self.config, self.agent, snapshot)
+            report = self.supervisor.tell
+            return evaluate_agent(trained, environments, should_stop=should_stop, report=report)
 
     def save(self) -> int:
         """Saves where the run stands, which is after the number of frames that it returns.

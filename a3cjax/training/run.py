@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,12 +85,12 @@ def learn_and_judge(
     """
     check_trackers(config)
     config = config.replace(env=canonical_name(config.env))
-    commit, home = provenance.describe_commit(), os.getcwd()
+    commit = provenance.describe_commit()
     with contextlib.ExitStack() as stack:
         if config.resume is not None:
             stack.enter_context(claimed(Path(config.resume)))
-        checkpoint = find_checkpoint(config)
-        os.chdir(home)  # from where environments may have taken this thread
+        with contextlib.chdir("."):  # environments may change it
+            checkpoint = find_checkpoint(config)
         past = checkpoint.progress if checkpoint else Progress()
         config, agent, batches = prepare(config, past.num_seeds, supervisor)
         stack.callback(close_all, batches, supervisor)
@@ -115,7 +114,6 @@ def learn_and_judge(
             close_all(batches, supervisor)  # evaluations may need what they hold
             with contextlib.ExitStack() as closing:
                 summary = learning.judge(closing)
-                os.chdir(home)
                 keep(config, summary, commit)
                 supervisor.keep(summary)
         if summary.evaluation is not None:

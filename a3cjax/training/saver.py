@@ -39,7 +39,7 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
     if config.resume is None:
         check_run_dir(config)
         return None
-    run_dir = Path(config.resume)
+    run_dir = Path(config.resume).absolute()  # environments may change the working folder
     try:
         if not has_results(run_dir):
             return None

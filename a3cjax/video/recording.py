@@ -158,7 +158,7 @@ def record_at_end(agent: TrainedAgent, run_dir: Path, should_stop: Callable[[], 
     """
     try:
         options = VideoOptions(max_play_seconds=END_PLAY_SECONDS, max_work_seconds=END_WORK_SECONDS)
-        recording = record_video(agent, run_dir / PLAY, options, should_stop)
+        recording = record_video(agent, (run_dir / PLAY).absolute(), options, should_stop)
     except Exception as error:
         warn(f"no video: {type(error).__name__}: {one_line(str(error)) or 'no reason given'}")
         return
