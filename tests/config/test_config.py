@@ -185,6 +185,7 @@ def test_step_sizes_are_positive():
         assert refused(name, 0) == f"{name} must be > 0, got 0."
         refused(name, -1e-3)
         assert "32-bit" in refused(name, 1e-300)
+        assert "32-bit" in refused(name, 1e-40)
 
 
 def test_no_fraction_is_infinite():
