@@ -128,17 +128,27 @@ def actor_critic_loss(
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
     chex.assert_type([values, returns], float)
+    values, returns = as_floats(values, returns)
+    weights = jnp.asarray(jnp.ones(values.shape) if mask is None else mask, values.dtype)
+    chex.assert_equal_shape([values, returns, weights])
+
+    def without_cut(x: Array, filler: float) -> jax.Array:
+        """Replaced before they meet, not only multiplied after: 0 · NaN and 0 · inf are NaN."""
+        x = jnp.asarray(x)
+        if mask is None or x.shape[: weights.ndim] != weights.shape:  # which is refused below
+            return x
+        is_cut = jnp.reshape(weights == 0, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
+        return jnp.where(is_cut, jnp.asarray(filler, x.dtype), x)
+
+    # Before log π and H, whose gradients are NaN where a parameter is none. A variance may be 1.
+    distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
+    actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
     log_probs = distribution.log_prob(actions)
     entropies = distribution.entropy()
-    chex.assert_equal_shape([log_probs, entropies, values, returns])
+    chex.assert_equal_shape([log_probs, entropies, values])
     chex.assert_axis_dimension_gt(values, 0, 0)
     log_probs, entropies, values, returns = as_floats(log_probs, entropies, values, returns)
-    weights = jnp.asarray(jnp.ones(values.shape) if mask is None else mask, values.dtype)
-    chex.assert_equal_shape([values, weights])
-    # Replaced before they meet, not only multiplied after: 0 · NaN and 0 · inf are NaN.
-    log_probs, entropies, values, returns = (
-        jnp.where(weights == 0, 0.0, x) for x in (log_probs, entropies, values, returns)
-    )
+    weights = weights.astype(values.dtype)
 
     advantages = returns - jax.lax.stop_gradient(values)
     policy_losses = policy_gradient_loss(log_probs, advantages)

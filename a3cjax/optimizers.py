@@ -85,8 +85,8 @@ def make_optimizer(
       schedule: learning rate η by number of frames, a finite number >= 0.
       decay: α of RMSProp and β₂ of Adam, in [0, 1). None for this and the next two means
         the optimizer's own in `DEFAULT_CONSTANTS`; what it does not have is ignored.
-      epsilon: > 0 and finite, added inside the root by RMSProp and outside by Adam. To be read
-        against the size of the gradient, which sums over the unroll.
+      epsilon: > 0 and finite in 32 bits, added inside the root by RMSProp and outside by Adam.
+        To be read against the size of the gradient, which sums over the unroll.
       momentum: α of SGD and β₁ of Adam, in [0, 1).
       max_grad_norm: > 0; gradients with a larger global norm are scaled down to it; None never.
 
@@ -99,15 +99,18 @@ def make_optimizer(
     """
     if name not in DEFAULT_CONSTANTS:
         raise ValueError(f"optimizer must be one of {', '.join(OPTIMIZER_NAMES)}, got {name}.")
+    limits = jnp.finfo(jnp.float32)
+    tiny, largest = float(limits.tiny), float(limits.max)
     constants = fill_constants(name, decay, epsilon, momentum)
     # Beyond these the first update divides zero by zero.
     for label, value in (("decay", constants.decay), ("momentum", constants.momentum)):
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{label} must be in [0, 1), got {value}.")
-    if name != "sgd" and not 0 < constants.epsilon < math.inf:
-        raise ValueError(f"epsilon must be > 0 and finite, got {constants.epsilon}.")
-    if max_grad_norm is not None and not max_grad_norm > 0:  # NaN is not; below 0 it turns back
-        raise ValueError(f"max_grad_norm must be > 0, got {max_grad_norm}.")
+    # NaN is neither; what is less than the least float is 0 where it is used.
+    if name != "sgd" and not tiny <= constants.epsilon <= largest:
+        raise ValueError(f"epsilon must be > 0 and finite in 32 bits, got {constants.epsilon}.")
+    if max_grad_norm is not None and not max_grad_norm >= tiny:  # below 0 it turns back
+        raise ValueError(f"max_grad_norm must be > 0 in 32 bits, got {max_grad_norm}.")
     learning_rate: Any = schedule(0.0)
     is_known = not isinstance(learning_rate, Tracer)
     if is_known and not 0 <= learning_rate < math.inf:

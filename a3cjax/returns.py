@@ -47,6 +47,8 @@ def lambda_returns(
     if jnp.ndim(lambda_) == 0:
         lambda_ = jnp.full(rewards.shape, lambda_)
     chex.assert_equal_shape([rewards, discounts, next_values, lambda_])
+    chex.assert_axis_dimension_gt(rewards, 0, 0)
+    lambda_ = _cut(discounts, lambda_)
     values = _cut(1 - lambda_, _cut(discounts, next_values))
     # Zero where either is: their product may be too small for a float.
     weights = jnp.where(discounts == 0, discounts, lambda_)
@@ -141,10 +143,10 @@ def one_step_sarsa_targets(
     rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values)
     chex.assert_equal_shape([rewards, discounts, next_actions])
     chex.assert_shape(next_q_values, (*rewards.shape, None))
-    next_q_taken = jnp.take_along_axis(
-        _cut(discounts[..., None], next_q_values), jnp.asarray(next_actions)[..., None], axis=-1
-    )[..., 0]
-    return rewards + discounts * next_q_taken
+    next_actions = jnp.asarray(next_actions)[..., None]
+    next_q_taken = jnp.take_along_axis(next_q_values, next_actions, axis=-1)[..., 0]
+    # After the choice: of an action that is none the value is NaN.
+    return rewards + discounts * _cut(discounts, next_q_taken)
 
 
 def _floats(rewards: Array, discounts: Array, values: Array) -> list[jax.Array]:

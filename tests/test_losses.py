@@ -314,19 +314,38 @@ def test_wrong_shapes_and_dtypes_raise(loss, arguments):
         loss(*arguments)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_masked_steps_may_hold_any_number(bad):
-    logits, values, returns = np.zeros((3, 2, 4), np.float32), np.ones((3, 2)), np.ones((3, 2))
-    values, returns = values.astype(np.float32), returns.astype(np.float32)
-    actions, mask = np.zeros((3, 2), np.int32), np.ones((3, 2), bool)
-    mask[1] = False
+ONES = np.ones((3, 2, 4), np.float32)
 
-    def loss(logits, values, returns):
-        return actor_critic_loss(Categorical(logits), values, actions, returns, mask=mask)[0]
 
-    expected = jax.value_and_grad(loss, (0, 1))(logits, values, returns)
-    logits[1, :, 0] = -np.inf  # the action taken was impossible
-    values[1], returns[1] = bad, bad
-    chex.assert_trees_all_close(
-        jax.value_and_grad(loss, (0, 1))(logits, values, returns), expected, rtol=1e-6
-    )
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 0.0])
+@pytest.mark.parametrize(
+    ("make", "parameters", "actions"),
+    [
+        (Categorical, (ONES,), np.zeros((3, 2), np.int32)),
+        (DiagonalGaussian, (ONES, ONES), ONES / 2),
+        (DiagonalGaussian, (ONES, ONES[..., :1]), ONES / 2),
+    ],
+    ids=["categorical", "gaussian", "one variance"],
+)
+def test_masked_steps_may_hold_any_number(make, parameters, actions, bad, strict):
+    values = returns = np.ones((3, 2), np.float32)
+    mask = np.array([[True] * 2, [False] * 2, [True] * 2])
+
+    @jax.jit
+    def everything(parameters, values, actions, returns):
+        def loss(parameters, values):
+            return actor_critic_loss(make(*parameters), values, actions, returns, mask=mask)[0]
+
+        return jax.value_and_grad(loss, (0, 1))(parameters, values)
+
+    def with_bad(x):
+        x = np.array(x)
+        x[1] = bad if x.dtype == np.float32 else 99
+        return x
+
+    arguments = parameters, values, actions, returns
+    with jax.numpy_dtype_promotion("strict" if strict else "standard"):
+        expected = everything(*arguments)
+        chex.assert_trees_all_equal(everything(*jax.tree.map(with_bad, arguments)), expected)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))

@@ -78,7 +78,8 @@ def test_adam_has_no_momentum_unless_told():
         ("adam", {"decay": math.nan}),
         ("sgd", {"momentum": 1.5}),
         # A norm below 0 would turn every gradient around.
-        *(("sgd", {"max_grad_norm": norm}) for norm in (-1.0, 0.0, math.nan)),
+        *(("sgd", {"max_grad_norm": norm}) for norm in (-1.0, 0.0, 1e-300, math.nan)),
+        *(("adam", {"epsilon": epsilon}) for epsilon in (1e-50, 1e39)),
     ],
 )
 def test_constants_out_of_range_are_refused(name, constants):

@@ -259,6 +259,7 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
         (lambda_returns, (X, X, B)),
         (lambda_returns, (X, X, X, X[:, :1])),
         (lambda_returns, (X, X, X, B)),
+        (lambda_returns, (X[:0], X[:0], X[:0])),
         (one_step_q_targets, (X, X[:, :1], Q)),
         (one_step_q_targets, (X, X, X)),
         (one_step_q_targets, (X, X, Q[:, :1])),
@@ -294,6 +295,9 @@ def test_a_discount_of_zero_cuts_whatever_stands_behind_it(function, arguments, 
     expected = jax.value_and_grad(first, (0, 1))(rewards, np.ones_like(values))
     values = values.copy()
     (values if function is n_step_returns else values[-1])[...] = bad  # all actions, too
+    if rest:  # λ, or an action that there is not
+        rest[0] = rest[0].copy()
+        rest[0][-1] = bad if function is lambda_returns else 99
     chex.assert_trees_all_equal(jax.value_and_grad(first, (0, 1))(rewards, values), expected)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 from a3cjax.errors import ConfigError
 from a3cjax.types import ObservationStatistics
 
-# What deviates less from its mean, in the root of the mean square, counts as constant: numbers
-# around 1 are rounded by 1e-7 in 32 bits. Our choice.
+# What deviates by no more than this part of its mean, in the root of the mean square, counts as
+# constant: in 32 bits numbers are rounded by 1e-7 of their size. Our choice.
 MIN_DEVIATION = 1e-6
 # Of what is larger the square is not finite in 32 bits.
 MAX_MAGNITUDE = float(np.sqrt(np.finfo(np.float32).max))
@@ -82,5 +82,7 @@ def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistic
         least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
         scale = max(float(np.sqrt(variance.mean())), least)
     else:
-        scale = np.where(scale < MIN_DEVIATION, 1.0, scale)
+        # Nor is divided by what is 0 in 32 bits.
+        least = np.maximum(MIN_DEVIATION * np.abs(mean), np.finfo(np.float32).tiny)
+        scale = np.where(scale <= least, 1.0, scale)
     return ObservationStatistics(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))

@@ -82,6 +82,8 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
     for point in points:
         name = point.run_dir.name
         settings = began.get(name) if is_begun(point.run_dir) else None
+        if name not in began and (point.run_dir / CONFIG_FILE).is_file():
+            settings = _as_begun(point)
         if not isinstance(settings, dict | None):
             raise ConfigError(f"{path} must hold the settings of each run, got {quote(settings)}.")
         old, new = ({**s, "total_frames": ""} for s in (settings or point.settings, point.settings))
@@ -93,6 +95,20 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
                 )
         began[name] = dict(point.settings)
     replace_file(path, json.dumps(began, indent=2) + "\n")
+
+
+def _as_begun(point: Point) -> dict[str, str]:
+    """The settings of a point, those with another value in its run's config.yaml as they are there.
+
+    What was left open is filled in there, and names of games are spelt as everywhere.
+    """
+    held, settings = read_config_file(point.run_dir), dict(point.settings)
+    for name, value in read_settings(Config, point.settings).items():
+        begun = held.get(name, value)
+        is_same = begun == value or str(begun).lower() == str(value).lower()
+        if value not in (None, "auto") and not is_same:
+            settings[name] = str(begun)
+    return settings
 
 
 def read_sound(path: Path) -> dict[str, Any]:

@@ -61,8 +61,12 @@ def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
     Its keywords are fed by the settings of the same name; others keep their defaults.
 
     Raises:
-      ConfigError: if a keyword is nearly, but not quite, the name of a setting.
+      ConfigError: if a keyword is nearly, but not quite, the name of a setting, or a setting is
+        left open that only `resolve` fills in: a config.yaml may have been written by hand.
     """
+    for name in ("network", "optimizer", "learning_rate", "max_grad_norm"):
+        if (value := getattr(config, name)) == getattr(Config, name):
+            raise ConfigError(f"{name} must be settled in the config.yaml of a run, got {value}.")
     make = ALGORITHMS[config.algorithm].make
     offered = {
         **dataclasses.asdict(config),

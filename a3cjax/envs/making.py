@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ import envpool
 import gymnasium
 import numpy as np
 from envpool.registration import registry
+from gymnasium.envs.registration import load_env_creator
 
 from a3cjax.envs.batches import VectorEnvironments, noting
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
@@ -61,6 +63,8 @@ _OTHER_IDS = re.compile(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 
 # They wait for opponents, or crash the process.
 _SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
+
+_GIVES_ARGUMENTS = "gymnasium.register(id=..., entry_point=..., kwargs={...}) gives an id its own"
 
 _TRY_TO_RENDER = """
 import sys, envpool
@@ -223,12 +227,20 @@ def _make_gymnasium(
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
     except TypeError as error:
         refusal = error.__cause__  # Gymnasium has rewritten it
-        traceback = refusal and refusal.__traceback__
-        if "argument" in str(refusal) and traceback and traceback.tb_next is None:
+        where = refusal and refusal.__traceback__
+        if "argument" in str(refusal) and where and where.tb_next is None:
             raise ConfigError(
-                "env must be made with the arguments of its id (gymnasium.register(id=..., "
-                f"entry_point=..., kwargs={{...}}) gives it some), got {env}: {refusal}."
+                f"env must be made with the arguments of its id ({_GIVES_ARGUMENTS}), "
+                f"got {env}: {refusal}."
             ) from error
+        raise
+    except (AttributeError, LookupError) as error:
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        if frames[-1].f_code is load_env_creator.__code__:
+            raise ConfigError(
+                f"env must have an entry point that there is, got {env_id}: {error}."
+            ) from error
+        error.add_note(f"if it is for want of arguments: {_GIVES_ARGUMENTS}")
         raise
     try:
         check_spaces(env_id, envs.single_observation_space, envs.single_action_space)

@@ -13,6 +13,8 @@ from a3cjax.errors import ConfigError
 # One-hot vectors of so many states are 128 MB in one update of the usual 40 steps of 8
 # environments, and several times that in its gradient.
 MAX_STATES = 100_000
+# A network with an output for each action, or 40 MB of each observation: our choice.
+MAX_ACTIONS, MAX_NUMBERS = 10_000, 10_000_000
 # Our choice: what is no smaller along two axes could be seen as a picture.
 PICTURE_SIDE = 17
 # Of the longer of the bounds and [-1, 1], the least part that both must share; our choice.
@@ -47,11 +49,31 @@ def check_spaces(
             f"leaves parts out, TransformObservation turns into others), got {env} with "
             f"{observation_space}."
         )
-    num_states = sum(count_states(leaf).sum(dtype=float) for leaf in leaves)
+    if isinstance(action_space, Discrete) and action_space.n > MAX_ACTIONS:
+        raise ConfigError(
+            f"env must have at most {MAX_ACTIONS} discrete actions, each an output of the network "
+            "(gymnasium.wrappers.TransformAction can choose among fewer), "
+            f"got {env} with {action_space}."
+        )
+    if any(0 in (space.shape or ()) for space in (action_space, *leaves)):
+        raise ConfigError(
+            "env must have observations and actions of at least one number each "
+            "(gymnasium.wrappers.FilterObservation leaves out empty parts), "
+            f"got {env} with {observation_space} and {action_space}."
+        )
+    num_numbers = sum(math.prod(leaf.shape or ()) for leaf in leaves)
+    if num_numbers > MAX_NUMBERS:
+        raise ConfigError(
+            f"env must have at most {MAX_NUMBERS} numbers in an observation "
+            "(gymnasium.wrappers.ResizeObservation makes images smaller), "
+            f"got {env} with {num_numbers}."
+        )
+    num_bits = sum(math.prod(leaf.shape or ()) for leaf in leaves if isinstance(leaf, MultiBinary))
+    num_states = num_bits + sum(count_states(leaf).sum(dtype=float) for leaf in leaves)
     if num_states > MAX_STATES:
         raise ConfigError(
-            f"env must have at most {MAX_STATES} numbered states, as each has its place in a "
-            "one-hot vector (gymnasium.wrappers.TransformObservation can turn them into a Box of "
+            f"env must have at most {MAX_STATES} numbered states and bits, as each has its place "
+            "in one vector (gymnasium.wrappers.TransformObservation can turn them into a Box of "
             f"numbers), got {env} with {num_states:.0f}."
         )
 

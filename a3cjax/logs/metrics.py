@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from a3cjax.actors.actor_learner import UpdateReport
-from a3cjax.runs.tables import RETURN_WINDOW, TIME_PARTS
+from a3cjax.runs.tables import COLUMNS, METRICS, RETURN_WINDOW, TIME_PARTS
 
 
 class MetricsWindow:
@@ -64,19 +64,21 @@ class MetricsWindow:
         """One row over the `seconds` since the last; starts a new period.
 
         Returns:
-          Name -> number, NaN where it cannot be told.
+          Name -> number, NaN where it cannot be told. What an algorithm calls by a name of the
+          run's own is `loss_<name>`.
         """
         self._seconds += seconds
         self.idle_seconds = 0.0 if self.num_updates else self.idle_seconds + seconds
         sums = self._sums
         count = sums["num_updates"] or math.nan
         actor_seconds = sum(sums[f"{part}_seconds"] for part in TIME_PARTS) or math.nan
-        row: dict[str, float] = {
+        progress: dict[str, float] = {
             "frames_per_second": sums["num_frames"] / self._seconds,
             "steps_per_second": sums["num_steps"] / self._seconds,
             "num_episodes": self._num_episodes,
             "episode_return_mean": self.mean_return,
-            **{name: total / count for name, total in self._metric_sums.items()},
+        }
+        actors = {
             "staleness_mean": sums["staleness"] / count,
             "staleness_max": self._staleness_max,
             "num_refused_updates": self._num_refused,
@@ -84,11 +86,16 @@ class MetricsWindow:
             "lock_hold_fraction": sums["hold_seconds"] / actor_seconds,
             **{f"{part}_fraction": sums[f"{part}_seconds"] / actor_seconds for part in TIME_PARTS},
         }
+        taken = {*COLUMNS[METRICS], *actors}
+        means = {
+            f"loss_{name}" if name in taken else name: total / count
+            for name, total in self._metric_sums.items()
+        }
         self._sums = _fade(sums, self._memory)
         self._metric_sums = _fade(self._metric_sums, self._memory)
         self._seconds *= self._memory
         self.num_updates = self._num_refused = self._staleness_max = 0
-        return row
+        return {**progress, **means, **actors}
 
 
 def _fade(sums: Mapping[str, float], memory: float) -> dict[str, float]:

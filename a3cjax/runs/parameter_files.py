@@ -6,6 +6,7 @@ read, and nothing that it says is believed.
 
 import contextlib
 import json
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ from a3cjax.types import ObservationStatistics, Params, Snapshot
 PARAMETER_FILE = "params.safetensors"
 PARAMETER_FORMAT = "a3cjax-1"
 MAX_COUNT = 2**53  # of frames and updates in a file: floating-point numbers count no further
+
+# Of optax's states: the steps so far, and means of squared gradients.
+_COUNTS_AND_SQUARES = re.compile(r"opt_state(/[0-9]+)*/(count|nu)(/|$)")
 
 Arrays = dict[str, dict[str, Any]]  # by name: `dtype`, `shape` and `data`, as safetensors says
 
@@ -51,9 +55,10 @@ def read_parameters(
     path = folder / PARAMETER_FILE
     with told_in_a_line(f"{path} cannot be read"):
         metadata, arrays = unpack(read_file(path), PARAMETER_FORMAT)
-        counts = [int(metadata.get(name, "")) for name in ("num_updates", "num_frames")]
+        texts = [metadata.get(name, "") for name in ("num_updates", "num_frames")]
+        counts = [int(text) if re.fullmatch("[0-9]{1,16}", text) else -1 for text in texts]
         if not all(map(is_amount, counts)):
-            raise ValueError(f"counts must be whole numbers up to {MAX_COUNT}, got {counts}.")
+            raise ValueError(f"counts must be whole numbers up to {MAX_COUNT}, got {texts}.")
         tree = restore(arrays, {"params": params, "statistics": statistics})
     return Snapshot(version=counts[0], num_frames=counts[1], **tree)
 
@@ -94,6 +99,10 @@ def restore(arrays: Arrays, template: Any) -> Any:
         array = np.ndarray(leaf.shape, leaf.dtype, arrays[name]["data"])
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite numbers, got others.")
+        if name == "statistics/scale" and (array < np.finfo(np.float32).tiny).any():
+            raise ValueError(f"{name} must be > 0, got {array.min()}.")
+        if _COUNTS_AND_SQUARES.match(name) and (array < 0).any():
+            raise ValueError(f"{name} must be >= 0, got {array.min()}.")
         leaves.append(jnp.asarray(array))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -12,12 +13,13 @@ import yaml
 from a3cjax.config.settings import CONFIG_FILE, Config
 from a3cjax.errors import ConfigError, quote
 from a3cjax.runs.loading import load
-from a3cjax.runs.parameter_files import write_parameters
-from a3cjax.runs.tables import PLAY, SUMMARY, read_summary
+from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
+from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, PLAY, SUMMARY, read_summary
 from a3cjax.system.files import replace_file
 from a3cjax.system.quoting import code, markdown, without_folders
 
 PICTURE = f"{PLAY}.gif"
+PARTS_OF_RUNS = {"checkpoints", "best", "run.lock", METRICS, EPISODES, EVALUATIONS}
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
@@ -33,12 +35,21 @@ def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
     Raises:
       FileNotFoundError: if the run folder holds no checkpoint or no summary.
       ConfigError: if the run was not evaluated at its end, or that is not of the newest
-        parameters, or both folders are the same.
+        parameters, or `output_dir` lies in `run_dir` or holds anything but an agent published
+        earlier.
       CheckpointError: if its checkpoint is of another format, or all are damaged.
       OSError: if `output_dir` cannot be written.
     """
-    if output_dir.resolve() == run_dir.resolve():
+    output = output_dir.resolve()
+    if run_dir.resolve() in (output, *output.parents):
         raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
+    exists = os.path.lexists(output_dir)
+    held = set(os.listdir(output) if output.is_dir() else ["a file"] if exists else [])
+    if held and (PARAMETER_FILE not in held or held & PARTS_OF_RUNS):
+        raise ConfigError(
+            "output_dir must be new, empty or of an agent published earlier, "
+            f"got {output_dir} with {quote(min(held))}."
+        )
     summary = read_summary(run_dir)
     if not summary:
         raise FileNotFoundError(f"run folder must hold a sound {SUMMARY}, got {run_dir}.")

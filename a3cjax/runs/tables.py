@@ -46,6 +46,20 @@ class EpisodeRow(NamedTuple):
     episode_length: int
 
 
+COLUMNS = {
+    METRICS: (
+        *("num_frames", "num_updates", "wall_seconds", "frames_per_second", "steps_per_second"),
+        *("num_episodes", "episode_return_mean"),
+    ),
+    EPISODES: EpisodeRow._fields,
+    EVALUATIONS: (
+        *("num_frames", "wall_seconds", "actions", "num_episodes", "mean", "median"),
+        *("standard_deviation", "min", "max", "scores"),
+    ),
+}
+"""Those that each log has, of whatever algorithm and version; it may have others."""
+
+
 def append_rows(
     path: Path, rows: Iterable[Mapping[str, float | str]], columns: Collection[str]
 ) -> None:
@@ -67,7 +81,7 @@ def cut_logs(run_dir: Path, num_frames: int) -> None:
     """Drops what the CSV files of a run say of later frames, and what is damaged in them.
 
     What was written after the checkpoint that a run resumes from will be written again. A
-    warning says what is damaged; a file without a sound line is moved aside.
+    warning says what is damaged; a file without a sound line or header is moved aside.
 
     Raises:
       ConfigError: if a file cannot be read.
@@ -76,7 +90,8 @@ def cut_logs(run_dir: Path, num_frames: int) -> None:
         rows, num_damaged, _ = _read_lines(path)
         frames = [frames_of(row) for row in rows]
         num_damaged += frames.count(-1)
-        if num_damaged and max(frames, default=-1) < 0:
+        lacks_column = bool(rows) and not rows[0].keys() >= set(COLUMNS[path.name])
+        if lacks_column or (num_damaged and max(frames, default=-1) < 0):
             aside = path.with_name(f"discarded-{time.time_ns()}-{path.name}")
             path.rename(aside)
             warn(f"{path} is damaged: it begins anew, and is now {aside.name}.")

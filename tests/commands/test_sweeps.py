@@ -289,6 +289,15 @@ def test_other_settings_than_those_of_the_beginning_are_refused_by_name(tmp_path
         note({"seed": ["2"]})
     with pytest.raises(ConfigError, match=r"^lambda_ must be left alone, as when seed1 began, got"):
         note({"seed": ["1"], "discount": ["0.99"], "lambda_": ["1"]})
+    # Without a note, the run's own settings tell, where something is to be as the sweep says.
+    config = "env: Pong\nseed: 1\ndiscount: 0.9\nnetwork: mlp_ff\ntotal_frames: 100\n"
+    (sweep_dir / "sweep.json").unlink()
+    (sweep_dir / "pong-seed1").mkdir()
+    (sweep_dir / "pong-seed1" / "config.yaml").write_text(config)
+    same = {"env": ["pong"], "seed": ["1"], "network": ["auto"], "total_frames": ["2e2"]}
+    with pytest.raises(ConfigError, match=r"^discount must be 0.9, as when pong-seed1 began, got"):
+        note(same | {"discount": ["0.99"]})
+    note(same | {"discount": ["0.90"]})
 
 
 @pytest.mark.skipif(available_cores() < 2, reason="needs two cores")

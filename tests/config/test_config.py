@@ -11,6 +11,7 @@ from a3cjax.commands.evaluate import EvaluateSettings
 from a3cjax.commands.play import PlaySettings
 from a3cjax.commands.report import ReportSettings
 from a3cjax.commands.sweep import SweepSettings
+from a3cjax.config.builders import build_agent
 from a3cjax.config.declaring import (
     describe,
     describe_kinds,
@@ -184,6 +185,7 @@ def test_step_sizes_are_positive():
         assert refused(name, 0) == f"{name} must be > 0, got 0."
         refused(name, -1e-3)
         assert "32-bit" in refused(name, 1e-300)
+        assert "32-bit" in refused(name, 1e-40)
 
 
 def test_no_fraction_is_infinite():
@@ -585,6 +587,13 @@ OWN_VALUES = {
     "log_period_frames": 99,
     "network": "mlp_gru",
 }
+
+
+@pytest.mark.parametrize("name", ["network", "optimizer", "learning_rate", "max_grad_norm"])
+def test_no_agent_is_built_of_settings_that_are_left_open(name):
+    config = resolve(ONE_ACTOR, VECTORS).replace(**{name: getattr(Config, name)})
+    with pytest.raises(ConfigError, match=rf"^{name} must be settled in the config.yaml"):
+        build_agent(config, VECTORS)
 
 
 def test_settings_of_ones_own_are_kept():

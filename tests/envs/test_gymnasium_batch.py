@@ -557,6 +557,30 @@ def test_type_errors_within_a_constructor_are_its_own():
     assert caught.value.__notes__ == ["in the constructor of gymnasium:LevelsD-v0"]
 
 
+class Sized(Wrong):
+    """Takes what it needs from anything."""
+
+    def __init__(self, **options):
+        self.size = options["size"]
+
+
+gymnasium.register("Sized-v0", Sized)
+gymnasium.register("Nowhere-v0", "math:nothing")
+
+
+def test_key_errors_of_a_constructor_say_how_an_id_gets_arguments():
+    with pytest.raises(KeyError, match="size") as caught:
+        play_wrong("gymnasium:Sized-v0")
+    where, hint = caught.value.__notes__
+    assert where == "in the constructor of gymnasium:Sized-v0"
+    assert "kwargs={...}) gives an id its own" in hint
+
+
+def test_entry_point_that_is_not_there_is_refused():
+    with pytest.raises(ConfigError, match=r"^env must have an entry point .* got Nowhere-v0: "):
+        play_wrong("gymnasium:Nowhere-v0")
+
+
 # The wrappers that refusals name do help.
 
 

@@ -56,6 +56,11 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
         (MultiDiscrete([60_000] * 2), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
         (MultiDiscrete([2**62] * 2), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
         (Dict({"a": Discrete(10**6)}), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
+        (MultiBinary(3_000_000), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
+        (Box(0, 255, (2000, 2000, 3), np.uint8), CHOICES, "at most 10000000", "ResizeObservation"),
+        (VECTOR, Discrete(2**40), "at most 10000 discrete actions", "TransformAction"),
+        (VECTOR, Box(-1, 1, (0,)), "observations and actions of at least one", "FilterObservation"),
+        (Tuple([VECTOR, Box(0, 1, (3, 0))]), CHOICES, "observations and", "FilterObservation"),
     ],
     ids=str,
 )

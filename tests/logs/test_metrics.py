@@ -33,6 +33,17 @@ def test_scalars_are_means_over_the_updates():
     assert all(isinstance(value, int | float) for value in row.values())
 
 
+def test_names_of_the_run_are_not_the_algorithms():
+    names = "num_frames", "frames_per_second", "staleness_max", "num_games"
+    metrics = dict(zip(names, (1.0, 2.0, 3.0, 4.0), strict=True))
+    row = row_of(make_report(num_frames=80, metrics=metrics))
+    assert row["frames_per_second"] == 40.0
+    assert row["staleness_max"] == 0
+    names = *(f"loss_{name}" for name in names[:3]), "num_games"
+    assert [row[name] for name in names] == [1.0, 2.0, 3.0, 4.0]
+    assert "num_frames" not in row
+
+
 def test_staleness_is_summarised():
     row = row_of(*(make_report(staleness=staleness) for staleness in (0, 1, 5)))
     assert row["staleness_mean"] == 2.0

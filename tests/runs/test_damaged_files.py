@@ -20,11 +20,7 @@ from a3cjax.runs import tables
 from tests.run_folders import make_run_folder
 
 TABLES = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
-HEADERS = {
-    tables.METRICS: "num_frames,wall_seconds,num_episodes,episode_return_mean,value_loss",
-    tables.EPISODES: ",".join(tables.EpisodeRow._fields),
-    tables.EVALUATIONS: "num_frames,wall_seconds,mean",
-}
+HEADERS = {name: ",".join(columns) for name, columns in tables.COLUMNS.items()}
 CELLS = (
     "",
     "x",
@@ -101,7 +97,7 @@ def make_sound(folder):
     shutil.rmtree(folder.parent)
     make_run_folder(folder, note="x")
     (folder / tables.EPISODES).write_text(f"{HEADERS[tables.EPISODES]}\n1000,1,0,1,9\n")
-    (folder / tables.EVALUATIONS).write_text(f"{HEADERS[tables.EVALUATIONS]}\n1000,1,1\n")
+    (folder / tables.EVALUATIONS).write_text(f"{HEADERS[tables.EVALUATIONS]}\n1000{',1' * 9}\n")
 
 
 FILES = (*TABLES, tables.SUMMARY, tables.CONFIG_FILE, "../sweep.json")

@@ -232,6 +232,8 @@ def test_arrays_of_another_agent_are_refused_by_name(folder, name):
         ("opt_state", {"count": jnp.int32(1)}, "opt_state/nu must be F32[], got absent."),
         ("opt_state", {"count": jnp.int32(1), "nu": np.float32("nan")}, "opt_state/nu must be fin"),
         ("opt_state", {"count": jnp.int32(1), "nu": np.float32("inf")}, "opt_state/nu must be fin"),
+        ("opt_state", {"count": jnp.int32(1), "nu": np.float32(-1)}, "opt_state/nu must be >= 0"),
+        ("opt_state", {"count": jnp.int32(-1), "nu": np.float32(1)}, "opt_state/count must be >="),
     ],
 )
 def test_every_part_of_a_checkpoint_is_checked(folder, part, value, message):

@@ -352,16 +352,18 @@ def test_code_of_the_model_card_runs(published, capsys, finished, monkeypatch):
 
 
 def test_run_without_an_evaluation_is_not_published(finished, tmp_path):
+    run_dir, output_dir = tmp_path / "run", tmp_path / "out"
+    run_dir.mkdir()
     for name in ("config.yaml", "summary.json"):
-        (tmp_path / name).write_text((finished.run_dir / name).read_text())
-    summary = json.loads((tmp_path / "summary.json").read_text())
-    (tmp_path / "summary.json").write_text(json.dumps({**summary, "evaluation": None}))
+        (run_dir / name).write_text((finished.run_dir / name).read_text())
+    summary = json.loads((run_dir / "summary.json").read_text())
+    (run_dir / "summary.json").write_text(json.dumps({**summary, "evaluation": None}))
     with pytest.raises(ConfigError, match="must be of a run with a final evaluation, got"):
-        publish(tmp_path, tmp_path / "out")
-    (tmp_path / "summary.json").unlink()
+        publish(run_dir, output_dir)
+    (run_dir / "summary.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"summary\.json, got"):
-        publish(tmp_path, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+        publish(run_dir, output_dir)
+    assert not output_dir.exists()
 
 
 def test_run_that_went_on_after_its_summary_is_not_published(finished, tmp_path):
@@ -394,6 +396,23 @@ def test_run_is_not_published_into_its_own_folder(finished, published):
         with pytest.raises(ConfigError, match="output_dir must be another folder than run_dir"):
             publish(folder, folder / "." / ".." / folder.name)
         assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["published/x/../../thesis", "other run", "file", "link", "run/best", "run/new/deep"]
+)
+def test_nothing_but_a_published_agent_is_written_over(finished, tmp_path, name):
+    for folder in ("thesis", "published/x", "other run/checkpoints"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "thesis" / "config.yaml").touch()
+    (tmp_path / "other run" / PARAMETER_FILE).touch()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "run").symlink_to(finished.run_dir)
+    before = sorted(tmp_path.rglob("*")), sorted(finished.run_dir.rglob("*"))
+    with pytest.raises(ConfigError, match=r"^output_dir must be .*, got .*\.$"):
+        publish(finished.run_dir, tmp_path / name)
+    assert (sorted(tmp_path.rglob("*")), sorted(finished.run_dir.rglob("*"))) == before
 
 
 def test_folder_that_cannot_be_made_is_refused_in_one_line(finished, tmp_path, monkeypatch, capsys):

@@ -114,11 +114,14 @@ def test_parameters_of_another_network_are_refused(tmp_path, params, statistics,
     assert message in refused(tmp_path, params, statistics)
 
 
-@pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_parameters_that_are_not_finite_are_refused(tmp_path, bad):
+@pytest.mark.parametrize(
+    ("bad", "rule"),
+    [(np.inf, "finite"), (np.nan, "finite"), (0.0, "> 0"), (-2.0, "> 0"), (1e-40, "> 0")],
+)
+def test_scales_that_cannot_be_are_refused(tmp_path, bad, rule):
     statistics = STATISTICS._replace(scale=jnp.asarray(bad))
     write_parameters(tmp_path, SNAPSHOT._replace(statistics=statistics))
-    assert "statistics/scale must be finite numbers" in refused(tmp_path)
+    assert f"statistics/scale must be {rule}" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("I32", 4), ("F64", 8)])
@@ -130,7 +133,20 @@ def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
 
 
 @pytest.mark.parametrize(
-    "text", ["-5", "9" * 4000, "9" * 5000, str(2**53 + 1), "", "1.5", "True", "1\x1b"]
+    "text",
+    [
+        "-5",
+        " 5",
+        "1_0",
+        "\u0665",
+        "9" * 4000,
+        "9" * 5000,
+        str(2**53 + 1),
+        "",
+        "1.5",
+        "True",
+        "1\x1b",
+    ],
 )
 @pytest.mark.parametrize("name", ["num_frames", "num_updates"])
 def test_counts_are_whole_numbers(tmp_path, name, text):

@@ -7,6 +7,7 @@ from a3cjax.envs.base import Episode
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import append_evaluation
 from a3cjax.runs.tables import (
+    COLUMNS,
     EPISODES,
     EVALUATIONS,
     METRICS,
@@ -22,6 +23,7 @@ from a3cjax.runs.tables import (
 from a3cjax.types import Snapshot
 
 GAMES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
+METRICS_HEADER, REST = ",".join(COLUMNS[METRICS]), ",1" * (len(COLUMNS[METRICS]) - 1)
 HEADER = b"num_frames,wall_seconds,mean\n"
 
 
@@ -122,14 +124,16 @@ def test_logs_are_cut_back_to_a_checkpoint(tmp_path):
     write_games(tmp_path / EPISODES)
     with (tmp_path / EPISODES).open("a") as file:
         file.write("4\n400,1.5,0,2")
-    append_rows(tmp_path / METRICS, [{"num_frames": 480, "x": 1}], ("num_frames", "x"))
+    append_rows(tmp_path / METRICS, [{"num_frames": 480}], COLUMNS[METRICS])
     cut_logs(tmp_path, 479)
     assert read_episodes(tmp_path / EPISODES) == GAMES[:1]
     assert not (tmp_path / EVALUATIONS).exists()
     evaluations = [{"num_frames": num_frames, "scores": "1 2"} for num_frames in (400, 480)]
-    append_rows(tmp_path / EVALUATIONS, evaluations, evaluations[0])
+    append_rows(tmp_path / EVALUATIONS, evaluations, COLUMNS[EVALUATIONS])
     cut_logs(tmp_path, 479)
-    assert (tmp_path / EVALUATIONS).read_text() == "num_frames,scores\n400,1 2\n"
+    assert read_rows(tmp_path / EVALUATIONS)[0] == [
+        dict.fromkeys(COLUMNS[EVALUATIONS], "") | {"num_frames": "400", "scores": "1 2"}
+    ]
     # Nothing is left of the metrics: what is written next begins the file anew.
     append_rows(tmp_path / METRICS, [{"num_frames": 500, "y": 2}], ("num_frames", "y"))
     assert (tmp_path / METRICS).read_text() == "num_frames,y\n500,2\n"
@@ -141,35 +145,51 @@ def test_logs_are_cut_back_to_a_checkpoint(tmp_path):
 
 def test_bad_rows_of_a_log_are_left_out_with_a_warning(tmp_path, capsys):
     path = tmp_path / METRICS
-    rows = ["400,1", "x,2", "-5,3", f"{'9' * 5000},4", "500", "450,5", "900,6"]
-    path.write_text("\n".join(["num_frames,x", *rows, "950,"]))
+    rows = [f"{n}{REST}" for n in ("400", "x", "-5", "9" * 5000, "450", "900")]
+    path.write_text("\n".join([METRICS_HEADER, *rows, "500", "950,"]))
     cut_logs(tmp_path, 479)
-    assert path.read_text() == "num_frames,x\n400,1\n450,5\n"
+    assert path.read_text() == f"{METRICS_HEADER}\n400{REST}\n450{REST}\n"
     assert capsys.readouterr().err == (
         f"warning: {path} is damaged in 4 of its lines, which are left out.\n"
     )
-    path.write_text("num_frames,x\n400,1\nx\n")
+    path.write_text(f"{METRICS_HEADER}\n400{REST}\nx\n")
     cut_logs(tmp_path, 479)
     assert "in 1 of its lines" in capsys.readouterr().err
 
 
-# The second one lacks a comma, so that no line has as many cells as it.
-@pytest.mark.parametrize("header", ["frames,x", "num_framesx", "\0\0"])
-def test_log_without_a_sound_line_is_moved_aside(tmp_path, capsys, header):
-    path = tmp_path / METRICS
-    path.write_text(f"{header}\n400,1\n450,5\n")
+# The fourth one lacks a comma, so that no line has as many cells as it.
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (METRICS, "num_frames,", "frames,"),
+        (METRICS, "num_episodes", "num_epXsodes"),
+        (EPISODES, "wall_seconds", "wall_secoXds"),
+        (EPISODES, "num_frames,", "num_frames"),
+        (EPISODES, "actor,episode_return", "actor,actor"),
+        (EVALUATIONS, "median", "mediam"),
+        (EVALUATIONS, "num_frames", "\0\0"),
+    ],
+)
+def test_log_without_a_sound_line_or_header_is_moved_aside(tmp_path, capsys, name, old, new):
+    path = tmp_path / name
+    line = "400" + ",1" * (len(COLUMNS[name]) - 1)
+    path.write_text(",".join(COLUMNS[name]) + f"\n{line}\n")
+    before = path.read_text()
+    cut_logs(tmp_path, 479)
+    assert path.read_text() == before
+    path.write_text(before.replace(old, new))
     cut_logs(tmp_path, 479)
     (aside,) = tmp_path.iterdir()
     assert aside.name.startswith("discarded-")
-    assert aside.read_text() == f"{header}\n400,1\n450,5\n"
+    assert aside.read_text() == before.replace(old, new)
     assert f"is now {aside.name}" in capsys.readouterr().err
 
 
 def test_a_line_that_was_cut_short_is_no_damage_to_speak_of(tmp_path, capsys):
-    (tmp_path / METRICS).write_text("num_frames,x\n400,1\n450,")
+    (tmp_path / METRICS).write_text(f"{METRICS_HEADER}\n400{REST}\n450,")
     (tmp_path / EPISODES).write_text("num_fra")
     cut_logs(tmp_path, 479)
-    assert (tmp_path / METRICS).read_text() == "num_frames,x\n400,1\n"
+    assert (tmp_path / METRICS).read_text() == f"{METRICS_HEADER}\n400{REST}\n"
     assert (tmp_path / EPISODES).read_text() == ""
     assert capsys.readouterr().err == ""
 
