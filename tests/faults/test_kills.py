@@ -247,8 +247,8 @@ def test_signals_save_and_exit_and_say_how_to_go_on(program, number):
 # A whole life of the program: start, random play, compilation, learning, checkpoints, evaluation,
 # film. The moments are drawn over somewhat more than it lasts.
 LIFE = (
-    *("env=CartPole", "total_frames=60000", "num_actors=2", "envs_per_actor=2"),
-    *("unroll_length=5", "log_period_frames=500", "eval_episodes=20", "run_dir=run"),
+    *("env=CartPole", "total_frames=16000", "num_actors=2", "envs_per_actor=2"),
+    *("unroll_length=5", "log_period_frames=500", "eval_episodes=10", "run_dir=run"),
     f"checkpoint_period_frames={CHECKPOINT_PERIOD}",
 )
 NUM_LIVES = 40  # with a kill, and as many with a signal
