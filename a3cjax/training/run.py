@@ -113,8 +113,9 @@ def learn_and_judge(
             keep(config, summary, commit)
             close_all(batches, supervisor)  # evaluations may need what they hold
             with contextlib.ExitStack() as closing:
-                summary = learning.judge(closing)
-                keep(config, summary, commit)
+                learned, summary = summary, learning.judge(closing)
+                if summary != learned:
+                    keep(config, summary, commit)
                 supervisor.keep(summary)
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
