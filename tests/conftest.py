@@ -1,6 +1,7 @@
 """What every test runs under: strict shapes, synchronous CPU, examples that come again, order."""
 
 import contextlib
+import signal
 import threading
 import time
 from pathlib import Path
@@ -17,6 +18,12 @@ from tests.fakes import compilation_cache_options
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Results are there when a call returns, so that an error points at the call that made it.
 jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+# A job in a shell's background, or under nohup, begins with these ignored; so would all it starts.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
 
 
 @pytest.fixture(scope="session", autouse=True)
