@@ -12,6 +12,7 @@ from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST, write_config
 from a3cjax.runs.lock import claimed
+from a3cjax.runs.tables import EPISODES, EpisodeRow
 from a3cjax.training import saver as saver_module
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.types import LearnerState
@@ -111,7 +112,8 @@ def test_run_that_goes_on_drops_what_lies_beyond(saver, config, tmp_path):
         score(saver, num_frames, num_frames / 10)
     newest = tmp_path / NEWEST / "480.safetensors"
     newest.write_bytes(newest.read_bytes()[:-1])  # so it goes on from the one before
-    (tmp_path / "episodes.csv").write_text("num_frames,actor\n400,0\n480,0\n")
+    header = ",".join(EpisodeRow._fields) + "\n"
+    (tmp_path / EPISODES).write_text(f"{header}400,1,0,1,1\n480,2,0,1,1\n")
     checkpoint = find_checkpoint(config)
     assert checkpoint.progress.num_frames == 400
     assert checkpoint.progress.best_score is None  # one is kept, and it is later
@@ -122,7 +124,7 @@ def test_run_that_goes_on_drops_what_lies_beyond(saver, config, tmp_path):
     # Nothing is lost: it lies beside.
     assert stems(tmp_path / NEWEST) == ["400", "480"]
     assert [path.name[:10] for path in (tmp_path / BEST).iterdir()] == ["discarded-"]
-    assert (tmp_path / "episodes.csv").read_text() == "num_frames,actor\n400,0\n"
+    assert (tmp_path / EPISODES).read_text() == f"{header}400,1,0,1,1\n"
 
 
 # Runs without a checkpoint.
