@@ -101,7 +101,9 @@ def watch(pid: int, silent_seconds: float, source: int) -> None:
     """The witness's side: reads lines from the run until it says goodbye or is gone."""
     silent, words, rest = 0.0, "", b""
     # Readable when the run is gone, though its children may still hold the other end of the pipe.
-    process = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else source
+    process = source
+    with contextlib.suppress(OSError, AttributeError):  # not every system has it
+        process = os.pidfd_open(pid)
     while True:
         ready = select.select([source, process], [], [], LOOK_SECONDS)[0]
         if not ready:

@@ -10,6 +10,8 @@ from a3cjax.system import witness
 from a3cjax.system.witness import Witness, watch, witnessed
 from tests.fakes import PATIENCE_SECONDS
 
+NOBODY = 2**22 + 1  # more than Linux gives to a process
+
 
 def run(body):
     """What a program with a witness prints to its end, and how it ends; 3 s without a sign."""
@@ -84,8 +86,8 @@ def test_process_that_is_halted_is_not_silent(told, monkeypatch):
         return True
 
     monkeypatch.setattr(witness, "_is_halted", is_halted)
-    watch(17, 0.05, source)
-    assert looks == [17] * 50
+    watch(NOBODY, 0.05, source)
+    assert looks == [NOBODY] * 50
     assert told == []
     os.close(source)
     os.close(sink)
@@ -102,7 +104,7 @@ def test_process_that_does_not_end_when_told_is_killed(told, monkeypatch):
             os.write(sink, witness.GOODBYE)
 
     monkeypatch.setattr(os, "kill", kill)
-    watch(17, 0.05, source)
+    watch(NOBODY, 0.05, source)
     assert told[0].startswith("a3cjax: no sign of life for 0.05 s")
     assert (told[1], told[-1]) == ("SIGABRT", "SIGKILL")
     os.close(source)
