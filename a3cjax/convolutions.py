@@ -10,6 +10,7 @@ not depend on it.
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import chex
 import jax
@@ -18,6 +19,8 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 
 from a3cjax.types import Array
+
+Blocks = TypeVar("Blocks", np.ndarray, jax.Array)
 
 _STORED = "output of a layer"
 
@@ -56,8 +59,8 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
     return blocks.reshape(batch_size, rows, columns, channels * BLOCK_SIZE**2)
 
 
-def blocks_to_frames(blocks: np.ndarray) -> np.ndarray:
-    """Undoes `frames_to_blocks`, to show observations to people; what it dropped stays lost."""
+def blocks_to_frames(blocks: Blocks) -> Blocks:
+    """Undoes `frames_to_blocks`, of floats, too; what it dropped stays lost."""
     batch_size, rows, columns, depth = blocks.shape
     channels = depth // BLOCK_SIZE**2
     frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)

@@ -4,6 +4,7 @@ torso: one observation -> features; core: feed-forward, GRU or LSTM over time; h
 policy and state value, or action values. The same `apply` acts (T = 1) and learns (T steps).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,9 +13,24 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid, map_chunks, stored_relu
+from a3cjax.convolutions import (
+    BLOCK_SIZE,
+    blocks_to_frames,
+    conv_of_blocks,
+    conv_valid,
+    map_chunks,
+    stored_relu,
+)
 from a3cjax.distributions import Categorical, DiagonalGaussian
-from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
+from a3cjax.types import (
+    VECTOR,
+    Array,
+    CoreState,
+    NetworkOutput,
+    Observation,
+    ObservationStatistics,
+    Params,
+)
 
 # Flax's default for Dense, used for the convolutions, too.
 # docs/decisions.md compares it with orthogonal matrices.
@@ -30,16 +46,18 @@ MAX_CENTRED = 10.0
 class Network(NamedTuple):
     """A network as pure functions.
 
-    `init(key, observations) -> params`, observations `[1, 1, ...]`.
+    `init(key, observations) -> params`, observations `[1, 1, ...]`, here and below of one array
+    or a dict of several.
     `apply(params, statistics, observations, is_first, core_state)` with `[T, B, ...]`
     observations and `[T, B]` is_first -> `(output, core_state)`. The output is a
     NetworkOutput, or Q(s, ·) as float32 `[T, B, A]`.
     `initial_state(batch_size) -> core_state` with `[B, H]` arrays.
     """
 
-    init: Callable[[chex.PRNGKey, Array], Params]
+    init: Callable[[chex.PRNGKey, Observation], Params]
     apply: Callable[
-        [Params, ObservationStatistics | None, Array, Array, CoreState], tuple[Any, CoreState]
+        [Params, ObservationStatistics | None, Observation, Array, CoreState],
+        tuple[Any, CoreState],
     ]
     initial_state: Callable[[int], CoreState]
 
@@ -47,8 +65,8 @@ class Network(NamedTuple):
 class ImageTorso(nn.Module):
     """Convolutions and one dense layer over frames given as 4×4 blocks.
 
-    `layers`: (channels, kernel size, stride) of each convolution; the first stride is 4,
-    that of the blocks.
+    `layers`: (channels, kernel size, stride) of each convolution. Where the first stride is 4,
+    that of the blocks, they are multiplied as they are; else frames are made of them again.
     """
 
     layers: tuple[tuple[int, int, int], ...]
@@ -59,6 +77,10 @@ class ImageTorso(nn.Module):
         """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
         scale = 255.0 if statistics is None else statistics.scale
         num_in = observations.shape[-1] // BLOCK_SIZE**2
+        stride = self.layers[0][2]
+        convolve_first = conv_of_blocks
+        if stride != BLOCK_SIZE:
+            convolve_first = functools.partial(_conv_of_frames, stride=stride)
         kernels, biases = [], []
         for i, (channels, size, _) in enumerate(self.layers):
             shape = (size, size, num_in, channels)
@@ -72,10 +94,10 @@ class ImageTorso(nn.Module):
         kernels[0] /= scale
         if statistics is not None:
             chex.assert_shape(statistics.mean, observations.shape[1:])
-            biases[0] -= conv_of_blocks(statistics.mean[None], kernels[0])
+            biases[0] -= convolve_first(statistics.mean[None], kernels[0])
 
         def convolve(blocks: Array) -> jax.Array:
-            x = stored_relu(conv_of_blocks(blocks, kernels[0]) + biases[0])
+            x = stored_relu(convolve_first(blocks, kernels[0]) + biases[0])
             for kernel, bias, layer in zip(kernels[1:], biases[1:], self.layers[1:], strict=True):
                 x = stored_relu(conv_valid(x, kernel, stride=layer[2]) + bias)
             return x
@@ -85,6 +107,12 @@ class ImageTorso(nn.Module):
         return nn.relu(nn.Dense(self.hidden_size)(x))
 
 
+def _conv_of_frames(blocks: Array, kernel: Array, stride: int) -> jax.Array:
+    """Convolves frames given as blocks with any stride."""
+    frames = jnp.moveaxis(blocks_to_frames(jnp.asarray(blocks, kernel.dtype)), 1, -1)
+    return conv_valid(frames, kernel, stride)
+
+
 class VectorTorso(nn.Module):
     """Dense layers over a flattened observation; without any, the observation itself."""
 
@@ -92,18 +120,49 @@ class VectorTorso(nn.Module):
     activation: Callable[[jax.Array], jax.Array] = nn.tanh
 
     @nn.compact
-    def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
-        """Maps `[N, ...]` to float32 `[N, hidden_sizes[-1]]`."""
-        x = jnp.asarray(observations, jnp.float32)
-        if statistics is not None and jnp.ndim(statistics.scale) == 0:
-            x = (x - statistics.mean[None]) / statistics.scale
-        elif statistics is not None:
-            x = (x - statistics.mean[None]) / statistics.scale[None]
-            x = jnp.clip(x, -MAX_CENTRED, MAX_CENTRED)
-        x = x.reshape(x.shape[0], -1)
+    def __call__(
+        self, observations: Observation, statistics: ObservationStatistics | None
+    ) -> jax.Array:
+        """Maps `[N, ...]`, or a dict of such, to float32 `[N, hidden_sizes[-1]]`."""
+        parts = jax.tree.leaves(_centre(observations, statistics))
+        x = jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
         for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size)(x))
         return x
+
+
+def _centre(observations: Observation, statistics: ObservationStatistics | None) -> Observation:
+    """Observations `[N, ...]` as floats, less their mean and by their scale, leaf by leaf."""
+
+    def centre(x, mean, scale):
+        x = (jnp.asarray(x, jnp.float32) - mean[None]) / (scale[None] if jnp.ndim(scale) else scale)
+        return jnp.clip(x, -MAX_CENTRED, MAX_CENTRED) if jnp.ndim(scale) else x
+
+    if statistics is None:
+        return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), observations)
+    return jax.tree.map(centre, observations, statistics.mean, statistics.scale)
+
+
+class MultiTorso(nn.Module):
+    """Each image through convolutions that fit its size, all numbers through dense layers.
+
+    What comes of them is joined in one dense layer.
+    """
+
+    hidden_size: int
+
+    @nn.compact
+    def __call__(
+        self, observations: dict[str, Array], statistics: ObservationStatistics | None
+    ) -> jax.Array:
+        """Maps a dict of `[N, ...]` arrays to float32 `[N, hidden_size]`."""
+        parts = []
+        for key in sorted(observations):
+            own = statistics and ObservationStatistics(statistics.mean[key], statistics.scale[key])
+            make_torso, _ = _TORSOS[torsos_for(observations[key][0])[0]]
+            torso = make_torso(name=key if key == VECTOR else f"image_{key}")
+            parts.append(torso(observations[key], own))
+        return nn.relu(nn.Dense(self.hidden_size)(jnp.concatenate(parts, axis=-1)))
 
 
 class Body(nn.Module):
@@ -115,16 +174,17 @@ class Body(nn.Module):
     @nn.compact
     def __call__(
         self,
-        observations: Array,
+        observations: Observation,
         is_first: Array,
         core_state: CoreState,
         statistics: ObservationStatistics | None,
     ) -> tuple[jax.Array, CoreState]:
         """Maps `[T, B, ...]` observations to `[T, B, H]` features and the core state after them."""
-        chex.assert_equal_shape_prefix([observations, is_first], 2)
+        chex.assert_equal_shape_prefix([*jax.tree.leaves(observations), is_first], 2)
         num_steps, batch_size = is_first.shape
         # The torso sees all steps at once; only the core goes through time.
-        features = self.torso(observations.reshape(-1, *observations.shape[2:]), statistics)
+        observations = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), observations)
+        features = self.torso(observations, statistics)
         features = features.reshape(num_steps, batch_size, -1)
         if self.cell is not None:
             core_state, features = _unroll_core(self.cell, core_state, features, is_first)
@@ -202,14 +262,17 @@ def _unroll_core(
 
 PAPER_LAYERS = ((16, 8, 4), (32, 4, 2))  # Mnih et al. 2016, section 8; Mnih et al. 2013
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, methods
+MINATAR_LAYERS = ((16, 3, 1),)  # Young & Tian 2019, section 4; kenjyoung/MinAtar, examples/dqn.py
 
 # How many features a recurrent core has: 256 in Atari games (Mnih et al. 2016, section 8), 128
 # in MuJoCo (section 9); for small problems our choice.
-_TORSOS: dict[str, tuple[Callable[[], nn.Module], int]] = {
-    "atari": (lambda: ImageTorso(layers=PAPER_LAYERS, hidden_size=256), 256),
-    "nature": (lambda: ImageTorso(layers=NATURE_LAYERS, hidden_size=512), 256),
-    "mujoco": (lambda: VectorTorso(hidden_sizes=(200,), activation=nn.relu), 128),
-    "mlp": (lambda: VectorTorso(hidden_sizes=(64, 64)), 256),  # our choice
+_TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
+    "atari": (functools.partial(ImageTorso, layers=PAPER_LAYERS, hidden_size=256), 256),
+    "nature": (functools.partial(ImageTorso, layers=NATURE_LAYERS, hidden_size=512), 256),
+    "minatar": (functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128), 128),
+    "multi": (functools.partial(MultiTorso, hidden_size=256), 256),  # our choice
+    "mujoco": (functools.partial(VectorTorso, hidden_sizes=(200,), activation=nn.relu), 128),
+    "mlp": (functools.partial(VectorTorso, hidden_sizes=(64, 64)), 256),  # our choice
 }
 _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
     "ff": lambda _: None,
@@ -218,7 +281,10 @@ _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
 }
 TABULAR = "tabular"
 NETWORK_NAMES = (*(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS), TABULAR)
-IMAGE_TORSOS = ("atari", "nature")
+# The side in pixels of the smallest image that the convolutions of a torso leave anything of;
+# images come in blocks of 4×4. The first that fits is taken.
+LEAST_PIXELS = {"atari": 17, "nature": 33, "minatar": 1}
+ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
 HEADS = ("actor_critic", "gaussian_actor_critic", "action_values")
 
 
@@ -228,10 +294,10 @@ def make_network(
     """Builds a network of the zoo, as pure functions.
 
     Args:
-      name: `<torso>_<core>`, torso one of atari, nature (images as 4×4 blocks, see
-        `convolutions.frames_to_blocks`), mujoco and mlp (anything, flattened), core one of ff,
-        gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …; or `tabular`, a matrix with a row for
-        each state, which are to be given as one-hot vectors.
+      name: `<torso>_<core>`, torso one of atari, nature, minatar (images as 4×4 blocks, see
+        `convolutions.frames_to_blocks`), multi (a dict of images and a vector), mujoco and mlp
+        (anything, flattened), core one of ff, gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …;
+        or `tabular`, a matrix with a row for each state, which are to be given as one-hot vectors.
       num_actions: A, the number of discrete actions, or D of continuous dimensions.
       head: `actor_critic`, `gaussian_actor_critic` (continuous actions; policy and values
         then share nothing) or `action_values`.
@@ -260,15 +326,28 @@ def make_network(
         state = () if body.cell is None else body.cell.initialize_carry(key, (batch_size, 1))
         return (state, state) if head == "gaussian_actor_critic" else state
 
-    def init(key: chex.PRNGKey, observations: Array) -> Params:
-        is_first = jnp.ones(observations.shape[:2], bool)
-        core_state = initial_state(observations.shape[1])
+    def init(key: chex.PRNGKey, observations: Observation) -> Params:
+        is_first = jnp.ones(jax.tree.leaves(observations)[0].shape[:2], bool)
+        core_state = initial_state(is_first.shape[1])
         return module.init(key, observations, is_first, core_state, None)["params"]
 
     def apply(params, statistics, observations, is_first, core_state):
         return module.apply({"params": params}, observations, is_first, core_state, statistics)
 
     return Network(init=init, apply=apply, initial_state=initial_state)
+
+
+def torsos_for(observation: Any) -> tuple[str, ...]:
+    """The torsos that can read observations of this structure, the most fitting first.
+
+    `observation`: one of them, or its `jax.ShapeDtypeStruct`s; bytes are images.
+    """
+    if isinstance(observation, dict):
+        return ("multi", *ANY_TORSOS)
+    if observation.dtype != jnp.uint8:
+        return ANY_TORSOS
+    side = BLOCK_SIZE * min(observation.shape[:2])
+    return (*(torso for torso, least in LEAST_PIXELS.items() if side >= least), *ANY_TORSOS)
 
 
 def _make_body(name: str) -> Body:

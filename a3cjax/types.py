@@ -17,6 +17,12 @@ Array = jax.Array | np.ndarray
 Params = Any
 """A pytree of trainable arrays."""
 
+Observation = Any
+"""A pytree of arrays: one, uint8 (images as 4×4 blocks, see convolutions.py) or float32; or a
+dict of several images by their names, and of all other numbers, joined under `VECTOR`."""
+
+VECTOR = "vector"
+
 CoreState = Any
 """A pytree of `[B, ...]` arrays carried from step to step; `()` for feed-forward networks."""
 
@@ -35,14 +41,14 @@ def as_floats(*arrays: Array) -> list[jax.Array]:
 class TimeStep(NamedTuple):
     """What the environments show before one decision; every array is `[B, ...]`.
 
-    `observation` is uint8 (images as 4×4 blocks, see convolutions.py) or float32;
+    `observation` is one array or a dict of several (`Observation`);
     `reward` and `discount` are float32 `[B]` and belong to the transition that led here:
     the raw reward and γ·(1 − terminated). `is_first` is bool `[B]`. Where it holds, a new
     episode starts at this observation: nothing led to it, so `reward` and `discount` mean
     nothing and the transition into it must not be learned from.
     """
 
-    observation: Array
+    observation: Observation
     reward: Array
     discount: Array
     is_first: Array
@@ -51,14 +57,14 @@ class TimeStep(NamedTuple):
 class Trajectory(NamedTuple):
     """One unroll of T transitions between T + 1 timesteps.
 
-    `observations` `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
+    `observations` of `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
     the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]` or
     float32 `[T, B, D]`; of an agent that acts ahead there are T + 1, the last one chosen at
     the last observation. float32 `rewards` and `discounts` are `[T, B]`. `core_state` is the
     network's state before the first observation.
     """
 
-    observations: Array
+    observations: Observation
     actions: Array
     rewards: Array
     discounts: Array
@@ -69,13 +75,13 @@ class Trajectory(NamedTuple):
 class ObservationStatistics(NamedTuple):
     """The mean and the scale by which observations are centred.
 
-    `mean` has the shape of one observation, `scale` is in the same units: of images a scalar (grey
-    levels), otherwise of the same shape, a number for each entry. Constants of an agent: gathered
-    once, never trained.
+    `mean` has the structure and shape of one observation, `scale` is in the same units: of each
+    image a scalar (grey levels), otherwise of the same shape, a number for each entry. Constants of
+    an agent: gathered once, never trained.
     """
 
-    mean: Array
-    scale: Array
+    mean: Observation
+    scale: Observation
 
 
 class NetworkOutput(NamedTuple):

@@ -1,7 +1,9 @@
 """What observations look like in random play: the mean, and the scale of what remains."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,8 +17,12 @@ MIN_DEVIATION = 1e-6
 MAX_MAGNITUDE = float(np.sqrt(np.finfo(np.float32).max))
 
 
+Moments = Any
+"""A pytree of `ObservationMoments` in the structure of one observation."""
+
+
 class ObservationMoments:
-    """Sums in float64 from which mean and scale are computed.
+    """Of one array: sums in float64 from which mean and scale are computed.
 
     Observations are summed less the first one of them, which `origin` is: the squares of large
     numbers that differ little would cancel. The variance is at least 1/n of the square of what
@@ -49,10 +55,10 @@ class ObservationMoments:
         return self.sum + self.count * shift, squares
 
 
-def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistics:
+def statistics_of(moments: Sequence[Moments]) -> ObservationStatistics:
     """The mean of all that was seen, entry by entry, and the root of the variance around it.
 
-    Images have one scale, the root of the mean variance, so that pixels which rarely change are
+    Each image has one scale, the root of its mean variance, so that pixels which rarely change are
     not blown up; nothing is divided by less than a thousandth of the largest mean. Vectors have a
     scale for each entry, since their units differ. An entry that did not vary (`MIN_DEVIATION`)
     is not scaled, as in scikit-learn's StandardScaler: what it may be worth later nobody has
@@ -62,6 +68,19 @@ def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistic
       ConfigError: names an entry whose mean or scale is too large to compute with in 32 bits.
       ValueError: if nothing was seen.
     """
+    parts, structure = jax.tree.flatten_with_path(moments[0])
+    columns = zip(*map(jax.tree.leaves, moments), strict=True)
+    each = [
+        _statistics_of_part(f"observation{jax.tree_util.keystr(path)}", column)
+        for (path, _), column in zip(parts, columns, strict=True)
+    ]
+    mean, scale = (jax.tree.unflatten(structure, column) for column in zip(*each, strict=True))
+    return ObservationStatistics(mean, scale)
+
+
+def _statistics_of_part(
+    name: str, moments: Sequence[ObservationMoments]
+) -> tuple[jax.Array, jax.Array]:
     seen = [part for part in moments if part.count > 0]
     if not seen:
         raise ValueError("observations must be seen before they can be centred, got none.")
@@ -74,7 +93,7 @@ def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistic
     if not is_sound.all():
         entry = tuple(np.argwhere(~is_sound)[0].tolist())
         raise ConfigError(
-            f"the scale of observations is not finite in 32 bits: observation{list(entry)} has "
+            f"the scale of observations is not finite in 32 bits: {name}{list(entry)} has "
             f"mean {mean[entry]:g} and deviates by {scale[entry]:g} in random play; "
             "env must be one of smaller numbers."
         )
@@ -85,4 +104,4 @@ def statistics_of(moments: Sequence[ObservationMoments]) -> ObservationStatistic
         # Nor is divided by what is 0 in 32 bits.
         least = np.maximum(MIN_DEVIATION * np.abs(mean), np.finfo(np.float32).tiny)
         scale = np.where(scale <= least, 1.0, scale)
-    return ObservationStatistics(jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32))
+    return jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)

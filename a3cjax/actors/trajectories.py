@@ -1,5 +1,6 @@
 """From the timesteps of one unroll to a Trajectory."""
 
+import jax
 import numpy as np
 
 from a3cjax.types import CoreState, TimeStep, Trajectory
@@ -10,7 +11,7 @@ def stack(
 ) -> Trajectory:
     """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""
     return Trajectory(
-        observations=np.stack([timestep.observation for timestep in timesteps]),
+        observations=jax.tree.map(lambda *x: np.stack(x), *(t.observation for t in timesteps)),
         actions=np.stack(actions),
         rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
         discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
@@ -33,5 +34,5 @@ def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
         return np.concatenate([values, np.repeat(values[-1:], num_missing, axis=0)])
 
     after = np.ones((num_missing, is_first.shape[1]), bool)
-    padded = {name: pad(getattr(trajectory, name)) for name in Trajectory._fields[:4]}
+    padded = {n: jax.tree.map(pad, getattr(trajectory, n)) for n in Trajectory._fields[:4]}
     return trajectory._replace(**padded, is_first=np.concatenate([is_first, after]))

@@ -4,9 +4,10 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 
+import jax
 import numpy as np
 
-from a3cjax.actors.statistics import ObservationMoments
+from a3cjax.actors.statistics import Moments, ObservationMoments
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.envs.base import Environments
 from a3cjax.types import TimeStep
@@ -24,7 +25,7 @@ def play_randomly(
     num_steps: int,
     generator: np.random.Generator,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[TimeStep, ObservationMoments, int]:
+) -> tuple[TimeStep, Moments, int]:
     """Plays `num_steps` uniformly random steps in every environment.
 
     Each game is restarted once, at a step of its own: learning then begins with games at
@@ -35,7 +36,8 @@ def play_randomly(
       The timestep at which the environments stand, the moments of what was seen, and the
       number of steps in all environments together, automatic resets not counted.
     """
-    moments, num_taken = ObservationMoments(environments.spec.observation_shape), 0
+    shapes = environments.spec.observation
+    moments, num_taken = jax.tree.map(lambda part: ObservationMoments(part.shape), shapes), 0
     restarts = generator.integers(max(num_steps, 1), size=environments.num_envs)
     timestep = environments.reset()
     for step in range(num_steps):
@@ -43,7 +45,7 @@ def play_randomly(
             break
         environments.restart(np.flatnonzero(restarts == step))
         timestep = environments.step(environments.sample_actions(generator))
-        moments.add(np.asarray(timestep.observation))
+        jax.tree.map(lambda part, x: part.add(np.asarray(x)), moments, timestep.observation)
         num_taken += int(np.count_nonzero(~timestep.is_first))
     environments.pop_episodes()
     return timestep, moments, num_taken
@@ -54,7 +56,7 @@ def warm_up(
     num_steps: int,
     seed: int,
     supervisor: Supervisor,
-) -> tuple[list[TimeStep], list[ObservationMoments], int]:
+) -> tuple[list[TimeStep], list[Moments], int]:
     """As `play_randomly`, for every actor's environments at the same time, each in its thread.
 
     Returns:
@@ -66,7 +68,7 @@ def warm_up(
       Exception: what an environment raised; the other batches stop, too.
     """
 
-    def play(index: int, job: Job) -> tuple[TimeStep, ObservationMoments, int]:
+    def play(index: int, job: Job) -> tuple[TimeStep, Moments, int]:
         generator = np.random.default_rng([seed, index])
         return play_randomly(batches[index], num_steps, generator, job.is_set)
 

@@ -7,7 +7,15 @@ import chex
 import jax
 
 from a3cjax.networks import Network
-from a3cjax.types import Array, Constants, CoreState, NetworkOutput, Params, TimeStep, Trajectory
+from a3cjax.types import (
+    Constants,
+    CoreState,
+    NetworkOutput,
+    Observation,
+    Params,
+    TimeStep,
+    Trajectory,
+)
 
 Look = Callable[[Params, Constants, TimeStep, CoreState], tuple[NetworkOutput, CoreState]]
 
@@ -25,7 +33,7 @@ class Agent(NamedTuple):
     `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
     """
 
-    init: Callable[[chex.PRNGKey, Array], Params]
+    init: Callable[[chex.PRNGKey, Observation], Params]
     initial_state: Callable[[int], CoreState]
     look: Look
     loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
@@ -55,6 +63,10 @@ def look_once(
     core_state: CoreState,
 ) -> tuple[Any, CoreState]:
     """What the network answers to one timestep, `[B, ...]`, and the core state after it."""
-    inputs = (timestep.observation[None], timestep.is_first[None], core_state)
-    output, core_state = network.apply(params, constants.statistics, *inputs)
+    observations, is_first = jax.tree.map(
+        lambda x: x[None], (timestep.observation, timestep.is_first)
+    )
+    output, core_state = network.apply(
+        params, constants.statistics, observations, is_first, core_state
+    )
     return jax.tree.map(lambda x: x[0], output), core_state

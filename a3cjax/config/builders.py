@@ -52,6 +52,7 @@ def build_evaluation_environments(
         sticky_actions=sticky_actions,
         num_threads=available_cores(),
         renders=renders,
+        image_layout=config.image_layout,
     )
 
 
@@ -110,7 +111,7 @@ def make_keys(seed: int) -> RunKeys:
 
 def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:
     """What learning starts from: parameters, optimizer state, and targets if there are any."""
-    observations = np.zeros((1, 1, *spec.observation_shape), spec.observation_dtype)
+    observations = jax.tree.map(lambda x: np.zeros((1, 1, *x.shape), x.dtype), spec.observation)
     params = jax.jit(agent.init)(make_keys(config.seed).init, observations)
     opt_state = build_optimizer(config).init(params)
     if not config.shared_statistics:

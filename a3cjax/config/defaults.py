@@ -3,9 +3,8 @@
 from typing import Any
 
 from a3cjax.config.settings import Config
-from a3cjax.convolutions import BLOCK_SIZE
 from a3cjax.envs.base import EnvironmentSpec
-from a3cjax.networks import TABULAR
+from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
 from a3cjax.optimizers import fill_constants
 
 # Steps of random play in each environment; our choice.
@@ -35,8 +34,13 @@ TABLE = LAPTOP | {
     "centre_observations": False,
 }
 
-# The side in pixels of the smallest image that the convolutions of a torso leave anything of.
-LEAST_PIXELS = {"atari": 17, "nature": 33}
+# What `auto` takes a torso for: see `networks.torsos_for`.
+REASONS = {
+    "atari": f"images of {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels or more",
+    "minatar": f"images of less than {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels",
+    "multi": "several images, or some beside numbers",
+    "mlp": "numbers",
+}
 
 
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
@@ -50,7 +54,8 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
     fifth = config.total_frames // 5
     defaults = defaults | {
-        "network": "atari_ff" if spec.is_image and has_pixels("atari", spec) else "mlp_ff",
+        "network": f"{torsos_for(spec.observation)[0]}_ff",
+        "image_layout": spec.image_layout,
         "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
         "log_period_frames": max(1, config.total_frames // 200),
@@ -60,8 +65,3 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     filled = config.replace(**(defaults | chosen))
     constants = fill_constants(filled.optimizer, filled.decay, filled.epsilon, filled.momentum)
     return filled.replace(**constants._asdict())
-
-
-def has_pixels(torso: str, spec: EnvironmentSpec) -> bool:
-    """Whether images, which come in blocks of 4×4 pixels, are as large as a torso needs."""
-    return BLOCK_SIZE * min(spec.observation_shape[:2]) >= LEAST_PIXELS[torso]

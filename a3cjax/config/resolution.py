@@ -6,12 +6,14 @@ What was left open is filled in, and what does not fit is refused before anythin
 import math
 import os
 
+import jax
+
 from a3cjax.agents import ALGORITHMS
-from a3cjax.config.defaults import LEAST_PIXELS, fill_defaults, has_pixels
+from a3cjax.config.defaults import REASONS, fill_defaults
 from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import ConfigError
-from a3cjax.networks import IMAGE_TORSOS, TABULAR
+from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
 from a3cjax.system.output import warn
 
 
@@ -48,20 +50,26 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         )
     if config.network == TABULAR and not spec.is_one_hot:
         raise ConfigError(f"network must not be {TABULAR} for {config.env}: its states are many.")
-    if config.network.startswith(IMAGE_TORSOS) and not spec.is_image:
+    torso, fitting = config.network.partition("_")[0], torsos_for(spec.observation)
+    if config.network != TABULAR and torso not in fitting:
+        names = ", ".join(f"{name}_*" for name in fitting)
+        least = LEAST_PIXELS.get(torso) if spec.is_image else None
+        hint = f", which takes {least} × {least} pixels or more" if least else ""
         raise ConfigError(
-            f"network must be mlp_* or mujoco_* for {config.env}, got {config.network}."
-        )
-    torso = config.network.partition("_")[0]
-    if torso in IMAGE_TORSOS and not has_pixels(torso, spec):
-        least = LEAST_PIXELS[torso]
-        raise ConfigError(
-            f"network must fit {config.env}, got {config.network}: image must have at least "
-            f"{least} × {least} pixels for {torso}_* (network=mlp_ff takes any)."
+            f"network must be one of {names} for {config.env} ({spec.reading}), "
+            f"got {config.network}{hint}."
         )
     for line in spec.warnings:
         warn(line)
     return config
+
+
+def describe_network(config: Config, spec: EnvironmentSpec) -> str:
+    """The line that says which network of a resolved config reads what, and why it is that one."""
+    torso = torsos_for(spec.observation)[0]
+    is_auto = config.network == f"{torso}_ff"
+    why = f", as auto takes for {REASONS[torso]}" if is_auto else ""
+    return f"network {config.network}{why}; it reads {spec.reading}"
 
 
 def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
@@ -76,7 +84,8 @@ def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
             f"got {config.total_frames}."
         )
     assert config.num_actors is not None
-    bytes_per_step = math.prod(spec.observation_shape) * spec.observation_dtype.itemsize
+    parts = jax.tree.leaves(spec.observation)
+    bytes_per_step = sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)
     # Each actor holds what it saw in this unroll, and stacked; the gradient needs far more.
     num_bytes = 2 * config.num_actors * num_steps * bytes_per_step
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -71,11 +71,18 @@ class Config(Settings):
         "of Atari games; machado has sticky actions, whole games and all actions",
         one_of(lambda: ("paper", "machado")),
     )
+    image_layout: str = _problem(
+        AUTO,
+        "which axis of an image counts its channels; auto: what the space suggests; none: all "
+        "observations are numbers",
+        _names("envs.observations", "IMAGE_LAYOUTS"),
+    )
 
     algorithm: str = _agent("a3c", "what is learned", _names("agents", "ALGORITHMS"))
     network: str = _agent(
         AUTO,
-        "auto: atari_ff for images, mlp_ff for others",
+        "auto: atari_ff for images, minatar_ff for small ones, multi_ff for images beside other "
+        "parts, mlp_ff for others",
         _names("networks", "NETWORK_NAMES", AUTO),
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
@@ -279,7 +286,7 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
     *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
-    *("per_dimension_variance", "shared_statistics"),
+    *("per_dimension_variance", "shared_statistics", "image_layout"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 

@@ -18,21 +18,38 @@ class Episode(NamedTuple):
 class EnvironmentSpec(NamedTuple):
     """What an agent must know of an environment to be built.
 
+    `observation` is a pytree of `jax.ShapeDtypeStruct`, one for each array of one observation, and
+    `reading` tells people what is in it. `image_layout` is the one that it is read by.
     `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
     are so few that each has a number, shown as a one-hot vector. `warnings`: lines for who is to
     train on it. `max_episode_steps`: after which games end by themselves, None if not known.
     """
 
-    observation_shape: tuple[int, ...]
-    observation_dtype: np.dtype
+    observation: Any
     num_actions: int
     frames_per_step: int
-    is_image: bool
     is_atari: bool
     is_continuous: bool = False
     is_one_hot: bool = False
     warnings: tuple[str, ...] = ()
     max_episode_steps: int | None = None
+    reading: str = ""
+    image_layout: str = "auto"
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Of an observation that is one array."""
+        return self.observation.shape
+
+    @property
+    def observation_dtype(self) -> np.dtype:
+        """Of an observation that is one array."""
+        return self.observation.dtype
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the whole observation is one image, in blocks of 4×4 pixels."""
+        return not isinstance(self.observation, dict) and self.observation.dtype == np.uint8
 
 
 class Environments(Protocol):

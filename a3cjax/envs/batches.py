@@ -11,12 +11,21 @@ from collections.abc import Iterator
 from typing import Any
 
 import gymnasium
+import jax
 import numpy as np
 
 from a3cjax.envs.base import EnvironmentSpec, Episode
+from a3cjax.envs.observations import (
+    AUTO,
+    describe_reading,
+    plan_reading,
+    read_observations,
+    settle_layout,
+    structure_of,
+)
 from a3cjax.envs.spaces import AnswerError as AnswerError
-from a3cjax.envs.spaces import check_numbers, clip_actions, read_observations, sample_actions
-from a3cjax.envs.supported import doubts
+from a3cjax.envs.spaces import check_numbers, clip_actions, sample_actions
+from a3cjax.envs.supported import check_layout, doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
 
@@ -47,27 +56,36 @@ class VectorEnvironments:
         frames_per_step: int,
         is_atari: bool,
         max_episode_steps: int | None = None,
+        image_layout: str = AUTO,
     ):
+        """Resets `envs`, which are closed by the caller if this raises.
+
+        Raises:
+          ConfigError: if no observation is an image of the layout that is asked for.
+        """
+        space = envs.single_observation_space
+        plan = plan_reading(space, image_layout)
+        check_layout(env, space, plan, image_layout)
         self._env = env
         self._envs = envs
         self._discount = discount
-        self._read = functools.partial(read_observations, envs.single_observation_space)
+        self._read = functools.partial(read_observations, space, plan=plan)
         self._action_space = envs.single_action_space
         self._episodes: list[Episode] = []
         timestep = self.reset()
         self.num_envs = len(timestep.is_first)
         is_continuous = isinstance(self._action_space, gymnasium.spaces.Box)
         self.spec = EnvironmentSpec(
-            observation_shape=timestep.observation.shape[1:],
-            observation_dtype=timestep.observation.dtype,
+            observation=structure_of(space, plan),
             num_actions=self._action_space.shape[0] if is_continuous else int(self._action_space.n),
             frames_per_step=frames_per_step,
-            is_image=timestep.observation.dtype == np.uint8 and timestep.observation.ndim == 4,
             is_atari=is_atari,
             is_continuous=is_continuous,
-            is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
-            warnings=tuple(doubts(env, envs.single_observation_space, self._action_space)),
+            is_one_hot=isinstance(space, gymnasium.spaces.Discrete),
+            warnings=tuple(doubts(env, space, self._action_space, image_layout)),
             max_episode_steps=max_episode_steps,
+            reading=describe_reading(plan),
+            image_layout=settle_layout(space, image_layout),
         )
         # Steps a second at which people are to see it, where the environment tells.
         self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")
@@ -77,7 +95,7 @@ class VectorEnvironments:
         with noting(self._env, "reset()") as where:
             observations, _ = self._envs.reset()
         observation = self._read(observations, where)
-        num_envs = len(observation)
+        num_envs = len(jax.tree.leaves(observation)[0])
         self._was_done = np.zeros(num_envs, bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, int)

@@ -22,6 +22,7 @@ from gymnasium.envs.registration import load_env_creator
 
 from a3cjax.envs.batches import VectorEnvironments, noting
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
+from a3cjax.envs.observations import AUTO
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError
 from a3cjax.system.output import warn
@@ -85,6 +86,7 @@ def make_environments(
     sticky_actions: float | None = None,
     num_threads: int = 1,
     renders: bool = False,
+    image_layout: str = AUTO,
 ) -> VectorEnvironments:
     """Makes a batch of environments.
 
@@ -100,13 +102,14 @@ def make_environments(
         one before; None for the protocol's.
       num_threads: of the pool.
       renders: whether they are to have pictures, where they can.
+      image_layout: of observations that are images, see `plan_reading`.
 
     Returns:
       The environments, already reset once.
 
     Raises:
-      ConfigError: if there is no such environment, its spaces are of another kind, or it has
-        no sticky actions.
+      ConfigError: if there is no such environment, its spaces are of another kind, none of its
+        observations has the layout asked for, or it has no sticky actions.
     """
     is_gymnasium = env.startswith(GYMNASIUM_PREFIX)
     env_id = env if is_gymnasium else resolve_envpool_id(env)
@@ -114,7 +117,7 @@ def make_environments(
     if sticky_actions is not None and not is_atari:
         raise ConfigError(f"env must be an Atari game to have sticky actions, got {env}.")
     if is_gymnasium:
-        return _make_gymnasium(env, num_envs, seed, discount, renders)
+        return _make_gymnasium(env, num_envs, seed, discount, renders, image_layout)
     if env_id in _SEVERAL_PLAYERS:
         raise ConfigError(f"env must have a single player, got {env}.")
     atari = dict(_PROTOCOLS[protocol])
@@ -139,6 +142,7 @@ def make_environments(
             frames_per_step=frames_per_step,
             is_atari=is_atari,
             max_episode_steps=None if limit >= NO_LIMIT else limit,
+            image_layout=image_layout,
         )
     if environments.num_envs != num_envs:  # an observation for each player
         environments.close()
@@ -195,7 +199,7 @@ def _can_render(env_id: str) -> bool:
 
 
 def _make_gymnasium(
-    env: str, num_envs: int, seed: int, discount: float, renders: bool
+    env: str, num_envs: int, seed: int, discount: float, renders: bool, image_layout: str
 ) -> VectorEnvironments:
     env_id = env.removeprefix(GYMNASIUM_PREFIX)
     module, colon, _ = env_id.rpartition(":")
@@ -254,6 +258,7 @@ def _make_gymnasium(
             frames_per_step=1,
             is_atari=False,
             max_episode_steps=spec and spec.max_episode_steps,
+            image_layout=image_layout,
         )
     except BaseException:
         with contextlib.suppress(Exception):  # what went wrong before tells more

@@ -1,13 +1,22 @@
 """Which spaces can be learned on, and what their user is to be told before it costs a night."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
-from a3cjax.envs.spaces import MAX_BOUND, count_states, is_image, leaves_of
+from a3cjax.envs.observations import (
+    AUTO,
+    CHANNELS_FIRST,
+    CHANNELS_LAST,
+    NONE,
+    Leaf,
+    count_states,
+    plan_reading,
+)
+from a3cjax.envs.spaces import MAX_BOUND, leaves_of
 from a3cjax.errors import ConfigError
 
 # One-hot vectors of so many states are 128 MB in one update of the usual 40 steps of 8
@@ -78,25 +87,38 @@ def check_spaces(
         )
 
 
+def check_layout(
+    env: str, observation_space: gymnasium.Space, plan: Sequence[Leaf], image_layout: str
+) -> None:
+    """Raises a ConfigError if a layout was asked for, and nothing is read as an image by it."""
+    if image_layout in (CHANNELS_FIRST, CHANNELS_LAST) and not any(leaf.layout for leaf in plan):
+        raise ConfigError(
+            f"image_layout must be {AUTO} or {NONE} for {env}, which has no arrays of two to four "
+            "axes and finite bounds (gymnasium.wrappers.RescaleObservation gives bounds), got "
+            f"{image_layout} with {observation_space}."
+        )
+
+
 def doubts(
-    env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space
+    env: str,
+    observation_space: gymnasium.Space,
+    action_space: gymnasium.Space,
+    image_layout: str = AUTO,
 ) -> Iterator[str]:
     """What is accepted and probably not meant, a line each."""
-    is_alone = not isinstance(observation_space, Dict | Tuple)
-    for name, leaf, _ in leaves_of(observation_space, observation_space, env):
-        if not isinstance(leaf, Box) or is_image(observation_space):
-            continue
-        is_picture = is_image(leaf) or sorted([0, 0, *leaf.shape])[-2] >= PICTURE_SIDE
-        what = f"{name} of {env}, {leaf.dtype} of shape {leaf.shape},"
-        if is_picture and is_alone:
+    for leaf in plan_reading(observation_space, image_layout):
+        space = leaf.space
+        what = f"{leaf.name} of {env}, {space.dtype} of shape {space.shape},"
+        other = CHANNELS_FIRST if leaf.layout == CHANNELS_LAST else CHANNELS_LAST
+        if leaf.is_doubtful:
+            yield f"{what} are read as {leaf}; image_layout={other} if they come the other way."
+        is_picture = sorted([0, 0, *(space.shape or ())])[-2] >= PICTURE_SIDE
+        if is_picture and leaf.layout is None and isinstance(space, Box) and image_layout == AUTO:
             yield (
-                f"{what} are read as {math.prod(leaf.shape)} numbers without convolutions: only "
-                "bytes (uint8) with three axes are taken as images, channels first or last."
-            )
-        elif is_picture:
-            yield (
-                f"{what} are flattened beside the other parts of the observation and reach no "
-                "convolutions: only an observation that is one array of bytes is taken as an image."
+                f"{what} are read as {math.prod(space.shape)} numbers without convolutions: images "
+                "are arrays of bytes, of bools, and of floats announced in [0, 1]; "
+                f"image_layout={CHANNELS_FIRST} or {CHANNELS_LAST} takes any that have finite "
+                "bounds."
             )
     if isinstance(action_space, Box) and _is_far(action_space):
         yield (

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 
 from a3cjax.agents import Agent
@@ -113,7 +114,10 @@ def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
     agent = build_agent(config, spec)
     statistics = None
     if config.centre_observations:
-        mean = jnp.zeros(spec.observation_shape, jnp.float32)
-        scale = jnp.ones((), jnp.float32) if spec.is_image else jnp.ones_like(mean)
+        mean = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), spec.observation)
+        scale = jax.tree.map(
+            lambda x: jnp.ones(() if x.dtype == jnp.uint8 else x.shape, jnp.float32),
+            spec.observation,
+        )
         statistics = ObservationStatistics(mean, scale)
     return agent, Checkpoint(init_state(config, agent, spec), statistics, Progress())

@@ -123,6 +123,7 @@ def build_batches(
                 seed=first_seed + index * config.envs_per_actor,
                 discount=config.discount,
                 protocol=config.protocol,
+                image_layout=config.image_layout,
             )
             make = place.entered()(make)
             if supervisor is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.config.builders import build_schedule
+from a3cjax.config.resolution import describe_network
 from a3cjax.config.settings import Config
 from a3cjax.envs.making import canonical_name
 from a3cjax.errors import ConfigError
@@ -100,6 +101,7 @@ def learn_and_judge(
         saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
         with open_logs(config, run_dir, past) as logs:
             supervisor.announce = logs.terminal.print
+            logs.terminal.print(describe_network(config, batches[0].spec))
             try:
                 fleet = assemble(
                     config, agent, batches, checkpoint=checkpoint, supervisor=supervisor

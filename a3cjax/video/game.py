@@ -12,7 +12,7 @@ from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.playing import TrainedAgent
-from a3cjax.types import Array, Constants, CoreState, Params, TimeStep
+from a3cjax.types import Constants, CoreState, Observation, Params, TimeStep
 
 
 class Moment(NamedTuple):
@@ -22,7 +22,7 @@ class Moment(NamedTuple):
     that of the step that led here. `value` is V(s) or maxₐ Q(s, a), `policy` the distribution
     over actions in NumPy arrays without leading axes. `action` is what the agent does here,
     None at the end of the game. `picture` is uint8 `[height, width, 3]`, None where there is
-    none, `observation` what the network reads; `saliency` has its shape and is None where it
+    none, `observation` what the network reads; `saliency` has its shapes and is None where it
     was not asked for.
     """
 
@@ -33,13 +33,13 @@ class Moment(NamedTuple):
     policy: Any
     action: np.ndarray | None
     picture: np.ndarray | None
-    observation: np.ndarray
-    saliency: np.ndarray | None = None
+    observation: Observation
+    saliency: Observation | None = None
 
 
 def value_saliency(
     agent: Agent, params: Params, constants: Constants, timestep: TimeStep, core_state: CoreState
-) -> jax.Array:
+) -> Observation:
     """How much the value would change with each number of the observation: |∂V(s)/∂s|.
 
     Simonyan et al. 2013, "Deep inside convolutional networks", section 3; Wang et al. 2016,
@@ -56,13 +56,14 @@ def value_saliency(
       float32, in the shape of the observations.
     """
 
-    def sum_of_values(observation: Array) -> jax.Array:
+    def sum_of_values(observation: Observation) -> jax.Array:
         output, _ = agent.look(
             params, constants, timestep._replace(observation=observation), core_state
         )
         return jnp.sum(output.values)  # each depends on its own observation alone
 
-    return jnp.abs(jax.grad(sum_of_values)(jnp.asarray(timestep.observation, jnp.float32)))
+    floats = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), timestep.observation)
+    return jax.tree.map(jnp.abs, jax.grad(sum_of_values)(floats))
 
 
 def watch(
@@ -116,6 +117,6 @@ def watch(
                 policy=output.policy,
                 action=None if step.actions is None else step.actions[0],
                 picture=environments.render() if renders else None,
-                observation=np.asarray(step.timestep.observation)[0],
+                observation=jax.tree.map(lambda x: np.asarray(x)[0], step.timestep.observation),
                 saliency=saliency,
             )

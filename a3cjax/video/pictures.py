@@ -8,6 +8,7 @@ from PIL import Image
 
 from a3cjax.convolutions import blocks_to_frames
 from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.types import VECTOR
 from a3cjax.video import style
 from a3cjax.video.game import Moment
 
@@ -16,13 +17,18 @@ MAX_WIDTH, HEIGHT = 400, 420
 
 _MAX_TRACES = 24  # rows that can be told apart
 _TRACE_STEPS = 150
+_BOARD_SIDE = 17  # images that are smaller are boards, with a channel for each kind of piece
 
 
 class Pictures:
     """Makes a picture of each moment, in turn; a vector is shown with its past."""
 
     def __init__(self, spec: EnvironmentSpec):
-        """`spec` is that of the environment."""
+        """`spec` is that of the environment; of several images the first is shown."""
+        self._key = None
+        if isinstance(spec.observation, dict):
+            self._key = next(key for key in spec.observation if key != VECTOR)
+            spec = spec._replace(observation=spec.observation[self._key])
         self._spec = spec
         self._past: deque[np.ndarray] = deque(maxlen=_TRACE_STEPS)
         self._low: np.ndarray = np.zeros(0)
@@ -30,6 +36,9 @@ class Pictures:
 
     def draw(self, moment: Moment) -> Image.Image:
         """The picture, of `HEIGHT` or less and `MAX_WIDTH` or less, with saliency over it."""
+        if self._key is not None:
+            shown = (moment.observation[self._key], moment.saliency and moment.saliency[self._key])
+            moment = moment._replace(observation=shown[0], saliency=shown[1])
         # Saliency belongs to what the network reads: other pictures are put aside for it.
         is_read = moment.saliency is None or self._spec.is_image
         picture = moment.picture if is_read else None
@@ -90,12 +99,14 @@ class Pictures:
 def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarray | None:
     """What the network reads as a picture, uint8 `[height, width, 3]`; None of a vector.
 
-    Of stacked frames the newest, of a matrix its numbers from black to white, of numbered
-    states a board with a field for each.
+    Of stacked frames the newest, of a small image all channels at once, of a matrix its numbers
+    from black to white, of numbered states a board with a field for each.
     """
     if spec.is_image:
         frames = blocks_to_frames(observation[None])[0]
         newest = frames if len(frames) == 3 else frames[-1:]  # three channels are colours
+        if len(frames) != 3 and min(frames.shape[1:]) < _BOARD_SIDE:
+            newest = frames.max(axis=0, keepdims=True)
         return np.moveaxis(np.broadcast_to(newest, (3, *newest.shape[1:])), 0, -1)
     if spec.is_one_hot:
         observation = _board(observation)

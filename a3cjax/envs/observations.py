@@ -1,0 +1,310 @@
+"""How observations are read: which of their leaves are images, and all as arrays for networks."""
+
+import math
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+
+from a3cjax.convolutions import BLOCK_SIZE, frames_to_blocks
+from a3cjax.envs.spaces import MAX_BOUND, check_all, check_numbers, leaves_of
+from a3cjax.types import VECTOR
+
+AUTO, CHANNELS_FIRST, CHANNELS_LAST, NONE = "auto", "channels_first", "channels_last", "none"
+IMAGE_LAYOUTS = (AUTO, CHANNELS_FIRST, CHANNELS_LAST, NONE)
+
+# What is smaller along two axes is seldom a picture, if it is no array of bytes; our choice.
+LEAST_SIDE = 8
+MOST_COLOURS = 4  # of one frame of a stack: grey, RGB, and both with one more channel
+# How far beyond its bounds, in parts of their distance, a number may be by rounding.
+ROUNDING = 1e-3
+
+
+class Leaf(NamedTuple):
+    """How one leaf of an observation is read.
+
+    `key` is its name where the observation is a dict of several images, `VECTOR` of numbers.
+    `layout` is `channels_first` (of a matrix, too, which has one channel) or `channels_last`;
+    None: no image. `is_doubtful`: the other layout would make sense, too.
+    """
+
+    name: str
+    space: gymnasium.Space
+    key: str = VECTOR
+    layout: str | None = None
+    is_doubtful: bool = False
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image; those of all stacked frames."""
+        assert self.layout is not None
+        *stack, height, width, channels = _sizes(self.space.shape or (), self.layout)
+        return height, width, channels * math.prod(stack)
+
+    def __str__(self) -> str:
+        if self.layout is not None:
+            height, width, channels = self.size
+            text = f"image {height}×{width} with {channels} channel{'s' * (channels > 1)}"
+            is_matrix = len(self.space.shape or ()) == 2
+            return text if is_matrix else f"{text}, {self.layout.replace('_', ' ')}"
+        if isinstance(self.space, Discrete):
+            return f"one of {self.space.n} states"
+        shape = _shape_of_numbers(self.space)
+        return f"array of shape {shape}" if len(shape) > 1 else _describe_vector([self.space])
+
+
+def plan_reading(space: gymnasium.Space, image_layout: str = AUTO) -> tuple[Leaf, ...]:
+    """How each leaf is to be read, in the order of `leaves_of`.
+
+    `auto` takes for images: bytes with three axes; and bytes, bools, bits and floats in [0, 1]
+    whose pictures have sides of `LEAST_SIDE` or more: a matrix, three axes, or a stack of frames
+    of few colours, the stack first. A layout that is named takes all arrays of finite bounds, of
+    two to four axes, and of that size unless there is no other leaf; `none` takes nothing.
+    """
+    is_alone = not isinstance(space, Dict | Tuple)
+    plan: list[Leaf] = []
+    for name, part, _ in leaves_of(space, space, "its space"):
+        layout, is_doubtful = _choose_layout(part, image_layout, is_alone)
+        key = _make_key(name, {leaf.key for leaf in plan}) if layout else VECTOR
+        plan.append(Leaf(name, part, key, layout, is_doubtful))
+    return tuple(plan)
+
+
+def settle_layout(space: gymnasium.Space, image_layout: str) -> str:
+    """The layout by whose name observations are read just as by `auto`; `auto` if none does."""
+    layouts = [leaf.layout for leaf in plan_reading(space, image_layout)]
+    for name in (NONE, CHANNELS_FIRST, CHANNELS_LAST):
+        if image_layout == AUTO and layouts == [n.layout for n in plan_reading(space, name)]:
+            return name
+    return image_layout
+
+
+def describe_reading(plan: Sequence[Leaf]) -> str:
+    """What reaches the network, in a few words: each image, and how many other numbers."""
+    if len(plan) == 1:
+        return str(plan[0])
+    texts = [f"{leaf.key}: {leaf}" for leaf in plan if leaf.layout]
+    others = [leaf.space for leaf in plan if not leaf.layout]
+    return "; ".join([*texts, *([_describe_vector(others)] if others else [])])
+
+
+def _describe_vector(spaces: Sequence[gymnasium.Space]) -> str:
+    num_numbers = sum(math.prod(_shape_of_numbers(space)) for space in spaces)
+    return f"vector of {num_numbers} number{'s' * (num_numbers > 1)}"
+
+
+def structure_of(space: gymnasium.Space, plan: Sequence[Leaf]) -> Any:
+    """What `read_observations` makes of one observation, as `jax.ShapeDtypeStruct`s."""
+    images, vectors = {}, []
+    for leaf in plan:
+        if leaf.layout:
+            height, width, channels = leaf.size
+            shape = (-(-height // BLOCK_SIZE), -(-width // BLOCK_SIZE), channels * BLOCK_SIZE**2)
+            images[leaf.key] = jax.ShapeDtypeStruct(shape, np.uint8)
+        else:
+            vectors.append(_shape_of_numbers(leaf.space))
+    if isinstance(space, Dict | Tuple):
+        vectors = [(sum(map(math.prod, vectors)),)] if vectors else []
+    return _join(images, [jax.ShapeDtypeStruct(shape, np.float32) for shape in vectors])
+
+
+def read_observations(
+    space: gymnasium.Space,
+    observations: Any,
+    where: str,
+    num_envs: int | None = None,
+    plan: Sequence[Leaf] | None = None,
+) -> Any:
+    """A batch of observations, checked, as fresh arrays in the layout that networks read.
+
+    Images become blocks of 4×4 pixels, of bytes: floats by their bounds, bools as black and
+    white. Numbered states become one-hot vectors, one beside the other where there are several.
+    All leaves of a Dict or Tuple but its images are joined in one vector.
+
+    Args:
+      space: of one observation.
+      observations: nested as the space is.
+      where: for messages.
+      num_envs: of the batch; None for as many as the first leaf is of.
+      plan: of `plan_reading`; None for that of `auto`.
+
+    Returns:
+      One array `[B, ...]`, uint8 or float32; or a dict of the images by their keys, with float32
+      `VECTOR` if there are other leaves.
+
+    Raises:
+      AnswerError: names `where`, unless all leaves are as the space has them.
+    """
+    plan = plan_reading(space) if plan is None else plan
+    values = [value for *_, value in leaves_of(space, observations, where)]
+    num_envs = len(values[0]) if num_envs is None else num_envs
+    for leaf, value in zip(plan, values, strict=True):
+        _check(leaf, value, num_envs, where)
+    pairs = list(zip(plan, values, strict=True))
+    images = {leaf.key: _as_blocks(leaf, value, where) for leaf, value in pairs if leaf.layout}
+    vectors = [_as_numbers(leaf.space, value) for leaf, value in pairs if not leaf.layout]
+    if vectors and isinstance(space, Dict | Tuple):
+        vectors = [np.concatenate([part.reshape(num_envs, -1) for part in vectors], axis=1)]
+    return _join(images, vectors)
+
+
+def _join(images: Mapping[str, Any], vectors: Sequence[Any]) -> Any:
+    """One array as it is, several by their keys."""
+    parts = dict(images) | dict.fromkeys([VECTOR] * len(vectors), *vectors)
+    return parts if len(parts) > 1 else next(iter(parts.values()))
+
+
+def _make_key(name: str, taken: Collection[str]) -> str:
+    """`observations['a']['b']` is `a_b`: a name for arrays in files and for parts of networks."""
+    key = "_".join(re.findall(r"\w+", name)[1:]) or "image"
+    names = (key if count == 1 else f"{key}_{count}" for count in range(1, len(taken) + 3))
+    return next(name for name in names if name not in {VECTOR, *taken})
+
+
+def _sizes(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """Frames of a stack if there is one, height, width and channels."""
+    if len(shape) == 2:
+        return (*shape, 1)
+    if layout == CHANNELS_LAST:
+        return shape
+    *stack, channels, height, width = shape
+    return (*stack, height, width, channels)
+
+
+def _choose_layout(
+    leaf: gymnasium.Space, image_layout: str, is_alone: bool
+) -> tuple[str | None, bool]:
+    """The layout of a leaf, None if it is no image, and whether that is doubtful."""
+    shape, layout = leaf.shape or (), image_layout
+    if not isinstance(leaf, Box | MultiBinary) or len(shape) not in (2, 3, 4) or layout == NONE:
+        return None, False
+    is_auto = layout == AUTO
+    is_bytes = leaf.dtype == np.uint8 and len(shape) == 3
+    if is_auto:
+        layout = CHANNELS_LAST if has_channels_last(shape) else CHANNELS_FIRST
+    layout = CHANNELS_FIRST if len(shape) == 2 else layout
+    *stack, height, width, channels = _sizes(shape, layout)
+    is_large = min(height, width) >= LEAST_SIDE
+    if is_auto:
+        has_colours = not stack or channels <= MOST_COLOURS
+        is_image = is_bytes or (is_large and has_colours and _is_bright(leaf))
+    else:
+        is_image = (is_bytes or is_large or is_alone) and _is_bounded(leaf)
+    if not is_image:
+        return None, False
+    return layout, is_auto and len(shape) == 3 and _is_doubtful(shape, layout)
+
+
+def _is_bright(leaf: Box | MultiBinary) -> bool:
+    """Whether numbers are announced as brightness: bytes, bits, or floats from 0 to 1."""
+    if isinstance(leaf, MultiBinary) or leaf.dtype in (np.uint8, bool):
+        return True
+    return leaf.dtype.kind == "f" and bool((leaf.low == 0).all() and (leaf.high == 1).all())
+
+
+def _is_bounded(leaf: Box | MultiBinary) -> bool:
+    """Whether bounds are given, and are not as far as nobody means."""
+    if isinstance(leaf, MultiBinary):
+        return True
+    return all(
+        bool((np.abs(edge.astype(float)) <= MAX_BOUND).all()) for edge in (leaf.low, leaf.high)
+    )
+
+
+def has_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether an image is `[height, width, channels]`, as Gymnasium's, or has its channels first.
+
+    Two equal sides are the picture's, 64 planes of 40×40 among them; else the shorter of the
+    first and the last axis are the channels, the last if these are as long. Of four axes the
+    first counts frames.
+    """
+    if len(shape) == 2:
+        return False
+    first, middle, last = shape[-3:]
+    if (first == middle) != (middle == last):
+        return first == middle
+    return last <= first
+
+
+def _is_doubtful(shape: tuple[int, ...], layout: str) -> bool:
+    """Whether the layout that was not chosen gives a picture as likely, or nearly so.
+
+    Squares are likelier. Others must have twice as many channels as a side to be unlikely.
+    """
+    other = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
+    height, width, _ = _sizes(shape, layout)
+    side, channels = min(_sizes(shape, other)[:2]), _sizes(shape, other)[2]
+    slack = 1 if height == width else 2
+    return side >= min(LEAST_SIDE, min(height, width) / slack) and channels <= slack * side
+
+
+def _check(leaf: Leaf, values: np.ndarray, num_envs: int, where: str) -> None:
+    space = leaf.space
+    check_numbers(leaf.name, values, (num_envs, *(space.shape or ())), where)
+    if isinstance(space, Discrete | MultiDiscrete):
+        numbers, sizes = _number_states(space, values), count_states(space)
+        rule = f"in {space}"
+        if isinstance(space, Discrete):
+            rule = f"in [{space.start}, {space.start + space.n - 1}]"
+        check_all(leaf.name, values, (numbers >= 0) & (numbers < sizes), rule, where)
+    elif isinstance(space, MultiBinary):
+        check_all(leaf.name, values, (values == 0) | (values == 1), "0 or 1", where)
+
+
+def count_states(leaf: gymnasium.Space) -> np.ndarray:
+    """How many states a Discrete leaf has, or each number of a MultiDiscrete one; others none."""
+    if isinstance(leaf, Discrete):
+        return np.array(leaf.n, int)
+    return leaf.nvec.astype(int) if isinstance(leaf, MultiDiscrete) else np.zeros((), int)
+
+
+def _shape_of_numbers(leaf: gymnasium.Space) -> tuple[int, ...]:
+    if isinstance(leaf, Discrete | MultiDiscrete):
+        return (int(count_states(leaf).sum()),)
+    return leaf.shape or ()
+
+
+def _number_states(leaf: Discrete | MultiDiscrete, values: np.ndarray) -> np.ndarray:
+    return values.astype(int) - np.asarray(leaf.start, int)
+
+
+def _as_numbers(leaf: gymnasium.Space, values: np.ndarray) -> np.ndarray:
+    if not isinstance(leaf, Discrete | MultiDiscrete):
+        return np.array(values, np.float32)
+    sizes = count_states(leaf).ravel()
+    begins = np.cumsum(sizes) - sizes
+    columns = _number_states(leaf, values).reshape(len(values), -1) + begins
+    vectors = np.zeros((len(values), sizes.sum()), np.float32)
+    np.put_along_axis(vectors, columns, 1, axis=1)
+    return vectors
+
+
+def _as_blocks(leaf: Leaf, values: np.ndarray, where: str) -> np.ndarray:
+    images = _as_bytes(leaf, values, where)
+    if images.ndim > 3 and leaf.layout == CHANNELS_LAST:
+        images = np.moveaxis(images, -1, -3)
+    images = images.reshape(len(images), -1, *images.shape[-2:])  # frames of a stack: channels
+    padding = [(0, -size % BLOCK_SIZE) for size in images.shape[2:]]
+    if padding != [(0, 0), (0, 0)]:  # with black, to whole blocks: no pixel is lost
+        images = np.pad(images, [(0, 0), (0, 0), *padding])
+    return frames_to_blocks(images)
+
+
+def _as_bytes(leaf: Leaf, values: np.ndarray, where: str) -> np.ndarray:
+    space = leaf.space
+    if isinstance(space, MultiBinary) or space.dtype == bool:
+        return values.astype(np.uint8) * np.uint8(255)
+    assert isinstance(space, Box)
+    if space.dtype == np.uint8:
+        return values
+    low, high = space.low.astype(np.float32), space.high.astype(np.float32)
+    span = np.where(high > low, high - low, 1)
+    shares = (values - low) / span
+    is_right = (shares >= -ROUNDING) & (shares <= 1 + ROUNDING)
+    rule = f"in [{low.min():g}, {high.max():g}] as announced (image_layout=none reads any numbers)"
+    check_all(leaf.name, values, is_right, rule, where)
+    return np.rint(255 * np.clip(shares, 0, 1)).astype(np.uint8)
