@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 
@@ -151,11 +152,9 @@ class FakeEnvironments:
     ):
         self.num_envs = num_envs
         self.spec = EnvironmentSpec(
-            (1,),
-            np.dtype(np.float32),
+            jax.ShapeDtypeStruct((1,), np.float32),
             num_actions,
             frames_per_step,
-            is_image=False,
             is_atari=False,
             is_continuous=is_continuous,
         )

@@ -29,7 +29,7 @@ THROUGH_TIME = [*((f"mlp_{core}", "actor_critic") for core in CORES), ("mujoco_l
 
 
 def reads_images(name):
-    return name.startswith(("atari", "nature"))
+    return name.startswith(("atari", "nature", "minatar"))
 
 
 def random_vectors(seed=0, num_steps=T):
@@ -50,7 +50,11 @@ def as_observations(frames):
 @functools.cache
 def make(name, head="actor_critic"):
     """Observations; a network of A actions, compiled; random parameters and core state."""
-    observations = as_observations(random_frames()) if reads_images(name) else random_vectors()
+    images, vectors = as_observations(random_frames()), random_vectors()
+    observations = images if reads_images(name) else vectors
+    if name.startswith("multi"):
+        small = as_observations(random_frames(seed=1, size=8))
+        observations = {"camera": images, "map": small, "vector": vectors}
     network = make_network(name, A, head)
     network = network._replace(apply=jax.jit(network.apply))
     params = random_params(network, observations)
@@ -62,7 +66,7 @@ def make(name, head="actor_critic"):
 
 
 def test_names_are_all_pairs_of_torso_and_core_and_the_table():
-    torsos = ("atari", "nature", "mujoco", "mlp")
+    torsos = ("atari", "nature", "minatar", "multi", "mujoco", "mlp")
     expected = {*(f"{torso}_{core}" for torso in torsos for core in CORES), "tabular"}
     assert set(NETWORK_NAMES) == expected
     assert len(NETWORK_NAMES) == len(expected)
@@ -84,18 +88,22 @@ def test_unknown_head_raises_with_rule_and_value():
 
 def shapes_of(name, head, **kwargs):
     """Shapes and dtypes of a network's output and core state, and of its initial state."""
-    shape, dtype = ((21, 21, 64), jnp.uint8) if reads_images(name) else ((6,), jnp.float32)
+    image = jax.ShapeDtypeStruct((T, B, 21, 21, 64), jnp.uint8)
+    vector = jax.ShapeDtypeStruct((T, B, 6), jnp.float32)
+    several = {"camera": image, "vector": vector}
+    observations = image if reads_images(name) else vector
+    observations = several if name.startswith("multi") else observations
     network = make_network(name, A, head, **kwargs)
 
     def run(key, observations, is_first):
-        params = network.init(key, observations[:1, :1])
+        params = network.init(key, jax.tree.map(lambda x: x[:1, :1], observations))
         core_state = network.initial_state(B)
         return network.apply(params, None, observations, is_first, core_state), core_state
 
     (output, core_state), initial_state = jax.eval_shape(
         run,
         jax.random.key(0),
-        jax.ShapeDtypeStruct((T, B, *shape), dtype),
+        observations,
         jax.ShapeDtypeStruct((T, B), jnp.bool_),
     )
     return output, core_state, initial_state
@@ -117,7 +125,7 @@ def test_shapes_and_dtypes_of_every_network(name, head):
         assert output.values.shape == (T, B)
     chex.assert_trees_all_equal_shapes_and_dtypes(core_state, initial_state)
     num_arrays = {"ff": 0, "gru": 1, "lstm": 2, "tabular": 0}[name.rpartition("_")[2]]
-    core_size = 128 if name.startswith("mujoco") else 256
+    core_size = 128 if name.startswith(("mujoco", "minatar")) else 256
     num_cores = 2 if head == GAUSSIAN else 1
     shapes = [x.shape for x in jax.tree.leaves(core_state)]
     assert shapes == [(B, core_size)] * (num_arrays * num_cores)

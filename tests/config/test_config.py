@@ -2,6 +2,7 @@ import dataclasses
 import math
 import os
 
+import jax
 import numpy as np
 import pytest
 import yaml
@@ -532,11 +533,19 @@ def test_overrides_win_over_the_preset():
 
 # What is left open until the environment is known.
 
-FLOAT = np.dtype("float32")
-IMAGES = EnvironmentSpec((21, 21, 64), np.dtype("uint8"), 6, 4, is_image=True, is_atari=True)
-VECTORS = EnvironmentSpec((4,), FLOAT, 2, 1, is_image=False, is_atari=False)
-CONTINUOUS = VECTORS._replace(observation_shape=(17,), num_actions=6, is_continuous=True)
-STATES = VECTORS._replace(observation_shape=(16,), num_actions=4, is_one_hot=True)
+
+def image(*shape):
+    return jax.ShapeDtypeStruct(shape, np.uint8)
+
+
+def vector(size):
+    return jax.ShapeDtypeStruct((size,), np.float32)
+
+
+IMAGES = EnvironmentSpec(image(21, 21, 64), 6, 4, is_atari=True)
+VECTORS = EnvironmentSpec(vector(4), 2, 1, is_atari=False)
+CONTINUOUS = VECTORS._replace(observation=vector(17), num_actions=6, is_continuous=True)
+STATES = VECTORS._replace(observation=vector(16), num_actions=4, is_one_hot=True)
 ONE_ACTOR = Config(num_actors=1)
 
 LAPTOP = {
@@ -661,7 +670,7 @@ def test_every_algorithm_takes_a_table(algorithm):
 
 @pytest.mark.parametrize("network", ["atari_ff", "nature_gru"])
 def test_image_networks_refuse_vectors(network):
-    message = rf"^network must be mlp_\* or mujoco_\* for CartPole, got {network}\.$"
+    message = rf"^network must be one of mlp_\*, mujoco_\* for CartPole \(.*\), got {network}\.$"
     with pytest.raises(ConfigError, match=message):
         resolve(ONE_ACTOR.replace(network=network, env="CartPole"), VECTORS)
 
@@ -669,10 +678,10 @@ def test_image_networks_refuse_vectors(network):
 @pytest.mark.parametrize(("network", "least"), [("atari_ff", 5), ("nature_gru", 9)])
 def test_image_networks_refuse_images_smaller_than_their_kernels(network, least):
     config = ONE_ACTOR.replace(network=network)
-    small = IMAGES._replace(observation_shape=(least - 1, 30, 64))
-    with pytest.raises(ConfigError, match=f"^network must fit Pong, got {network}: image must"):
-        resolve(config, small)
-    resolve(config, IMAGES._replace(observation_shape=(least, 30, 64)))
+    message = rf"^network must be one of .*minatar_\*.* for Pong .*, got {network}, which takes "
+    with pytest.raises(ConfigError, match=message):
+        resolve(config, IMAGES._replace(observation=image(least - 1, 30, 64)))
+    resolve(config, IMAGES._replace(observation=image(least, 30, 64)))
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@ import jax
 import numpy as np
 import pytest
 
-from a3cjax.config.defaults import LEAST_PIXELS
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import ConfigError
-from a3cjax.networks import IMAGE_TORSOS, make_network
+from a3cjax.networks import LEAST_PIXELS, make_network
 
 ONE_ACTOR = Config(num_actors=1)
 
@@ -15,10 +14,11 @@ ONE_ACTOR = Config(num_actors=1)
 def images_of(height, width):
     """What is told of three-coloured images of that size, which come in blocks of 4×4 pixels."""
     shape = (-(-height // 4), -(-width // 4), 48)
-    return EnvironmentSpec(shape, np.dtype("uint8"), 2, 1, is_image=True, is_atari=False)
+    image = jax.ShapeDtypeStruct(shape, np.uint8)
+    return EnvironmentSpec(image, 2, 1, is_atari=False, reading="an image")
 
 
-@pytest.mark.parametrize("torso", IMAGE_TORSOS)
+@pytest.mark.parametrize("torso", ["atari", "nature"])  # minatar takes the smallest there is
 def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
     def init(side):
         observations = np.zeros((1, 1, *images_of(side, side).observation_shape), np.uint8)
@@ -31,7 +31,12 @@ def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
 
 @pytest.mark.parametrize(
     ("size", "network"),
-    [((7, 7), "mlp_ff"), ((16, 84), "mlp_ff"), ((84, 16), "mlp_ff"), ((17, 17), "atari_ff")],
+    [
+        ((7, 7), "minatar_ff"),
+        ((16, 84), "minatar_ff"),
+        ((84, 16), "minatar_ff"),
+        ((17, 17), "atari_ff"),
+    ],
 )
 def test_network_of_images_is_one_that_fits(size, network):
     assert resolve(ONE_ACTOR, images_of(*size)).network == network
@@ -42,7 +47,11 @@ def test_network_of_images_is_one_that_fits(size, network):
 )
 def test_network_that_does_not_fit_is_answered_with_the_least_size(network, size, least):
     config = ONE_ACTOR.replace(network=network, env="Small")
-    message = f"^network must fit Small, got {network}: .* {least} × {least} .*=mlp_ff"
+    fitting = r"(atari_\*, )?minatar_\*, mlp_\*, mujoco_\*"
+    message = (
+        rf"^network must be one of {fitting} for Small \(an image\), "
+        f"got {network}, which takes {least} × {least} pixels or more.$"
+    )
     with pytest.raises(ConfigError, match=message):
         resolve(config, images_of(*size))
     assert resolve(config, images_of(least, least)).network == network

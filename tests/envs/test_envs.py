@@ -6,6 +6,7 @@ from typing import Any
 
 import envpool
 import gymnasium
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -232,15 +233,16 @@ def test_observations_stay_as_they_were(space):
     )
     environments = behind(pool)
     seen = [environments.reset().observation]
-    copies = [seen[0].copy()]
+    copies = [jax.tree.map(np.copy, seen[0])]
     for timestep in play(environments, 3):
         seen.append(timestep.observation)
-        copies.append(timestep.observation.copy())
+        copies.append(jax.tree.map(np.copy, timestep.observation))
     for observation, copy in zip(seen, copies, strict=True):
-        np.testing.assert_array_equal(observation, copy)
-    for one, other in itertools.combinations(seen, 2):
-        assert not np.shares_memory(one, other)
-        assert not np.array_equal(one, other)
+        jax.tree.map(np.testing.assert_array_equal, observation, copy)
+    for pair in itertools.combinations(seen, 2):
+        for one, other in zip(*map(jax.tree.leaves, pair), strict=True):
+            assert not np.shares_memory(one, other)
+            assert not np.array_equal(one, other)
 
 
 def test_discrete_observations_become_one_hot():
@@ -271,7 +273,7 @@ def test_numbers_become_float32():
     np.testing.assert_array_equal(timestep.observation[0], [[0, 1, 2], [3, 4, 5]])
 
 
-def test_dicts_become_vectors_of_their_leaves_in_the_order_of_sorted_keys():
+def test_images_of_a_dict_keep_their_names_and_all_else_becomes_one_vector():
     pool = ScriptedPool(
         [PoolStep([0.0, 0.0])],
         num_envs=2,
@@ -281,13 +283,18 @@ def test_dicts_become_vectors_of_their_leaves_in_the_order_of_sorted_keys():
     environments = behind(pool)
     assert environments.num_envs == 2
     spec = environments.spec
-    assert (spec.observation_shape, spec.observation_dtype) == ((2 * 4 * 3 * 12 + 6,), np.float32)
     assert not spec.is_image
     assert not spec.is_one_hot
+    assert spec.reading == "more_b: image 8×12 with 3 channels, channels last; vector of 6 numbers"
     for t, timestep in enumerate([environments.reset(), *play(environments, 1)]):
         parts = numbered(PARTS)(t)
-        expected = np.concatenate([parts["more"]["b"].ravel(), parts["one"].ravel()])
-        np.testing.assert_array_equal(timestep.observation, [expected, expected])
+        frames = np.moveaxis(parts["more"]["b"].astype(np.uint8), -1, 0)[None]
+        expected = {"more_b": frames_to_blocks(frames)[0], "vector": parts["one"].ravel()}
+        assert timestep.observation.keys() == spec.observation.keys() == expected.keys()
+        for key, observation in timestep.observation.items():
+            np.testing.assert_array_equal(observation, [expected[key]] * 2)
+            struct = spec.observation[key]
+            assert (struct.shape, struct.dtype) == (observation.shape[1:], observation.dtype)
 
 
 def test_part_of_a_dict_that_is_not_finite_is_named():

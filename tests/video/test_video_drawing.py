@@ -3,6 +3,7 @@
 import itertools
 
 import envpool
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,11 +27,9 @@ from a3cjax.video.pictures import (
 )
 from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Labels, Screen
 
-VECTOR = EnvironmentSpec((3,), np.dtype(np.float32), 3, 1, is_image=False, is_atari=False)
-IMAGE = VECTOR._replace(
-    observation_shape=(2, 3, 64), observation_dtype=np.dtype(np.uint8), is_image=True
-)
-STATES = VECTOR._replace(observation_shape=(5,), is_one_hot=True)
+VECTOR = EnvironmentSpec(jax.ShapeDtypeStruct((3,), np.float32), 3, 1, is_atari=False)
+IMAGE = VECTOR._replace(observation=jax.ShapeDtypeStruct((2, 3, 64), np.uint8))
+STATES = VECTOR._replace(observation=jax.ShapeDtypeStruct((5,), np.float32), is_one_hot=True)
 NAMES = ["left", "stay", "right"]
 POLICY = Categorical(np.log([0.5, 0.25, 0.25]))
 
@@ -252,9 +251,16 @@ def test_unknown_actions_are_numbered():
 
 
 def test_newest_of_stacked_frames_is_shown():
-    frames = np.random.default_rng(0).integers(0, 255, (4, 8, 12), np.uint8)
+    frames = np.random.default_rng(0).integers(0, 255, (4, 20, 24), np.uint8)
     picture = observed_picture(frames_to_blocks(frames[None])[0], IMAGE)
     np.testing.assert_array_equal(picture, np.stack([frames[3]] * 3, axis=-1))
+
+
+def test_all_that_stands_on_a_board_is_shown():
+    pieces = np.zeros((4, 12, 12), np.uint8)
+    pieces[0, 1, 2], pieces[3, 5, 6] = 255, 255
+    picture = observed_picture(frames_to_blocks(pieces[None])[0], IMAGE)
+    np.testing.assert_array_equal(np.argwhere(picture[..., 0]), [[1, 2], [5, 6]])
 
 
 def test_three_channels_are_colours():
