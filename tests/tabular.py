@@ -61,7 +61,8 @@ def random_params(network: Network, observations: np.ndarray, seed: int = 0) -> 
     Compiling the initializers would take longer than the tests. Biases are not zero.
     """
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), observations[:1, :1])
+    first = jax.tree.map(lambda x: x[:1, :1], observations)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), first)
 
     def draw(leaf):
         num_inputs = np.prod(leaf.shape[:-1]) if leaf.ndim > 1 else 100

@@ -477,3 +477,57 @@ def test_images_are_centred_by_one_scale_and_not_cut():
         {"q": {"kernel": jnp.eye(2)}}, statistics, observations, np.zeros((1, 1), bool), ()
     )
     np.testing.assert_allclose(q_values[0, 0], [508, -4])
+
+
+def test_minatars_network_convolves_whole_frames_by_single_pixels():
+    observations, network, params, core_state = make("minatar_ff")
+    torso = params["body"]["torso"]
+    frames = np.moveaxis(random_frames(), 1, -1).astype(np.float64) / 255  # [T·B, 36, 36, 2]
+    kernel, bias = torso["conv_0_kernel"], torso["conv_0_bias"]
+    assert kernel.shape == (3, 3, 2, 16)
+    windows = np.lib.stride_tricks.sliding_window_view(frames, (3, 3), (1, 2))
+    features = np.maximum(np.einsum("nyxcij,ijco->nyxo", windows, kernel) + bias, 0)
+    dense = torso["Dense_0"]
+    features = features.reshape(T * B, -1) @ np.asarray(dense["kernel"], float) + dense["bias"]
+    head = params["value"]
+    values = np.maximum(features, 0) @ np.asarray(head["kernel"], float) + head["bias"]
+    output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), core_state)
+    np.testing.assert_allclose(output.values, values.reshape(T, B), rtol=2e-3, atol=1e-4)
+
+
+def statistics_like(observations, mean, scale):
+    """Of each leaf: `mean` everywhere, and `scale`, of images a scalar."""
+    means = jax.tree.map(lambda x: np.full(x.shape[2:], mean, np.float32), observations)
+    scales = jax.tree.map(
+        lambda x: np.full(() if x.dtype == np.uint8 else x.shape[2:], scale, np.float32),
+        observations,
+    )
+    return ObservationStatistics(means, scales)
+
+
+@pytest.mark.parametrize("key", ["camera", "map", "vector"])
+@pytest.mark.parametrize("name", ["multi_ff", "mlp_ff"])
+def test_every_part_of_a_dict_counts_and_is_centred_by_its_own_statistics(name, key):
+    observations = make("multi_ff")[0]
+    network = make_network(name, A)
+    params = random_params(network, observations)
+    apply = jax.jit(network.apply)
+
+    def values_of(observations, statistics):
+        output, _ = apply(params, statistics, observations, np.zeros((T, B), bool), ())
+        return np.asarray(output.values)
+
+    plain = statistics_like(observations, 0.0, 4.0)
+    values = values_of(observations, plain)
+    changed = dict(observations) | {key: observations[key][::-1].copy()}
+    assert not np.allclose(values_of(changed, plain), values)
+    # Twice as much, by twice the scale, is the same; and so is all moved with its mean.
+    halved = dict(observations) | {key: observations[key] // 8 if key != "vector" else changed[key]}
+    moved = dict(halved) | {key: halved[key] * 2 + 1}
+    statistics = ObservationStatistics(
+        dict(plain.mean) | {key: plain.mean[key] + 1},
+        dict(plain.scale) | {key: plain.scale[key] * 2},
+    )
+    expected = values_of(halved, plain)
+    np.testing.assert_allclose(values_of(moved, statistics), expected, rtol=1e-3, atol=1e-4)
+    assert not np.allclose(values_of(moved, plain), expected, atol=1e-3)

@@ -135,3 +135,30 @@ def test_parts_that_saw_nothing_do_not_count():
     statistics = statistics_of(parts)
     np.testing.assert_array_equal(statistics.mean, [2.0, 2.0])
     np.testing.assert_array_equal(statistics.scale, [1.0, 1.0])
+
+
+def test_every_leaf_has_statistics_of_its_own():
+    rng = np.random.default_rng(0)
+    batch = {
+        "bright": rng.integers(200, 256, (50, 2, 2)).astype(np.uint8),
+        "dark": rng.integers(0, 9, (50, 3)).astype(np.uint8),
+        "vector": rng.normal(5, [1, 1000], (50, 2)).astype(np.float32),
+    }
+    moments = [{key: ObservationMoments(x.shape[1:]) for key, x in batch.items()} for _ in "ab"]
+    for part, begin in zip(moments, (0, 20), strict=True):
+        jax.tree.map(lambda m, x, b=begin: m.add(x[b:][: 20 + b]), part, batch)
+    statistics = statistics_of(moments)
+    for key, x in batch.items():
+        alone = statistics_of_batches(x)
+        np.testing.assert_allclose(statistics.mean[key], alone.mean, rtol=1e-6)
+        np.testing.assert_allclose(statistics.scale[key], alone.scale, rtol=1e-6)
+    assert {key: x.shape for key, x in statistics.scale.items()} == {
+        "bright": (),
+        "dark": (),
+        "vector": (2,),
+    }
+    moments = {"eye": ObservationMoments((1,)), "vector": ObservationMoments((2,))}
+    moments["eye"].add(np.ones((2, 1), np.uint8))
+    moments["vector"].add(np.array([[0, 1e20], [0, -1e20]]))
+    with pytest.raises(ConfigError, match=r"observation\['vector'\]\[1\] has mean"):
+        statistics_of([moments])

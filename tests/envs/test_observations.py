@@ -216,7 +216,7 @@ def test_settled_layout_reads_as_auto_does(space):
 def test_layout_that_no_observation_has_is_refused():
     for space in (Box(-np.inf, np.inf, (20, 20, 3)), Discrete(3), Box(-1, 1, (9,))):
         plan = plan_reading(space, "channels_last")
-        with pytest.raises(ConfigError, match="^image_layout must be auto or none for Rover") as e:
+        with pytest.raises(ConfigError, match=r"^image_layout must be auto or none for Rover") as e:
             check_layout("Rover", space, plan, "channels_last")
         assert "\n" not in str(e.value)
         check_layout("Rover", space, plan_reading(space, "none"), "none")
