@@ -151,10 +151,10 @@ class Signals(gymnasium.Env):
 def test_every_part_of_a_dict_is_learned_from(told_by, tmp_path, make_id):
     env = make_id(lambda: Signals(told_by))
     summary = train(
-        settings(tmp_path / "run", env=env, total_frames=20_000, unroll_length=10, eval_episodes=20)
+        settings(tmp_path / "run", env=env, total_frames=12_000, unroll_length=10, eval_episodes=24)
     )
     assert summary.evaluation is not None
-    assert summary.evaluation.mean > 17  # by chance 10, at most 20
+    assert summary.evaluation.mean > 16  # by chance 10, at most 20
 
 
 class Catch(gymnasium.Env):
