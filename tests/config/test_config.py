@@ -211,6 +211,7 @@ def test_seed_is_bounded():
         ("optimizer", "auto"),
         ("optimizer", "rmsprop"),
         ("protocol", "machado"),
+        ("image_layout", "none"),
     ],
 )
 def test_names_are_refused_with_those_there_are(name, known):
@@ -238,6 +239,7 @@ def test_centring_needs_a_warmup():
 def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
     named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "optimizer", "protocol"}
+    named |= {"image_layout"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 
@@ -542,8 +544,8 @@ def vector(size):
     return jax.ShapeDtypeStruct((size,), np.float32)
 
 
-IMAGES = EnvironmentSpec(image(21, 21, 64), 6, 4, is_atari=True)
-VECTORS = EnvironmentSpec(vector(4), 2, 1, is_atari=False)
+IMAGES = EnvironmentSpec(image(21, 21, 64), 6, 4, is_atari=True, image_layout="channels_first")
+VECTORS = EnvironmentSpec(vector(4), 2, 1, is_atari=False, image_layout="none")
 CONTINUOUS = VECTORS._replace(observation=vector(17), num_actions=6, is_continuous=True)
 STATES = VECTORS._replace(observation=vector(16), num_actions=4, is_one_hot=True)
 ONE_ACTOR = Config(num_actors=1)
