@@ -159,8 +159,12 @@ class MultiTorso(nn.Module):
         parts = []
         for key in sorted(observations):
             own = statistics and ObservationStatistics(statistics.mean[key], statistics.scale[key])
-            make_torso, _ = _TORSOS[torsos_for(observations[key][0])[0]]
-            torso = make_torso(name=key if key == VECTOR else f"image_{key}")
+            # By name, not dtype: saliency asks with pixels that are floats.
+            if key == VECTOR:
+                torso = _TORSOS["mlp"][0](name=key)
+            else:
+                fitting = _image_torsos_for(observations[key].shape[1:])
+                torso = _TORSOS[fitting[0]][0](name=f"image_{key}")
             parts.append(torso(observations[key], own))
         return nn.relu(nn.Dense(self.hidden_size)(jnp.concatenate(parts, axis=-1)))
 
@@ -346,8 +350,13 @@ def torsos_for(observation: Any) -> tuple[str, ...]:
         return ("multi", *ANY_TORSOS)
     if observation.dtype != jnp.uint8:
         return ANY_TORSOS
-    side = BLOCK_SIZE * min(observation.shape[:2])
-    return (*(torso for torso, least in LEAST_PIXELS.items() if side >= least), *ANY_TORSOS)
+    return (*_image_torsos_for(observation.shape), *ANY_TORSOS)
+
+
+def _image_torsos_for(shape: tuple[int, ...]) -> tuple[str, ...]:
+    """Those whose convolutions leave something of an image of blocks `[rows, columns, ...]`."""
+    side = BLOCK_SIZE * min(shape[:2])
+    return tuple(torso for torso, least in LEAST_PIXELS.items() if side >= least)
 
 
 def _make_body(name: str) -> Body:
