@@ -54,7 +54,18 @@ def look_once(
     timestep: TimeStep,
     core_state: CoreState,
 ) -> tuple[Any, CoreState]:
-    """What the network answers to one timestep, `[B, ...]`, and the core state after it."""
+    """What the network answers to one timestep, `[B, ...]`, and the core state after it.
+
+    A policy is one among the actions that are allowed there.
+    """
     inputs = (timestep.observation[None], timestep.is_first[None], core_state)
     output, core_state = network.apply(params, constants.statistics, *inputs)
-    return jax.tree.map(lambda x: x[0], output), core_state
+    output = jax.tree.map(lambda x: x[0], output)
+    if isinstance(output, NetworkOutput):
+        output = output._replace(policy=allow(output.policy, timestep.action_mask))
+    return output, core_state
+
+
+def allow(policy: Any, mask: Array | None) -> Any:
+    """A policy among the actions that a mask allows; without a mask as it is."""
+    return policy if mask is None else policy.masked(mask)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import AUTO, Config
 from a3cjax.convolutions import BLOCK_SIZE
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import TABULAR
@@ -51,6 +51,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     fifth = config.total_frames // 5
     defaults = defaults | {
         "network": "atari_ff" if spec.is_image and has_pixels("atari", spec) else "mlp_ff",
+        "policy": "gaussian" if spec.is_continuous else AUTO,
         "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
         "log_period_frames": max(1, config.total_frames // 200),
