@@ -4,7 +4,7 @@ Agents number their choices from 0, all in one row, and act between -1 and 1 whe
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -185,10 +185,11 @@ def _rows(space: gymnasium.Space, mask: Any, sizes: np.ndarray) -> list[np.ndarr
         return [row if row.ndim == 1 and row.dtype.kind in "biuf" else np.zeros(0)]
 
     try:
+        mask = np.asarray(mask) if hasattr(mask, "__array__") else mask
         if isinstance(mask, np.ndarray) and isinstance(space, MultiBinary) and mask.shape == shape:
             is_bit = np.isin(mask, (0, 1, 2)).ravel()
             rows = list(np.where(is_bit, [mask.ravel() != 1, mask.ravel() != 0], -1).T)
-        elif shape and np.ndim(mask[0]) == 0:
+        elif shape and not isinstance(mask[0], np.ndarray | Sequence):  # all in one row
             rows = np.split(read(mask, 0)[0], np.cumsum(sizes)[:-1])
         else:
             rows = read(mask, len(shape))

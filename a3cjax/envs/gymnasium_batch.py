@@ -12,7 +12,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Dict, Tuple
+from gymnasium.spaces import Box, Dict, Tuple
 
 from a3cjax.envs.actions import ActionMasks
 from a3cjax.envs.spaces import AnswerError, describe, leaves_of, sorted_keys
@@ -82,6 +82,8 @@ class GymnasiumBatch:
                 self._reset(index)
                 continue
             where = self._where_steps[index]
+            # Of a Box of no axes NumPy's loop makes numbers, which the space does not contain.
+            action = np.asarray(action) if isinstance(self.single_action_space, Box) else action
             answer = _check_count("step()", env.step(action), STEP, where)
             self._leaves[index] = _check_observation(
                 self.single_observation_space, answer[0], where

@@ -5,7 +5,7 @@ import pytest
 from a3cjax.config.defaults import LEAST_PIXELS
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import IMAGE_TORSOS, make_network
 
@@ -15,7 +15,9 @@ ONE_ACTOR = Config(num_actors=1)
 def images_of(height, width):
     """What is told of three-coloured images of that size, which come in blocks of 4×4 pixels."""
     shape = (-(-height // 4), -(-width // 4), 48)
-    return EnvironmentSpec(shape, np.dtype("uint8"), 2, 1, is_image=True, is_atari=False)
+    return EnvironmentSpec(
+        shape, np.dtype("uint8"), ActionSpec("discrete", (2,)), 1, is_image=True, is_atari=False
+    )
 
 
 @pytest.mark.parametrize("torso", IMAGE_TORSOS)

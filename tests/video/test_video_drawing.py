@@ -9,7 +9,7 @@ from PIL import Image
 
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.distributions import Categorical, DiagonalGaussian, EpsilonGreedy
-from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.video import actions, style
 from a3cjax.video.actions import action_names
 from a3cjax.video.charts import ValueChart, choice_title, draw_choice, probability_rows
@@ -26,7 +26,12 @@ from a3cjax.video.pictures import (
 )
 from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Labels, Screen
 
-VECTOR = EnvironmentSpec((3,), np.dtype(np.float32), 3, 1, is_image=False, is_atari=False)
+
+def choices(num_actions):
+    return ActionSpec("discrete", (num_actions,))
+
+
+VECTOR = EnvironmentSpec((3,), np.dtype(np.float32), choices(3), 1, is_image=False, is_atari=False)
 IMAGE = VECTOR._replace(
     observation_shape=(2, 3, 64), observation_dtype=np.dtype(np.uint8), is_image=True
 )
@@ -216,11 +221,16 @@ def test_without_an_action_nothing_is_marked():
 
 def test_actions_of_atari_games_have_their_names():
     pong = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
-    assert action_names("Pong", 6, is_atari=True) == pong
-    assert action_names("ALE/Pong-v5", 6, is_atari=True) == pong
-    assert action_names("Breakout-v5", 4, is_atari=True) == ["NOOP", "FIRE", "RIGHT", "LEFT"]
-    full = action_names("Pong", 18, is_atari=True)
-    assert full == action_names("Seaquest", 18, is_atari=True)
+    assert action_names("Pong", choices(6), is_atari=True) == pong
+    assert action_names("ALE/Pong-v5", choices(6), is_atari=True) == pong
+    assert action_names("Breakout-v5", choices(4), is_atari=True) == [
+        "NOOP",
+        "FIRE",
+        "RIGHT",
+        "LEFT",
+    ]
+    full = action_names("Pong", choices(18), is_atari=True)
+    assert full == action_names("Seaquest", choices(18), is_atari=True)
     assert len(set(full)) == 18
 
 
@@ -237,15 +247,15 @@ def test_every_game_with_few_actions_is_one_that_there_is():
 def test_names_fit_the_number_of_actions_of_a_game(game):
     spec = envpool.make_spec(f"{game}-v5", full_action_space=False)
     num_actions = int(spec.action_array_spec["action"].maximum) + 1
-    assert action_names(game, num_actions, is_atari=True)[0] == "NOOP"
+    assert action_names(game, choices(num_actions), is_atari=True)[0] == "NOOP"
 
 
 def test_unknown_actions_are_numbered():
-    assert action_names("CartPole", 2, is_atari=False) == ["left", "right"]
-    assert action_names("gymnasium:CartPole-v1", 2, is_atari=False) == ["left", "right"]
+    assert action_names("CartPole", choices(2), is_atari=False) == ["left", "right"]
+    assert action_names("gymnasium:CartPole-v1", choices(2), is_atari=False) == ["left", "right"]
     numbered = ["action 0", "action 1", "action 2"]
-    assert action_names("gymnasium:my_module:MyEnv-v0", 3, is_atari=False) == numbered
-    assert action_names("CartPole", 3, is_atari=False) == numbered  # somebody else's
+    assert action_names("gymnasium:my_module:MyEnv-v0", choices(3), is_atari=False) == numbered
+    assert action_names("CartPole", choices(3), is_atari=False) == numbered  # somebody else's
 
 
 # Pictures.
