@@ -67,5 +67,8 @@ def look_once(
 
 
 def allow(policy: Any, mask: Array | None) -> Any:
-    """A policy among the actions that a mask allows; without a mask as it is."""
+    """A policy among the actions that a mask allows; without a mask as it is.
+
+    A distribution of one's own has a method `masked(mask)` for that, as Categorical has.
+    """
     return policy if mask is None else policy.masked(mask)
