@@ -465,6 +465,7 @@ def test_squashed_density_integrates_to_one_with_what_is_at_the_bounds(mean, var
     outside = np.sum(np.exp(log_ends)) * (1 - MAX_SQUASHED)
     np.testing.assert_allclose(inside + outside, 1.0, atol=5e-3)
     assert (outside > 0.5) == (mean == -7)
+    assert mean == 0 or (log_ends[1] > log_ends[0]) == (mean > 0)
 
 
 @pytest.mark.parametrize(("mean", "variance"), [(0.0, 0.5), (1.0, 0.04), (-1.0, 2.0)])

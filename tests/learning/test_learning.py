@@ -57,12 +57,12 @@ def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):
     score = learn(
         tmp_path,
         env="gymnasium:tests.learning.locks:Locks-v0",
-        total_frames=20_000,
+        total_frames=30_000,
         unroll_length=8,
         learning_rate=0.01,
         centre_observations=False,
     )
-    assert score >= 0.95
+    assert score >= 0.9
 
 
 @pytest.mark.slow
