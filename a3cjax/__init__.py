@@ -9,7 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from a3cjax.distributions import Categorical, DiagonalGaussian
+    from a3cjax.distributions import (
+        Categorical,
+        DiagonalGaussian,
+        MultiCategorical,
+        SquashedGaussian,
+    )
     from a3cjax.losses import (
         actor_critic_loss,
         entropy_loss,
@@ -28,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Categorical",
     "DiagonalGaussian",
+    "MultiCategorical",
+    "SquashedGaussian",
     "actor_critic_loss",
     "entropy_loss",
     "lambda_returns",
@@ -42,7 +49,7 @@ __all__ = [
 
 # Where each lies. Looked up when it is asked for: the command line answers before JAX is there.
 _HOMES = {
-    "distributions": "Categorical DiagonalGaussian",
+    "distributions": "Categorical DiagonalGaussian MultiCategorical SquashedGaussian",
     "losses": "actor_critic_loss entropy_loss policy_gradient_loss q_loss value_loss",
     "returns": "lambda_returns n_step_returns one_step_q_targets one_step_sarsa_targets",
     "runs.loading": "load",

@@ -8,7 +8,12 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from a3cjax.distributions import Categorical, DiagonalGaussian
+from a3cjax.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    SquashedGaussian,
+)
 from a3cjax.types import ActorCriticMetrics, Array, as_floats
 
 
@@ -91,7 +96,7 @@ def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
 
 
 def actor_critic_loss(
-    distribution: Categorical | DiagonalGaussian,
+    distribution: Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian,
     values: Array,
     actions: Array,
     returns: Array,
@@ -113,7 +118,8 @@ def actor_critic_loss(
     Args:
       distribution: the policy at each step, leading axes `[T, B]` (or `[T]`).
       values: float `[T, B]`, V(sₜ).
-      actions: int `[T, B]`, or float `[T, B, D]` for a Gaussian, the actions taken.
+      actions: int `[T, B]`, `[T, B, K]` of K choices at once, or float `[T, B, D]` for a
+        Gaussian, the actions taken.
       returns: float `[T, B]`, Rₜ, treated as constants.
       value_cost: c_v, weight of the value loss (½: Mnih by e-mail, muupan/async-rl wiki).
       entropy_cost: β, weight of the entropy (0.01: Mnih et al. 2016, section 8).

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from a3cjax.convolutions import (
@@ -21,7 +22,13 @@ from a3cjax.convolutions import (
     map_chunks,
     stored_relu,
 )
-from a3cjax.distributions import Categorical, DiagonalGaussian
+from a3cjax.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    MultiCategorical,
+    SquashedGaussian,
+    mask_logits,
+)
 from a3cjax.types import (
     VECTOR,
     Array,
@@ -196,32 +203,39 @@ class Body(nn.Module):
 
 
 class ActorCritic(nn.Module):
-    """A policy over discrete actions and a value function that share all but their heads."""
+    """A policy over discrete actions and a value function that share all but their heads.
+
+    `num_actions`: A, or of several choices at once how many each has to choose from.
+    """
 
     body: Body
-    num_actions: int
+    num_actions: int | tuple[int, ...]
     use_bias: bool = True
 
     @nn.compact
     def __call__(self, observations, is_first, core_state, statistics):
         """Maps what a body does to a NetworkOutput and the core state."""
         features, core_state = self.body(observations, is_first, core_state, statistics)
-        logits = nn.Dense(self.num_actions, self.use_bias, name="policy")(features)
+        logits = nn.Dense(int(np.sum(self.num_actions)), self.use_bias, name="policy")(features)
         values = nn.Dense(1, self.use_bias, name="value")(features)[..., 0]
-        return NetworkOutput(Categorical(logits), values), core_state
+        if isinstance(self.num_actions, int):
+            return NetworkOutput(Categorical(logits), values), core_state
+        policy = MultiCategorical(_pad_logits(logits, self.num_actions))
+        return NetworkOutput(policy, values), core_state
 
 
 class GaussianActorCritic(nn.Module):
     """A Gaussian policy and a value function that share nothing (Mnih et al. 2016, section 9).
 
     The mean is linear in the features; the variance is the softplus of a linear output, one
-    for all dimensions or one for each.
+    for all dimensions or one for each. `distribution` is made of both.
     """
 
     policy_body: Body
     value_body: Body
     num_actions: int
     num_variances: int
+    distribution: type[DiagonalGaussian] | type[SquashedGaussian] = DiagonalGaussian
 
     @nn.compact
     def __call__(self, observations, is_first, core_states, statistics):
@@ -232,7 +246,7 @@ class GaussianActorCritic(nn.Module):
         variance = nn.softplus(nn.Dense(self.num_variances, name="variance")(features))
         features, value_state = self.value_body(observations, is_first, value_state, statistics)
         values = nn.Dense(1, name="value")(features)[..., 0]
-        policy = DiagonalGaussian(mean, variance + MIN_VARIANCE)
+        policy = self.distribution(mean, variance + MIN_VARIANCE)
         return NetworkOutput(policy, values), (policy_state, value_state)
 
 
@@ -248,6 +262,15 @@ class ActionValues(nn.Module):
         """Maps what a body does to float32 `[T, B, A]` and the core state."""
         features, core_state = self.body(observations, is_first, core_state, statistics)
         return nn.Dense(self.num_actions, self.use_bias, name="q")(features), core_state
+
+
+def _pad_logits(logits: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
+    """`[..., sum(sizes)]` as `[..., K, M]`, -inf where a number has no such choice."""
+    numbers = np.arange(max(sizes))
+    is_choice = numbers < np.array(sizes)[:, None]
+    columns = np.where(is_choice, (np.cumsum(sizes) - sizes)[:, None] + numbers, 0)
+    mask = jnp.broadcast_to(is_choice, (*logits.shape[:-1], *is_choice.shape))
+    return mask_logits(logits[..., columns], mask)
 
 
 def _unroll_core(
@@ -289,11 +312,20 @@ NETWORK_NAMES = (*(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS), T
 # images come in blocks of 4×4. The first that fits is taken.
 LEAST_PIXELS = {"atari": 17, "nature": 33, "minatar": 1}
 ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
-HEADS = ("actor_critic", "gaussian_actor_critic", "action_values")
+_GAUSSIANS: dict[str, type[DiagonalGaussian] | type[SquashedGaussian]] = {
+    "gaussian": DiagonalGaussian,
+    "squashed_gaussian": SquashedGaussian,
+}
+POLICY_NAMES = tuple(_GAUSSIANS)  # for continuous actions
+HEADS = ("actor_critic", *(f"{name}_actor_critic" for name in POLICY_NAMES), "action_values")
 
 
 def make_network(
-    name: str, num_actions: int, head: str = "actor_critic", *, per_dimension_variance: bool = False
+    name: str,
+    num_actions: int | tuple[int, ...],
+    head: str = "actor_critic",
+    *,
+    per_dimension_variance: bool = False,
 ) -> Network:
     """Builds a network of the zoo, as pure functions.
 
@@ -302,13 +334,14 @@ def make_network(
         `convolutions.frames_to_blocks`), multi (a dict of images and a vector), mujoco and mlp
         (anything, flattened), core one of ff, gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …;
         or `tabular`, a matrix with a row for each state, which are to be given as one-hot vectors.
-      num_actions: A, the number of discrete actions, or D of continuous dimensions.
-      head: `actor_critic`, `gaussian_actor_critic` (continuous actions; policy and values
-        then share nothing) or `action_values`.
+      num_actions: A, the number of discrete actions, or D of continuous dimensions; of several
+        choices at once (`actor_critic` only) how many each has to choose from.
+      head: `actor_critic`, `gaussian_actor_critic` or `squashed_gaussian_actor_critic`
+        (continuous actions; policy and values then share nothing) or `action_values`.
       per_dimension_variance: of the Gaussian; the paper has one for all dimensions.
 
     Raises:
-      ValueError: if there is no network or head of that name.
+      ValueError: if there is no network or head of that name, or the head has one choice only.
     """
     if name not in NETWORK_NAMES:
         raise ValueError(f"network must be one of {', '.join(NETWORK_NAMES)}, got {name}.")
@@ -316,11 +349,14 @@ def make_network(
         raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head}.")
     use_bias = name != TABULAR
     body = _make_body(name)
-    if head == "gaussian_actor_critic":
-        num_variances = num_actions if per_dimension_variance else 1
-        module = GaussianActorCritic(body, _make_body(name), num_actions, num_variances)
-    elif head == "actor_critic":
+    gaussian = _GAUSSIANS.get(head.removesuffix("_actor_critic"))
+    if head == "actor_critic":
         module = ActorCritic(body, num_actions, use_bias)
+    elif not isinstance(num_actions, int):
+        raise ValueError(f"head must be actor_critic for several choices at once, got {head}.")
+    elif gaussian is not None:
+        num_variances = num_actions if per_dimension_variance else 1
+        module = GaussianActorCritic(body, _make_body(name), num_actions, num_variances, gaussian)
     else:
         module = ActionValues(body, num_actions, use_bias)
 
@@ -328,7 +364,7 @@ def make_network(
         # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
         key = jax.random.key(0)
         state = () if body.cell is None else body.cell.initialize_carry(key, (batch_size, 1))
-        return (state, state) if head == "gaussian_actor_critic" else state
+        return state if gaussian is None else (state, state)
 
     def init(key: chex.PRNGKey, observations: Observation) -> Params:
         is_first = jnp.ones(jax.tree.leaves(observations)[0].shape[:2], bool)

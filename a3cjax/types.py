@@ -1,8 +1,9 @@
 """The containers that cross function borders, NamedTuples of arrays, and their precision.
 
 Letters in shapes, here and everywhere: T is the unroll length, B the number of
-environments in a batch, A the number of discrete actions, D the number of
-action dimensions, H the size of a recurrent core's state.
+environments in a batch, A the number of discrete actions, K how many are chosen at once, M the
+most that one of them has to choose from, D the number of action dimensions, H the size of a
+recurrent core's state.
 """
 
 from typing import Any, NamedTuple
@@ -45,23 +46,27 @@ class TimeStep(NamedTuple):
     `reward` and `discount` are float32 `[B]` and belong to the transition that led here:
     the raw reward and γ·(1 − terminated). `is_first` is bool `[B]`. Where it holds, a new
     episode starts at this observation: nothing led to it, so `reward` and `discount` mean
-    nothing and the transition into it must not be learned from.
+    nothing and the transition into it must not be learned from. `action_mask` is True where an
+    action is allowed at this observation, bool `[B, A]`, or `[B, K, M]` of K choices at once;
+    None where environments do not tell.
     """
 
     observation: Observation
     reward: Array
     discount: Array
     is_first: Array
+    action_mask: Array | None = None
 
 
 class Trajectory(NamedTuple):
     """One unroll of T transitions between T + 1 timesteps.
 
     `observations` of `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
-    the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]` or
-    float32 `[T, B, D]`; of an agent that acts ahead there are T + 1, the last one chosen at
-    the last observation. float32 `rewards` and `discounts` are `[T, B]`. `core_state` is the
-    network's state before the first observation.
+    the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]`, or
+    `[T, B, K]` of K choices at once, or float32 `[T, B, D]`; of an agent that acts ahead there
+    are T + 1, the last one chosen at the last observation. float32 `rewards` and `discounts` are
+    `[T, B]`. `core_state` is the network's state before the first observation. `action_masks` are
+    those of the T + 1 timesteps, or None.
     """
 
     observations: Observation
@@ -70,6 +75,7 @@ class Trajectory(NamedTuple):
     discounts: Array
     is_first: Array
     core_state: CoreState
+    action_masks: Array | None = None
 
 
 class ObservationStatistics(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from a3cjax.agents.base import Agent, Look
+from a3cjax.agents.base import Agent, Look, allow
 from a3cjax.types import (
     Constants,
     CoreState,
@@ -52,7 +52,8 @@ def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
     """Compiles `act(snapshot, exploration, timestep, core_state, key)`; once for an agent.
 
     It returns `(actions, core_state, key)`: for each environment one action, int32 `[B]` or
-    float32 `[B, D]`, sampled from the agent's policy, or its mode with `is_greedy`.
+    `[B, K]`, or float32 `[B, D]`, sampled from the agent's policy, or its mode with `is_greedy`,
+    and one that is allowed where the timestep has a mask.
     """
     act = compile_act(agent.look, is_greedy)
     return lambda snapshot, exploration, *args: act(
@@ -68,7 +69,8 @@ def compile_act(look: Look, is_greedy: bool) -> Callable[..., Any]:
     def act(params, constants, timestep, core_state, key):
         output, core_state = look(params, constants, timestep, core_state)
         key, subkey = jax.random.split(key)
-        actions = output.policy.mode() if is_greedy else output.policy.sample(subkey)
+        policy = allow(output.policy, timestep.action_mask)  # whoever has written `look`
+        actions = policy.mode() if is_greedy else policy.sample(subkey)
         return actions, core_state, key
 
     return act

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from a3cjax.actors.actor_learner import Seconds, UpdateReport
-from a3cjax.envs.base import EnvironmentSpec, Episode
+from a3cjax.envs.base import ActionSpec, EnvironmentSpec, Episode
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.parameters.shared import Receipt
 from a3cjax.types import Snapshot, TimeStep
@@ -153,10 +153,9 @@ class FakeEnvironments:
         self.num_envs = num_envs
         self.spec = EnvironmentSpec(
             jax.ShapeDtypeStruct((1,), np.float32),
-            num_actions,
+            ActionSpec("continuous" if is_continuous else "discrete", (num_actions,), True),
             frames_per_step,
             is_atari=False,
-            is_continuous=is_continuous,
         )
         self._first = first or {}
         self._scripted = episodes or {}

@@ -1,5 +1,6 @@
 """The laws of action distributions: normalisation, entropy, sampling, shapes."""
 
+import itertools
 import math
 
 import chex
@@ -10,8 +11,16 @@ import pytest
 import rlax
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.test_util import check_grads
 
-from a3cjax.distributions import Categorical, DiagonalGaussian, EpsilonGreedy
+from a3cjax.distributions import (
+    MAX_SQUASHED,
+    Categorical,
+    DiagonalGaussian,
+    EpsilonGreedy,
+    MultiCategorical,
+    SquashedGaussian,
+)
 
 BATCH_SHAPES = [(), (3,), (4, 3)]
 seeds = st.integers(0, 2**32 - 1)
@@ -250,7 +259,9 @@ def test_gaussian_agrees_with_rlax():
     ("distribution", "actions"),
     [
         (Categorical(jnp.ones((4, 3, 5))), jnp.zeros((4, 3), jnp.int32)),
+        (MultiCategorical(jnp.ones((4, 3, 2, 5))), jnp.zeros((4, 3, 2), jnp.int32)),
         (DiagonalGaussian(jnp.ones((4, 3, 5)), jnp.ones((4, 3, 1))), jnp.ones((4, 3, 5))),
+        (SquashedGaussian(jnp.ones((4, 3, 5)), jnp.ones((4, 3, 1))), jnp.full((4, 3, 5), 0.5)),
     ],
 )
 def test_jit_equals_eager_on_the_distribution_as_a_pytree(distribution, actions):
@@ -311,3 +322,215 @@ def test_gradient_of_the_gaussian_log_density():
     np.testing.assert_allclose(
         grads.variance, (distance**2 / variance - 1) / (2 * variance), rtol=1e-5
     )
+
+
+# Several choices at once.
+
+SIZES = (3, 1, 2)
+
+
+def random_choices(seed, batch_shape=(4, 3)):
+    """Logits `[..., 3, 3]`, -inf where a number has fewer choices."""
+    is_choice = np.arange(3) < np.array(SIZES)[:, None]
+    return jnp.asarray(np.where(is_choice, random_logits(seed, (*batch_shape, 3, 3)), -np.inf))
+
+
+@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+def test_several_choices_are_the_product_of_single_ones(batch_shape):
+    policy = MultiCategorical(random_choices(0, batch_shape))
+    singles = [Categorical(policy.logits[..., k, :size]) for k, size in enumerate(SIZES)]
+    total = 0.0
+    for actions in itertools.product(*map(range, SIZES)):
+        own = np.broadcast_to(np.array(actions, np.int32), (*batch_shape, 3))
+        log_probs, entropies, mode = fast_everything(policy, own)
+        expected = sum(p.log_prob(own[..., k]) for k, p in enumerate(singles))
+        np.testing.assert_allclose(log_probs, expected, rtol=1e-5, atol=1e-6)
+        total += np.exp(log_probs)
+    np.testing.assert_allclose(total, np.ones(batch_shape), rtol=1e-5)
+    np.testing.assert_allclose(entropies, sum(p.entropy() for p in singles), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mode, np.stack([p.mode() for p in singles], axis=-1))
+    sampled = policy.sample(jax.random.key(0))
+    assert sampled.shape == (*batch_shape, 3)
+    assert sampled.dtype == mode.dtype == jnp.int32
+
+
+def test_samples_of_several_choices_follow_their_probabilities_independently():
+    logits = jnp.log(jnp.array([[0.1, 0.2, 0.7], [0.5, 0.5, 0.0]]))
+    policy = MultiCategorical(jnp.broadcast_to(logits, (20_000, 2, 3)))
+    actions = np.asarray(policy.sample(jax.random.key(1)))
+    joint = np.zeros((3, 3))
+    np.add.at(joint, tuple(actions.T), 1 / 20_000)
+    expected = np.outer([0.1, 0.2, 0.7], [0.5, 0.5, 0.0])
+    np.testing.assert_allclose(joint, expected, atol=0.015)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2), (3,), (4, 3, 3, 3)])
+def test_actions_that_do_not_fit_several_choices_raise(shape):
+    with pytest.raises(AssertionError):
+        MultiCategorical(random_choices(0)).log_prob(jnp.zeros(shape, jnp.int32))
+    with pytest.raises(AssertionError):
+        MultiCategorical(random_choices(0)).log_prob(jnp.zeros((4, 3, 3)))
+
+
+# Masks.
+
+
+def random_mask(seed, shape):
+    """At least one is allowed."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random(shape) < 0.5
+    np.put_along_axis(mask, rng.integers(shape[-1], size=(*shape[:-1], 1)), True, axis=-1)
+    return mask
+
+
+@pytest.mark.parametrize("policy", [Categorical, MultiCategorical])
+def test_what_a_mask_forbids_has_no_probability_and_no_gradient(policy):
+    logits, mask = jnp.asarray(random_logits(0, (50, 2, 5))), random_mask(1, (50, 2, 5))
+    masked = policy(logits).masked(mask)
+    for seed in range(20):
+        actions = masked.sample(jax.random.key(seed))
+        assert np.take_along_axis(mask, np.asarray(actions)[..., None], axis=-1).all()
+    assert np.take_along_axis(mask, np.asarray(masked.mode())[..., None], axis=-1).all()
+
+    def loss(logits):
+        one = policy(logits).masked(mask)
+        return jnp.sum(one.log_prob(actions)) + jnp.sum(one.entropy()), one
+
+    gradient, one = jax.jit(jax.grad(loss, has_aux=True))(logits)
+    assert np.isfinite(gradient).all()
+    assert (np.asarray(gradient)[~mask] == 0).all()
+    # As if there were no others: of those allowed probabilities keep their ratios.
+    np.testing.assert_array_equal(one.logits, np.where(mask, logits, -np.inf))
+    np.testing.assert_array_equal(policy(logits).masked(np.ones_like(mask)).logits, logits)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.5, 1.0])
+def test_epsilon_greedy_explores_among_the_allowed_actions_alone(epsilon):
+    # The best of those allowed is 3; forbidden ones have the largest and the smallest value.
+    mask = np.broadcast_to([False, True, True, True, False], (20_000, 5))
+    policy = same_values(20_000, [9.0, 0.0, -2.0, 1.0, -9.0], epsilon).masked(mask)
+    frequencies = np.bincount(np.asarray(policy.sample(jax.random.key(2))), minlength=5) / 20_000
+    share = epsilon / 3
+    expected = [0, share, share, 1 - epsilon + share, 0]
+    np.testing.assert_allclose(frequencies, expected, atol=0.015)
+    assert frequencies[[0, 4]].sum() == 0
+    assert (np.asarray(policy.mode()) == 3).all()
+
+
+@pytest.mark.parametrize("mask", [np.ones((4, 3), bool), np.ones((4, 3, 5), np.int8)])
+def test_masks_of_wrong_shape_or_dtype_raise(mask):
+    with pytest.raises(AssertionError):
+        Categorical(jnp.zeros((4, 3, 5))).masked(mask)
+
+
+# Squashed numbers.
+
+
+def log_squashed(action, mean, variance):
+    """log density of tanh(u) in float64, one dimension."""
+    u = np.arctanh(np.float64(action))
+    density = np.exp(-((u - mean) ** 2) / (2 * variance)) / np.sqrt(2 * np.pi * variance)
+    return np.log(density / (1 - np.float64(action) ** 2))
+
+
+def squashed(mean, variance, shape=()):
+    arrays = (np.broadcast_to(np.atleast_1d(x), (*shape, np.size(x))) for x in (mean, variance))
+    return SquashedGaussian(*(jnp.asarray(x, jnp.float32) for x in arrays))
+
+
+@given(seed=seeds)
+def test_squashed_density_equals_the_slow_change_of_variables(seed):
+    rng = np.random.default_rng(seed)
+    mean, variance = rng.normal(0, 1.5, (4, 3)), rng.uniform(0.05, 2, (4, 3))
+    actions = np.tanh(mean + np.sqrt(variance) * rng.normal(size=(4, 3))).astype(np.float32)
+    actions = np.clip(actions, -0.9999, 0.9999)
+    policy = SquashedGaussian(jnp.asarray(mean, jnp.float32), jnp.asarray(variance, jnp.float32))
+    log_probs, _, mode = fast_everything(policy, actions)
+    expected = log_squashed(actions, np.float32(mean), np.float32(variance)).sum(axis=-1)
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(mode, np.tanh(mean), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "variance"), [(0.0, 0.5), (0.5, 0.04), (-1.0, 2.0), (2.0, 1.0), (-7.0, 1.0)]
+)
+def test_squashed_density_integrates_to_one_with_what_is_at_the_bounds(mean, variance):
+    # Evenly spaced before it is squashed, so that narrow places near the bounds are seen.
+    u = np.linspace(-np.arctanh(MAX_SQUASHED), np.arctanh(MAX_SQUASHED), 20_001)[1:-1]
+    actions, width = np.tanh(u).astype(np.float32)[:, None], u[1] - u[0]
+    log_probs, _, _ = fast_everything(squashed(mean, variance, (len(u),)), actions)
+    inside = np.sum(np.exp(log_probs) * (1 - np.tanh(u) ** 2)) * width
+    ends = np.array([[-1.0], [1.0]], np.float32)
+    log_ends, _, _ = fast_everything(squashed(mean, variance, (2,)), ends)
+    outside = np.sum(np.exp(log_ends)) * (1 - MAX_SQUASHED)
+    np.testing.assert_allclose(inside + outside, 1.0, atol=5e-3)
+    assert (outside > 0.5) == (mean == -7)
+    assert mean == 0 or (log_ends[1] > log_ends[0]) == (mean > 0)
+
+
+@pytest.mark.parametrize(("mean", "variance"), [(0.0, 0.5), (1.0, 0.04), (-1.0, 2.0)])
+def test_squashed_samples_are_in_bounds_and_their_surprise_is_the_entropy(mean, variance):
+    policy = squashed([mean, 0.0], [variance, 0.3], (50_000,))
+    actions = fast_sample(policy, jax.random.key(0))
+    log_probs, entropies, _ = fast_everything(policy, actions)
+    # The standard error of the mean is about 1.2 / √50000 = 0.005.
+    np.testing.assert_allclose(-np.mean(log_probs), entropies[0], atol=0.025)
+    # artanh gives back the Gaussian that was squashed.
+    u = np.arctanh(np.asarray(actions[:, 0], np.float64))
+    np.testing.assert_allclose([u.mean(), u.var()], [mean, variance], atol=0.06)
+
+
+def test_squashed_numbers_and_gradients_are_finite_wherever_actions_are():
+    means, variances = [-1e4, -30.0, -1.0, 0.0, 5.0, 30.0, 1e4], [1e-6, 0.5, 1e4]
+    actions = [-1.0, -0.99999994, 0.0, 0.9999, 0.99999994, 1.0]
+    grid = np.array(list(itertools.product(means, variances, actions)), np.float32)
+    mean, variance, actions = (jnp.asarray(column[:, None]) for column in grid.T)
+
+    def values(mean, variance):
+        policy = SquashedGaussian(mean, variance)
+        return jnp.stack([policy.log_prob(actions), policy.entropy()])
+
+    assert np.isfinite(jax.jit(values)(mean, variance)).all()
+    by_both = jax.jit(jax.grad(lambda *x: jnp.sum(values(*x)), argnums=(0, 1)))(mean, variance)
+    for gradient in by_both:
+        assert np.isfinite(gradient).all(), grid[~np.isfinite(gradient)[:, 0]]
+
+
+def test_squashed_samples_never_are_the_bounds():
+    samples = squashed([50.0, -50.0], [1.0, 1.0], (100,)).sample(jax.random.key(0))
+    assert np.abs(samples).max() < 1
+    assert np.abs(samples).min() > 0.999
+    modes = squashed([50.0, -50.0], [1.0, 1.0]).mode()
+    assert np.abs(modes).max() < 1
+
+
+def test_gradients_of_the_squashed_density_and_entropy_are_those_of_finite_differences():
+    actions = jnp.array([0.3, -0.9])
+
+    def log_prob(mean, variance):
+        return SquashedGaussian(mean, variance).log_prob(actions)
+
+    def entropy(mean, variance):
+        return SquashedGaussian(mean, variance).entropy()
+
+    for function in (log_prob, entropy):
+        check_grads(
+            function,
+            (jnp.array([0.2, -0.8]), jnp.array([0.3, 0.9])),
+            order=1,
+            modes=["rev"],
+            eps=1e-2,
+            atol=2e-2,
+            rtol=2e-2,
+        )
+
+
+def test_squashed_scalar_variance_stands_for_every_dimension():
+    mean, actions = jnp.asarray(random_logits(5)), np.tanh(random_logits(6))
+    one = fast_everything(SquashedGaussian(mean, jnp.full((4, 3, 1), 0.5)), actions)
+    all_five = fast_everything(SquashedGaussian(mean, jnp.full((4, 3, 5), 0.5)), actions)
+    chex.assert_trees_all_close(one, all_five, rtol=1e-6)
+    with pytest.raises(AssertionError):
+        SquashedGaussian(mean, jnp.ones((4, 3, 2))).entropy()
+    with pytest.raises(AssertionError):
+        SquashedGaussian(mean, jnp.ones((4, 3, 1))).log_prob(actions[..., :1])

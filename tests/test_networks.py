@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from a3cjax.convolutions import frames_to_blocks
+from a3cjax.distributions import DiagonalGaussian, MultiCategorical, SquashedGaussian
 from a3cjax.networks import (
     HEADS,
     NATURE_LAYERS,
@@ -126,7 +127,7 @@ def test_shapes_and_dtypes_of_every_network(name, head):
     chex.assert_trees_all_equal_shapes_and_dtypes(core_state, initial_state)
     num_arrays = {"ff": 0, "gru": 1, "lstm": 2, "tabular": 0}[name.rpartition("_")[2]]
     core_size = 128 if name.startswith(("mujoco", "minatar")) else 256
-    num_cores = 2 if head == GAUSSIAN else 1
+    num_cores = 2 if head.endswith(GAUSSIAN) else 1
     shapes = [x.shape for x in jax.tree.leaves(core_state)]
     assert shapes == [(B, core_size)] * (num_arrays * num_cores)
 
@@ -327,6 +328,46 @@ def test_gaussian_policy_starts_around_zero_with_a_variance_of_log_2():
     output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), ((), ()))
     assert 0 < np.max(np.abs(output.policy.mean)) < 0.05
     np.testing.assert_allclose(np.mean(output.policy.variance), np.log(2), atol=0.5)
+
+
+def test_squashed_policy_has_the_parameters_of_the_plain_one():
+    observations, network, params, core_state = make("mujoco_ff", GAUSSIAN)
+    squashed = make_network("mujoco_ff", A, f"squashed_{GAUSSIAN}")
+    inputs = (params, None, observations, np.zeros((T, B), bool), core_state)
+    plain_output, _ = network.apply(*inputs)
+    output, _ = squashed.apply(*inputs)
+    assert isinstance(output.policy, SquashedGaussian)
+    assert isinstance(plain_output.policy, DiagonalGaussian)
+    chex.assert_trees_all_equal(tuple(output.policy), tuple(plain_output.policy))
+
+
+# Several choices at once.
+
+
+def test_logits_of_several_choices_are_those_of_one_layer_number_by_number():
+    sizes = (1, 3)
+    assert sum(sizes) == A
+    observations, network, params, core_state = make("mlp_ff")
+    several = make_network("mlp_ff", sizes)
+    is_first = np.zeros((T, B), bool)
+    single, _ = network.apply(params, None, observations, is_first, core_state)
+    output, _ = several.apply(params, None, observations, is_first, core_state)
+    logits, one_row = np.asarray(output.policy.logits), np.asarray(single.policy.logits)
+    assert isinstance(output.policy, MultiCategorical)
+    assert logits.shape == (T, B, 2, 3)
+    for number, (size, begin) in enumerate(zip(sizes, (0, 1), strict=True)):
+        np.testing.assert_array_equal(
+            logits[..., number, :size], one_row[..., begin : begin + size]
+        )
+        assert (logits[..., number, size:] == -np.inf).all()
+    shapes = jax.eval_shape(several.init, jax.random.key(0), observations[:1, :1])
+    chex.assert_trees_all_equal_shapes(shapes, params)
+
+
+@pytest.mark.parametrize("head", ["action_values", GAUSSIAN])
+def test_heads_of_one_choice_refuse_several(head):
+    with pytest.raises(ValueError, match=f"^head must be actor_critic for several .*, got {head}"):
+        make_network("mlp_ff", (2, 3), head)
 
 
 # Action values.

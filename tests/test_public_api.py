@@ -25,7 +25,12 @@ SIGNATURES = {
     ),
     "load": "(run_dir, *, best=False, trust=False)",
 }
-FIELDS = {"Categorical": ("logits",), "DiagonalGaussian": ("mean", "variance")}
+FIELDS = {
+    "Categorical": ("logits",),
+    "MultiCategorical": ("logits",),
+    "DiagonalGaussian": ("mean", "variance"),
+    "SquashedGaussian": ("mean", "variance"),
+}
 METHODS = {
     "sample": "(self, key)",
     "log_prob": "(self, actions)",

@@ -143,7 +143,7 @@ class ActorLearner:
         """Goes on from what `get_standing` returned, with the same number of environments."""
         own = self.standing._replace(key=None)
         if standing["is_ahead"]:
-            action = np.zeros(self.environments.num_envs, np.int32)
+            action = self.environments.sample_actions(np.random.default_rng(0))
             own = own._replace(ahead=Decision(action, own.core_state))
         own_leaves, structure = jax.tree.flatten(own)
         leaves = [

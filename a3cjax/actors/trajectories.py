@@ -10,6 +10,7 @@ def stack(
     timesteps: list[TimeStep], actions: list[np.ndarray], core_state: CoreState
 ) -> Trajectory:
     """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""
+    masks = [t.action_mask for t in timesteps if t.action_mask is not None]  # all or none
     return Trajectory(
         observations=jax.tree.map(lambda *x: np.stack(x), *(t.observation for t in timesteps)),
         actions=np.stack(actions),
@@ -17,6 +18,7 @@ def stack(
         discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
         is_first=np.stack([timestep.is_first for timestep in timesteps]),
         core_state=core_state,
+        action_masks=np.stack(masks) if masks else None,
     )
 
 
@@ -34,5 +36,6 @@ def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
         return np.concatenate([values, np.repeat(values[-1:], num_missing, axis=0)])
 
     after = np.ones((num_missing, is_first.shape[1]), bool)
-    padded = {n: jax.tree.map(pad, getattr(trajectory, n)) for n in Trajectory._fields[:4]}
+    names = {*Trajectory._fields} - {"is_first", "core_state"}
+    padded = jax.tree.map(pad, {name: getattr(trajectory, name) for name in names})
     return trajectory._replace(**padded, is_first=np.concatenate([is_first, after]))

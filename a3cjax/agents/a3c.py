@@ -12,7 +12,7 @@ import functools
 
 import jax
 
-from a3cjax.agents.base import Agent, look_once
+from a3cjax.agents.base import Agent, allow, look_once
 from a3cjax.agents.experience import clean, episode_returns, find_experience
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
@@ -52,7 +52,7 @@ def make_a3c(
             bootstraps=bootstraps,
         )
         return actor_critic_loss(
-            jax.tree.map(lambda x: x[:-1], output.policy),
+            jax.tree.map(lambda x: x[:-1], allow(output.policy, trajectory.action_masks)),
             output.values[:-1],
             trajectory.actions,
             returns,

@@ -62,11 +62,25 @@ def look_once(
     timestep: TimeStep,
     core_state: CoreState,
 ) -> tuple[Any, CoreState]:
-    """What the network answers to one timestep, `[B, ...]`, and the core state after it."""
+    """What the network answers to one timestep, `[B, ...]`, and the core state after it.
+
+    A policy is one among the actions that are allowed there.
+    """
     observations, is_first = jax.tree.map(
         lambda x: x[None], (timestep.observation, timestep.is_first)
     )
     output, core_state = network.apply(
         params, constants.statistics, observations, is_first, core_state
     )
-    return jax.tree.map(lambda x: x[0], output), core_state
+    output = jax.tree.map(lambda x: x[0], output)
+    if isinstance(output, NetworkOutput):
+        output = output._replace(policy=allow(output.policy, timestep.action_mask))
+    return output, core_state
+
+
+def allow(policy: Any, mask: Array | None) -> Any:
+    """A policy among the actions that a mask allows; without a mask as it is.
+
+    A distribution of one's own has a method `masked(mask)` for that, as Categorical has.
+    """
+    return policy if mask is None else policy.masked(mask)

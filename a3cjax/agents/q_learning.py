@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from a3cjax.agents.base import Agent, look_once
 from a3cjax.agents.experience import clean, find_experience
-from a3cjax.distributions import EpsilonGreedy
+from a3cjax.distributions import EpsilonGreedy, mask_logits
 from a3cjax.losses import q_loss
 from a3cjax.networks import Network
 from a3cjax.types import NetworkOutput, QMetrics, Trajectory
@@ -27,21 +27,25 @@ def make_q_agent(
     Args:
       network: action values, `[T, B, A]`.
       targets: float `[T, B]` from a trajectory (its rewards clipped, if so), float
-        `[T, B, A]` Q(sₜ₊₁, ·; θ⁻), and bool `[T, B]` that is False where an episode ended.
+        `[T, B, A]` Q(sₜ₊₁, ·; θ⁻), -inf where an action is forbidden, and bool
+        `[T, B]` that is False where an episode ended.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       acts_ahead: whether the targets need the action at the last observation.
     """
 
     def look(params, constants, timestep, core_state):
-        """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a)."""
+        """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a), both among the allowed actions."""
         q_values, core_state = look_once(network, params, constants, timestep, core_state)
-        policy = EpsilonGreedy(q_values, constants.exploration.epsilons)
-        return NetworkOutput(policy, jnp.max(q_values, axis=-1)), core_state
+        mask = timestep.action_mask
+        policy = EpsilonGreedy(q_values, constants.exploration.epsilons, mask)
+        return NetworkOutput(policy, jnp.max(mask_logits(q_values, mask), axis=-1)), core_state
 
     def loss(params, constants, trajectory):
         inputs = (trajectory.observations, trajectory.is_first, trajectory.core_state)
         q_values, _ = network.apply(params, constants.statistics, *inputs)
         next_q_values, _ = network.apply(constants.target_params, constants.statistics, *inputs)
+        # No target hopes for an action that is forbidden.
+        next_q_values = mask_logits(next_q_values, trajectory.action_masks)
         q_values, next_q_values = q_values[:-1], next_q_values[1:]
         is_experience, continues = find_experience(trajectory)
         cleaned = clean(trajectory, is_experience, max_abs_reward)

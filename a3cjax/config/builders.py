@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from a3cjax.agents import ALGORITHMS, Agent
-from a3cjax.config.settings import EPISODE, Config
+from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import Environments, EnvironmentSpec
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
 from a3cjax.errors import ConfigError
@@ -87,10 +87,13 @@ def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
 def build_network(config: Config, spec: EnvironmentSpec) -> Network:
     """The configured network with the heads that the algorithm needs."""
     head = ALGORITHMS[config.algorithm].head
+    if spec.is_continuous:  # older runs were not asked for their policy
+        policy = "gaussian" if config.policy == AUTO else config.policy
+        head = f"{policy}_actor_critic"
     return make_network(
         config.network,
-        spec.num_actions,
-        "gaussian_actor_critic" if spec.is_continuous else head,
+        spec.actions.num_outputs,
+        head,
         per_dimension_variance=config.per_dimension_variance,
     )
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
 from a3cjax.optimizers import fill_constants
@@ -56,6 +56,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     defaults = defaults | {
         "network": f"{torsos_for(spec.observation)[0]}_ff",
         "image_layout": spec.image_layout,
+        "policy": "gaussian" if spec.is_continuous else AUTO,
         "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
         "log_period_frames": max(1, config.total_frames // 200),

@@ -10,7 +10,7 @@ import jax
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.defaults import REASONS, fill_defaults
-from a3cjax.config.settings import EPISODE, Config
+from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
@@ -43,10 +43,21 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"(warmup_steps={config.warmup_steps} in {num_envs} environments), "
             f"got {config.total_frames}."
         )
-    if spec.is_continuous and ALGORITHMS[config.algorithm].head == "action_values":
+    kind = spec.actions.kind
+    if kind != "discrete" and ALGORITHMS[config.algorithm].head == "action_values":
+        what = "continuous actions" if spec.is_continuous else "several choices at once"
         raise ConfigError(
-            f"algorithm must have a policy for the continuous actions of {config.env}, "
-            f"got {config.algorithm}."
+            f"algorithm must have a policy for the {what} of {config.env}, got {config.algorithm}."
+        )
+    if config.policy != AUTO and not spec.is_continuous:
+        raise ConfigError(
+            f"policy must be {AUTO} for {config.env}, whose actions are choices, "
+            f"got {config.policy}."
+        )
+    if config.policy == "squashed_gaussian" and not spec.actions.is_bounded:
+        raise ConfigError(
+            f"policy must be gaussian for {config.env}, as not all its actions have bounds "
+            f"(gymnasium.wrappers.RescaleAction gives them some), got {config.policy}."
         )
     if config.network == TABULAR and not spec.is_one_hot:
         raise ConfigError(f"network must not be {TABULAR} for {config.env}: its states are many.")

@@ -97,6 +97,11 @@ class Config(Settings):
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
     )
+    policy: str = _agent(
+        AUTO,
+        "for continuous actions; auto: gaussian; squashed_gaussian: by tanh into their bounds",
+        _names("networks", "POLICY_NAMES", AUTO),
+    )
     per_dimension_variance: bool = _agent(
         False, "of a Gaussian policy; the paper has one variance for all dimensions"
     )
@@ -286,7 +291,7 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
     *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
-    *("per_dimension_variance", "shared_statistics", "image_layout"),
+    *("policy", "per_dimension_variance", "shared_statistics", "image_layout"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 

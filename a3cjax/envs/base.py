@@ -1,5 +1,6 @@
 """What a batch of environments is to an actor-learner, and what it tells of itself."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,21 +16,38 @@ class Episode(NamedTuple):
     episode_length: int
 
 
+class ActionSpec(NamedTuple):
+    """What an agent decides at each step, in plain values for JSON.
+
+    `kind`: `discrete`, one choice, an int32; `multi_discrete`, K choices at once, int32 `[K]`;
+    or `continuous`, float32 `[D]`. `sizes`: (A,), how many each of K has to choose from, or (D,).
+    `is_bounded`: of continuous ones, whether -1 and 1 are the bounds of every number.
+    """
+
+    kind: str
+    sizes: Sequence[int]
+    is_bounded: bool = False
+
+    @property
+    def num_outputs(self) -> int | tuple[int, ...]:
+        """As `make_network` takes it: A, D, or of several choices the number of each."""
+        return tuple(self.sizes) if self.kind == "multi_discrete" else self.sizes[0]
+
+
 class EnvironmentSpec(NamedTuple):
     """What an agent must know of an environment to be built.
 
     `observation` is a pytree of `jax.ShapeDtypeStruct`, one for each array of one observation, and
     `reading` tells people what is in it. `image_layout` is the one that it is read by.
-    `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
-    are so few that each has a number, shown as a one-hot vector. `warnings`: lines for who is to
-    train on it. `max_episode_steps`: after which games end by themselves, None if not known.
+    `is_one_hot`: the states are so few that each has a number, shown as a one-hot vector.
+    `warnings`: lines for who is to train on it. `max_episode_steps`: after which games end by
+    themselves, None if not known.
     """
 
     observation: Any
-    num_actions: int
+    actions: ActionSpec
     frames_per_step: int
     is_atari: bool
-    is_continuous: bool = False
     is_one_hot: bool = False
     warnings: tuple[str, ...] = ()
     max_episode_steps: int | None = None
@@ -51,6 +69,16 @@ class EnvironmentSpec(NamedTuple):
         """Whether the whole observation is one image, in blocks of 4×4 pixels."""
         return not isinstance(self.observation, dict) and self.observation.dtype == np.uint8
 
+    @property
+    def num_actions(self) -> int:
+        """A, D, or all there is to choose from where several choices are made at once."""
+        return sum(self.actions.sizes)
+
+    @property
+    def is_continuous(self) -> bool:
+        """Whether actions are floats."""
+        return self.actions.kind == "continuous"
+
 
 class Environments(Protocol):
     """A batch of environments as an actor-learner drives it.
@@ -71,11 +99,11 @@ class Environments(Protocol):
         """Starts the environments of these int indices anew; their next step goes on from there."""
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` actions, from 0, or float `[B, D]`, which are clipped to their bounds."""
+        """Takes actions as agents choose them: see `a3cjax.envs.actions.clip_actions`."""
         ...
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action for each environment: int32 `[B]` or float32 `[B, D]`."""
+        """A uniformly random action for each environment, of those that are allowed there."""
         ...
 
     def pop_episodes(self) -> list[Episode]:

@@ -14,6 +14,7 @@ import gymnasium
 import jax
 import numpy as np
 
+from a3cjax.envs.actions import ACTION_MASK, clip_actions, make_action_spec, sample_actions
 from a3cjax.envs.base import EnvironmentSpec, Episode
 from a3cjax.envs.observations import (
     AUTO,
@@ -24,7 +25,7 @@ from a3cjax.envs.observations import (
     structure_of,
 )
 from a3cjax.envs.spaces import AnswerError as AnswerError
-from a3cjax.envs.spaces import check_numbers, clip_actions, sample_actions
+from a3cjax.envs.spaces import check_numbers
 from a3cjax.envs.supported import check_layout, doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
@@ -74,15 +75,13 @@ class VectorEnvironments:
         self._episodes: list[Episode] = []
         timestep = self.reset()
         self.num_envs = len(timestep.is_first)
-        is_continuous = isinstance(self._action_space, gymnasium.spaces.Box)
         self.spec = EnvironmentSpec(
             observation=structure_of(space, plan),
-            num_actions=self._action_space.shape[0] if is_continuous else int(self._action_space.n),
+            actions=make_action_spec(self._action_space),
             frames_per_step=frames_per_step,
             is_atari=is_atari,
-            is_continuous=is_continuous,
             is_one_hot=isinstance(space, gymnasium.spaces.Discrete),
-            warnings=tuple(doubts(env, space, self._action_space, image_layout)),
+            warnings=tuple(doubts(env, space, image_layout)),
             max_episode_steps=max_episode_steps,
             reading=describe_reading(plan),
             image_layout=settle_layout(space, image_layout),
@@ -93,17 +92,19 @@ class VectorEnvironments:
     def reset(self) -> TimeStep:
         """Starts every environment anew; running games are dropped."""
         with noting(self._env, "reset()") as where:
-            observations, _ = self._envs.reset()
+            observations, info = self._envs.reset()
         observation = self._read(observations, where)
         num_envs = len(jax.tree.leaves(observation)[0])
         self._was_done = np.zeros(num_envs, bool)
         self._returns = np.zeros(num_envs)
         self._lengths = np.zeros(num_envs, int)
+        self._action_mask = info.get(ACTION_MASK)
         return TimeStep(
             observation=observation,
             reward=np.zeros(num_envs, np.float32),
             discount=np.full(num_envs, self._discount, np.float32),
             is_first=np.ones(num_envs, bool),
+            action_mask=self._action_mask,
         )
 
     def restart(self, indices: np.ndarray) -> None:
@@ -113,18 +114,20 @@ class VectorEnvironments:
         mask = np.zeros(self.num_envs, bool)
         mask[indices] = True
         with noting(self._env, "reset()"):
-            self._envs.reset(options={"reset_mask": mask})
+            _, info = self._envs.reset(options={"reset_mask": mask})
+        self._action_mask = info.get(ACTION_MASK)
         self._was_done[indices] = False
         self._returns[indices] = 0
         self._lengths[indices] = 0
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes int `[B]` or float `[B, D]` actions; ignores them where an episode just ended."""
+        """Takes actions as agents choose them; ignores them where an episode just ended."""
         actions = clip_actions(self._action_space, actions)
         with noting(self._env, "step()") as where:
             observations, rewards, terminated, truncated, info = self._envs.step(actions)
         observation = self._read(observations, where, self.num_envs)
         check_numbers("rewards", rewards, (self.num_envs,), where)
+        self._action_mask = info.get(ACTION_MASK)
         is_first = self._was_done
         terminated = terminated & ~is_first
         truncated = truncated & ~is_first
@@ -144,11 +147,12 @@ class VectorEnvironments:
             reward=rewards.astype(np.float32),
             discount=np.where(terminated, 0.0, self._discount).astype(np.float32),
             is_first=is_first,
+            action_mask=self._action_mask,
         )
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action for each environment: int32 `[B]` or float32 `[B, D]`."""
-        return sample_actions(self._action_space, self.num_envs, generator)
+        """A uniformly random action for each environment, of those that are allowed there."""
+        return sample_actions(self._action_space, self.num_envs, generator, self._action_mask)
 
     def pop_episodes(self) -> list[Episode]:
         """The games finished since the last call: raw rewards, closed at the real game over."""
@@ -168,6 +172,7 @@ class VectorEnvironments:
             "was_done": self._was_done.tolist(),
             "returns": self._returns.tolist(),
             "lengths": self._lengths.tolist(),
+            "action_mask": None if self._action_mask is None else self._action_mask.tolist(),
         }
 
     def set_state(self, state: Any) -> None:
@@ -182,6 +187,8 @@ class VectorEnvironments:
         self._was_done = np.array(state["was_done"], bool)
         self._returns = np.array(state["returns"], float)
         self._lengths = np.array(state["lengths"], int)
+        if (mask := state.get("action_mask")) is not None:  # older states have none
+            self._action_mask = np.array(mask, bool)
         self._envs.resets_next = self._was_done.copy()
 
     def render(self) -> np.ndarray | None:

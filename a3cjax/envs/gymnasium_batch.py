@@ -1,7 +1,7 @@
 """A batch of Gymnasium environments, one after the other, every answer checked by itself.
 
 Gymnasium's own SyncVectorEnv writes answers into arrays first: those of another shape fail there
-or are changed. It gathers infos, too, which nothing is learned from.
+or are changed. It gathers infos, too, of which only masks of actions are read here.
 """
 
 import contextlib
@@ -12,8 +12,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Dict, Tuple
+from gymnasium.spaces import Box, Dict, Tuple
 
+from a3cjax.envs.actions import ActionMasks
 from a3cjax.envs.spaces import AnswerError, describe, leaves_of, sorted_keys
 from a3cjax.errors import ConfigError
 
@@ -28,7 +29,8 @@ class GymnasiumBatch:
     """B environments behind Gymnasium's vector interface, as far as it is used here.
 
     They are reset automatically one step late: the step after an end ignores its action and
-    returns the first observation of the next episode. Infos are dropped.
+    returns the first observation of the next episode. Infos are dropped but for masks of actions
+    (`actions.ActionMasks`).
 
     All methods raise what an environment raises, and AnswerError for what it must not return.
     """
@@ -57,6 +59,7 @@ class GymnasiumBatch:
         self.metadata = self.envs[0].metadata
         self.render_mode = self.envs[0].render_mode
         self.resets_next = np.zeros(num_envs, bool)
+        self._masks = ActionMasks(self.single_action_space, num_envs)
         self._where_steps = [_place("step()", env, index) for index in range(num_envs)]
         self._leaves: list[list[np.ndarray]] = [[]] * num_envs  # what each has shown last
 
@@ -65,12 +68,12 @@ class GymnasiumBatch:
         mask = np.ones(len(self.envs), bool) if options is None else options["reset_mask"]
         for index in np.flatnonzero(mask).tolist():
             self._reset(index, None if seed is None else seed + index)
-        return self._stack(), {}
+        return self._stack(), self._masks.stack()
 
     def step(
         self, actions: np.ndarray
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Takes an action for each: observations, rewards, terminated and truncated, no infos."""
+        """Takes an action for each: observations, rewards, terminated, truncated and masks."""
         rewards = np.zeros(len(self.envs))
         terminated, truncated = np.zeros((2, len(self.envs)), bool)
         resets_next = self.resets_next.tolist()
@@ -79,6 +82,8 @@ class GymnasiumBatch:
                 self._reset(index)
                 continue
             where = self._where_steps[index]
+            # Of a Box of no axes NumPy's loop makes numbers, which the space does not contain.
+            action = np.asarray(action) if isinstance(self.single_action_space, Box) else action
             answer = _check_count("step()", env.step(action), STEP, where)
             self._leaves[index] = _check_observation(
                 self.single_observation_space, answer[0], where
@@ -86,8 +91,10 @@ class GymnasiumBatch:
             rewards[index] = _check_number("rewards", "numbers", answer[1], where)
             terminated[index] = _check_number("terminated", "True or False", answer[2], where)
             truncated[index] = _check_number("truncated", "True or False", answer[3], where)
+            is_over = bool(terminated[index] or truncated[index])
+            self._masks.read(index, answer[4], where, is_over=is_over)
         self.resets_next = terminated | truncated
-        return self._stack(), rewards, terminated, truncated, {}
+        return self._stack(), rewards, terminated, truncated, self._masks.stack()
 
     def render(self) -> tuple[Any]:
         """The first environment's picture."""
@@ -104,6 +111,7 @@ class GymnasiumBatch:
         env, where = self.envs[index], _place("reset()", self._env, index)
         answer = _check_count("reset()", env.reset(seed=seed, options=None), RESET, where)
         self._leaves[index] = _check_observation(self.single_observation_space, answer[0], where)
+        self._masks.read(index, answer[1], where)
         self.resets_next[index] = False
 
     def _stack(self) -> Any:

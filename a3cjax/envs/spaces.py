@@ -1,4 +1,4 @@
-"""Spaces of environments: their leaves, what must hold of numbers, actions within their bounds."""
+"""Spaces of environments: their leaves, and what must hold of numbers."""
 
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,14 +6,12 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from gymnasium.spaces import Dict, Tuple
 
 from a3cjax.errors import AnswerError as AnswerError
 
 # What is larger becomes infinite as a 32-bit float.
 MAX_FLOAT = np.finfo(np.float32).max
-# Nobody means larger bounds: dm_control's LQR, for one, writes 1e10 for "none".
-MAX_BOUND = 1e6
 
 
 def leaves_of(
@@ -76,33 +74,3 @@ def check_all(name: str, values: np.ndarray, is_right: np.ndarray, rule: str, wh
         index = tuple(np.argwhere(~is_right)[0])
         place = f"{where} (environment {index[0]} of the batch)"
         raise AnswerError(f"{name} must be {rule}, got {values[index]} in {place}.")
-
-
-def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
-    """Actions as the environment takes them: in a Box's bounds and dtype; numbered from its start.
-
-    Agents number discrete actions from 0.
-    """
-    if isinstance(space, Box):
-        return np.clip(actions, space.low, space.high).astype(space.dtype)
-    assert isinstance(space, Discrete)
-    return actions + space.start if space.start else actions
-
-
-def sample_actions(
-    space: gymnasium.Space, num_envs: int, generator: np.random.Generator
-) -> np.ndarray:
-    """Uniformly random actions, int32 `[B]` if Discrete or float32 `[B, D]` in a Box `(D,)`.
-
-    Discrete ones from 0, whatever the start. Where a bound is missing nothing is uniform: a
-    standard normal number, clipped to the other.
-    """
-    if isinstance(space, Discrete):
-        return generator.integers(int(space.n), size=num_envs, dtype=np.int32)
-    assert isinstance(space, Box)
-    low, high = space.low.astype(float), space.high.astype(float)
-    is_bounded = np.maximum(np.abs(low), np.abs(high)) <= MAX_BOUND
-    size = (num_envs, *space.shape)
-    uniform = generator.uniform(np.where(is_bounded, low, 0), np.where(is_bounded, high, 1), size)
-    normal = np.clip(generator.standard_normal(size), low, high)
-    return np.where(is_bounded, uniform, normal).astype(np.float32)

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator, Sequence
 
 import gymnasium
-import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
+from a3cjax.envs.actions import count_outputs, has_bounds
 from a3cjax.envs.observations import (
     AUTO,
     CHANNELS_FIRST,
@@ -16,7 +16,7 @@ from a3cjax.envs.observations import (
     count_states,
     plan_reading,
 )
-from a3cjax.envs.spaces import MAX_BOUND, leaves_of
+from a3cjax.envs.spaces import leaves_of
 from a3cjax.errors import ConfigError
 
 # One-hot vectors of so many states are 128 MB in one update of the usual 40 steps of 8
@@ -26,25 +26,23 @@ MAX_STATES = 100_000
 MAX_ACTIONS, MAX_NUMBERS = 10_000, 10_000_000
 # Our choice: what is no smaller along two axes could be seen as a picture.
 PICTURE_SIDE = 17
-# Of the longer of the bounds and [-1, 1], the least part that both must share; our choice.
-# Pendulum's [-2, 2] share a half.
-SHARED_BOUNDS = 0.1
 
 
 def check_spaces(
     env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space
 ) -> None:
     """Raises a ConfigError that names a way out unless both spaces can be learned on."""
-    is_vector = (
-        isinstance(action_space, Box)
-        and len(action_space.shape) == 1
-        and action_space.dtype.kind == "f"
-    )
-    if not (is_vector or isinstance(action_space, Discrete)):
+    is_box = isinstance(action_space, Box)
+    if not (
+        isinstance(action_space, Discrete | MultiDiscrete | MultiBinary)
+        or (is_box and action_space.dtype.kind == "f")
+        or (is_box and action_space.dtype.kind in "iub" and has_bounds(action_space).all())
+    ):
         raise ConfigError(
-            "env must have discrete actions or vectors of floats (a wrapper makes them: "
-            "gymnasium.wrappers.TransformAction, which may number all combinations of "
-            f"MultiDiscrete or MultiBinary ones), got {env} with {action_space}."
+            "env must have actions of a Box (of whole numbers within bounds), Discrete, "
+            "MultiDiscrete or MultiBinary space (gymnasium.wrappers.TransformAction makes one, "
+            "for instance of what gymnasium.spaces.flatten_space joins and unflatten takes apart), "
+            f"got {env} with {action_space}."
         )
     leaves = [leaf for _, leaf, _ in leaves_of(observation_space, observation_space, env)]
     supported = Discrete | MultiDiscrete | MultiBinary
@@ -58,17 +56,17 @@ def check_spaces(
             f"leaves parts out, TransformObservation turns into others), got {env} with "
             f"{observation_space}."
         )
-    if isinstance(action_space, Discrete) and action_space.n > MAX_ACTIONS:
-        raise ConfigError(
-            f"env must have at most {MAX_ACTIONS} discrete actions, each an output of the network "
-            "(gymnasium.wrappers.TransformAction can choose among fewer), "
-            f"got {env} with {action_space}."
-        )
     if any(0 in (space.shape or ()) for space in (action_space, *leaves)):
         raise ConfigError(
             "env must have observations and actions of at least one number each "
             "(gymnasium.wrappers.FilterObservation leaves out empty parts), "
             f"got {env} with {observation_space} and {action_space}."
+        )
+    if count_outputs(action_space) > MAX_ACTIONS:
+        raise ConfigError(
+            f"env must have at most {MAX_ACTIONS} actions to choose from, each an output of the "
+            "network (gymnasium.wrappers.TransformAction can choose among fewer), "
+            f"got {env} with {action_space}."
         )
     num_numbers = sum(math.prod(leaf.shape or ()) for leaf in leaves)
     if num_numbers > MAX_NUMBERS:
@@ -99,12 +97,7 @@ def check_layout(
         )
 
 
-def doubts(
-    env: str,
-    observation_space: gymnasium.Space,
-    action_space: gymnasium.Space,
-    image_layout: str = AUTO,
-) -> Iterator[str]:
+def doubts(env: str, observation_space: gymnasium.Space, image_layout: str = AUTO) -> Iterator[str]:
     """What is accepted and probably not meant, a line each."""
     for leaf in plan_reading(observation_space, image_layout):
         space = leaf.space
@@ -120,16 +113,3 @@ def doubts(
                 f"image_layout={CHANNELS_FIRST} or {CHANNELS_LAST} takes any that have finite "
                 "bounds."
             )
-    if isinstance(action_space, Box) and _is_far(action_space):
-        yield (
-            f"actions of {env} are in {action_space}, far from [-1, 1], where those of an "
-            "untrained policy are: gymnasium.wrappers.RescaleAction(env, -1.0, 1.0) brings both "
-            "together."
-        )
-
-
-def _is_far(space: Box) -> bool:
-    low, high = space.low.astype(float), space.high.astype(float)
-    is_bounded = np.maximum(np.abs(low), np.abs(high)) <= MAX_BOUND
-    shared = np.minimum(high, 1) - np.maximum(low, -1)
-    return bool((is_bounded & (shared < SHARED_BOUNDS * np.maximum(high - low, 2))).any())

@@ -11,8 +11,8 @@ from a3cjax.actors.actor_learner import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config
+from a3cjax.envs.actions import clip_actions, sample_actions
 from a3cjax.envs.making import make_pool, resolve_envpool_id
-from a3cjax.envs.spaces import sample_actions
 from a3cjax.errors import ConfigError
 from a3cjax.system.compilation import jax_settings
 from a3cjax.training.assembly import assemble, close_all, prepare
@@ -49,7 +49,8 @@ def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float
     def play(pool, stop_event: Job) -> None:
         rng, num_steps, began = np.random.default_rng(0), 0, time.perf_counter()
         while not (num_steps and stop_event.is_set()):
-            pool.step(sample_actions(pool.action_space, envs_per_actor, rng))
+            actions = sample_actions(pool.action_space, envs_per_actor, rng)
+            pool.step(clip_actions(pool.action_space, actions))
             num_steps += envs_per_actor
         rates.append(num_steps / (time.perf_counter() - began))
 

@@ -1,4 +1,6 @@
-"""Names of discrete actions, where they are known."""
+"""Names of actions, where they are known."""
+
+from a3cjax.envs.base import ActionSpec
 
 # In the order of their numbers in the Arcade Learning Environment.
 _ATARI = (
@@ -54,17 +56,21 @@ _OTHERS = {
 }
 
 
-def action_names(env: str, num_actions: int, *, is_atari: bool) -> list[str]:
+def action_names(env: str, actions: ActionSpec, *, is_atari: bool) -> list[str]:
     """What the actions of an environment do.
 
     Args:
       env: the name of a configuration: `Pong`, `Pong-v5`, `gymnasium:CartPole-v1` ….
-      num_actions: A. Names of another number of actions belong to another environment.
+      actions: A or D. Names of another number of actions belong to another environment.
       is_atari: of the Arcade Learning Environment.
 
     Returns:
-      A names; `action 0` and so on where they are not known.
+      A or D names; `action 0` and so on where they are not known. Of several choices at once one
+      after the other, `0: 2` for the third choice of the first.
     """
+    if actions.kind == "multi_discrete":
+        return [f"{k}: {m}" for k, size in enumerate(actions.sizes) for m in range(size)]
+    num_actions = actions.sizes[0]
     game = env.rpartition(":")[2].rpartition("/")[2].partition("-v")[0]
     names = _OTHERS.get(game, "").split()
     if is_atari:

@@ -6,7 +6,13 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from a3cjax.distributions import Categorical, DiagonalGaussian, EpsilonGreedy
+from a3cjax.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    EpsilonGreedy,
+    MultiCategorical,
+    SquashedGaussian,
+)
 from a3cjax.video import style
 
 _MAX_BARS = 18  # for which there is room; Atari games have no more
@@ -80,6 +86,8 @@ def choice_title(policy: Any, *, is_greedy: bool) -> str:
         return f"action values Q(s, a), {how}"
     if isinstance(policy, DiagonalGaussian):
         return f"actions: mean ± σ, {'the mean is taken' if is_greedy else 'sampled ●'}"
+    if isinstance(policy, SquashedGaussian):
+        return f"actions: tanh(mean ± σ), {'the median is taken' if is_greedy else 'sampled ●'}"
     return f"action probabilities π(a|s), {'greedy' if is_greedy else 'sampled'}"
 
 
@@ -89,21 +97,24 @@ def draw_choice(
     """Draws a policy and what was chosen from it.
 
     Args:
-      policy: a Categorical, EpsilonGreedy or DiagonalGaussian without leading axes.
-      action: an int, or float `[D]`; None if none was chosen.
-      names: of the actions, A or D.
+      policy: a distribution over actions, EpsilonGreedy among them, without leading axes.
+      action: an int, int `[K]` or float `[D]`; None if none was chosen.
+      names: of the actions, as `action_names` gives them.
       width: of the drawing, in pixels.
       height: likewise.
     """
     image = Image.new("RGB", (width, height), style.CARD)
-    if isinstance(policy, DiagonalGaussian):
+    if isinstance(policy, DiagonalGaussian | SquashedGaussian):
         return _draw_gaussian(image, policy, action, names)
+    if isinstance(policy, MultiCategorical):
+        return _draw_bars(image, _choice_rows(policy, action, names))
     chosen = None if action is None else int(action)
     if isinstance(policy, EpsilonGreedy):
         q_values = np.asarray(policy.q_values, float)
-        lengths = q_values - q_values.min()  # Q values may be negative: differences count
-        lengths /= max(float(lengths.max()), 1e-9)
-        best = np.sort(np.argsort(-q_values, kind="stable")[:_MAX_BARS])
+        allowed = np.arange(len(q_values)) if policy.mask is None else np.flatnonzero(policy.mask)
+        lengths = q_values - q_values[allowed].min()  # they may be negative: differences count
+        lengths /= max(float(lengths[allowed].max()), 1e-9)
+        best = np.sort(allowed[np.argsort(-q_values[allowed], kind="stable")[:_MAX_BARS]])
         rows = [
             (names[i], float(lengths[i]), style.short_number(float(q_values[i])), i == chosen)
             for i in best
@@ -136,6 +147,25 @@ def probability_rows(
     return rows
 
 
+def _choice_rows(
+    policy: MultiCategorical, action: np.ndarray | None, names: list[str]
+) -> list[tuple[str, float, str, bool]]:
+    """A row for each choice of every number; if they are too many, for the one chosen of each.
+
+    Where none was chosen it is the most probable one.
+    """
+    rows = []
+    for number, logits in enumerate(np.asarray(policy.logits, float)):
+        own = [name for name in names if name.startswith(f"{number}: ")]
+        chosen = None if action is None else int(action[number])
+        shown = probability_rows(Categorical(logits[: len(own)]), chosen, own)
+        if len(names) > _MAX_BARS:
+            best = max(shown, key=lambda row: (row[2], row[1]))
+            shown = [best]
+        rows += [(name, share, f"{share:.0%}", is_chosen) for name, share, is_chosen in shown]
+    return rows[:_MAX_BARS]
+
+
 def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> Image.Image:
     num_columns = 1 if len(rows) <= _MAX_IN_A_COLUMN else 2
     in_a_column = -(-len(rows) // num_columns)
@@ -165,12 +195,18 @@ def _draw_bars(image: Image.Image, rows: list[tuple[str, float, str, bool]]) -> 
 
 
 def _draw_gaussian(
-    image: Image.Image, policy: DiagonalGaussian, action: np.ndarray | None, names: list[str]
+    image: Image.Image,
+    policy: DiagonalGaussian | SquashedGaussian,
+    action: np.ndarray | None,
+    names: list[str],
 ) -> Image.Image:
     means = np.asarray(policy.mean, float)[:_MAX_BARS]
     deviations = np.sqrt(np.broadcast_to(policy.variance, np.shape(policy.mean)))[:_MAX_BARS]
-    # Most action spaces go from −1 to 1; otherwise as far as the policy itself goes.
-    reach = max(1.0, float(np.max(np.abs(means) + deviations)))
+    low, high = means - deviations, means + deviations
+    if isinstance(policy, SquashedGaussian):
+        low, means, high = np.tanh([low, means, high])
+    # Most actions go from −1 to 1; otherwise as far as the policy itself goes.
+    reach = max(1.0, float(-np.min(low)), float(np.max(high)))
     num_columns = 1 if len(means) <= _MAX_IN_A_COLUMN else 2
     in_a_column = -(-len(means) // num_columns)
     column_width = image.width / num_columns
@@ -179,7 +215,7 @@ def _draw_gaussian(
     letters = 12 if num_columns == 1 else 10
     lines = style.Lines(image)
     texts = []
-    for index, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+    for index, (first_end, mean, last_end) in enumerate(zip(low, means, high, strict=True)):
         column, row = divmod(index, in_a_column)
         left = column * column_width + 12
         middle = 6 + (row + 0.5) * row_height
@@ -190,13 +226,13 @@ def _draw_gaussian(
             return float(first + share * (last - first))
 
         lines.add(np.array([[first, middle], [last, middle]]), style.RULE, 0.64 * row_height)
-        band = [[place(mean - deviation), middle], [place(mean + deviation), middle]]
+        band = [[place(first_end), middle], [place(last_end), middle]]
         lines.add(np.array(band), style.mix(style.RULE, style.ACCENT, 0.6), 0.64 * row_height)
         x, half = place(mean), 0.32 * row_height
         lines.add(np.array([[x, middle - half], [x, middle + half]]), style.TEXT, 2)
         if action is not None:
             lines.add_dot(place(float(action[index])), middle, style.CHOSEN, 3)
-        number = f"{mean:.2f} ± {deviation:.2f}".replace("-", "−")
+        number = f"{mean:.2f} ± {(last_end - first_end) / 2:.2f}".replace("-", "−")
         texts.append((left, last + number_width, middle, names[index], number))
     image = lines.drawn()
     for left, right, middle, name, number in texts:

@@ -126,7 +126,7 @@ def make_labels(agent: TrainedAgent, spec: EnvironmentSpec, options: VideoOption
     return Labels(
         title=config.env.rpartition(":")[2],
         subtitle=subtitle + (" · red: |∂V/∂s|" if options.with_saliency else ""),
-        action_names=action_names(config.env, spec.num_actions, is_atari=spec.is_atari),
+        action_names=action_names(config.env, spec.actions, is_atari=spec.is_atari),
         num_games=options.num_episodes,
         is_greedy=options.is_greedy,
     )

@@ -277,7 +277,11 @@ def test_stop_event_ends_a_whole_episode_within_a_step():
 
 
 class Restorable(FakeEnvironments):
-    """With a state: the number of steps."""
+    """With a state, the number of steps, and masks of actions."""
+
+    def timestep(self, t):
+        mask = np.tile([t % 2 == 0, True, True], (self.num_envs, 1))
+        return super().timestep(t)._replace(action_mask=mask)
 
     def get_state(self):
         return {"t": self._t}

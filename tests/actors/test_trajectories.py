@@ -34,6 +34,7 @@ def test_stacked_are_all_timesteps_but_what_led_to_the_first():
             reward=np.array([t, -t], np.float32),
             discount=np.full(2, 0.1 * t, np.float32),
             is_first=np.array([t == 0, t == 1]),
+            action_mask=np.array([[t < 2, True], [True, False]]),
         )
         for t in range(3)
     ]
@@ -46,8 +47,11 @@ def test_stacked_are_all_timesteps_but_what_led_to_the_first():
     np.testing.assert_array_equal(trajectory.is_first, [[1, 0], [0, 1], [0, 0]])
     np.testing.assert_array_equal(trajectory.actions, [[0, 7], [1, 7]])
     assert trajectory.core_state == "core"
-    dtypes = [leaf.dtype for leaf in trajectory[:-1]]
-    assert dtypes == [np.float32, np.int32, np.float32, np.float32, bool]
+    np.testing.assert_array_equal(trajectory.action_masks[:, 0, 0], [1, 1, 0])
+    dtypes = [leaf.dtype for leaf in trajectory if leaf is not trajectory.core_state]
+    assert dtypes == [np.float32, np.int32, np.float32, np.float32, bool, bool]
+    unmasked = [timestep._replace(action_mask=None) for timestep in timesteps]
+    assert stack(unmasked, actions, "core").action_masks is None
     assert not any(np.shares_memory(trajectory.observations, t.observation) for t in timesteps)
 
 
@@ -69,7 +73,8 @@ def random_episodes(seed, num_steps, acts_ahead=False):
     is_first[0], is_first[1] = True, False
     is_first[-1, 0] = True
     actions = rng.integers(0, A, size=(num_steps + acts_ahead, B)).astype(np.int32)
-    trajectory = trajectory._replace(actions=actions, is_first=is_first)
+    masks = rng.random((num_steps + 1, B, A)) < 0.5
+    trajectory = trajectory._replace(actions=actions, is_first=is_first, action_masks=masks)
     resets = [np.flatnonzero(is_first[1:, b]) for b in range(B)]
     first_lengths = [int(r[0]) if len(r) else num_steps for r in resets]
     return Episodes(trajectory, first_lengths)
@@ -90,7 +95,7 @@ def test_what_was_played_stays_as_it_was(seed, num_steps):
     before = jax.tree.map(np.copy, trajectory)
     kept = keep_first_episodes(trajectory)
     chex.assert_trees_all_equal(trajectory, before)  # and so does what was given
-    for name in ("observations", "actions", "rewards", "discounts"):
+    for name in ("observations", "actions", "rewards", "discounts", "action_masks"):
         given_, kept_ = getattr(trajectory, name), getattr(kept, name)
         np.testing.assert_array_equal(kept_[: len(given_)], given_)
         assert kept_.dtype == given_.dtype

@@ -84,6 +84,35 @@ def test_loss_of_a_hand_example():
     np.testing.assert_allclose(gradients["logits"], by_logits, rtol=1e-6, atol=1e-7)
 
 
+def test_forbidden_actions_count_neither_in_the_policy_nor_in_its_entropy():
+    # As above, with a third action that has preferences of 5, and is forbidden.
+    trajectory = one_environment([0, 1, 2, 3], [1, 2, 3], [0.5] * 3, [True, False, False, False])
+    loss_and_gradients = tabular_loss(value_cost=0.25, entropy_cost=0.1)
+    two = uniform_tables([1, 2, 3, 4])
+    three = {**two, "logits": np.tile(np.float32([0, 0, 5]), (4, 1))}
+    mask = np.tile([True, True, False], (4, 1, 1))
+    expected, gradients = loss_and_gradients(two, trajectory)
+    masked, by_three = loss_and_gradients(three, trajectory._replace(action_masks=mask))
+    chex.assert_trees_all_close(masked, expected, rtol=1e-6)
+    np.testing.assert_allclose(by_three["logits"][:, :2], gradients["logits"], rtol=1e-6)
+    np.testing.assert_array_equal(by_three["logits"][:, 2], np.zeros(4))
+
+
+def test_actions_are_chosen_among_those_allowed_whoever_looks():
+    agent, mask = make_a3c(make_tabular_network()), np.eye(A, dtype=bool)[[1, 2, 0]]
+    now = timestep(np.arange(A))._replace(action_mask=mask)
+    output, _ = agent.look(decisive_tables(), constants(), now, ())
+    np.testing.assert_array_equal(np.isfinite(output.policy.logits), mask)
+
+    def look(params, constants, timestep, core_state):
+        return agent.look(params, constants, timestep._replace(action_mask=None), core_state)
+
+    for own in (agent, agent._replace(look=look)):
+        for is_greedy in (False, True):
+            actions, *_ = act(own, decisive_tables(), constants(), now, is_greedy=is_greedy)
+            np.testing.assert_array_equal(actions, [1, 2, 0])
+
+
 def test_lambda_zero_learns_from_one_step():
     # R_t = r_{t+1} + 0.5 V(s_{t+1}) = (2, 3.5, 5), so V − R = (−1, −1.5, −2)
     trajectory = one_environment([0, 1, 2, 3], [1, 2, 3], [0.5] * 3, [True, False, False, False])

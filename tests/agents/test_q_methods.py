@@ -128,6 +128,38 @@ def test_loss_of_a_hand_example(method, targets):
     np.testing.assert_allclose(gradients, expected, rtol=1e-6)
 
 
+@every_method
+def test_no_target_is_made_of_a_forbidden_action(method):
+    rng = np.random.default_rng(0)
+    mask = rng.random((T + 1, B, A)) < 0.6
+    trajectory = random_experience(method, 0)
+    at = np.zeros((T + 1, B), int)
+    at[: len(trajectory.actions)] = trajectory.actions
+    np.put_along_axis(mask, at[..., None], True, axis=-1)  # what was done was allowed
+    q, target_q = random_tables(0)
+    states = np.arange((T + 1) * B).reshape(T + 1, B)
+    trajectory = trajectory._replace(observations=states)  # each is visited once
+    forbidden = ~mask.reshape(-1, A)
+    hopes = np.where(forbidden, 1e6, target_q).astype(np.float32)
+    fears = np.where(forbidden, -1e6, target_q).astype(np.float32)
+    masked = LOSSES[method](q, hopes, trajectory._replace(action_masks=mask))
+    expected = LOSSES[method](q, fears, trajectory)
+    chex.assert_trees_all_close(masked, expected, rtol=1e-6)
+    if method != "one_step_sarsa":
+        assert LOSSES[method](q, hopes, trajectory)[0][0] > 100 * masked[0][0]
+
+
+@every_method
+def test_value_and_choice_are_those_of_the_best_allowed_action(method):
+    q, mask = random_table(0, B), np.tile([True, False, True], (B, 1))
+    now = timestep(np.arange(B))._replace(action_mask=mask)
+    output, _ = make_agent(method).look(q, make_constants(epsilons=(0.5,) * B), now, ())
+    np.testing.assert_array_equal(output.values, q[:, [0, 2]].max(axis=-1))
+    np.testing.assert_array_equal(output.policy.mode(), 2 * np.argmax(q[:, [0, 2]], axis=-1))
+    samples = [output.policy.sample(jax.random.key(seed)) for seed in range(30)]
+    assert set(np.unique(samples)) == {0, 2}
+
+
 def slow_targets(method, target_q, trajectory, lambda_=LAMBDA):
     """Targets step by step; NaN for automatic resets."""
     targets = np.full(trajectory.rewards.shape, np.nan)

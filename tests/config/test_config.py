@@ -33,9 +33,12 @@ from a3cjax.config.settings import (
     read_preset,
     resume_config,
 )
-from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.distributions import DiagonalGaussian, MultiCategorical, SquashedGaussian
+from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.envs.making import PROTOCOL_NAMES
 from a3cjax.errors import ConfigError
+from a3cjax.exploration import evaluation_exploration
+from a3cjax.types import Constants, TimeStep
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -208,6 +211,8 @@ def test_seed_is_bounded():
         ("network", "nature_lstm"),
         ("network", "tabular"),
         ("network", "auto"),
+        ("policy", "auto"),
+        ("policy", "squashed_gaussian"),
         ("optimizer", "auto"),
         ("optimizer", "rmsprop"),
         ("protocol", "machado"),
@@ -238,8 +243,8 @@ def test_centring_needs_a_warmup():
 
 def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
-    named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "optimizer", "protocol"}
-    named |= {"image_layout"}
+    named = {"env", "run_dir", "resume", "seed", "algorithm", "network", "policy"}
+    named |= {"optimizer", "protocol", "image_layout"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 
@@ -544,10 +549,17 @@ def vector(size):
     return jax.ShapeDtypeStruct((size,), np.float32)
 
 
-IMAGES = EnvironmentSpec(image(21, 21, 64), 6, 4, is_atari=True, image_layout="channels_first")
-VECTORS = EnvironmentSpec(vector(4), 2, 1, is_atari=False, image_layout="none")
-CONTINUOUS = VECTORS._replace(observation=vector(17), num_actions=6, is_continuous=True)
-STATES = VECTORS._replace(observation=vector(16), num_actions=4, is_one_hot=True)
+def choose(number):
+    return ActionSpec("discrete", (number,))
+
+
+IMAGES = EnvironmentSpec(
+    image(21, 21, 64), choose(6), 4, is_atari=True, image_layout="channels_first"
+)
+VECTORS = EnvironmentSpec(vector(4), choose(2), 1, is_atari=False, image_layout="none")
+CONTINUOUS = VECTORS._replace(observation=vector(17), actions=ActionSpec("continuous", (6,), True))
+CHOICES = VECTORS._replace(actions=ActionSpec("multi_discrete", [3, 2]))
+STATES = VECTORS._replace(observation=vector(16), actions=choose(4), is_one_hot=True)
 ONE_ACTOR = Config(num_actors=1)
 
 LAPTOP = {
@@ -628,6 +640,9 @@ def test_no_clipping_and_whole_episodes_are_settings_of_ones_own():
 def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec):
     config = resolve(ONE_ACTOR.replace(network=network), spec)
     settings = dataclasses.asdict(config)
+    assert settings.pop("policy") == (
+        "gaussian" if spec.is_continuous else AUTO
+    )  # of choices: none
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"run_dir", "resume", "eval_period_frames", "max_episode_steps"}
@@ -647,14 +662,53 @@ def test_exploration_takes_a_fifth_of_the_budget_up_to_the_papers(total_frames, 
     assert resolve(config, VECTORS).exploration_frames == expected
 
 
+@pytest.mark.parametrize(
+    ("spec", "what"), [(CONTINUOUS, "continuous actions"), (CHOICES, "several choices at once")]
+)
 @pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "a3c"])
-def test_q_methods_refuse_continuous_actions(algorithm):
+def test_q_methods_refuse_all_but_one_choice(algorithm, spec, what):
     config = ONE_ACTOR.replace(algorithm=algorithm, env="Pendulum")
     with pytest.raises(ConfigError) as caught:
-        resolve(config, CONTINUOUS)
-    expected = "algorithm must have a policy for the continuous actions of Pendulum"
+        resolve(config, spec)
+    expected = f"algorithm must have a policy for the {what} of Pendulum"
     assert str(caught.value) == f"{expected}, got {algorithm}."
     assert resolve(config, VECTORS).algorithm == algorithm
+
+
+UNBOUNDED = CONTINUOUS._replace(actions=ActionSpec("continuous", (6,), is_bounded=False))
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "rule"),
+    [
+        ("gaussian", VECTORS, "auto for Some-v0, whose actions are choices"),
+        ("squashed_gaussian", CHOICES, "auto for Some-v0, whose actions are choices"),
+        ("squashed_gaussian", UNBOUNDED, r"gaussian .* bounds \(gymnasium.wrappers.RescaleAction"),
+    ],
+)
+def test_policies_that_do_not_fit_the_actions_are_refused_in_one_line(policy, spec, rule):
+    with pytest.raises(ConfigError, match=rf"^policy must be {rule}.*, got {policy}\.$") as caught:
+        resolve(ONE_ACTOR.replace(env="Some-v0", policy=policy), spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_policy_of_a_run_is_the_one_that_acts():
+    def policy_of(config, spec):
+        agent = build_agent(config, spec)
+        observations = np.zeros((1, *spec.observation_shape), np.float32)
+        params = agent.init(jax.random.key(0), observations[None])
+        ones = np.ones(1, np.float32)
+        now = TimeStep(observations, ones, ones, np.array([True]))
+        constants = Constants(None, None, evaluation_exploration(1))
+        return type(agent.look(params, constants, now, agent.initial_state(1))[0].policy)
+
+    squashed = resolve(ONE_ACTOR.replace(policy="squashed_gaussian"), CONTINUOUS)
+    plain = resolve(ONE_ACTOR, CONTINUOUS)
+    assert policy_of(squashed, CONTINUOUS) is SquashedGaussian
+    assert policy_of(plain, CONTINUOUS) is DiagonalGaussian
+    # Runs of before have no such setting in their config.yaml.
+    assert policy_of(plain.replace(policy=AUTO), CONTINUOUS) is DiagonalGaussian
+    assert policy_of(resolve(ONE_ACTOR, CHOICES), CHOICES) is MultiCategorical
 
 
 @pytest.mark.parametrize("spec", [VECTORS, IMAGES, CONTINUOUS])

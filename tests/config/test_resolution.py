@@ -4,7 +4,7 @@ import pytest
 
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import LEAST_PIXELS, make_network
 
@@ -15,7 +15,9 @@ def images_of(height, width):
     """What is told of three-coloured images of that size, which come in blocks of 4×4 pixels."""
     shape = (-(-height // 4), -(-width // 4), 48)
     image = jax.ShapeDtypeStruct(shape, np.uint8)
-    return EnvironmentSpec(image, 2, 1, is_atari=False, reading="an image")
+    return EnvironmentSpec(
+        image, ActionSpec("discrete", (2,)), 1, is_atari=False, reading="an image"
+    )
 
 
 @pytest.mark.parametrize("torso", ["atari", "nature"])  # minatar takes the smallest there is

@@ -341,13 +341,14 @@ def test_actions_reach_the_pool_and_close_closes_it():
 TORQUES = gymnasium.spaces.Box(np.array([-1.0, -np.inf]), np.array([0.5, np.inf]), dtype=np.float64)
 
 
-def test_continuous_actions_are_clipped_to_their_bounds_in_the_dtype_of_the_space():
+def test_continuous_actions_fill_their_bounds_in_the_dtype_of_the_space():
     pool = ScriptedPool([PoolStep([0.0] * 3)], num_envs=3, action_space=TORQUES)
     environments = behind(pool)
     actions = np.array([[-9, -9], [0.25, 0.25], [9, 9]], np.float32)
     environments.step(actions)
     assert pool.actions[0].dtype == np.float64
-    np.testing.assert_array_equal(pool.actions[0], [[-1, -9], [0.25, 0.25], [0.5, 9]])
+    # [-1, 1] is [-1, 0.5] there: -0.25 + 0.75 · 0.25.
+    np.testing.assert_array_equal(pool.actions[0], [[-1, -9], [-0.0625, 0.25], [0.5, 9]])
     np.testing.assert_array_equal(actions[[0, 2]], [[-9, -9], [9, 9]])  # the agent's own
 
 
@@ -366,7 +367,8 @@ def test_sampled_actions_are_one_for_each_environment():
     continuous = behind(ScriptedPool([], num_envs=50, action_space=TORQUES))
     actions = continuous.sample_actions(generator)
     assert (actions.shape, actions.dtype) == ((50, 2), np.float32)
-    assert -1 <= actions[:, 0].min() < actions[:, 0].max() <= 0.5
+    assert -1 <= actions[:, 0].min() < -0.8
+    assert 0.8 < actions[:, 0].max() <= 1
     assert len(np.unique(actions)) == 100
 
 

@@ -7,97 +7,12 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from gymnasium.vector.utils import concatenate, create_empty_array
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from a3cjax.convolutions import blocks_to_frames
 from a3cjax.envs.observations import read_observations
-from a3cjax.envs.spaces import AnswerError, clip_actions, sample_actions
+from a3cjax.envs.spaces import AnswerError
 
 INFINITY = np.inf
-
-
-def bounds(low, high, dtype=np.float32):
-    """A Box of the actions `(D,)` between these bounds."""
-    return Box(np.array(low, dtype), np.array(high, dtype), dtype=dtype)
-
-
-# Actions.
-
-
-@given(
-    hnp.arrays(np.float32, (2, 3), elements=st.floats(-1e6, 1e6, width=32)),
-    hnp.arrays(np.float32, (4, 3), elements=st.floats(-1e6, 1e6, width=32)),
-    st.sampled_from([np.float32, np.float64]),
-)
-def test_clipped_actions_are_the_nearest_ones_in_the_bounds(edges, actions, dtype):
-    low, high = edges.min(axis=0), edges.max(axis=0)
-    clipped = clip_actions(bounds(low, high, dtype), actions)
-    assert clipped.dtype == dtype
-    for (i, d), action in np.ndenumerate(actions):
-        nearest = low[d] if action < low[d] else high[d] if action > high[d] else action
-        assert clipped[i, d] == nearest
-
-
-def test_infinite_bounds_clip_nothing():
-    space = bounds([-INFINITY, 0.0, -INFINITY], [INFINITY, INFINITY, 1.0])
-    actions = np.array([[-1e30, -1e30, -1e30], [1e30, 1e30, 1e30]], np.float32)
-    expected = np.array([[-1e30, 0.0, -1e30], [1e30, 1e30, 1.0]], np.float32)
-    np.testing.assert_array_equal(clip_actions(space, actions), expected)
-
-
-@pytest.mark.parametrize("start", [0, -1, 5])
-def test_discrete_actions_are_numbered_from_the_start_of_their_space(start):
-    actions = np.array([0, 2], np.int32)
-    taken = clip_actions(Discrete(3, start=start), actions)
-    np.testing.assert_array_equal(taken, [start, start + 2])
-    np.testing.assert_array_equal(actions, [0, 2])
-
-
-def test_discrete_samples_are_the_integers_of_the_generator():
-    sampled = sample_actions(Discrete(4), 6, np.random.default_rng(3))
-    expected = np.random.default_rng(3).integers(4, size=6, dtype=np.int32)
-    assert sampled.dtype == np.int32
-    np.testing.assert_array_equal(sampled, expected)
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_samples_are_uniform_within_finite_bounds(dtype):
-    space = bounds([-1.0, 0.0, 2.0], [1.0, 0.5, 2.0], dtype)
-    sampled = sample_actions(space, 4000, np.random.default_rng(0))
-    assert (sampled.shape, sampled.dtype) == ((4000, 3), np.float32)
-    for d, (low, high) in enumerate([(-1.0, 1.0), (0.0, 0.5), (2.0, 2.0)]):
-        quarters, _ = np.histogram(sampled[:, d], 4, (low, high) if low < high else (1.5, 2.01))
-        assert low <= sampled[:, d].min()
-        assert sampled[:, d].max() <= high
-        if low < high:
-            np.testing.assert_allclose(quarters / 4000, 0.25, atol=0.03)
-    assert abs(np.corrcoef(sampled[:, 0], sampled[:, 1])[0, 1]) < 0.05
-
-
-@pytest.mark.parametrize("bound", [INFINITY, np.finfo(np.float32).max, 1e10])
-def test_samples_are_normal_without_bounds_and_clipped_to_the_one_there_is(bound):
-    space = bounds([-bound, 0.5, -bound], [bound, bound, -0.5])
-    sampled = sample_actions(space, 4000, np.random.default_rng(0))
-    np.testing.assert_allclose(sampled[:, 0].mean(), 0.0, atol=0.05)
-    np.testing.assert_allclose(sampled[:, 0].std(), 1.0, atol=0.05)
-    assert sampled[:, 1].min() == 0.5
-    assert sampled[:, 2].max() == -0.5
-    # Φ(0.5) = 0.69 of a standard normal lies below 0.5.
-    np.testing.assert_allclose(np.mean(sampled[:, 1] == 0.5), 0.69, atol=0.03)
-
-
-@given(
-    hnp.arrays(np.float32, (2, 3), elements=st.floats(-(2.0**40), 2.0**40, width=32)),
-    hnp.arrays(bool, (2, 3)),
-    st.integers(0, 2**32 - 1),
-)
-def test_samples_are_finite_and_within_any_bounds(edges, is_missing, seed):
-    low = np.where(is_missing[0], -INFINITY, edges.min(axis=0))
-    high = np.where(is_missing[1], INFINITY, edges.max(axis=0))
-    sampled = sample_actions(bounds(low, high), 5, np.random.default_rng(seed))
-    assert np.isfinite(sampled).all()
-    assert ((low <= sampled) & (sampled <= high)).all()
-
 
 # Observations.
 

@@ -10,6 +10,7 @@ from gymnasium.spaces import (
     Graph,
     MultiBinary,
     MultiDiscrete,
+    OneOf,
     Sequence,
     Text,
     Tuple,
@@ -19,6 +20,8 @@ from a3cjax.envs.supported import MAX_STATES, check_spaces, doubts
 from a3cjax.errors import ConfigError
 
 VECTOR, CHOICES = Box(-1, 1, (3,)), Discrete(2)
+ACTIONS = "actions of a Box .of whole numbers within bounds., Discrete, MultiDiscrete"
+MOST_ACTIONS = "at most 10000 actions to choose from"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +29,13 @@ VECTOR, CHOICES = Box(-1, 1, (3,)), Discrete(2)
     [
         (VECTOR, Discrete(2, start=5)),
         (VECTOR, Box(-1, 1, (2,), np.float64)),
+        (VECTOR, Box(-np.inf, 1, (2, 3), np.float16)),
+        (VECTOR, Box(-1, 1, ())),
+        (VECTOR, Box(-3, 9, (2, 3), np.int64)),
+        (VECTOR, Box(0, 1, (2,), bool)),
+        (VECTOR, MultiDiscrete([[3, 2], [1, 4]], start=[[0, -1], [5, 0]])),
+        (VECTOR, MultiDiscrete([1000] * 10)),
+        (VECTOR, MultiBinary((2, 3))),
         (Box(0, 9, (2, 3), np.int16), CHOICES),
         (Box(0, 1, (2,), bool), CHOICES),
         (MultiBinary((2, 3)), CHOICES),
@@ -41,11 +51,13 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
 @pytest.mark.parametrize(
     ("observations", "actions", "rule", "wrapper"),
     [
-        (VECTOR, MultiDiscrete([3, 2]), "discrete actions or vectors", "TransformAction"),
-        (VECTOR, MultiBinary(3), "discrete actions or vectors", "TransformAction"),
-        (VECTOR, Box(0, 9, (2,), np.int64), "discrete actions or vectors", "TransformAction"),
-        (VECTOR, Box(-1, 1, (2, 2)), "discrete actions or vectors", "TransformAction"),
-        (VECTOR, Tuple([CHOICES, VECTOR]), "discrete actions or vectors", "TransformAction"),
+        (VECTOR, Box(0, np.iinfo(np.int64).max, (2,), np.int64), ACTIONS, "TransformAction"),
+        (VECTOR, Tuple([CHOICES, VECTOR]), ACTIONS, "TransformAction"),
+        (VECTOR, Dict({"a": CHOICES}), ACTIONS, "TransformAction"),
+        (VECTOR, OneOf([CHOICES, VECTOR]), ACTIONS, "TransformAction"),
+        (VECTOR, Sequence(CHOICES), ACTIONS, "TransformAction"),
+        (VECTOR, Graph(VECTOR, None), ACTIONS, "TransformAction"),
+        (VECTOR, Text(5), ACTIONS, "TransformAction"),
         (Text(5), CHOICES, "observations of Box", "TransformObservation"),
         (Graph(VECTOR, None), CHOICES, "observations of Box", "TransformObservation"),
         (Sequence(VECTOR), CHOICES, "observations of Box", "TransformObservation"),
@@ -58,7 +70,11 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
         (Dict({"a": Discrete(10**6)}), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
         (MultiBinary(3_000_000), CHOICES, f"at most {MAX_STATES}", "TransformObservation"),
         (Box(0, 255, (2000, 2000, 3), np.uint8), CHOICES, "at most 10000000", "ResizeObservation"),
-        (VECTOR, Discrete(2**40), "at most 10000 discrete actions", "TransformAction"),
+        (VECTOR, Discrete(2**40), MOST_ACTIONS, "TransformAction"),
+        (VECTOR, MultiDiscrete([5000, 2, 2]), MOST_ACTIONS, "TransformAction"),
+        (VECTOR, MultiDiscrete([2**62] * 2), MOST_ACTIONS, "TransformAction"),
+        (VECTOR, MultiBinary((100, 51)), MOST_ACTIONS, "TransformAction"),
+        (VECTOR, Box(-1, 1, (101, 100)), MOST_ACTIONS, "TransformAction"),
         (VECTOR, Box(-1, 1, (0,)), "observations and actions of at least one", "FilterObservation"),
         (Tuple([VECTOR, Box(0, 1, (3, 0))]), CHOICES, "observations and", "FilterObservation"),
     ],
@@ -105,35 +121,6 @@ BYTES = Box(0, 255, (24, 24, 3), np.uint8)
     ids=str,
 )
 def test_what_may_be_a_picture_and_meets_no_convolutions_is_told(observations, reason):
-    lines = list(doubts("Some-v0", observations, CHOICES))
+    lines = list(doubts("Some-v0", observations))
     assert [bool(re.search(reason or "nothing", line)) for line in lines] == [True] * bool(reason)
     assert not any("\n" in line for line in lines)
-
-
-def bounds(low, high):
-    return Box(np.array(low, np.float32), np.array(high, np.float32))
-
-
-@pytest.mark.parametrize(
-    ("actions", "is_far"),
-    [
-        (bounds([-1], [1]), False),
-        (bounds([-2], [2]), False),  # Pendulum
-        (bounds([-0.4] * 17, [0.4] * 17), False),  # Humanoid
-        (bounds([-1, 0, 0], [1, 1, 1]), False),  # CarRacing
-        (bounds([-np.inf], [np.inf]), False),
-        (bounds([0], [np.inf]), False),
-        (bounds([0], [100]), True),
-        (bounds([-100], [100]), True),
-        (bounds([-1, 0], [1, 100]), True),
-        (bounds([5], [7]), True),
-        (bounds([-0.01], [0.01]), True),
-        (Discrete(200), False),
-    ],
-)
-def test_actions_far_from_the_first_policy_are_told(actions, is_far):
-    lines = list(doubts("Some-v0", VECTOR, actions))
-    assert len(lines) == is_far
-    assert all("[-1, 1]" in line and "wrappers.RescaleAction(" in line for line in lines)
-    assert not any("\n" in line for line in lines)
-    assert hasattr(gymnasium.wrappers, "RescaleAction")

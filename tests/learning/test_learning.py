@@ -52,6 +52,19 @@ def test_a3c_solves_catch(tmp_path):
     assert score >= 0.9
 
 
+def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):
+    # Four right choices give 1; random play among the allowed ones, half of them, 0.55.
+    score = learn(
+        tmp_path,
+        env="gymnasium:tests.learning.locks:Locks-v0",
+        total_frames=30_000,
+        unroll_length=8,
+        learning_rate=0.01,
+        centre_observations=False,
+    )
+    assert score >= 0.9
+
+
 @pytest.mark.slow
 def test_a3c_solves_cart_pole(tmp_path):
     # Random play balances for about 22 steps. The most is 500; Gymnasium calls 475 solved.

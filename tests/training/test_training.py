@@ -980,13 +980,33 @@ class Drifting(gymnasium.Env):
         self.np_random.bit_generator.state = state["generator"]
 
 
+class Fenced(Drifting):
+    """Forbids to go on to the right from some point on."""
+
+    def reset(self, *, seed=None, options=None):
+        observation, _ = super().reset(seed=seed)
+        return observation, self._tell()
+
+    def step(self, action):
+        assert self._tell()["action_mask"][action]
+        *answer, _ = super().step(action)
+        return *answer, self._tell()
+
+    def _tell(self):
+        return {"action_mask": np.array([1, self._position[0] < 1], np.int8)}
+
+
 gymnasium.register("Wandering-v0", Drifting, max_episode_steps=17)
+gymnasium.register("Fenced-v0", Fenced, max_episode_steps=17)
 
 
 @pytest.mark.parametrize(
     "settings",
     [
         pytest.param({"network": "mlp_ff"}, id="ff"),
+        pytest.param(
+            {"env": "gymnasium:Fenced-v0", "algorithm": "one_step_sarsa"}, id="masked sarsa"
+        ),
         pytest.param({"network": "mlp_gru"}, id="gru", marks=pytest.mark.slow),
         pytest.param(
             {"network": "mlp_gru", "shared_statistics": False, "optimizer": "rmsprop"},
@@ -1003,14 +1023,13 @@ gymnasium.register("Wandering-v0", Drifting, max_episode_steps=17)
 )
 def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path, settings):
     config = CONFIG.replace(
-        env="gymnasium:Wandering-v0",
         num_actors=2,
         deterministic=True,
         anneal_learning_rate=False,
         total_frames=2000,
         exploration_frames=900,
         eval_episodes=0,
-        **settings,
+        **{"env": "gymnasium:Wandering-v0", **settings},
     )
     whole = train(config.replace(run_dir=str(tmp_path / "whole")))
     half = train(config.replace(run_dir=str(tmp_path / "half"), total_frames=1000))

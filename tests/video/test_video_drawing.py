@@ -9,9 +9,15 @@ import pytest
 from PIL import Image
 
 from a3cjax.convolutions import frames_to_blocks
-from a3cjax.distributions import Categorical, DiagonalGaussian, EpsilonGreedy
-from a3cjax.envs.base import EnvironmentSpec
-from a3cjax.video import actions, style
+from a3cjax.distributions import (
+    Categorical,
+    DiagonalGaussian,
+    EpsilonGreedy,
+    MultiCategorical,
+    SquashedGaussian,
+)
+from a3cjax.envs.base import ActionSpec, EnvironmentSpec
+from a3cjax.video import actions, charts, style
 from a3cjax.video.actions import action_names
 from a3cjax.video.charts import ValueChart, choice_title, draw_choice, probability_rows
 from a3cjax.video.files import choose_colours
@@ -27,7 +33,12 @@ from a3cjax.video.pictures import (
 )
 from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Labels, Screen
 
-VECTOR = EnvironmentSpec(jax.ShapeDtypeStruct((3,), np.float32), 3, 1, is_atari=False)
+
+def choices(num_actions):
+    return ActionSpec("discrete", (num_actions,))
+
+
+VECTOR = EnvironmentSpec(jax.ShapeDtypeStruct((3,), np.float32), choices(3), 1, is_atari=False)
 IMAGE = VECTOR._replace(observation=jax.ShapeDtypeStruct((2, 3, 64), np.uint8))
 STATES = VECTOR._replace(observation=jax.ShapeDtypeStruct((5,), np.float32), is_one_hot=True)
 NAMES = ["left", "stay", "right"]
@@ -114,6 +125,54 @@ def test_numbers_of_a_choice_are_written_beside_the_bars(policy):
     end_of_bars = 368 // 2 - 12 - number_width
     gap = np.asarray(image)[:, end_of_bars + 2 : end_of_bars + 6]
     assert count(gap, style.CARD) == gap[..., 0].size
+
+
+def test_all_choices_of_several_numbers_are_shown_or_the_one_made_of_each():
+    spec = ActionSpec("multi_discrete", (2, 3))
+    names = action_names("gymnasium:Own-v0", spec, is_atari=False)
+    assert names == ["0: 0", "0: 1", "1: 0", "1: 1", "1: 2"]
+    logits = np.log([[0.25, 0.75, 1.0], [0.5, 0.25, 0.25]])
+    logits[0, 2] = -np.inf
+    policy = MultiCategorical(logits)
+    rows = charts._choice_rows(policy, np.array([1, 0]), names)
+    assert [(name, text, bool(is_chosen)) for name, _, text, is_chosen in rows] == [
+        ("0: 0", "25%", False),
+        ("0: 1", "75%", True),
+        ("1: 0", "50%", True),
+        ("1: 1", "25%", False),
+        ("1: 2", "25%", False),
+    ]
+    np.testing.assert_allclose([length for _, length, *_ in rows], [0.25, 0.75, 0.5, 0.25, 0.25])
+    many = action_names("Own", ActionSpec("multi_discrete", (20, 3)), is_atari=False)
+    logits = np.zeros((2, 20))
+    logits[0, 7], logits[1, 3:] = 3.0, -np.inf
+    rows = charts._choice_rows(MultiCategorical(logits), np.array([5, 2]), many)
+    assert [(name, is_chosen) for name, *_, is_chosen in rows] == [("0: 5", True), ("1: 2", True)]
+    rows = charts._choice_rows(MultiCategorical(logits), None, many)
+    assert rows[0][0] == "0: 7"
+    assert "probabilities" in choice_title(policy, is_greedy=False)
+    for action in (None, np.array([5, 2])):
+        image = draw_choice(MultiCategorical(logits), action, many, 368, 146)
+        assert (count(image, style.CHOSEN) > 0) == (action is not None)
+
+
+def test_forbidden_actions_are_left_out_of_action_values():
+    policy = EpsilonGreedy(np.array([-1.0, 50.0, -2.0]), np.float32(0.05), np.array([1, 0, 1]) == 1)
+    best, worst = (
+        count(draw_choice(policy, np.int32(a), NAMES, 368, 146), style.CHOSEN) for a in (0, 2)
+    )
+    assert best > 1000 > 10 * worst
+
+
+def test_squashed_numbers_are_shown_where_they_are_taken():
+    policy = SquashedGaussian(np.array([50.0]), np.array([1.0]))
+    image = np.asarray(draw_choice(policy, np.array([0.999]), ["x"], 368, 146))
+    near = np.abs(image.astype(int) - style.CHOSEN).sum(axis=-1) < 60
+    plain = DiagonalGaussian(np.array([0.999]), np.array([1e-6]))
+    same = np.asarray(draw_choice(plain, np.array([0.999]), ["x"], 368, 146))
+    expected = np.abs(same.astype(int) - style.CHOSEN).sum(axis=-1) < 60
+    np.testing.assert_array_equal(near, expected)
+    assert "tanh" in choice_title(policy, is_greedy=False)
 
 
 def test_game_stands_at_the_left_enlarged_by_whole_pixels():
@@ -215,11 +274,16 @@ def test_without_an_action_nothing_is_marked():
 
 def test_actions_of_atari_games_have_their_names():
     pong = ["NOOP", "FIRE", "RIGHT", "LEFT", "RIGHTFIRE", "LEFTFIRE"]
-    assert action_names("Pong", 6, is_atari=True) == pong
-    assert action_names("ALE/Pong-v5", 6, is_atari=True) == pong
-    assert action_names("Breakout-v5", 4, is_atari=True) == ["NOOP", "FIRE", "RIGHT", "LEFT"]
-    full = action_names("Pong", 18, is_atari=True)
-    assert full == action_names("Seaquest", 18, is_atari=True)
+    assert action_names("Pong", choices(6), is_atari=True) == pong
+    assert action_names("ALE/Pong-v5", choices(6), is_atari=True) == pong
+    assert action_names("Breakout-v5", choices(4), is_atari=True) == [
+        "NOOP",
+        "FIRE",
+        "RIGHT",
+        "LEFT",
+    ]
+    full = action_names("Pong", choices(18), is_atari=True)
+    assert full == action_names("Seaquest", choices(18), is_atari=True)
     assert len(set(full)) == 18
 
 
@@ -236,15 +300,15 @@ def test_every_game_with_few_actions_is_one_that_there_is():
 def test_names_fit_the_number_of_actions_of_a_game(game):
     spec = envpool.make_spec(f"{game}-v5", full_action_space=False)
     num_actions = int(spec.action_array_spec["action"].maximum) + 1
-    assert action_names(game, num_actions, is_atari=True)[0] == "NOOP"
+    assert action_names(game, choices(num_actions), is_atari=True)[0] == "NOOP"
 
 
 def test_unknown_actions_are_numbered():
-    assert action_names("CartPole", 2, is_atari=False) == ["left", "right"]
-    assert action_names("gymnasium:CartPole-v1", 2, is_atari=False) == ["left", "right"]
+    assert action_names("CartPole", choices(2), is_atari=False) == ["left", "right"]
+    assert action_names("gymnasium:CartPole-v1", choices(2), is_atari=False) == ["left", "right"]
     numbered = ["action 0", "action 1", "action 2"]
-    assert action_names("gymnasium:my_module:MyEnv-v0", 3, is_atari=False) == numbered
-    assert action_names("CartPole", 3, is_atari=False) == numbered  # somebody else's
+    assert action_names("gymnasium:my_module:MyEnv-v0", choices(3), is_atari=False) == numbered
+    assert action_names("CartPole", choices(3), is_atari=False) == numbered  # somebody else's
 
 
 # Pictures.

@@ -1,0 +1,198 @@
+"""Action spaces of environments: what agents decide as environments take it, and masks.
+
+Agents number their choices from 0, all in one row, and act between -1 and 1 where there are bounds.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+
+from a3cjax.envs.base import ActionSpec
+from a3cjax.envs.spaces import describe
+from a3cjax.errors import AnswerError
+
+ACTION_MASK = "action_mask"  # in infos, as Gymnasium and PettingZoo have it
+# Nobody means larger bounds: dm_control's LQR, for one, writes 1e10 for "none".
+MAX_BOUND = 1e6
+
+
+def make_action_spec(space: gymnasium.Space) -> ActionSpec:
+    """What an agent has to decide in a space that `check_spaces` accepts."""
+    if isinstance(space, Box):
+        return ActionSpec("continuous", (int(np.prod(space.shape)),), bool(has_bounds(space).all()))
+    kind = "discrete" if isinstance(space, Discrete) else "multi_discrete"
+    return ActionSpec(kind, tuple(count_choices(space).tolist()))
+
+
+def count_choices(space: gymnasium.Space) -> np.ndarray:
+    """How many choices each number of an action has, int `[K]`; a Discrete one is one number."""
+    if isinstance(space, MultiBinary):
+        return np.full(int(np.prod(space.shape)), 2)
+    assert isinstance(space, Discrete | MultiDiscrete)
+    return np.ravel(space.n if isinstance(space, Discrete) else space.nvec)
+
+
+def count_outputs(space: gymnasium.Space) -> int:
+    """How many outputs of a network an action takes: K rows, as long as that of the largest."""
+    num_numbers = math.prod(space.shape or ())
+    if isinstance(space, Discrete | MultiDiscrete):
+        return num_numbers * int(np.max(space.n if isinstance(space, Discrete) else space.nvec))
+    return 2 * num_numbers if isinstance(space, MultiBinary) else num_numbers
+
+
+def has_bounds(space: Box) -> np.ndarray:
+    """Which numbers of an action have two bounds that are meant as such, bool in its shape."""
+    low, high = np.abs(space.low.astype(float)), np.abs(space.high.astype(float))
+    return np.maximum(low, high) <= MAX_BOUND
+
+
+def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
+    """Actions as the environment takes them, in its shape and dtype.
+
+    Args:
+      space: of one environment.
+      actions: int `[B]` if Discrete, int `[B, K]` if MultiDiscrete or MultiBinary, numbered from
+        0, or float `[B, D]` in a Box. There -1 and 1 stand for the bounds, and what is beyond is
+        clipped; numbers without two bounds are left as they are, or clipped to the one there is.
+        Where an environment takes whole numbers it is given the nearest.
+    """
+    if isinstance(space, Box):
+        low, high, is_bounded = space.low.astype(float), space.high.astype(float), has_bounds(space)
+        is_whole = space.dtype.kind != "f"
+        # Half a number beyond them the nearest bound is as frequent as any other number.
+        edge = 0.5 if is_whole else 0.0
+        least = np.where(is_bounded, low - edge, -1.0)
+        most = np.where(is_bounded, high + edge, 1.0)
+        # So written, bounds of -1 and 1 change nothing, to the last bit.
+        taken = (least + most) / 2 + (most - least) / 2 * _in_shape(space, actions)
+        taken = np.clip(taken, low, high)
+        return (np.rint(taken) if is_whole else taken).astype(space.dtype)
+    if isinstance(space, Discrete):
+        return actions.astype(space.dtype) + space.start if space.start else actions
+    return (_in_shape(space, actions) + getattr(space, "start", 0)).astype(space.dtype)
+
+
+def sample_actions(
+    space: gymnasium.Space,
+    num_envs: int,
+    generator: np.random.Generator,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """Uniformly random actions as agents choose them: int32 `[B]` or `[B, K]`, or float32 `[B, D]`.
+
+    `mask`: bool `[B, A]` or `[B, K, M]`, among what is allowed. Where a bound is missing nothing is
+    uniform: a standard normal number, clipped to the other.
+    """
+    if isinstance(space, Box):
+        size = (num_envs, *space.shape)
+        normal = np.clip(generator.standard_normal(size), space.low, space.high)
+        actions = np.where(has_bounds(space), generator.uniform(-1.0, 1.0, size), normal)
+        return actions.reshape(num_envs, -1).astype(np.float32)
+    if mask is not None:  # the largest of numbers that are all alike
+        draws = np.where(mask, generator.random(mask.shape), -1.0)
+        return draws.argmax(axis=-1).astype(np.int32)
+    if isinstance(space, Discrete):
+        return generator.integers(int(space.n), size=num_envs, dtype=np.int32)
+    sizes = count_choices(space)
+    return generator.integers(sizes, size=(num_envs, len(sizes)), dtype=np.int32)
+
+
+def _in_shape(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
+    return np.reshape(actions, (len(actions), *(space.shape or ())))
+
+
+class ActionMasks:
+    """Which actions B environments allow now, as they tell in `info["action_mask"]`.
+
+    What the first one tells at first holds for all: there is a mask always or never. Continuous
+    actions have none, whatever stands there.
+    """
+
+    def __init__(self, space: gymnasium.Space, num_envs: int):
+        self._space = space
+        self._is_told: bool | None = False if isinstance(space, Box) else None
+        self._masks: list[np.ndarray | None] = [None] * num_envs
+
+    def read(self, index: int, info: Any, where: str, *, is_over: bool = False) -> None:
+        """Keeps what one environment has told; where its episode ended nothing need be allowed.
+
+        Raises:
+          AnswerError: names `where`, if it is no mask of this space, or missing or new.
+        """
+        if isinstance(self._space, Box):
+            return
+        mask = info.get(ACTION_MASK) if isinstance(info, Mapping) else None
+        if self._is_told is None:
+            self._is_told = mask is not None
+        if self._is_told and (mask is not None or is_over):
+            self._masks[index] = read_mask(self._space, mask, where, is_over=is_over)
+        elif self._is_told or mask is not None:
+            got = "one after there was none" if self._is_told is False else "none after there was"
+            raise AnswerError(
+                f"info[{ACTION_MASK!r}] must be there always or never, got {got} in {where}."
+            )
+
+    def stack(self) -> dict[str, np.ndarray]:
+        """An info with all masks, bool `[B, A]` or `[B, K, M]`; empty where there are none."""
+        return {ACTION_MASK: np.stack([*self._masks])} if self._is_told else {}  # type: ignore
+
+
+def read_mask(
+    space: gymnasium.Space, mask: Any, where: str, *, is_over: bool = False
+) -> np.ndarray:
+    """Which actions are allowed, bool `[A]` if Discrete, otherwise `[K, M]`.
+
+    Args:
+      space: Discrete, MultiDiscrete or MultiBinary.
+      mask: as the space's own `sample` takes it: 0 or 1 for each choice; of several numbers a
+        tuple of such arrays, or all of them one after the other in one array, or one array with a
+        row for each, whose ends say nothing where there are fewer choices. Of a MultiBinary space
+        also an array in its shape: 0 and 1 where a bit must be so, 2 where it is free.
+      where: for messages.
+      is_over: the episode ended here: nothing that is allowed, or None, is then taken for all.
+
+    Raises:
+      AnswerError: if it is another one, or allows nothing to choose from.
+    """
+    sizes = count_choices(space)
+    allowed = np.arange(sizes.max()) < sizes[:, None]
+    if mask is not None:
+        rows, got = _rows(space, mask, sizes), f"got {describe(mask)} in {where}"
+        for number, (row, size) in enumerate(zip(rows, sizes, strict=True)):
+            if len(row) not in (size, sizes.max()) or not np.isin(row[:size], (0, 1)).all():
+                rule = f"0 or 1 for each choice in {space}"
+                raise AnswerError(f"info[{ACTION_MASK!r}] must be {rule}, {got}.")
+            if row[:size].any():
+                allowed[number, :size] = row[:size] == 1
+            elif not is_over:
+                rule = "at least one choice" + f" for number {number}" * (len(sizes) > 1)
+                raise AnswerError(f"info[{ACTION_MASK!r}] must allow {rule}, {got}.")
+    return allowed[0] if isinstance(space, Discrete) else allowed
+
+
+def _rows(space: gymnasium.Space, mask: Any, sizes: np.ndarray) -> list[np.ndarray]:
+    """What a mask has for each number, in order; where it is none, rows of no length."""
+    shape = space.shape or ()
+
+    def read(part: Any, depth: int) -> list[np.ndarray]:
+        if depth:
+            return [row for inner in part for row in read(inner, depth - 1)]
+        row = np.asarray(part)
+        return [row if row.ndim == 1 and row.dtype.kind in "biuf" else np.zeros(0)]
+
+    try:
+        mask = np.asarray(mask) if hasattr(mask, "__array__") else mask
+        if isinstance(mask, np.ndarray) and isinstance(space, MultiBinary) and mask.shape == shape:
+            is_bit = np.isin(mask, (0, 1, 2)).ravel()
+            rows = list(np.where(is_bit, [mask.ravel() != 1, mask.ravel() != 0], -1).T)
+        elif shape and not isinstance(mask[0], np.ndarray | Sequence):  # all in one row
+            rows = np.split(read(mask, 0)[0], np.cumsum(sizes)[:-1])
+        else:
+            rows = read(mask, len(shape))
+    except (TypeError, ValueError, LookupError):
+        rows = []
+    return rows if len(rows) == len(sizes) else [np.zeros(0)] * len(sizes)
