@@ -6,6 +6,12 @@ import numpy as np
 
 from a3cjax.types import TimeStep
 
+GYMNASIUM_PREFIX = "gymnasium:"
+
+# Seeds of training environments start at seed · SEEDS_PER_RUN; evaluation uses the upper half.
+SEEDS_PER_RUN = 100_000
+EVALUATION_SEED_OFFSET = SEEDS_PER_RUN // 2
+
 
 class Episode(NamedTuple):
     """A finished game: where in the batch, the sum of its raw rewards, its agent steps."""
@@ -21,6 +27,7 @@ class EnvironmentSpec(NamedTuple):
     `num_actions` is A for discrete actions, D for continuous ones. `is_one_hot`: the states
     are so few that each has a number, shown as a one-hot vector. `warnings`: lines for who is to
     train on it. `max_episode_steps`: after which games end by themselves, None if not known.
+    `observation_space` and `action_space` are Gymnasium's, as the environment announces them.
     """
 
     observation_shape: tuple[int, ...]
@@ -33,6 +40,8 @@ class EnvironmentSpec(NamedTuple):
     is_one_hot: bool = False
     warnings: tuple[str, ...] = ()
     max_episode_steps: int | None = None
+    observation_space: Any = None
+    action_space: Any = None
 
 
 class Environments(Protocol):

@@ -13,9 +13,10 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from a3cjax.envs.base import EnvironmentSpec, Episode
+from a3cjax.envs.base import Episode
 from a3cjax.envs.spaces import AnswerError as AnswerError
 from a3cjax.envs.spaces import check_numbers, clip_actions, read_observations, sample_actions
+from a3cjax.envs.specs import make_spec
 from a3cjax.envs.supported import doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
@@ -54,20 +55,14 @@ class VectorEnvironments:
         self._read = functools.partial(read_observations, envs.single_observation_space)
         self._action_space = envs.single_action_space
         self._episodes: list[Episode] = []
-        timestep = self.reset()
-        self.num_envs = len(timestep.is_first)
-        is_continuous = isinstance(self._action_space, gymnasium.spaces.Box)
-        self.spec = EnvironmentSpec(
-            observation_shape=timestep.observation.shape[1:],
-            observation_dtype=timestep.observation.dtype,
-            num_actions=self._action_space.shape[0] if is_continuous else int(self._action_space.n),
+        self.num_envs = len(self.reset().is_first)
+        self.spec = make_spec(
+            envs.single_observation_space,
+            self._action_space,
             frames_per_step=frames_per_step,
-            is_image=timestep.observation.dtype == np.uint8 and timestep.observation.ndim == 4,
             is_atari=is_atari,
-            is_continuous=is_continuous,
-            is_one_hot=isinstance(envs.single_observation_space, gymnasium.spaces.Discrete),
-            warnings=tuple(doubts(env, envs.single_observation_space, self._action_space)),
             max_episode_steps=max_episode_steps,
+            warnings=doubts(env, envs.single_observation_space, self._action_space),
         )
         # Steps a second at which people are to see it, where the environment tells.
         self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")
