@@ -23,6 +23,7 @@ def make_spec(
     """The spec of environments with these spaces, which `check_spaces` has let pass."""
     observations = read_observations(observation_space, _blank(observation_space), "make_spec")
     is_continuous = isinstance(action_space, Box)
+    assert is_continuous or isinstance(action_space, Discrete)
     return EnvironmentSpec(
         observation_shape=observations.shape[1:],
         observation_dtype=observations.dtype,

@@ -123,14 +123,14 @@ class _Reader:
         if kind == "MultiDiscrete":
             dtype, start = _read_dtype(content, _WHOLE), content["start"]
             start = np.array(start, dtype)
-            return MultiDiscrete(np.array(content["nvec"], dtype), dtype.type, start=start)
+            return MultiDiscrete(np.array(content["nvec"], dtype), dtype=dtype.type, start=start)
         if kind == "MultiBinary":
             return MultiBinary(self._read_shape(content))
         if kind == "Box":
             dtype = _read_dtype(content, (*_FLOATS, *_WHOLE, "bool"))
             shape = self._read_shape(content)
-            bounds = (_read_bounds(content[name], shape, dtype) for name in ("low", "high"))
-            return Box(*bounds, shape, dtype.type)
+            low, high = (_read_bounds(content[name], shape, dtype) for name in ("low", "high"))
+            return Box(low, high, shape, dtype.type)
         raise ValueError(f"type must be that of a space, got {quote(kind)}.")
 
     def _read_shape(self, content: Any) -> tuple[int, ...]:

@@ -121,4 +121,5 @@ def build_untrained(config: Config, spec: EnvironmentSpec) -> tuple[Agent, Check
             statistics = ObservationStatistics(mean, scale)
         return init_state(config, agent, spec), statistics
 
-    return agent, Checkpoint(*jax.eval_shape(make_arrays), Progress())
+    state, statistics = jax.eval_shape(make_arrays)
+    return agent, Checkpoint(state, statistics, Progress())
