@@ -49,7 +49,7 @@ def _write(space: gymnasium.Space, depth: int) -> dict[str, Any]:
         own = {"nvec": space.nvec.tolist(), "start": space.start.tolist()}
         return {"type": "MultiDiscrete", **own, "dtype": space.dtype.name}
     if isinstance(space, MultiBinary):
-        return {"type": "MultiBinary", "shape": list(space.shape)}
+        return {"type": "MultiBinary", "n": space.n if isinstance(space.n, int) else [*space.n]}
     if isinstance(space, Box) and space.dtype.name in (*_FLOATS, *_WHOLE, "bool"):
         own = {"low": _write_bounds(space.low), "high": _write_bounds(space.high)}
         return {"type": "Box", **own, "shape": list(space.shape), "dtype": space.dtype.name}
@@ -125,16 +125,17 @@ class _Reader:
             start = np.array(start, dtype)
             return MultiDiscrete(np.array(content["nvec"], dtype), dtype=dtype.type, start=start)
         if kind == "MultiBinary":
-            return MultiBinary(self._read_shape(content))
+            n = content["n"]
+            self._take(n if isinstance(n, list) else [n])
+            return MultiBinary(n)
         if kind == "Box":
             dtype = _read_dtype(content, (*_FLOATS, *_WHOLE, "bool"))
-            shape = self._read_shape(content)
+            shape = self._take(content["shape"])
             low, high = (_read_bounds(content[name], shape, dtype) for name in ("low", "high"))
             return Box(low, high, shape, dtype.type)
         raise ValueError(f"type must be that of a space, got {quote(kind)}.")
 
-    def _read_shape(self, content: Any) -> tuple[int, ...]:
-        shape = content["shape"]
+    def _take(self, shape: Any) -> tuple[int, ...]:
         if not (len(shape) <= MAX_NESTING and all(type(n) is int and n >= 0 for n in shape)):
             raise ValueError(f"shape must be whole numbers, got {quote(shape)}.")
         self._numbers_left -= math.prod(shape)

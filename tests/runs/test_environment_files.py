@@ -18,6 +18,7 @@ from a3cjax.runs.environment_files import (
     read_environment,
     write_environment,
 )
+from a3cjax.runs.folder import NEWEST
 from a3cjax.training.saver import open_run_dir
 
 SPEC = make_spec(
@@ -85,12 +86,11 @@ def test_field_that_is_not_as_it_is_written_is_refused(tmp_path, name, value):
 
 
 def assert_refused(folder):
-    with pytest.raises(
-        CheckpointError, match=rf"^{folder}/{ENVIRONMENT_FILE} cannot be read: "
-    ) as e:
+    message = rf"^{folder}/{ENVIRONMENT_FILE} cannot be read: "
+    with pytest.raises(CheckpointError, match=message) as caught:
         read_environment(folder)
-    assert "\n" not in str(e.value)
-    assert len(str(e.value)) <= 1000
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) <= 1000
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,12 @@ def run(tmp_path):
     config = Config(run_dir=str(tmp_path / "run"))
     with open_run_dir(config, Progress(), SPEC) as run_dir:
         assert read_environment(run_dir) == SPEC._replace(warnings=())
+    (tmp_path / "run" / NEWEST).mkdir()
     return resume_config(str(run_dir), {})
+
+
+def contents(folder):
+    return {path: path.is_file() and path.read_bytes() for path in folder.iterdir()}
 
 
 OTHERS = [
@@ -145,14 +150,14 @@ OTHERS = [
 
 @pytest.mark.parametrize("other", OTHERS, ids=["action_space", "observation_space"])
 def test_run_goes_on_in_its_own_environment_only(run, tmp_path, request, other):
-    before = {path: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    before = contents(tmp_path / "run")
     name = request.node.callspec.id
     with (
         pytest.raises(ConfigError, match=f"^env must have the {name} with which the run in .*/run"),
         open_run_dir(run, Progress(), other),
     ):
         pass
-    assert {path: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+    assert contents(tmp_path / "run") == before
 
 
 def test_run_of_before_has_the_file_once_it_goes_on(run, tmp_path):
