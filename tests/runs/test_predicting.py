@@ -2,9 +2,10 @@
 
 import dataclasses
 import os
+import re
+import shutil
 import subprocess
 import sys
-import textwrap
 import threading
 
 import gymnasium
@@ -16,12 +17,15 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 import a3cjax
 from a3cjax.config.builders import build_agent, init_state
 from a3cjax.config.resolution import resolve
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import Config, load_config
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN
 from a3cjax.envs.spaces import clip_actions, read_observations
 from a3cjax.envs.specs import make_spec
-from a3cjax.errors import ConfigError
+from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.runs.environment_files import write_environment
+from a3cjax.runs.loading import build_untrained
 from a3cjax.runs.playing import TrainedAgent
+from a3cjax.runs.publishing import publish
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot, TimeStep
 from tests.documents import ROOT
@@ -252,9 +256,10 @@ def test_agent_is_told_in_a_line():
 # Trained agents.
 
 
-class SameCartPole(gymnasium.Wrapper):
-    """Begins the same game again and again, that of the last seed."""
+MODULE = """
+import gymnasium
 
+class SameCartPole(gymnasium.Wrapper):
     def __init__(self):
         super().__init__(gymnasium.make("CartPole-v1"))
         self.seed = 0
@@ -263,31 +268,39 @@ class SameCartPole(gymnasium.Wrapper):
         self.seed = self.seed if seed is None else seed
         return self.env.reset(seed=self.seed, options=options)
 
-
 gymnasium.register("SameCartPole-v0", entry_point=SameCartPole)
+"""
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A short run with memory and centred observations in an environment of Gymnasium."""
+    """The folder of a short run with memory and centred observations.
+
+    Its environment, in a module of its own, plays the game of its last seed again and again.
+    """
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "module_of_ones_own.py").write_text(MODULE)
     config = Config(
-        env="gymnasium:SameCartPole-v0",
+        env="gymnasium:module_of_ones_own:SameCartPole-v0",
         network="mlp_gru",
         total_frames=700,
         num_actors=1,
         envs_per_actor=4,
         unroll_length=20,
         warmup_steps=16,
-        eval_episodes=0,
+        eval_episodes=2,
         video=False,
         tensorboard=False,
-        run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
+        run_dir=str(folder / "run"),
     )
-    return train(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield train(config).run_dir
+    del sys.modules["module_of_ones_own"]
 
 
 def test_games_of_a_loop_of_ones_own_are_those_of_an_evaluation(finished):
-    agent = a3cjax.load(finished.run_dir)
+    agent = a3cjax.load(finished)
     scores = []
     for index in range(3):
         env = gymnasium.make("SameCartPole-v0")
@@ -304,7 +317,7 @@ def test_games_of_a_loop_of_ones_own_are_those_of_an_evaluation(finished):
 
 
 def test_environment_that_is_no_longer_the_same_is_refused(finished):
-    agent = a3cjax.load(finished.run_dir)
+    agent = a3cjax.load(finished)
     config = agent.config.replace(env="gymnasium:Acrobot-v1")
     other = dataclasses.replace(agent, config=config)
     message = r"^env must show and take what its agent has learned on, .*\(4,\).*got .*\(6,\)"
@@ -312,68 +325,50 @@ def test_environment_that_is_no_longer_the_same_is_refused(finished):
         other.evaluate(2)
 
 
-MODULE = """
-import gymnasium
+def test_what_a_folder_only_claims_of_its_environment_costs_no_memory(finished, tmp_path):
+    shutil.copytree(finished, folder := tmp_path / "run")
+    config, large = load_config(folder), Box(0, 1, (9_000_000,))  # 14 GB of parameters and moments
+    spec = make_spec(large, Discrete(2))
+    _, template = build_untrained(config, spec)
+    leaves = jax.tree.leaves((template.state, template.statistics))
+    assert leaves
+    assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves)
+    write_environment(folder, spec)
+    with pytest.raises(CheckpointError, match=r"must be F32\[9000000.*got F32\[4"):
+        a3cjax.load(folder)
 
-class Own(gymnasium.Env):
-    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (3,))
-    action_space = gymnasium.spaces.Discrete(2, start=7)
 
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.num_steps = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action):
-        assert self.action_space.contains(action)
-        self.num_steps += 1
-        return self.observation_space.sample(), float(action), self.num_steps >= 5, False, {}
-
-gymnasium.register("Own-v0", entry_point=Own)
-"""
 # `None` in sys.modules makes an import fail as if there were no such package.
 ELSEWHERE = """
 import sys
-for name in {missing}:
+for name in ("envpool", "matplotlib", "tensorboardX", "av", "jinja2"):
     sys.modules[name] = None
 import numpy as np
 import a3cjax
-agent = a3cjax.load(sys.argv[1])
-action, state = agent.predict(np.zeros(3))
-assert action in (7, 8) and type(action) is int, action
-actions, _ = agent.predict(np.zeros((4, 3)), None, False)
-assert actions.shape == (4,) and set(actions.tolist()) <= {{7, 8}}, actions
-print(repr(agent))
-agent.evaluate(2)
+for folder in sys.argv[1:]:
+    agent = a3cjax.load(folder)
+    print(agent, *agent.predict([0.0] * 4)[0:1], agent.predict(np.zeros((3, 4)))[0].shape)
+    try:
+        agent.evaluate(2)
+    except (ImportError, ValueError) as error:
+        print(error)
 """
-UNNEEDED = ("envpool", "matplotlib", "tensorboardX", "av", "jinja2")
 
 
-def test_agent_acts_where_neither_envpool_nor_its_environment_are_installed(tmp_path):
-    home = tmp_path / "home"
-    home.mkdir()
-    (home / "module_of_ones_own.py").write_text(MODULE)
-    settings = (
-        "env=gymnasium:module_of_ones_own:Own-v0 total_frames=400 unroll_length=10 num_actors=1 "
-        f"envs_per_actor=2 eval_episodes=2 video=false tensorboard=false run_dir={tmp_path}/run"
-    )
-    paths = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{home}"}
-    paths |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    run = {"check": True, "cwd": home, "env": paths, "capture_output": True, "text": True}
-    subprocess.run([sys.executable, "-m", "a3cjax", "train", *settings.split()], **run)
-    published = tmp_path / "published"
-    run |= {"cwd": tmp_path, "env": paths | {"PYTHONPATH": str(ROOT)}}
-    publish = ["publish", str(tmp_path / "run"), str(published)]
-    subprocess.run([sys.executable, "-m", "a3cjax", *publish], **run)
-    program = textwrap.dedent(ELSEWHERE.format(missing=UNNEEDED))
-    for folder in (tmp_path / "run", published):
-        command = [sys.executable, "-c", program, str(folder)]
-        result = subprocess.run(command, **(run | {"check": False}))
-        assert result.stdout.startswith("TrainedAgent(gymnasium:module_of_ones_own:Own-v0, a3c, ")
-        assert result.stdout.count("\n") == 1
-        assert result.returncode == 1  # only a game needs its environment
-        words = "trust=true" if folder == published else "envpool"
-        assert words in result.stderr.splitlines()[-1]
+def test_agent_acts_where_neither_envpool_nor_its_environment_are_installed(finished, tmp_path):
+    published = publish(finished, tmp_path / "published")
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", ELSEWHERE, str(finished), str(published)]
+    result = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    told = r"TrainedAgent\(gymnasium:module_of_ones_own:SameCartPole-v0, a3c, .*\) [01] \(3,\)"
+    for line in lines[::2]:
+        assert re.fullmatch(told, line)
+    # Only a game needs the environment; that of somebody else's folder is not imported.
+    assert "envpool" in lines[1]
+    assert "with trust=true, module_of_ones_own is imported" in lines[3]
+    assert len(lines) == 4
 
 
 def test_agent_of_the_package_acts_upon_frames():
