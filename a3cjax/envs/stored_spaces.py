@@ -117,9 +117,10 @@ class _Reader:
             return Tuple([self.read(part, depth - 1) for part in content["spaces"]])
         if kind == "Discrete":
             dtype = _read_dtype(content, _WHOLE)
-            # Gymnasium 1.1 has no other dtype than int64, and no argument for it.
-            options = {} if dtype == np.int64 else {"dtype": dtype.type}
-            return Discrete(content["n"], start=content["start"], **options)
+            n, start = content["n"], content["start"]
+            if dtype == np.int64:  # the only one in Gymnasium 1.1, which has no argument for it
+                return Discrete(n, start=start)
+            return Discrete(n, start=start, dtype=dtype.type)
         if kind == "MultiDiscrete":
             dtype, start = _read_dtype(content, _WHOLE), content["start"]
             start = np.array(start, dtype)
