@@ -42,18 +42,18 @@ def load(
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
     check_jax()
-    folder = find_agent(run_dir).absolute()  # environments may change the working folder
-    config = load_config(folder)
+    folder = find_agent(run_dir)  # as it is named: errors name it so
+    there, config = folder.absolute(), load_config(folder)  # environments may change where we are
     if (folder / PARAMETER_FILE).is_file() and not best:
         spec = find_spec(config, folder, trust=trust)
         agent, template = build_untrained(config, spec)
-        snapshot = read_parameters(folder, template.state.params, template.statistics)
+        snapshot = read_parameters(there, template.state.params, template.statistics)
     else:
         checkpoints = folder / (BEST if best else NEWEST)
         spec, agent, checkpoint = load_checkpoint(config, checkpoints, trust=trust)
         state, statistics, progress = checkpoint
         snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
-    return TrainedAgent(config, agent, snapshot, spec, None if trust else folder)
+    return TrainedAgent(config, agent, snapshot, spec, None if trust else there)
 
 
 def find_spec(config: Config, folder: Path, *, trust: bool) -> EnvironmentSpec:
