@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium
-import jax
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Discrete
 
 from a3cjax.actors.actor_learner import Seconds, UpdateReport
-from a3cjax.envs.base import ActionSpec, EnvironmentSpec, Episode
+from a3cjax.envs.base import Episode
+from a3cjax.envs.specs import make_spec
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.parameters.shared import Receipt
 from a3cjax.types import Snapshot, TimeStep
@@ -151,11 +152,10 @@ class FakeEnvironments:
         on_step: Callable[[int], object] = lambda t: None,
     ):
         self.num_envs = num_envs
-        self.spec = EnvironmentSpec(
-            jax.ShapeDtypeStruct((1,), np.float32),
-            ActionSpec("continuous" if is_continuous else "discrete", (num_actions,), True),
-            frames_per_step,
-            is_atari=False,
+        self.spec = make_spec(
+            Box(-np.inf, np.inf, (1,)),
+            Box(-1.0, 1.0, (num_actions,)) if is_continuous else Discrete(num_actions),
+            frames_per_step=frames_per_step,
         )
         self._first = first or {}
         self._scripted = episodes or {}

@@ -8,6 +8,7 @@ import jax
 
 from a3cjax.networks import Network
 from a3cjax.types import (
+    Array,
     Constants,
     CoreState,
     NetworkOutput,

@@ -12,8 +12,12 @@ import optax
 
 from a3cjax.agents import ALGORITHMS, Agent
 from a3cjax.config.settings import AUTO, EPISODE, Config
-from a3cjax.envs.base import Environments, EnvironmentSpec
-from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
+from a3cjax.envs.base import (
+    EVALUATION_SEED_OFFSET,
+    SEEDS_PER_RUN,
+    Environments,
+    EnvironmentSpec,
+)
 from a3cjax.errors import ConfigError
 from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
@@ -42,6 +46,9 @@ def build_evaluation_environments(
     Raises:
       ConfigError: if there is no such environment, or its spaces are of another kind.
     """
+    # Only here: an agent is loaded, and acts, where envpool is not installed.
+    from a3cjax.envs.making import make_environments
+
     return make_environments(
         config.env,
         num_envs=num_envs,

@@ -7,6 +7,12 @@ import numpy as np
 
 from a3cjax.types import TimeStep
 
+GYMNASIUM_PREFIX = "gymnasium:"
+
+# Seeds of training environments start at seed · SEEDS_PER_RUN; evaluation uses the upper half.
+SEEDS_PER_RUN = 100_000
+EVALUATION_SEED_OFFSET = SEEDS_PER_RUN // 2
+
 
 class Episode(NamedTuple):
     """A finished game: where in the batch, the sum of its raw rewards, its agent steps."""
@@ -41,7 +47,8 @@ class EnvironmentSpec(NamedTuple):
     `reading` tells people what is in it. `image_layout` is the one that it is read by.
     `is_one_hot`: the states are so few that each has a number, shown as a one-hot vector.
     `warnings`: lines for who is to train on it. `max_episode_steps`: after which games end by
-    themselves, None if not known.
+    themselves, None if not known. `observation_space` and `action_space` are Gymnasium's, as the
+    environment announces them.
     """
 
     observation: Any
@@ -53,6 +60,8 @@ class EnvironmentSpec(NamedTuple):
     max_episode_steps: int | None = None
     reading: str = ""
     image_layout: str = "auto"
+    observation_space: Any = None
+    action_space: Any = None
 
     @property
     def observation_shape(self) -> tuple[int, ...]:

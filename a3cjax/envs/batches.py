@@ -14,18 +14,12 @@ import gymnasium
 import jax
 import numpy as np
 
-from a3cjax.envs.actions import ACTION_MASK, clip_actions, make_action_spec, sample_actions
-from a3cjax.envs.base import EnvironmentSpec, Episode
-from a3cjax.envs.observations import (
-    AUTO,
-    describe_reading,
-    plan_reading,
-    read_observations,
-    settle_layout,
-    structure_of,
-)
+from a3cjax.envs.actions import ACTION_MASK, clip_actions, sample_actions
+from a3cjax.envs.base import Episode
+from a3cjax.envs.observations import AUTO, plan_reading, read_observations
 from a3cjax.envs.spaces import AnswerError as AnswerError
 from a3cjax.envs.spaces import check_numbers
+from a3cjax.envs.specs import make_spec
 from a3cjax.envs.supported import check_layout, doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep
@@ -73,18 +67,15 @@ class VectorEnvironments:
         self._read = functools.partial(read_observations, space, plan=plan)
         self._action_space = envs.single_action_space
         self._episodes: list[Episode] = []
-        timestep = self.reset()
-        self.num_envs = len(timestep.is_first)
-        self.spec = EnvironmentSpec(
-            observation=structure_of(space, plan),
-            actions=make_action_spec(self._action_space),
+        self.num_envs = len(self.reset().is_first)
+        self.spec = make_spec(
+            space,
+            self._action_space,
             frames_per_step=frames_per_step,
             is_atari=is_atari,
-            is_one_hot=isinstance(space, gymnasium.spaces.Discrete),
-            warnings=tuple(doubts(env, space, image_layout)),
             max_episode_steps=max_episode_steps,
-            reading=describe_reading(plan),
-            image_layout=settle_layout(space, image_layout),
+            warnings=doubts(env, space, image_layout),
+            image_layout=image_layout,
         )
         # Steps a second at which people are to see it, where the environment tells.
         self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")

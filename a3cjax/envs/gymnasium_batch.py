@@ -116,19 +116,19 @@ class GymnasiumBatch:
 
     def _stack(self) -> Any:
         columns = (np.stack(column) for column in zip(*self._leaves, strict=True))
-        return _nest(self.single_observation_space, columns)
+        return nest(self.single_observation_space, columns)
 
 
 def _place(call: str, env: str, index: int) -> str:
     return f"{call} of {env} (environment {index} of the batch)"
 
 
-def _nest(space: gymnasium.Space, leaves: Iterator[np.ndarray]) -> Any:
+def nest(space: gymnasium.Space, leaves: Iterator[np.ndarray]) -> Any:
     """The leaves, in the order of `leaves_of`, nested as the space is."""
     if isinstance(space, Dict):
-        return {key: _nest(space[key], leaves) for key in sorted_keys(space)}
+        return {key: nest(space[key], leaves) for key in sorted_keys(space)}
     if isinstance(space, Tuple):
-        return tuple(_nest(part, leaves) for part in space)
+        return tuple(nest(part, leaves) for part in space)
     return next(leaves)
 
 
@@ -209,28 +209,41 @@ def _check_number(name: str, rule: str, value: Any, where: str) -> float:
 
 def _check_observation(space: gymnasium.Space, observation: Any, where: str) -> list[np.ndarray]:
     """The leaves as arrays, whole numbers in the dtype that was announced."""
-    arrays = []
-    for name, leaf, value in leaves_of(space, observation, where):
-        assert leaf.dtype is not None
-        try:
-            array = np.array(value)  # a copy: environments may share what they write into
-        except Exception:  # lists of lists of several lengths, arrays of other libraries
-            array = np.array(None)
-        if (
-            np.ma.is_masked(value)
-            or array.shape != leaf.shape
-            or array.dtype.kind not in _KINDS[leaf.dtype.kind]
-        ):
-            rule = f"of shape {leaf.shape} and {leaf.dtype}, as announced"
-            got = describe(array if array.dtype.kind in "biufc" else value)
-            raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")
-        if leaf.dtype.kind in "iu" and array.dtype != leaf.dtype:
-            whole = array.astype(leaf.dtype)
-            if (whole != array).any():
-                wrong = array[whole != array].flat[0]
-                limits = np.iinfo(leaf.dtype)
-                rule = f"in [{limits.min}, {limits.max}] as {leaf.dtype}"
-                raise AnswerError(f"{name} must be {rule}, got {wrong} in {where}.")
-            array = whole
-        arrays.append(array)
-    return arrays
+    return [check_leaf(*named, where) for named in leaves_of(space, observation, where)]
+
+
+def check_leaf(
+    name: str, leaf: gymnasium.Space, value: Any, where: str, *, may_be_batch: bool = False
+) -> np.ndarray:
+    """A leaf of an observation as a fresh array, whole numbers in the dtype that was announced.
+
+    `may_be_batch`: it may have one leading axis more.
+
+    Raises:
+      AnswerError: if it is of another shape, or of numbers that its space cannot have.
+    """
+    assert leaf.dtype is not None
+    assert leaf.shape is not None
+    try:
+        array = np.array(value)  # a copy: environments may share what they write into
+    except Exception:  # lists of lists of several lengths, arrays of other libraries
+        array = np.array(None)
+    shape = array.shape[1:] if may_be_batch and array.ndim > len(leaf.shape) else array.shape
+    if (
+        np.ma.is_masked(value)
+        or shape != leaf.shape
+        or array.dtype.kind not in _KINDS[leaf.dtype.kind]
+    ):
+        further = "or a batch of them" if may_be_batch else "as announced"
+        rule = f"of shape {leaf.shape} and {leaf.dtype}, {further}"
+        got = describe(array if array.dtype.kind in "biufc" else value)
+        raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")
+    if leaf.dtype.kind in "iu" and array.dtype != leaf.dtype:
+        whole = array.astype(leaf.dtype)
+        if (whole != array).any():
+            wrong = array[whole != array].flat[0]
+            limits = np.iinfo(leaf.dtype)
+            rule = f"in [{limits.min}, {limits.max}] as {leaf.dtype}"
+            raise AnswerError(f"{name} must be {rule}, got {wrong} in {where}.")
+        array = whole
+    return array

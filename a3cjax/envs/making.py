@@ -20,6 +20,7 @@ import numpy as np
 from envpool.registration import registry
 from gymnasium.envs.registration import load_env_creator
 
+from a3cjax.envs.base import GYMNASIUM_PREFIX
 from a3cjax.envs.batches import VectorEnvironments, noting
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.observations import AUTO
@@ -31,12 +32,6 @@ from a3cjax.system.output import warn
 # of Python that are long gone.
 if "envpool" in os.environ.get("MPLCONFIGDIR", ""):
     del os.environ["MPLCONFIGDIR"]
-
-GYMNASIUM_PREFIX = "gymnasium:"
-
-# Seeds of training environments start at seed · SEEDS_PER_RUN; evaluation uses the upper half.
-SEEDS_PER_RUN = 100_000
-EVALUATION_SEED_OFFSET = SEEDS_PER_RUN // 2
 
 NO_LIMIT = np.iinfo(np.int32).max  # of steps of a game, as envpool writes it
 

@@ -1,7 +1,6 @@
 """From the name of an agent, or its folder, to the agent itself: `a3cjax.load`."""
 
 import os
-import sys
 from pathlib import Path
 
 import jax
@@ -10,13 +9,13 @@ import jax.numpy as jnp
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_agent, build_evaluation_environments, init_state
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
-from a3cjax.envs.making import GYMNASIUM_PREFIX
-from a3cjax.errors import ConfigError
+from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
+from a3cjax.runs.environment_files import read_environment
 from a3cjax.runs.folder import BEST, NEWEST
-from a3cjax.runs.lock import is_own
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
+from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_jax
 from a3cjax.system.output import warn
 from a3cjax.types import ObservationStatistics, Snapshot
@@ -33,45 +32,42 @@ def load(
       run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name: `pong`.
       best: the best parameters by evaluation instead of the last; of a run folder only.
       trust: whether a folder that this user has not trained in may name a module to import, as
-        in `gymnasium:<module>:<id>`.
+        in `gymnasium:<module>:<id>`. To `predict`, nothing is imported; older folders, without
+        environment.json, need the environment to be loaded at all.
 
     Raises:
       FileNotFoundError: if the folder holds no agent.
-      ConfigError: if its settings cannot be used, or name a module that is not trusted, or JAX
-        cannot compute in this process.
+      ConfigError: if its settings cannot be used, or name a module that is needed and not
+        trusted, or JAX cannot compute in this process.
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
     check_jax()
-    folder = find_agent(run_dir)
-    config = load_config(folder)
-    if not trust:
-        check_trust(config, folder)
+    folder = find_agent(run_dir)  # as it is named: errors name it so
+    there, config = folder.absolute(), load_config(folder)  # environments may change where we are
     if (folder / PARAMETER_FILE).is_file() and not best:
-        folder = folder.absolute()  # environments may change the working folder
-        agent, template = build_untrained(config)
-        snapshot = read_parameters(folder, template.state.params, template.statistics)
+        spec = find_spec(config, folder, trust=trust)
+        agent, template = build_untrained(config, spec)
+        snapshot = read_parameters(there, template.state.params, template.statistics)
     else:
-        agent, checkpoint = load_checkpoint(config, folder / (BEST if best else NEWEST))
+        checkpoints = folder / (BEST if best else NEWEST)
+        spec, agent, checkpoint = load_checkpoint(config, checkpoints, trust=trust)
         state, statistics, progress = checkpoint
         snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
-    return TrainedAgent(config, agent, snapshot)
+    return TrainedAgent(config, agent, snapshot, spec, None if trust else there)
 
 
-def check_trust(config: Config, folder: Path) -> None:
-    """Refuses code that the settings in a folder name, and that nobody here has asked for.
+def find_spec(config: Config, folder: Path, *, trust: bool) -> EnvironmentSpec:
+    """What is known of the environment of a folder; an older one tells only by making it.
 
-    The user asks for it where he trains, or imports it himself.
-
-    Raises:
-      ConfigError: names the module.
+    Raises as `load`.
     """
-    prefix, _, env_id = config.env.partition(GYMNASIUM_PREFIX)
-    module = "" if prefix else env_id.rpartition(":")[0]
-    if module and module not in sys.modules and not is_own(folder, config.env):
-        raise ConfigError(
-            f"env must import no code of others, got {config.env} in {folder}: "
-            f"with trust=true, {module} is imported."
-        )
+    spec = read_environment(folder, config.image_layout)
+    if spec is None:
+        if not trust:
+            check_trust(config, folder)
+        with closing_quietly(build_evaluation_environments(config, 1)) as environments:
+            spec = environments.spec
+    return spec
 
 
 def find_agent(name: str | os.PathLike[str]) -> Path:
@@ -91,10 +87,12 @@ def find_agent(name: str | os.PathLike[str]) -> Path:
     )
 
 
-def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
+def load_checkpoint(
+    config: Config, folder: Path, *, trust: bool = True
+) -> tuple[EnvironmentSpec, Agent, Checkpoint]:
     """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
-    Damaged ones are reported in warnings.
+    Damaged ones are reported in warnings. First comes what its environment is like.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -103,21 +101,28 @@ def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
     checkpointer = Checkpointer(folder)
-    agent, template = build_untrained(config)
-    return agent, checkpointer.restore(template, warn)
+    spec = find_spec(config, folder.parent, trust=trust)
+    agent, template = build_untrained(config, spec)
+    return spec, agent, checkpointer.restore(template, warn)
 
 
-def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
-    """The configured agent, and a checkpoint of the structure and shapes that it has."""
-    with closing_quietly(build_evaluation_environments(config, 1)) as environments:
-        spec = environments.spec
+def build_untrained(config: Config, spec: EnvironmentSpec) -> tuple[Agent, Checkpoint]:
+    """The configured agent, and a checkpoint of the structure and shapes that it has.
+
+    In the place of arrays it holds `jax.ShapeDtypeStruct`.
+    """
     agent = build_agent(config, spec)
-    statistics = None
-    if config.centre_observations:
-        mean = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), spec.observation)
-        scale = jax.tree.map(
-            lambda x: jnp.ones(() if x.dtype == jnp.uint8 else x.shape, jnp.float32),
-            spec.observation,
-        )
-        statistics = ObservationStatistics(mean, scale)
-    return agent, Checkpoint(init_state(config, agent, spec), statistics, Progress())
+
+    def make_arrays():
+        statistics = None
+        if config.centre_observations:
+            mean = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), spec.observation)
+            scale = jax.tree.map(
+                lambda x: jnp.ones(() if x.dtype == jnp.uint8 else x.shape, jnp.float32),
+                spec.observation,
+            )
+            statistics = ObservationStatistics(mean, scale)
+        return init_state(config, agent, spec), statistics
+
+    state, statistics = jax.eval_shape(make_arrays)
+    return agent, Checkpoint(state, statistics, Progress())

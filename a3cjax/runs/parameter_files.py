@@ -81,17 +81,18 @@ def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
 
 
 def restore(arrays: Arrays, template: Any) -> Any:
-    """A pytree like `template` with the numbers of a file; a ValueError if they do not fit."""
+    """A pytree like `template` with the numbers of a file; a ValueError if they do not fit.
+
+    `template` is of arrays or of `jax.ShapeDtypeStruct`.
+    """
     if arrays.get("statistics/scale", {}).get("shape") == [] and template["statistics"]:
         # Vectors had one scale for all entries once; networks centre by that, too.
         scalar = template["statistics"]._replace(scale=np.float32(1.0))
         template = {**template, "statistics": scalar}
-    expected = dict(deserialize(pack(template, {})))
+    expected = {name: _describe(leaf) for name, leaf in _name_leaves(template).items()}
     for name in sorted(expected.keys() | arrays.keys()):
-        rule, held = (
-            f"{array['dtype']}{array['shape']}" if array else "absent"
-            for array in (expected.get(name), arrays.get(name))
-        )
+        rule, array = expected.get(name, "absent"), arrays.get(name)
+        held = f"{array['dtype']}{array['shape']}" if array else "absent"
         if rule != held:
             raise ValueError(f"{name} must be {rule}, got {held}.")
     leaves = []
@@ -107,6 +108,15 @@ def restore(arrays: Arrays, template: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
+def _describe(leaf: Any) -> str:
+    """The type and the shape that safetensors would tell of an array; only its own are looked at.
+
+    A template may be of shapes alone: nothing is allocated for what a file only claims to need.
+    """
+    (array,) = dict(deserialize(pack(np.zeros(0, leaf.dtype), {}))).values()
+    return f"{array['dtype']}{list(leaf.shape)}"
+
+
 def _name_leaves(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
@@ -119,10 +129,13 @@ def is_amount(value: Any, kind: type = int) -> bool:
     return type(value) is kind and 0 <= value <= MAX_COUNT  # a bool is no int
 
 
-def read_file(path: Path) -> bytes:
+def read_file(path: Path, max_bytes: int | None = None) -> bytes:
     """All bytes of a file; of nothing else, since a pipe may never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no file")
+    if max_bytes is not None and status.st_size > max_bytes:
+        raise ValueError(f"it must have at most {max_bytes:,} bytes, got {status.st_size:,}")
     return path.read_bytes()
 
 

@@ -1,23 +1,27 @@
 """A trained agent and its games, step by step: evaluations and videos are made of them."""
 
 import contextlib
+import dataclasses
 import functools
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import chex
+import jax
 import numpy as np
 
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import MAX_BATCH, Config
-from a3cjax.envs.base import Environments, Episode
-from a3cjax.errors import ConfigError
+from a3cjax.envs.base import Environments, EnvironmentSpec, Episode
+from a3cjax.errors import ConfigError, one_line
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.predicting import Predictor
+from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_fork
 from a3cjax.system.output import Lasting, warn
 from a3cjax.types import CoreState, Snapshot, TimeStep
@@ -45,21 +49,97 @@ class Step(NamedTuple):
     cut: Sequence[Episode] = ()
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class TrainedAgent:
     """An agent with its parameters.
 
     `config` are the settings of its run, `agent` the pure functions of its algorithm,
-    `snapshot` holds the parameters.
+    `snapshot` holds the parameters, `spec` tells of the environment that it learned on. Code
+    that the settings in an `untrusted` folder name is not imported.
     """
 
     config: Config
     agent: Agent
     snapshot: Snapshot
+    spec: EnvironmentSpec
+    untrusted: Path | None = None
 
-    def make_environments(self, num_envs: int = 1) -> Environments:
-        """`num_envs` environments as in evaluations: whole games, never seen in training."""
-        return build_evaluation_environments(self.config, num_envs)
+    def __repr__(self) -> str:
+        config, num_frames = self.config, self.snapshot.num_frames
+        what = f"{config.env}, {config.algorithm}, {config.network}, {num_frames:,} frames"
+        return one_line(f"TrainedAgent({what})")
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.agent, self.snapshot, self.spec, self.config.seed)
+
+    def predict(
+        self,
+        observation: Any,
+        state: CoreState | None = None,
+        deterministic: bool = True,
+        *,
+        episode_start: Any = None,
+        action_mask: Any = None,
+        key: chex.PRNGKey | None = None,
+    ) -> tuple[Any, CoreState]:
+        """Chooses an action for an observation of your own, or for each of a batch.
+
+        Needs no environment. Calls with as many observations as before compile nothing anew.
+
+        Args:
+          observation: as the environment shows it: an array, a number, a dict or a tuple of its
+            observation space, or lists of numbers. Of a batch each array has one leading axis
+            `[B]` more.
+          state: None where games begin, else what the last call returned; `[B, ...]`, of one
+            observation `[1, ...]`. Only recurrent networks have any.
+          deterministic: the most probable action instead of a sampled one.
+          episode_start: bool or bool `[B]`: where another game begins at this observation.
+          action_mask: bool, which actions are allowed, as the environment's
+            `info["action_mask"]`; None: all.
+          key: for sampling. None: the next of the agent's own, which follow from the seed of
+            its run.
+
+        Returns:
+          The action in the form that the environment takes: an int for one of several actions,
+          else an array; for a batch an array with the leading axis `[B]`. And the next `state`.
+
+        Raises:
+          ValueError: in one line, if an observation is not of the environment's space, or
+            `state` not of as many games.
+        """
+        check_fork()
+        return self._predictor.predict(
+            observation, state, deterministic, episode_start, action_mask, key
+        )
+
+    def make_environments(
+        self, num_envs: int = 1, *, sticky_actions: float | None = None, renders: bool = False
+    ) -> Environments:
+        """`num_envs` environments as in evaluations: whole games, never seen in training.
+
+        Args:
+          num_envs: B.
+          sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
+          renders: they are to have pictures, where they can.
+
+        Raises:
+          ConfigError: if there is no such environment here, or not with the spaces that the
+            agent has learned on, or its code is not trusted.
+        """
+        if self.untrusted is not None:
+            check_trust(self.config, self.untrusted)
+        environments = build_evaluation_environments(
+            self.config, num_envs, sticky_actions=sticky_actions, renders=renders
+        )
+        rule, got = _seen_by_agent(self.spec), _seen_by_agent(environments.spec)
+        if rule != got:
+            with closing_quietly(environments):
+                raise ConfigError(
+                    f"env must show and take what its agent has learned on, {rule}, got "
+                    f"{self.config.env} with {got}."
+                )
+        return environments
 
     def initial_state(self, num_envs: int) -> CoreState:
         """The state of the recurrent core before a game, for `num_envs` environments."""
@@ -80,14 +160,13 @@ class TrainedAgent:
           Actions, int32 `[B]` or float32 `[B, D]`, and the next `core_state` and `key`.
 
         Raises:
-          TypeError: for anything but a TimeStep; says how one is built of an observation.
+          TypeError: for anything but a TimeStep.
         """
         check_fork()
         if not isinstance(timestep, TimeStep):
             raise TypeError(
-                "act takes a TimeStep: TimeStep(observation[None], np.zeros(1, np.float32), "
-                "np.ones(1, np.float32), np.array([True])) is one of a single observation that "
-                f"begins a game (a3cjax.types), got {type(timestep).__name__}."
+                "act takes a TimeStep, as environments of make_environments return it, got "
+                f"{type(timestep).__name__}: predict(observation) takes an observation of your own."
             )
         exploration = evaluation_exploration(len(timestep.is_first))
         act = make_act(self.agent, is_greedy=is_greedy)
@@ -174,9 +253,7 @@ class TrainedAgent:
             number = self.config.eval_episodes or Config.eval_episodes
         if not 1 <= number <= MAX_BATCH:
             raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
-        environments = build_evaluation_environments(
-            self.config, number, sticky_actions=sticky_actions
-        )
+        environments = self.make_environments(number, sticky_actions=sticky_actions)
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
         options["should_stop"] = lambda: at_step() and False
         report = functools.partial(print, file=Lasting(sys.stderr))
@@ -184,6 +261,12 @@ class TrainedAgent:
             evaluation = evaluate_agent(self, environments, report=report, **options)
         assert evaluation is not None  # nothing stops it
         return evaluation
+
+
+def _seen_by_agent(spec: EnvironmentSpec) -> str:
+    """What its network takes and gives, in words."""
+    parts = jax.tree.map(lambda part: f"{part.dtype}{list(part.shape)}", spec.observation)
+    return f"observations of {parts} and {spec.actions.kind} actions of {list(spec.actions.sizes)}"
 
 
 def evaluate_agent(

@@ -12,6 +12,7 @@ import yaml
 
 from a3cjax.config.settings import CONFIG_FILE, Config
 from a3cjax.errors import ConfigError, quote
+from a3cjax.runs.environment_files import ENVIRONMENT_FILE, write_environment
 from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
 from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, PLAY, SUMMARY, read_summary
@@ -28,8 +29,8 @@ def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
 
     Args:
       run_dir: with the checkpoint of the run's end and its summary.json.
-      output_dir: gets the parameters, config.yaml, summary.json, a model card as README.md and,
-        if there is one, the run's picture; its own files are written over.
+      output_dir: gets the parameters, config.yaml, environment.json, summary.json, a model card
+        as README.md and, if there is one, the run's picture; its own files are written over.
       trust: as for `a3cjax.load`.
 
     Raises:
@@ -66,7 +67,9 @@ def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
     card = make_model_card(agent.config, summary, output_dir, has_picture=has_picture)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_parameters(output_dir, agent.snapshot)
-    (output_dir / PICTURE).unlink(missing_ok=True)  # of an agent that was there before
+    for name in (PICTURE, ENVIRONMENT_FILE):  # of an agent that was there before
+        (output_dir / name).unlink(missing_ok=True)
+    write_environment(output_dir, agent.spec)
     if has_picture:
         shutil.copyfile(run_dir / PICTURE, output_dir / PICTURE)
     # Nobody else's business is where things lie on this machine.

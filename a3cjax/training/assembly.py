@@ -19,8 +19,8 @@ from a3cjax.agents import Agent
 from a3cjax.config.builders import build_agent, build_optimizer, init_state, make_keys
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import Environments
-from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
+from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, Environments
+from a3cjax.envs.making import make_environments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
 from a3cjax.parameters.shared import ParametersOnDevice, ParameterStore, SharedParameters

@@ -124,7 +124,7 @@ class Learning:
         with contextlib.chdir("."):  # environments may change it
             environments = build_evaluation_environments(self.config, self.config.eval_episodes)
             closing.enter_context(closing_quietly(environments))
-            trained = TrainedAgent(self.config, self.agent, snapshot)
+            trained = TrainedAgent(self.config, self.agent, snapshot, environments.spec)
             report = self.supervisor.tell
             return evaluate_agent(trained, environments, should_stop=should_stop, report=report)
 

@@ -95,7 +95,8 @@ def learn_and_judge(
         past = checkpoint.progress if checkpoint else Progress()
         config, agent, batches = prepare(config, past.num_seeds, supervisor)
         stack.callback(close_all, batches, supervisor)
-        run_dir = stack.enter_context(open_run_dir(config, past))
+        spec = batches[0].spec
+        run_dir = stack.enter_context(open_run_dir(config, past, spec))
         to_go_on = f"to go on: {provenance.describe_resuming(run_dir)}"
         witness.leave_word(to_go_on)
         saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
@@ -122,7 +123,7 @@ def learn_and_judge(
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
         if config.video and not signal_stop.is_set():
-            trained = TrainedAgent(config, agent, fleet.store.pull())
+            trained = TrainedAgent(config, agent, fleet.store.pull(), spec)
             record_at_end(trained, run_dir, supervisor.is_told)
         if signal_stop.is_set():
             is_over = summary.num_frames >= config.total_frames

@@ -10,9 +10,11 @@ import jax
 import numpy as np
 
 from a3cjax.config.settings import Config
+from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
+from a3cjax.runs.environment_files import check_environment, write_environment
 from a3cjax.runs.folder import (
     BEST,
     LOGS,
@@ -43,7 +45,7 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
     try:
         if not has_results(run_dir):
             return None
-        checkpoint = load_checkpoint(config, run_dir / NEWEST)[1]
+        *_, checkpoint = load_checkpoint(config, run_dir / NEWEST)
         best = Checkpointer(run_dir / BEST).read_progress(checkpoint.progress.num_frames)
         for name in LOGS:  # will be cut: what cannot be read stops here
             read_rows(run_dir / name)
@@ -60,25 +62,30 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
 
 
 @contextlib.contextmanager
-def open_run_dir(config: Config, past: Progress) -> Iterator[Path]:
+def open_run_dir(config: Config, past: Progress, spec: EnvironmentSpec) -> Iterator[Path]:
     """Makes and claims the run folder, or cuts that of the run to resume back to where it stood.
 
-    Checkpoints beyond are moved aside. All that can be unreadable is read before.
+    Checkpoints beyond are moved aside. All that can be unreadable is read before. `spec` is that
+    of the environments, which the folder keeps.
 
     Raises:
-      ConfigError: if it cannot be made.
-      CheckpointError: if checkpoints cannot be read or moved.
+      ConfigError: if it cannot be made, or environments are not what they were.
+      CheckpointError: if checkpoints or what is known of the environments cannot be read, or
+        checkpoints not moved.
     """
     if config.resume is None:
         with make_run_dir(config) as run_dir:
+            write_environment(run_dir, spec)
             yield run_dir
         return
     run_dir = Path(config.resume)
+    check_environment(run_dir, spec)
     checkpointers = [Checkpointer(run_dir / name) for name in (NEWEST, BEST)]
     stale = [checkpointer.find_stale(past.num_frames) for checkpointer in checkpointers]
     for checkpointer, paths in zip(checkpointers, stale, strict=True):
         checkpointer.discard(paths)
     write_config(config, run_dir)
+    write_environment(run_dir, spec)
     cut_logs(run_dir, past.num_frames)
     yield run_dir
 

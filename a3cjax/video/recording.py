@@ -1,6 +1,7 @@
 """Records the games of a trained agent as a video."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 import jax
 
-from a3cjax.config.builders import build_evaluation_environments, make_keys
+from a3cjax.config.builders import make_keys
 from a3cjax.envs.base import Environments, EnvironmentSpec
 from a3cjax.errors import one_line
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
@@ -84,8 +85,8 @@ def record_video(
     """
     began = time.monotonic()
     seed = agent.config.seed if options.seed is None else options.seed
-    games = agent.config.replace(seed=seed)
-    environments = build_evaluation_environments(games, 1, renders=True)
+    games = dataclasses.replace(agent, config=agent.config.replace(seed=seed))
+    environments = games.make_environments(renders=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(closing_quietly(environments))
         rate = steps_per_second(environments)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from a3cjax.config import builders
 from a3cjax.config.settings import Config
 from a3cjax.convolutions import frames_to_blocks
+from a3cjax.envs import making
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import AnswerError, VectorEnvironments
 from a3cjax.envs.making import canonical_name, make_environments, resolve_envpool_id
@@ -838,7 +839,7 @@ def seeds_of(monkeypatch, build):
     def spy(env, *, num_envs, seed, **_):
         seeds.extend(range(seed, seed + num_envs))
 
-    monkeypatch.setattr(builders, "make_environments", spy)
+    monkeypatch.setattr(making, "make_environments", spy)
     monkeypatch.setattr(assembly, "make_environments", spy)
     build()
     return seeds

@@ -18,11 +18,12 @@ import a3cjax
 from a3cjax.commands import main
 from a3cjax.config.settings import Config, load_config
 from a3cjax.errors import ConfigError
-from a3cjax.runs.loading import check_trust, find_agent
+from a3cjax.runs.loading import find_agent
 from a3cjax.runs.lock import claimed
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
 from a3cjax.runs.publishing import make_model_card, publish
 from a3cjax.runs.tables import read_summary
+from a3cjax.runs.trust import check_trust
 from a3cjax.system.quoting import without_folders
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
@@ -152,7 +153,7 @@ def published(finished, tmp_path):
 
 def test_published_agent_is_small_and_complete(published):
     names = {path.name for path in published.iterdir()}
-    assert names == {"config.yaml", "summary.json", PARAMETER_FILE, "README.md"}
+    assert names == {"config.yaml", "environment.json", "summary.json", PARAMETER_FILE, "README.md"}
 
 
 @pytest.mark.parametrize("kind", ["run", "published"])

@@ -1,5 +1,6 @@
 """Games of a trained agent, and evaluations, which are made of them."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -45,7 +46,8 @@ def make_player(look=count_steps, snapshot=SNAPSHOT, **settings):
     def unused(*_):
         raise AssertionError("a trained agent neither starts from scratch nor learns")
 
-    return TrainedAgent(Config(**settings), Agent(unused, initial_state, look, unused), snapshot)
+    agent = Agent(unused, initial_state, look, unused)
+    return TrainedAgent(Config(**settings), agent, snapshot, FakeEnvironments().spec)
 
 
 def games(*ends):
@@ -65,7 +67,8 @@ def built(monkeypatch):
     """The environments that were made, whose games take two steps, with their sticky actions."""
     made = []
 
-    def build(config, num_envs, sticky_actions):
+    def build(config, num_envs, sticky_actions, renders):
+        assert not renders
         script = games(*((2, index) for index in range(num_envs)))
         made.append((FakeEnvironments(num_envs=num_envs, episodes=script), sticky_actions))
         return made[-1][0]
@@ -213,7 +216,7 @@ def test_long_evaluation_says_how_far_it_is(monkeypatch):
 
 
 def test_act_says_what_it_takes():
-    with pytest.raises(TypeError, match=r"act takes a TimeStep: TimeStep\(observation\[None\], .*"):
+    with pytest.raises(TypeError, match=r"^act takes a TimeStep, .*ndarray: predict\("):
         make_player().act(np.zeros(4), jnp.zeros(1), KEY)
 
 
@@ -260,7 +263,9 @@ def test_agent_compiles_once_for_all_that_it_plays(built):
 
     agent = make_player(look)
     for seed in (1, 2):  # as evaluations during training, with newer parameters each time
-        newer = TrainedAgent(Config(seed=seed), agent.agent, SNAPSHOT._replace(version=seed))
+        newer = dataclasses.replace(
+            agent, config=Config(seed=seed), snapshot=SNAPSHOT._replace(version=seed)
+        )
         newer.evaluate(2)
         environments = FakeEnvironments()
         newer.act(environments.reset(), newer.initial_state(2), KEY)

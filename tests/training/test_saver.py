@@ -16,7 +16,9 @@ from a3cjax.runs.tables import EPISODES, EpisodeRow
 from a3cjax.training import saver as saver_module
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.types import LearnerState
+from tests.fakes import FakeEnvironments
 
+SPEC = FakeEnvironments().spec
 STATE = LearnerState(jnp.arange(3.0), ())
 PAST = Progress(num_frames=400, num_updates=5, wall_seconds=90.0, num_resumes=2, num_seeds=7)
 
@@ -53,7 +55,7 @@ def config(tmp_path, monkeypatch):
     def load_checkpoint(config, folder):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder.name}")
-        return None, Checkpointer(folder).restore(checkpoint_at(0), print)
+        return SPEC, None, Checkpointer(folder).restore(checkpoint_at(0), print)
 
     monkeypatch.setattr(saver_module, "load_checkpoint", load_checkpoint)
     write_config(Config(seed=5), tmp_path)
@@ -70,7 +72,7 @@ def score(saver, num_frames, best_score):
 def go_on(run_dir):
     """As `train` begins to."""
     config = resume_config(str(run_dir), {})
-    with claimed(run_dir), open_run_dir(config, find_checkpoint(config).progress):
+    with claimed(run_dir), open_run_dir(config, find_checkpoint(config).progress, SPEC):
         pass
 
 
@@ -117,7 +119,7 @@ def test_run_that_goes_on_drops_what_lies_beyond(saver, config, tmp_path):
     checkpoint = find_checkpoint(config)
     assert checkpoint.progress.num_frames == 400
     assert checkpoint.progress.best_score is None  # one is kept, and it is later
-    with open_run_dir(config, checkpoint.progress) as run_dir:
+    with open_run_dir(config, checkpoint.progress, SPEC) as run_dir:
         assert run_dir == tmp_path
     assert newest_of(tmp_path / NEWEST).num_frames == 400
     assert Checkpointer(tmp_path / BEST).read_progress() is None
@@ -136,7 +138,7 @@ def test_run_ended_before_it_learned_begins_anew_in_its_folder(config, tmp_path)
         (tmp_path / NEWEST).mkdir()
         (tmp_path / NEWEST / "0.safetensors.part").touch()
         assert find_checkpoint(config) is None
-        with open_run_dir(config, Progress()) as run_dir:
+        with open_run_dir(config, Progress(), SPEC) as run_dir:
             assert run_dir == tmp_path
     assert list((tmp_path / NEWEST).iterdir()) == []
     assert load_config(tmp_path) == config.replace(resume=None)

@@ -22,6 +22,7 @@ import pytest
 from a3cjax.actors import warmup
 from a3cjax.actors.actor_learner import ActorLearner
 from a3cjax.actors.supervisor import StallError
+from a3cjax.config.builders import init_state
 from a3cjax.config.settings import Config, load_config, resume_config
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import VectorEnvironments
@@ -32,7 +33,7 @@ from a3cjax.logs.tracking import TensorBoardLogger
 from a3cjax.runs.checkpoints import Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, write_config
-from a3cjax.runs.loading import build_untrained, load
+from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
 from a3cjax.training import run as run_module
@@ -99,6 +100,7 @@ def test_run_folder_is_complete(finished):
     (events,) = (name for name in names if name.startswith("events.out.tfevents."))
     assert names - {events} == {
         "config.yaml",
+        "environment.json",
         "run.lock",
         "metrics.csv",
         "episodes.csv",
@@ -308,7 +310,7 @@ def test_failing_actor_stops_the_run_with_its_own_exception(tmp_path, num_closed
     last = read_rows(run_dir / "metrics.csv")[-1]
     assert int(last["num_updates"]) == snapshot.version >= 2
     assert int(last["num_frames"]) == snapshot.num_frames
-    assert len(num_closed) == 2 + 1  # one to load the agent
+    assert len(num_closed) == 2  # to load the agent takes none
 
 
 def test_stuck_actor_cannot_hold_up_the_end(tmp_path, monkeypatch):
@@ -573,8 +575,8 @@ def test_resumed_run_appends_to_its_logs(resumed, name):
 
 def test_resumed_run_keeps_what_was_learned(resumed, finished):
     # More updates move the parameters; a fresh start would be much further away.
-    config = load_config(finished.run_dir)
-    fresh = jax.tree.leaves(build_untrained(config)[1].state.params)
+    agent = load(finished.run_dir)
+    fresh = jax.tree.leaves(init_state(agent.config, agent.agent, agent.spec).params)
     later = read_params(resumed[1].run_dir)
     distances = [
         sum(float(np.square(a - b).sum()) for a, b in zip(later, other, strict=True))

@@ -14,9 +14,9 @@ from a3cjax.actors.placement import Place
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
 from a3cjax.agents import ALGORITHMS, Algorithm
-from a3cjax.config import builders
 from a3cjax.config.builders import build_agent, build_evaluation_environments, make_keys
 from a3cjax.config.settings import Config
+from a3cjax.envs import making
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore
 from a3cjax.system.machine import cores_of_thread
@@ -71,7 +71,7 @@ def asked(monkeypatch):
 
     calls = Calls()
     monkeypatch.setattr(assembly, "make_environments", make)
-    monkeypatch.setattr(builders, "make_environments", make)
+    monkeypatch.setattr(making, "make_environments", make)
     return calls
 
 

@@ -51,7 +51,7 @@ def make_agent():
 
 
 def watch(agent, params, environments, *, key=KEY, num_games=1, **options):
-    trained = TrainedAgent(Config(), agent, Snapshot(1, 4, params))
+    trained = TrainedAgent(Config(), agent, Snapshot(1, 4, params), environments.spec)
     return list(game.watch(trained, environments, [key] * num_games, **options))
 
 

@@ -44,7 +44,7 @@ def make_player(**settings):
     config = resolve(config, spec)
     agent = build_agent(config, spec)
     snapshot = Snapshot(0, 0, init_state(config, agent, spec).params)
-    return TrainedAgent(config, agent, snapshot)
+    return TrainedAgent(config, agent, snapshot, spec)
 
 
 @pytest.fixture(scope="module")
