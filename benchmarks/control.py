@@ -160,10 +160,8 @@ def make_table(rows: Sequence[Row]) -> str:
     of_budget = [
         row for p in PROBLEMS for row in rows if (row.env, row.frames) == (p.env, p.frames)
     ]
-    lines = [
-        "| problem | frames | bar | reached by | aim | reached by | mean of each seed | minutes a run |"
-    ]
-    lines += ["|---" * 8 + "|"]
+    names = "problem", "frames", "bar", "reached by", "aim", "reached by", "mean of each seed"
+    lines = [f"| {' | '.join(names)} | minutes a run |", "|---" * 8 + "|"]
     for problem in PROBLEMS:
         runs = sorted(row for row in of_budget if row.env == problem.env)
         minutes = [row.seconds / 60 for row in runs]
