@@ -25,7 +25,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs.tables import read_summary
 from a3cjax.system.files import replace_file
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "results.md"
 TABLE = re.compile(r"<!-- table: control -->\n(?:(?!<!--).*\n)*<!-- end -->")
 PROGRAM = [sys.executable, "-m", "a3cjax", "train"]
