@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 
 import av
+import matplotlib.pyplot
+import nbformat
 import pytest
 
 from tests.documented_results import read_printed, read_results
@@ -118,3 +120,20 @@ def test_documented_command_comes_to_what_is_written(command, shell):
     for pattern in law.get("files", ()):
         assert list(Path().glob(pattern)), f"{pattern} is not there"
     assert re.search(law.get("prints", ""), printed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")), ids=str)
+def test_notebook_comes_to_what_is_written(path, monkeypatch):
+    monkeypatch.setattr(matplotlib.pyplot, "show", matplotlib.pyplot.close)
+    cells = nbformat.read(path, as_version=4).cells
+    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    promised = re.search(r"stands for (\d+) steps or more", " ".join(text.split()))
+    assert promised
+    names = {"__name__": "__main__"}
+    with matplotlib.rc_context({"backend": "agg"}):
+        for cell in cells:
+            if cell.cell_type == "code":
+                exec(cell.source, names)
+    note(f"{path.name}: {names['last']:.0f} steps")
+    assert names["last"] >= int(promised[1])
