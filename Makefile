@@ -22,13 +22,15 @@ OVERRIDE_WORDS = $(subst \ ,,$(subst \\,,$(MAKEOVERRIDES)))
 OVERRIDE_NAMES = $(foreach WORD,$(OVERRIDE_WORDS),$(firstword $(subst =, ,$(WORD))))
 OVERRIDES = $(foreach NAME,$(OVERRIDE_NAMES),'$(NAME)=$(subst ','\'',$(value $(NAME)))')
 
-.PHONY: help train atari5 test test-slow docs lint format
+.PHONY: help train atari5 control test test-slow docs lint format
 
 help:
 	@echo "make train env=Pong     train an agent; every name=value is passed to a3cjax train,"
 	@echo "                        for example total_frames=400000 seed=3"
 	@echo "make atari5             train the five games of the paper's figure 1 and report on them;"
 	@echo "                        for example total_frames=1000000 seed=1,2,3"
+	@echo "make control            train the problems of the table in docs/results.md, five seeds each;"
+	@echo "                        for example env=CartPole,Acrobot seed=1,2 jobs=2"
 	@echo "make test               run the tests"
 	@echo "make test-slow          run the long tests: learning, kills"
 	@echo "make docs               build the documentation: site/index.html"
@@ -42,6 +44,10 @@ train: $(FOR_TRAINING)
 atari5: $(FOR_TRAINING)
 	$(RUN) -m a3cjax sweep sweep_dir=runs/atari5 env=Pong,Breakout,SpaceInvaders,BeamRider,Qbert \
 		seed=1 total_frames=10000000 $(OVERRIDES)
+
+# Goes on where it was stopped. A part of it: make control env=CartPole,Acrobot seed=1,2 jobs=2
+control: $(FOR_TRAINING)
+	$(RUN) benchmarks/control.py $(OVERRIDES)
 
 # One process for each core; more than four gain little, and each takes a gigabyte.
 test: $(FOR_DEVELOPMENT)

@@ -163,7 +163,10 @@ def _check_make(arguments: Sequence[str]) -> None:
     result = subprocess.run(make, cwd=ROOT, capture_output=True, text=True)
     if result.returncode != 0:
         raise WrongCommandError(result.stderr.strip())
-    check_verb("sweep" if "atari5" in arguments else "train", settings)
+    if "control" in arguments:
+        _check_arguments(ROOT / "benchmarks" / "control.py", settings)
+    else:
+        check_verb("sweep" if "atari5" in arguments else "train", settings)
 
 
 def _check_pip(arguments: Sequence[str]) -> None:

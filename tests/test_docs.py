@@ -130,6 +130,7 @@ def test_what_a_page_shows_works(page, folder):
         ("```sh\na3cjax trian env=Pong\n```", "no verb trian"),
         ("```sh\na3cjax sweep sed=1,2\n```", "nearest: seed"),
         ("```sh\nmake atari5 env=Pong,Brekout\n```", "nearest: Breakout"),
+        ("```sh\nmake control env=CartPol\n```", "got CartPol"),
         ("```sh\na3cjax sweep env=Pong seed=1,-2\n```", "seed must be"),
         ("```sh\na3cjax evaluate runs/x greedily=true\n```", "nearest: greedy"),
         ("```sh\na3cjax evaluate nothing num_episodes=3\n```", "no run folder.* nothing"),

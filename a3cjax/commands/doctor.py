@@ -1,7 +1,6 @@
 """Measures how fast this machine trains, what limits it, and which settings suit it.
 
     a3cjax doctor
-    a3cjax doctor env=CartPole
 
 Takes a minute or two, compilation included. Nothing else should run meanwhile.
 """

@@ -3,8 +3,8 @@
     a3cjax evaluate pong num_episodes=2
     a3cjax evaluate runs/Pong/<folder> num_episodes=100 greedy=true
 
-The agent is a run folder, a published folder, or the name of an agent that comes with a3cjax.
-Its environments have seeds that training never used.
+The first gives 17 or more of 21. The agent is a run folder, a published folder, or the name of an
+agent that comes with a3cjax. Its environments have seeds that training never used.
 """
 
 import dataclasses

@@ -1,13 +1,14 @@
-"""Films full games of a trained agent, with its values and probabilities beside the picture.
+"""Films games of a trained agent, with its values and probabilities beside the picture.
 
     a3cjax play pong
-    a3cjax play runs/Pong/<folder> num_episodes=3 saliency=true output=film.mp4
+    a3cjax play breakout num_episodes=1 output=breakout.mp4
 
+The first is half a minute long: short games follow one another, a long one is cut. The second
+shows one full game.
 The agent is a run folder, a published folder, or the name of an agent that comes with a3cjax.
 """
 
 import dataclasses
-import math
 from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
@@ -21,13 +22,17 @@ from a3cjax.errors import CheckpointError, ConfigError
 class PlaySettings(Settings):
     """Settings of `a3cjax play`."""
 
-    num_episodes: int = setting(1, "full games, one after the other", at_least(1))
+    num_episodes: int | None = setting(
+        None, "full games, one after the other; null: as many as fill the time", at_least(1)
+    )
     greedy: bool = setting(False, "most probable actions, not sampled ones")
     best: bool = setting(False, "the best parameters by evaluation, not the last")
     trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     seed: int | None = setting(None, "of the games; null: the run's", between(0, 20_000))
     saliency: bool = setting(False, "colour what the value depends on most")
-    max_seconds: float | None = setting(None, "of play; null: full games", POSITIVE)
+    max_seconds: float | None = setting(
+        None, "of film; null: 30, or all of num_episodes games", POSITIVE
+    )
     format: str | None = setting(None, "mp4, gif or both; null: as output ends, else mp4,gif")
     stall_timeout_seconds: float = setting(
         600.0, "without a step, after which the film ends", POSITIVE
@@ -43,7 +48,7 @@ SETTINGS, PLACES = (PlaySettings,), "<run folder or name>"
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Plays full games and writes them as MP4 and GIF into the run folder, or elsewhere."""
+    """Plays games and writes them as MP4 and GIF into the run folder, or elsewhere."""
     (name,), settings = words, read(PlaySettings, texts)
     print("importing JAX and envpool ...", flush=True)
     from a3cjax.runs.loading import load
@@ -57,7 +62,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         seed=settings.seed,
         is_greedy=settings.greedy,
         with_saliency=settings.saliency,
-        max_play_seconds=settings.max_seconds or math.inf,
+        max_seconds=settings.max_seconds,
     )
 
     def film(supervisor: Supervisor) -> Recording | None:
@@ -68,8 +73,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     def film_and_tell() -> None:
         with refusing(ValueError, OSError, ImportError, CheckpointError):
             recording = watched(film, settings.stall_timeout_seconds)
-        scores = ", ".join(f"{score:g}" for score in recording.scores)
-        print(f"{recording.play_seconds:.0f} seconds of play, score {scores}")
+        print(recording.describe())
         for path in recording.paths:
             print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")
 

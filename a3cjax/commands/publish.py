@@ -1,8 +1,8 @@
 """Makes a small folder of a trained agent, to pass on.
 
-    a3cjax publish runs/Pong/<folder> my-pong
+    a3cjax publish runs/my-catch runs/my-catch-published
 
-It holds the parameters, a model card and where they come from; `a3cjax.load` reads it.
+It holds the parameters, a model card (README.md) and where they come from; `a3cjax.load` reads it.
 """
 
 import dataclasses

@@ -1,8 +1,11 @@
 """Trains an agent and leaves a run folder.
 
+    a3cjax train env=CartPole total_frames=200000
     a3cjax train env=Pong
-    a3cjax train env=Breakout total_frames=10M seed=3
     a3cjax train resume=runs/Pong/<folder>
+
+The first takes less than a minute, to a mean score of 490 or more of 500; the second half an hour,
+to 18 or more of 21; the third goes on with a run.
 
 Exit codes: 0 done (then there is a summary.json), 1 something failed (a line or the traceback says
 what), 2 a wrong setting (one line says which), 128 + its number stopped by a signal after saving:

@@ -1,5 +1,6 @@
 """What the agent thinks, as drawings: its value over time, and its choice of action."""
 
+import math
 from collections import deque
 from typing import Any
 
@@ -22,7 +23,7 @@ _MOST_REWARDED = 0.25
 
 
 class ValueChart:
-    """The value of the last seconds, up to now, and when rewards came."""
+    """The value of the last seconds, up to now, and when rewards came; a rule between games."""
 
     def __init__(self, width: int, height: int, num_steps: int):
         """A chart of `width` × `height` pixels and `num_steps` agent steps."""
@@ -30,19 +31,19 @@ class ValueChart:
         self._num_steps = num_steps
         self._values: deque[float] = deque(maxlen=num_steps)
         self._rewards: deque[float] = deque(maxlen=num_steps)
-        self._low, self._high = 0.0, 0.0
+        self._games: deque[int] = deque(maxlen=num_steps)
+        self._num_games = 0
+        self._low, self._high = math.inf, -math.inf
 
     def start(self) -> None:
-        """Forgets the game before."""
-        self._values.clear()
-        self._rewards.clear()
+        """Begins a line of its own for the game that comes."""
+        self._num_games += 1
 
     def draw(self, value: float, reward: float) -> Image.Image:
-        """The chart after one more step; its range grows during a game and never shrinks."""
-        if not self._values:
-            self._low, self._high = value, value
+        """The chart after one more step; its range only grows, so that games can be compared."""
         self._values.append(value)
         self._rewards.append(reward)
+        self._games.append(self._num_games)
         self._low, self._high = min(self._low, value), max(self._high, value)
 
         width, height = self._size
@@ -67,7 +68,11 @@ class ValueChart:
                     colour = style.GAIN if got > 0 else style.LOSS
                     lines.add(np.array([[step, bottom + 3], [step, bottom + 9]]), colour, 2)
         heights = place(np.array(self._values))
-        lines.add(np.stack([steps, heights], axis=1), style.ACCENT)
+        starts = np.flatnonzero(np.diff(self._games)) + 1
+        for x in steps[starts]:
+            lines.add(np.array([[x, top], [x, bottom]]), style.RULE, 1)
+        for game in np.split(np.stack([steps, heights], axis=1), starts):
+            lines.add(game, style.ACCENT)
         lines.add_dot(float(steps[-1]), float(heights[-1]), style.TEXT)
         image = lines.drawn()
         for level in {self._low, self._high}:

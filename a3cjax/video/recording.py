@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import itertools
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,35 +30,54 @@ USUAL_RATE = 30.0
 BOARD_RATE = 4.0  # steps of a piece on a board, as Gymnasium shows its FrozenLake
 HOLD_SECONDS = 1.0  # for which the end of a game stands still
 
-# What a run leaves at its end, and how long it may take to make.
-END_PLAY_SECONDS, END_WORK_SECONDS = 30.0, 10.0
+FILM_SECONDS = 30.0
+"""Of a video of which nothing else is said: short games follow one another, a long one is cut."""
+END_WORK_SECONDS = 30.0  # that the video at the end of a run may take to make
 
 
 class Recording(NamedTuple):
-    """The files, seconds of play in them, and the scores, of an unfinished game as far as shown."""
+    """The files, how many seconds they show, and the scores of the games in them.
+
+    `is_cut`: the last game was not over, its score is that so far.
+    """
 
     paths: list[Path]
-    play_seconds: float
+    seconds: float
     scores: list[float]
+    is_cut: bool
+
+    def describe(self) -> str:
+        """Its length and its scores, for people."""
+        scores = [f"{score:g}" for score in self.scores]
+        if self.is_cut:
+            scores[-1] += " so far"
+        return f"{self.seconds:.0f} seconds of play, score {', '.join(scores)}"
 
 
 class VideoOptions(NamedTuple):
     """What a video shows.
 
-    `formats` are of `FORMATS`, a file for each; `num_episodes` games follow one another. `seed` is
-    that of the games, None for the run's. `is_greedy`: takes the most probable action instead of
-    sampling. `with_saliency`: colours what the value depends on (`game.value_saliency`).
-    The video ends where it is after `max_play_seconds` of games or `max_work_seconds` of
-    wall-clock.
+    `formats` are of `FORMATS`, a file for each. `num_episodes` games follow one another, None for
+    as many as fill the time. `seed` is that of the games, None for the run's. `is_greedy`: takes
+    the most probable action instead of sampling. `with_saliency`: colours what the value depends
+    on (`game.value_saliency`). The video ends where it is once it is `max_seconds` long (None for
+    `FILM_SECONDS`, but for `num_episodes` games until they are over), or after `max_work_seconds`
+    of wall-clock.
     """
 
     formats: Sequence[str] = FORMATS
-    num_episodes: int = 1
+    num_episodes: int | None = None
     seed: int | None = None
     is_greedy: bool = False
     with_saliency: bool = False
-    max_play_seconds: float = math.inf
+    max_seconds: float | None = None
     max_work_seconds: float = math.inf
+
+    def length(self) -> float:
+        """The most seconds that the video may have."""
+        if self.max_seconds is not None:
+            return self.max_seconds
+        return FILM_SECONDS if self.num_episodes is None else math.inf
 
 
 def record_video(
@@ -94,29 +115,34 @@ def record_video(
         files = VideoFiles(stem, options.formats, rate)
         stack.callback(files.abandon)
         key = make_keys(seed).evaluation
+        number = options.num_episodes
+        games_to_play = itertools.count() if number is None else range(number)
         moments = watch(
             agent,
             environments,
-            (jax.random.fold_in(key, index) for index in range(options.num_episodes)),
+            (jax.random.fold_in(key, index) for index in games_to_play),
             is_greedy=options.is_greedy,
             with_saliency=options.with_saliency,
             renders=has_pictures(environments),
         )
         scores: list[float] = []
-        num_shown = 0
+        num_frames, most_frames = 0, max(1, round(min(options.length() * rate, sys.maxsize)))
+        is_cut = False
         for moment in moments:
             if should_stop():
                 return None
             if moment.num_steps == 0:
                 scores.append(0.0)
             scores[-1] = moment.score
-            num_copies = 1 if moment.action is not None else round(HOLD_SECONDS * rate)
-            files.write(screen.draw(moment), max(1, num_copies))
-            num_shown += 1
-            is_long = num_shown >= options.max_play_seconds * rate
-            if is_long or time.monotonic() - began > options.max_work_seconds:
+            is_cut = moment.action is not None
+            num_copies = 1 if is_cut else max(1, round(HOLD_SECONDS * rate))
+            num_copies = min(num_copies, most_frames - num_frames)
+            files.write(screen.draw(moment), num_copies)
+            num_frames += num_copies
+            is_late = time.monotonic() - began > options.max_work_seconds
+            if num_frames == most_frames or is_late:
                 break
-        return Recording(files.close(), num_shown / rate, scores)
+        return Recording(files.close(), num_frames / rate, scores, is_cut)
 
 
 def make_labels(agent: TrainedAgent, spec: EnvironmentSpec, options: VideoOptions) -> Labels:
@@ -149,7 +175,9 @@ def steps_per_second(environments: Environments) -> float:
     spec = environments.spec
     if spec.is_atari:
         return EMULATOR_RATE / spec.frames_per_step
-    return environments.render_fps or (BOARD_RATE if spec.is_one_hot else USUAL_RATE)
+    # A matrix is shown as a board: a game of Catch, nine steps long, would else be over at once.
+    is_board = spec.is_one_hot or any(len(p.shape) == 2 for p in jax.tree.leaves(spec.observation))
+    return environments.render_fps or (BOARD_RATE if is_board else USUAL_RATE)
 
 
 def record_at_end(agent: TrainedAgent, run_dir: Path, should_stop: Callable[[], bool]) -> None:
@@ -158,11 +186,11 @@ def record_at_end(agent: TrainedAgent, run_dir: Path, should_stop: Callable[[], 
     The run is saved and its result written by then: a missing video must not fail it.
     """
     try:
-        options = VideoOptions(max_play_seconds=END_PLAY_SECONDS, max_work_seconds=END_WORK_SECONDS)
+        options = VideoOptions(max_work_seconds=END_WORK_SECONDS)
         recording = record_video(agent, (run_dir / PLAY).absolute(), options, should_stop)
     except Exception as error:
         warn(f"no video: {type(error).__name__}: {one_line(str(error)) or 'no reason given'}")
         return
     if recording is not None:
         names = " and ".join(path.name for path in recording.paths)
-        tell(f"{names}: {recording.play_seconds:.0f} seconds of play")
+        tell(f"{names}: {recording.describe()}")

@@ -20,12 +20,15 @@ _CHOICE_HEIGHT = 146
 
 
 class Labels(NamedTuple):
-    """What a screen says of the run: a title, a line below it, and names of the actions."""
+    """What a screen says of the run: a title, a line below it, and names of the actions.
+
+    `num_games` are to come, None if nobody knows how many.
+    """
 
     title: str
     subtitle: str
     action_names: list[str]
-    num_games: int = 1
+    num_games: int | None = 1
     is_greedy: bool = False
 
 
@@ -59,8 +62,9 @@ class Screen:
         right = left + PANEL_WIDTH
         place, width = (left, MARGIN - 3), PANEL_WIDTH - 120  # of the games' number
         style.write(image, place, labels.title, style.TEXT, 20, is_bold=True, max_width=width)
-        if labels.num_games > 1:
-            text = f"game {self._num_games} of {labels.num_games}"
+        if labels.num_games != 1:
+            of_all = "" if labels.num_games is None else f" of {labels.num_games}"
+            text = f"game {self._num_games}{of_all}"
             style.write(image, (right, MARGIN + 4), text, style.MUTED, 12, anchor="ra")
         place = (left, MARGIN + 26)
         style.write(image, place, labels.subtitle, style.MUTED, 11, max_width=PANEL_WIDTH)

@@ -182,14 +182,11 @@ def test_game_stands_at_the_left_enlarged_by_whole_pixels():
     np.testing.assert_array_equal(game, picture.repeat(2, axis=0).repeat(2, axis=1))
 
 
-def test_games_are_counted_and_begin_with_an_empty_chart():
-    screen = make_screen(num_games=2)
-    first = screen.draw(make_moment())
-    screen.draw(make_moment(num_steps=1, value=9.0))
-    second = screen.draw(make_moment())
-    rows, _ = np.nonzero((first != second).any(axis=-1))
-    assert len(rows) > 0
-    assert rows.max() < MARGIN + 20  # only "game 1 of 2" has become "game 2 of 2"
+@pytest.mark.parametrize(("num_games", "is_counted"), [(1, False), (2, True), (None, True)])
+def test_games_are_counted_where_more_than_one_may_come(num_games, is_counted):
+    screen = make_screen(num_games=num_games)
+    first, second = (screen.draw(make_moment())[: MARGIN + 20] for _ in range(2))
+    assert (first != second).any() == is_counted
 
 
 # The value.
@@ -205,6 +202,21 @@ def test_chart_shows_the_last_steps_in_a_range_that_never_shrinks():
     assert np.ptp(accents[0][0]) > 60  # from the bottom to the top
     assert np.ptp(accents[1][0]) < 5  # 0 is out of sight, but not out of the range
     assert accents[1][0].max() < 30
+
+
+def test_chart_goes_on_in_one_range_and_joins_no_two_games():
+    chart = ValueChart(200, 100, num_steps=5)
+    for step, value in enumerate((0.0, 0.0, 8.0, 8.0)):
+        if step in (0, 2):
+            chart.start()
+        image = np.asarray(chart.draw(value, 0.0))
+    rows, columns = np.nonzero((image == style.ACCENT).all(axis=-1))
+    assert rows.min() < 20
+    assert rows.max() > 80  # the game before is there, too
+    assert not ((rows > 20) & (rows < 80)).any()  # and no line leads from it to this one
+    rule = (image == style.RULE).all(axis=-1)[30:40].all(axis=0)
+    assert rule.sum() in (1, 2)
+    assert columns.min() < np.flatnonzero(rule)[0] < columns.max()
 
 
 @pytest.mark.parametrize(("reward", "colour"), [(1.0, style.GAIN), (-1.0, style.LOSS)])

@@ -23,16 +23,20 @@ from a3cjax.types import Snapshot
 from a3cjax.video import game, recording
 from a3cjax.video.files import MAX_GIF_RATE, GifFile, Mp4File
 from a3cjax.video.recording import (
+    BOARD_RATE,
+    FILM_SECONDS,
     HOLD_SECONDS,
     VideoOptions,
     record_at_end,
     record_video,
     steps_per_second,
 )
+from a3cjax.video.screen import Screen
 
 SMALL = {"total_frames": 200, "num_actors": 1, "envs_per_actor": 2, "unroll_length": 10}
 CATCH_STEPS = 9  # of every game
-MP4 = VideoOptions(formats=["mp4"])
+GAME_SECONDS = CATCH_STEPS / BOARD_RATE + HOLD_SECONDS
+MP4 = VideoOptions(formats=["mp4"], num_episodes=1)
 
 
 def make_player(**settings):
@@ -66,8 +70,8 @@ def test_files_hold_every_step_and_the_end_for_a_while(catcher, tmp_path):
     folder = tmp_path / "new"
     assert sorted(path.name for path in folder.iterdir()) == ["catch.gif", "catch.mp4"]
     kind, frames = read_video(folder / "catch.mp4")
-    assert kind == ("h264", "yuv420p", 30)
-    assert len(frames) == 2 * (CATCH_STEPS + 30 * HOLD_SECONDS)
+    assert kind == ("h264", "yuv420p", BOARD_RATE)
+    assert len(frames) / BOARD_RATE == 2 * GAME_SECONDS
     assert frames[0].shape[0] % 2 == frames[0].shape[1] % 2 == 0
     assert np.abs(frames[0].astype(int) - frames[CATCH_STEPS]).max() > 50  # something moved
     assert set(result.scores) <= {-1.0, 1.0}
@@ -75,13 +79,13 @@ def test_files_hold_every_step_and_the_end_for_a_while(catcher, tmp_path):
         assert gif.size == frames[0].shape[1::-1]
         assert gif.info["loop"] == 0
         seconds = gif.n_frames * gif.info["duration"] / 1000
-    assert seconds == pytest.approx(len(frames) / 30, abs=0.6)
+    assert seconds == pytest.approx(2 * GAME_SECONDS, abs=0.6)
 
 
 def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
     agent = make_player(env="CartPole")
     evaluation = agent.evaluate(1, is_greedy=True)
-    options = VideoOptions(formats=["mp4"], is_greedy=True)
+    options = VideoOptions(formats=["mp4"], num_episodes=1, is_greedy=True)
     result = record_video(agent, tmp_path / "game", options)
     assert result.scores == evaluation.scores
     _, frames = read_video(tmp_path / "game.mp4")
@@ -98,20 +102,69 @@ def test_greedy_game_is_the_one_that_an_evaluation_plays(tmp_path):
     ],
 )
 def test_every_kind_of_agent_can_be_filmed_with_saliency(settings, tmp_path):
-    options = VideoOptions(formats=["mp4"], with_saliency=True, max_play_seconds=0.25)
+    options = VideoOptions(formats=["mp4"], with_saliency=True, max_seconds=0.25)
     result = record_video(make_player(**settings), tmp_path / "game", options)
     _, frames = read_video(result.paths[0])
     assert frames[0].std() > 5
 
 
-def test_length_is_limited(catcher, tmp_path):
-    options = VideoOptions(formats=["mp4"], num_episodes=9, max_play_seconds=0.4)
+@pytest.mark.parametrize(
+    ("num_episodes", "max_seconds", "seconds", "num_games", "is_cut"),
+    [
+        (None, None, FILM_SECONDS, 10, True),  # as many games as fill half a minute
+        (None, 5.0, 5.0, 2, True),
+        (None, 6.0, 6.0, 2, False),  # the second game stands still for a shorter time
+        (None, 2 * GAME_SECONDS, 2 * GAME_SECONDS, 2, False),  # ends with a game
+        (3, None, 3 * GAME_SECONDS, 3, False),
+        (3, 1.25, 1.25, 1, True),  # a long game is cut
+        (12, None, 12 * GAME_SECONDS, 12, False),  # games that were asked for are all shown
+    ],
+)
+def test_games_follow_one_another_until_the_time_is_filled(
+    catcher, tmp_path, num_episodes, max_seconds, seconds, num_games, is_cut
+):
+    options = VideoOptions(["mp4"], num_episodes, max_seconds=max_seconds)
     result = record_video(catcher, tmp_path / "a", options)
-    assert len(read_video(result.paths[0])[1]) == 0.4 * 30 + HOLD_SECONDS * 30 - 1
-    assert result.play_seconds == pytest.approx(0.4)
-    assert len(result.scores) == 2  # the second game is not over
-    options = VideoOptions(num_episodes=10**6, max_work_seconds=0.0)
-    result = record_video(catcher, tmp_path / "b", options)
+    (_, _, rate), frames = read_video(result.paths[0])
+    assert len(frames) / rate == seconds == result.seconds
+    assert len(result.scores) == num_games
+    assert result.is_cut == is_cut
+    finished = result.scores[: num_games - is_cut]
+    assert set(finished) <= {-1.0, 1.0}
+    if is_cut:
+        assert result.scores[-1] == 0.0
+    assert result.describe().endswith(f"{result.scores[-1]:g}{' so far' * is_cut}")
+
+
+def test_each_game_begins_with_score_and_memory_of_its_own(tmp_path, monkeypatch):
+    moments = []
+    draw = Screen.draw
+
+    def spy(self, moment):
+        moments.append(moment)
+        return draw(self, moment)
+
+    monkeypatch.setattr(Screen, "draw", spy)
+    agent = make_player(env="Catch", network="mlp_gru")
+    states = []
+    act = type(agent).act
+
+    def remember(self, timestep, core_state, *arguments):
+        if timestep.is_first[0]:
+            states.append(jax.tree.map(np.asarray, core_state))
+        return act(self, timestep, core_state, *arguments)
+
+    monkeypatch.setattr(type(agent), "act", remember)
+    record_video(agent, tmp_path / "a", VideoOptions(["gif"], max_seconds=7.0))
+    first = [moment for moment in moments if moment.num_steps == 0]
+    assert len(first) == len(states) == 3
+    assert {moment.score for moment in first} == {0.0}
+    for state in states:
+        jax.tree.map(np.testing.assert_array_equal, state, agent.initial_state(1))
+
+
+def test_work_is_limited(catcher, tmp_path):
+    result = record_video(catcher, tmp_path / "b", VideoOptions(max_work_seconds=0.0))
     assert len(read_video(result.paths[0])[1]) == 1
 
 
@@ -303,7 +356,8 @@ def finished(tmp_path_factory):
 def test_run_leaves_a_short_video_after_everything_else(finished):
     assert json.loads((finished / "summary.json").read_text())["num_frames"] >= 200
     assert (finished / "curves.png").exists()
-    assert len(read_video(finished / "play.mp4")[1]) == CATCH_STEPS + 30 * HOLD_SECONDS
+    (_, _, rate), frames = read_video(finished / "play.mp4")
+    assert len(frames) / rate == FILM_SECONDS
     with Image.open(finished / "play.gif") as gif:
         assert gif.n_frames > 1
 
