@@ -117,7 +117,8 @@ class VectorTorso(nn.Module):
     """Dense layers over a flattened observation; without any, the observation itself."""
 
     hidden_sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array] = nn.tanh
+    activation: Callable[[jax.Array], jax.Array] = nn.silu
+    use_layer_norm: bool = True
 
     @nn.compact
     def __call__(
@@ -127,7 +128,8 @@ class VectorTorso(nn.Module):
         parts = jax.tree.leaves(_centre(observations, statistics))
         x = jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
         for size in self.hidden_sizes:
-            x = self.activation(nn.Dense(size)(x))
+            x = nn.Dense(size)(x)
+            x = self.activation(nn.LayerNorm()(x) if self.use_layer_norm else x)
         return x
 
 
@@ -210,14 +212,15 @@ class ActorCritic(nn.Module):
 class GaussianActorCritic(nn.Module):
     """A Gaussian policy and a value function that share nothing (Mnih et al. 2016, section 9).
 
-    The mean is linear in the features; the variance is the softplus of a linear output, one
-    for all dimensions or one for each.
+    The mean is linear in the features. The variance is, by `variance`, the softplus of a linear
+    output, `shared` by all dimensions (the paper's) or one for `each`; or `free`: parameters for
+    each dimension, the same in all states (Schulman et al. 2015, appendix D), 1 at first.
     """
 
     policy_body: Body
     value_body: Body
     num_actions: int
-    num_variances: int
+    variance: str
 
     @nn.compact
     def __call__(self, observations, is_first, core_states, statistics):
@@ -225,7 +228,13 @@ class GaussianActorCritic(nn.Module):
         policy_state, value_state = core_states
         features, policy_state = self.policy_body(observations, is_first, policy_state, statistics)
         mean = nn.Dense(self.num_actions, kernel_init=MEAN_INIT, name="mean")(features)
-        variance = nn.softplus(nn.Dense(self.num_variances, name="variance")(features))
+        if self.variance == "free":
+            zeros = nn.initializers.zeros_init()
+            log_deviations = self.param("log_deviations", zeros, mean.shape[-1:], jnp.float32)
+            variance = jnp.broadcast_to(jnp.exp(2 * log_deviations), mean.shape)
+        else:
+            num_variances = self.num_actions if self.variance == "each" else 1
+            variance = nn.softplus(nn.Dense(num_variances, name="variance")(features))
         features, value_state = self.value_body(observations, is_first, value_state, statistics)
         values = nn.Dense(1, name="value")(features)[..., 0]
         policy = DiagonalGaussian(mean, variance + MIN_VARIANCE)
@@ -271,7 +280,7 @@ _TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "nature": (functools.partial(ImageTorso, layers=NATURE_LAYERS, hidden_size=512), 256),
     "minatar": (functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128), 128),
     "multi": (functools.partial(MultiTorso, hidden_size=256), 256),  # our choice
-    "mujoco": (functools.partial(VectorTorso, hidden_sizes=(200,), activation=nn.relu), 128),
+    "mujoco": (functools.partial(VectorTorso, hidden_sizes=(200,), activation=nn.relu, use_layer_norm=False), 128),
     "mlp": (functools.partial(VectorTorso, hidden_sizes=(64, 64)), 256),  # our choice
 }
 _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
@@ -285,11 +294,12 @@ NETWORK_NAMES = (*(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS), T
 # images come in blocks of 4×4. The first that fits is taken.
 LEAST_PIXELS = {"atari": 17, "nature": 33, "minatar": 1}
 ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
+VARIANCES = ("free", "each", "shared")
 HEADS = ("actor_critic", "gaussian_actor_critic", "action_values")
 
 
 def make_network(
-    name: str, num_actions: int, head: str = "actor_critic", *, per_dimension_variance: bool = False
+    name: str, num_actions: int, head: str = "actor_critic", *, variance: str = "free"
 ) -> Network:
     """Builds a network of the zoo, as pure functions.
 
@@ -301,7 +311,7 @@ def make_network(
       num_actions: A, the number of discrete actions, or D of continuous dimensions.
       head: `actor_critic`, `gaussian_actor_critic` (continuous actions; policy and values
         then share nothing) or `action_values`.
-      per_dimension_variance: of the Gaussian; the paper has one for all dimensions.
+      variance: of the Gaussian, `free`, `each` or `shared`: see `GaussianActorCritic`.
 
     Raises:
       ValueError: if there is no network or head of that name.
@@ -313,8 +323,7 @@ def make_network(
     use_bias = name != TABULAR
     body = _make_body(name)
     if head == "gaussian_actor_critic":
-        num_variances = num_actions if per_dimension_variance else 1
-        module = GaussianActorCritic(body, _make_body(name), num_actions, num_variances)
+        module = GaussianActorCritic(body, _make_body(name), num_actions, variance)
     elif head == "actor_critic":
         module = ActorCritic(body, num_actions, use_bias)
     else:

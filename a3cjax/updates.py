@@ -56,7 +56,7 @@ def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
     """
     act = compile_act(agent.look, is_greedy)
     return lambda snapshot, exploration, *args: act(
-        snapshot.params, Constants(snapshot.statistics, None, exploration), *args
+        snapshot.params, Constants(snapshot.statistics, None, exploration, snapshot.reward_scale), *args
     )
 
 
@@ -90,7 +90,9 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
     return lambda snapshot, exploration, trajectory: compute_gradients(
         snapshot.params,
-        Constants(snapshot.statistics, snapshot.target_params, exploration),
+        Constants(
+            snapshot.statistics, snapshot.target_params, exploration, snapshot.reward_scale
+        ),
         trajectory,
     )
 
@@ -117,8 +119,8 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         params, opt_state, is_finite = apply_gradients(
             state.params, state.opt_state, grads, num_frames
         )
-        # Target parameters go around the compiled program, which would copy them.
-        return LearnerState(params, opt_state, state.target_params), is_finite
+        # The rest goes around the compiled program, which would copy it.
+        return state._replace(params=params, opt_state=opt_state), is_finite
 
     return apply_to_state
 

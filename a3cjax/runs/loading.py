@@ -12,6 +12,7 @@ from a3cjax.config.builders import build_agent, build_evaluation_environments, i
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
 from a3cjax.envs.making import GYMNASIUM_PREFIX
 from a3cjax.errors import ConfigError
+from a3cjax.parameters.shared import make_snapshot
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.lock import is_own
@@ -19,7 +20,7 @@ from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.system.compilation import check_jax
 from a3cjax.system.output import warn
-from a3cjax.types import ObservationStatistics, Snapshot
+from a3cjax.types import ObservationStatistics
 
 TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
 
@@ -49,11 +50,12 @@ def load(
     if (folder / PARAMETER_FILE).is_file() and not best:
         folder = folder.absolute()  # environments may change the working folder
         agent, template = build_untrained(config)
-        snapshot = read_parameters(folder, template.state.params, template.statistics)
+        snapshot = read_parameters(folder, make_snapshot(template.state, 0, 0, template.statistics))
     else:
         agent, checkpoint = load_checkpoint(config, folder / (BEST if best else NEWEST))
         state, statistics, progress = checkpoint
-        snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
+        snapshot = make_snapshot(state, progress.num_updates, progress.num_frames, statistics)
+        snapshot = snapshot._replace(target_params=None)  # which are for learning
     return TrainedAgent(config, agent, snapshot)
 
 
