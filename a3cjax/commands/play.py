@@ -22,7 +22,9 @@ class PlaySettings(Settings):
     """Settings of `a3cjax play`."""
 
     num_episodes: int = setting(1, "full games, one after the other", at_least(1))
-    greedy: bool = setting(False, "most probable actions, not sampled ones")
+    greedy: bool | None = setting(
+        None, "most probable actions, not sampled ones; null: as in the run's evaluations"
+    )
     best: bool = setting(False, "the best parameters by evaluation, not the last")
     trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     seed: int | None = setting(None, "of the games; null: the run's", between(0, 20_000))

@@ -26,8 +26,14 @@ IMAGES: dict[str, Any] = {
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": False,
+    "greedy_evaluation": False,
 }
-VECTORS = IMAGES | {"unroll_length": 16, "learning_rate": 3e-3, "normalize_advantages": True}
+VECTORS = IMAGES | {
+    "unroll_length": 16,
+    "learning_rate": 3e-3,
+    "normalize_advantages": True,
+    "greedy_evaluation": True,
+}
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
 TABLE = IMAGES | {
@@ -38,6 +44,7 @@ TABLE = IMAGES | {
     "momentum": 0.0,
     "centre_observations": False,
     "normalize_rewards": False,
+    "greedy_evaluation": True,
 }
 
 # What `auto` takes a torso for: see `networks.torsos_for`.

@@ -160,6 +160,9 @@ class Config(Settings):
         "the budget",
         FRAMES,
     )
+    greedy_evaluation: bool | None = _judging(
+        None, "the most probable actions, not sampled ones; null: sampled for images alone"
+    )
     video: bool = _judging(True, "half a minute of play at the end: play.mp4 and play.gif")
 
     run_dir: str | None = _program(
