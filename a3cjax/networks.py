@@ -124,7 +124,8 @@ class VectorTorso(nn.Module):
     """Dense layers over a flattened observation; without any, the observation itself."""
 
     hidden_sizes: tuple[int, ...]
-    activation: Callable[[jax.Array], jax.Array] = nn.tanh
+    activation: Callable[[jax.Array], jax.Array] = nn.silu
+    use_layer_norm: bool = True
 
     @nn.compact
     def __call__(
@@ -134,7 +135,8 @@ class VectorTorso(nn.Module):
         parts = jax.tree.leaves(_centre(observations, statistics))
         x = jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
         for size in self.hidden_sizes:
-            x = self.activation(nn.Dense(size)(x))
+            x = nn.Dense(size)(x)
+            x = self.activation(nn.LayerNorm()(x) if self.use_layer_norm else x)
         return x
 
 
@@ -227,14 +229,16 @@ class ActorCritic(nn.Module):
 class GaussianActorCritic(nn.Module):
     """A Gaussian policy and a value function that share nothing (Mnih et al. 2016, section 9).
 
-    The mean is linear in the features; the variance is the softplus of a linear output, one
-    for all dimensions or one for each. `distribution` is made of both.
+    The mean is linear in the features. The variance is, by `variance`, the softplus of a linear
+    output, `shared` by all dimensions (the paper's) or one for `each`; or `free`: parameters for
+    each dimension, the same in all states (Schulman et al. 2015, appendix D), 1 at first.
+    `distribution` is made of both.
     """
 
     policy_body: Body
     value_body: Body
     num_actions: int
-    num_variances: int
+    variance: str
     distribution: type[DiagonalGaussian] | type[SquashedGaussian] = DiagonalGaussian
 
     @nn.compact
@@ -243,7 +247,13 @@ class GaussianActorCritic(nn.Module):
         policy_state, value_state = core_states
         features, policy_state = self.policy_body(observations, is_first, policy_state, statistics)
         mean = nn.Dense(self.num_actions, kernel_init=MEAN_INIT, name="mean")(features)
-        variance = nn.softplus(nn.Dense(self.num_variances, name="variance")(features))
+        if self.variance == "free":
+            zeros = nn.initializers.zeros_init()
+            log_deviations = self.param("log_deviations", zeros, mean.shape[-1:], jnp.float32)
+            variance = jnp.broadcast_to(jnp.exp(2 * log_deviations), mean.shape)
+        else:
+            num_variances = self.num_actions if self.variance == "each" else 1
+            variance = nn.softplus(nn.Dense(num_variances, name="variance")(features))
         features, value_state = self.value_body(observations, is_first, value_state, statistics)
         values = nn.Dense(1, name="value")(features)[..., 0]
         policy = self.distribution(mean, variance + MIN_VARIANCE)
@@ -298,7 +308,12 @@ _TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "nature": (functools.partial(ImageTorso, layers=NATURE_LAYERS, hidden_size=512), 256),
     "minatar": (functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128), 128),
     "multi": (functools.partial(MultiTorso, hidden_size=256), 256),  # our choice
-    "mujoco": (functools.partial(VectorTorso, hidden_sizes=(200,), activation=nn.relu), 128),
+    "mujoco": (
+        functools.partial(
+            VectorTorso, hidden_sizes=(200,), activation=nn.relu, use_layer_norm=False
+        ),
+        128,
+    ),
     "mlp": (functools.partial(VectorTorso, hidden_sizes=(64, 64)), 256),  # our choice
 }
 _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
@@ -317,6 +332,7 @@ _GAUSSIANS: dict[str, type[DiagonalGaussian] | type[SquashedGaussian]] = {
     "squashed_gaussian": SquashedGaussian,
 }
 POLICY_NAMES = tuple(_GAUSSIANS)  # for continuous actions
+VARIANCES = ("free", "each", "shared")
 HEADS = ("actor_critic", *(f"{name}_actor_critic" for name in POLICY_NAMES), "action_values")
 
 
@@ -325,7 +341,7 @@ def make_network(
     num_actions: int | tuple[int, ...],
     head: str = "actor_critic",
     *,
-    per_dimension_variance: bool = False,
+    variance: str = "free",
 ) -> Network:
     """Builds a network of the zoo, as pure functions.
 
@@ -338,7 +354,7 @@ def make_network(
         choices at once (`actor_critic` only) how many each has to choose from.
       head: `actor_critic`, `gaussian_actor_critic` or `squashed_gaussian_actor_critic`
         (continuous actions; policy and values then share nothing) or `action_values`.
-      per_dimension_variance: of the Gaussian; the paper has one for all dimensions.
+      variance: of the Gaussian, `free`, `each` or `shared`: see `GaussianActorCritic`.
 
     Raises:
       ValueError: if there is no network or head of that name, or the head has one choice only.
@@ -355,8 +371,7 @@ def make_network(
     elif not isinstance(num_actions, int):
         raise ValueError(f"head must be actor_critic for several choices at once, got {head}.")
     elif gaussian is not None:
-        num_variances = num_actions if per_dimension_variance else 1
-        module = GaussianActorCritic(body, _make_body(name), num_actions, num_variances, gaussian)
+        module = GaussianActorCritic(body, _make_body(name), num_actions, variance, gaussian)
     else:
         module = ActionValues(body, num_actions, use_bias)
 

@@ -90,6 +90,29 @@ class ObservationStatistics(NamedTuple):
     scale: Observation
 
 
+class Moments(NamedTuple):
+    """Of numbers seen so far: how many, their mean and their variance; float64, NumPy's.
+
+    `mean` and `variance` are of one shape, entry by entry.
+    """
+
+    num_seen: np.ndarray
+    mean: np.ndarray
+    variance: np.ndarray
+
+
+class Seen(NamedTuple):
+    """What rewards and observations are normalised by, of one trajectory or of a whole run.
+
+    `returns` are the moments of discounted sums of rewards, None where rewards are left alone;
+    `observations` those of observations, a pytree as one of them is, with None for images; None
+    where they are not centred, or by random play alone.
+    """
+
+    returns: Moments | None = None
+    observations: Any = None
+
+
 class NetworkOutput(NamedTuple):
     """What an actor-critic network answers, for leading axes `[T, B]`.
 
@@ -106,7 +129,8 @@ class Snapshot(NamedTuple):
 
     `version` counts the updates applied before it, `num_frames` the emulator frames
     that they and the warm-up were learned from. `statistics` is None where
-    observations are not centred, `target_params` (θ⁻) where the algorithm has none.
+    observations are not centred, `target_params` (θ⁻) where the algorithm has none. Rewards are
+    divided by `reward_scale`, None where they are left alone; then V(s) is in units of it.
     """
 
     version: int
@@ -114,6 +138,7 @@ class Snapshot(NamedTuple):
     params: Params
     statistics: ObservationStatistics | None = None
     target_params: Params | None = None
+    reward_scale: Array | np.floating | None = None
 
 
 class Exploration(NamedTuple):
@@ -134,18 +159,21 @@ class Constants(NamedTuple):
     statistics: ObservationStatistics | None
     target_params: Params | None
     exploration: Exploration
+    reward_scale: Array | np.floating | None = None
 
 
 class LearnerState(NamedTuple):
     """What learning changes.
 
     `opt_state` is optax's `OptState`, or a tuple with one for each actor-learner where they
-    do not share statistics. `target_params` is None where the algorithm has none.
+    do not share statistics. `target_params` is None where the algorithm has none. `seen` is what
+    rewards and observations are normalised by.
     """
 
     params: Params
     opt_state: Any
     target_params: Params | None = None
+    seen: Seen = Seen()
 
 
 class QMetrics(NamedTuple):

@@ -56,9 +56,12 @@ def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
     and one that is allowed where the timestep has a mask.
     """
     act = compile_act(agent.look, is_greedy)
-    return lambda snapshot, exploration, *args: act(
-        snapshot.params, Constants(snapshot.statistics, None, exploration), *args
-    )
+
+    def act_upon(snapshot, exploration, *args):
+        constants = Constants(snapshot.statistics, None, exploration, snapshot.reward_scale)
+        return act(snapshot.params, constants, *args)
+
+    return act_upon
 
 
 @functools.lru_cache(maxsize=8)  # an evaluation comes again and again, and must not compile
@@ -92,7 +95,7 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
     return lambda snapshot, exploration, trajectory: compute_gradients(
         snapshot.params,
-        Constants(snapshot.statistics, snapshot.target_params, exploration),
+        Constants(snapshot.statistics, snapshot.target_params, exploration, snapshot.reward_scale),
         trajectory,
     )
 
@@ -119,8 +122,8 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         params, opt_state, is_finite = apply_gradients(
             state.params, state.opt_state, grads, num_frames
         )
-        # Target parameters go around the compiled program, which would copy them.
-        return LearnerState(params, opt_state, state.target_params), is_finite
+        # The rest goes around the compiled program, which would copy it.
+        return state._replace(params=params, opt_state=opt_state), is_finite
 
     return apply_to_state
 

@@ -17,8 +17,9 @@ from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
+from a3cjax.parameters.moments import discounted_sums, map_moments, moments_of
 from a3cjax.parameters.shared import ParameterStore
-from a3cjax.types import CoreState, Exploration, Snapshot, TimeStep, Trajectory
+from a3cjax.types import CoreState, Exploration, Seen, Snapshot, TimeStep, Trajectory
 from a3cjax.updates import Act, ComputeGradients, make_act, make_compute_gradients
 
 
@@ -54,13 +55,15 @@ class Standing(NamedTuple):
 
     `core_state` is the network's before the observation of `timestep`, and `key` the one that
     the next action is sampled with. `ahead` is what an agent that acts ahead has already
-    decided at `timestep`; these two are then those after it.
+    decided at `timestep`; these two are then those after it. `discounted_sums`: float64 `[B]`, what
+    the games' rewards until now count at the next step.
     """
 
     timestep: TimeStep
     core_state: CoreState
     ahead: Decision | None
     key: chex.PRNGKey
+    discounted_sums: np.ndarray
 
 
 class Seconds(NamedTuple):
@@ -120,6 +123,7 @@ class ActorLearner:
     unroll_length: int | None  # T; None makes an update of a whole episode in every environment
     total_frames: int  # of the run, after which it returns
     report: Callable[[UpdateReport], None]
+    normalizer: Seen = Seen()  # an example of what it is to look at
 
     def __post_init__(self):
         self.clock = time.perf_counter
@@ -205,10 +209,27 @@ class ActorLearner:
         return None if self._stop_event.is_set() else stack(timesteps, actions, core_state)
 
     def _decide(self, snapshot: Snapshot, exploration: Exploration) -> Decision:
-        timestep, before, _, key = self.standing
+        timestep, before, _, key, _ = self.standing
         action, core_state, key = self.programs.act(snapshot, exploration, timestep, before, key)
         self.standing = self.standing._replace(core_state=core_state, key=key)
         return Decision(np.asarray(action), before)
+
+    def _look_at(self, trajectory: Trajectory) -> Seen:
+        """What the trajectory adds to the moments of what the run has seen."""
+        returns = observations = None
+        if self.normalizer.returns is not None:
+            _, _, rewards, discounts, is_first, *_ = trajectory
+            before = self.standing.discounted_sums
+            sums, after = discounted_sums(rewards, discounts, is_first, before)
+            self.standing = self.standing._replace(discounted_sums=after)
+            returns = moments_of(sums[~np.asarray(is_first[1:])])
+        if self.normalizer.observations is not None:
+            observations = map_moments(
+                lambda part, x: moments_of(x[:-1], part.mean.shape),
+                self.normalizer.observations,
+                trajectory.observations,
+            )
+        return Seen(returns, observations)
 
     def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:
         """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
@@ -223,7 +244,8 @@ class ActorLearner:
                 self.programs.compute_gradients(snapshot, exploration, trajectory)
             )
             self._lap("learn")
-            receipt = self.store.push(grads, num_frames, snapshot.version, self.index)
+            seen = self._look_at(trajectory)
+            receipt = self.store.push(grads, num_frames, snapshot.version, self.index, seen)
         self._lap("push")
         at_lock = {"wait": receipt.wait_seconds, "hold": receipt.hold_seconds}
         self.report(

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from a3cjax.actors.statistics import Moments, ObservationMoments
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.envs.base import Environments
-from a3cjax.types import TimeStep
+from a3cjax.parameters.moments import discounted_sums, map_moments, merge, merge_seen, moments_of
+from a3cjax.types import Seen, TimeStep
 
 THREADS = "actor-learner"
 """Name of the threads of the actor-learners, and so of their environments: one for each."""
@@ -25,7 +25,7 @@ def play_randomly(
     num_steps: int,
     generator: np.random.Generator,
     should_stop: Callable[[], bool] = lambda: False,
-) -> tuple[TimeStep, Moments, int]:
+) -> tuple[TimeStep, Seen, int]:
     """Plays `num_steps` uniformly random steps in every environment.
 
     Each game is restarted once, at a step of its own: learning then begins with games at
@@ -33,22 +33,32 @@ def play_randomly(
     step; True ends the play.
 
     Returns:
-      The timestep at which the environments stand, the moments of what was seen, and the
-      number of steps in all environments together, automatic resets not counted.
+      The timestep at which the environments stand, the moments of what was seen, images among
+      it, and the number of steps in all environments together, automatic resets not counted.
     """
     shapes = environments.spec.observation
-    moments, num_taken = jax.tree.map(lambda part: ObservationMoments(part.shape), shapes), 0
+    moments = jax.tree.map(lambda part: moments_of((), part.shape), shapes)
     restarts = generator.integers(max(num_steps, 1), size=environments.num_envs)
     timestep = environments.reset()
+    steps = []
     for step in range(num_steps):
         if should_stop():
             break
         environments.restart(np.flatnonzero(restarts == step))
+        discount = np.where(restarts == step, 0.0, timestep.discount)  # nothing goes on from there
+        steps.append((timestep.reward, discount, timestep.is_first))
         timestep = environments.step(environments.sample_actions(generator))
-        jax.tree.map(lambda part, x: part.add(np.asarray(x)), moments, timestep.observation)
-        num_taken += int(np.count_nonzero(~timestep.is_first))
+        moments = map_moments(
+            lambda part, x: merge(part, moments_of(x, part.mean.shape)),
+            moments,
+            timestep.observation,
+        )
     environments.pop_episodes()
-    return timestep, moments, num_taken
+    steps.append((timestep.reward, timestep.discount, timestep.is_first))
+    rewards, discounts, is_first = map(np.stack, zip(*steps, strict=True))
+    rewards, discounts, is_taken = rewards[1:], discounts[1:], ~is_first[1:]
+    sums, _ = discounted_sums(rewards, discounts, is_first, np.zeros(environments.num_envs))
+    return timestep, Seen(moments_of(sums[is_taken]), moments), int(is_taken.sum())
 
 
 def warm_up(
@@ -56,11 +66,11 @@ def warm_up(
     num_steps: int,
     seed: int,
     supervisor: Supervisor,
-) -> tuple[list[TimeStep], list[Moments], int]:
+) -> tuple[list[TimeStep], Seen, int]:
     """As `play_randomly`, for every actor's environments at the same time, each in its thread.
 
     Returns:
-      Each batch's timestep, the moments of what was seen in it, and the number of steps in all.
+      Each batch's timestep, the moments of what was seen in all, and the number of steps in all.
 
     Raises:
       Stopped: if a stop is asked for meanwhile: statistics of a part would be taken for the whole.
@@ -68,7 +78,7 @@ def warm_up(
       Exception: what an environment raised; the other batches stop, too.
     """
 
-    def play(index: int, job: Job) -> tuple[TimeStep, Moments, int]:
+    def play(index: int, job: Job) -> tuple[TimeStep, Seen, int]:
         generator = np.random.default_rng([seed, index])
         return play_randomly(batches[index], num_steps, generator, job.is_set)
 
@@ -79,5 +89,5 @@ def warm_up(
     supervisor.raise_failures()
     if supervisor.is_stopping:
         raise Stopped
-    timesteps, moments, nums_taken = zip(*(job.result for job in jobs), strict=True)
-    return list(timesteps), list(moments), sum(nums_taken)
+    timesteps, seen, nums_taken = zip(*(job.result for job in jobs), strict=True)
+    return list(timesteps), functools.reduce(merge_seen, seen), sum(nums_taken)

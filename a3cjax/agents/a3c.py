@@ -26,6 +26,7 @@ def make_a3c(
     entropy_cost: float = 0.01,
     max_abs_reward: float | None = None,
     bootstraps: bool = True,
+    normalize_advantages: bool = False,
 ) -> Agent:
     """Builds A3C around a network.
 
@@ -38,6 +39,7 @@ def make_a3c(
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       bootstraps: False for REINFORCE with a baseline (Williams 1992), as the paper trains in
         MuJoCo: returns are sums of rewards to the episode's end, whatever `lambda_` says.
+      normalize_advantages: as for `actor_critic_loss`.
     """
 
     def loss(params, constants, trajectory):
@@ -45,7 +47,7 @@ def make_a3c(
         output, _ = network.apply(params, constants.statistics, *inputs)
         is_experience, continues = find_experience(trajectory)
         returns = episode_returns(
-            clean(trajectory, is_experience, max_abs_reward),
+            clean(trajectory, is_experience, max_abs_reward, constants.reward_scale),
             jax.lax.stop_gradient(output.values[1:]),
             continues,
             lambda_,
@@ -59,6 +61,7 @@ def make_a3c(
             value_cost=value_cost,
             entropy_cost=entropy_cost * constants.exploration.entropy_factor,
             mask=is_experience,
+            normalize_advantages=normalize_advantages,
         )
 
     look = functools.partial(look_once, network)

@@ -3,6 +3,7 @@
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a3cjax.returns import lambda_returns
 from a3cjax.types import Array, Trajectory
@@ -26,12 +27,25 @@ def find_experience(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
     return is_experience, continues
 
 
-def clean(trajectory: Trajectory, is_experience: Array, max_abs_reward: float | None) -> Trajectory:
-    """Zeros for rewards and discounts of steps that nobody experienced, clipped rewards elsewhere.
+# `clip_reward` of Stable-Baselines3's VecNormalize
+# (stable_baselines3/common/vec_env/vec_normalize.py).
+MAX_NORMALIZED = 10.0
 
-    Rewards are clipped to ± `max_abs_reward` (Mnih et al. 2015, methods); None leaves them alone.
+
+def clean(
+    trajectory: Trajectory,
+    is_experience: Array,
+    max_abs_reward: float | None,
+    reward_scale: Array | np.floating | None = None,
+) -> Trajectory:
+    """Zeros for rewards and discounts of steps that nobody experienced.
+
+    Elsewhere rewards are clipped to ± `max_abs_reward` (Mnih et al. 2015, methods), and divided by
+    `reward_scale`, then clipped to ± 10; None leaves them alone.
     """
     rewards = jnp.asarray(trajectory.rewards)
+    if reward_scale is not None:
+        rewards = jnp.clip(rewards / reward_scale, -MAX_NORMALIZED, MAX_NORMALIZED)
     if max_abs_reward is not None:
         rewards = jnp.clip(rewards, -max_abs_reward, max_abs_reward)
     # Not left to a mask after the returns: 0 · NaN and 0 · inf are NaN.

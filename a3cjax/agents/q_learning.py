@@ -48,7 +48,7 @@ def make_q_agent(
         next_q_values = mask_logits(next_q_values, trajectory.action_masks)
         q_values, next_q_values = q_values[:-1], next_q_values[1:]
         is_experience, continues = find_experience(trajectory)
-        cleaned = clean(trajectory, is_experience, max_abs_reward)
+        cleaned = clean(trajectory, is_experience, max_abs_reward, constants.reward_scale)
         y = targets(cleaned, next_q_values, continues)
         actions = jnp.asarray(trajectory.actions)[: len(y)]
         # Sum over time and mean over the batch, as in `actor_critic_loss`.

@@ -27,7 +27,9 @@ class EvaluateSettings(Settings):
     num_episodes: int | None = setting(
         None, "full games; null: as many as the run's evaluations", between(1, MAX_BATCH)
     )
-    greedy: bool = setting(False, "most probable actions, not sampled ones")
+    greedy: bool | None = setting(
+        None, "most probable actions, not sampled ones; null: as in the run's evaluations"
+    )
     best: bool = setting(False, "the best parameters by evaluation, not the last")
     trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     sticky_actions: float | None = setting(

@@ -25,7 +25,9 @@ class PlaySettings(Settings):
     num_episodes: int | None = setting(
         None, "full games, one after the other; null: as many as fill the time", at_least(1)
     )
-    greedy: bool = setting(False, "most probable actions, not sampled ones")
+    greedy: bool | None = setting(
+        None, "most probable actions, not sampled ones; null: as in the run's evaluations"
+    )
     best: bool = setting(False, "the best parameters by evaluation, not the last")
     trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     seed: int | None = setting(None, "of the games; null: the run's", between(0, 20_000))

@@ -21,8 +21,9 @@ from a3cjax.envs.base import (
 from a3cjax.errors import ConfigError
 from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
+from a3cjax.parameters.moments import moments_of
 from a3cjax.system.machine import available_cores
-from a3cjax.types import LearnerState
+from a3cjax.types import LearnerState, Seen
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
@@ -101,7 +102,7 @@ def build_network(config: Config, spec: EnvironmentSpec) -> Network:
         config.network,
         spec.actions.num_outputs,
         head,
-        per_dimension_variance=config.per_dimension_variance,
+        variance=config.variance,
     )
 
 
@@ -128,7 +129,30 @@ def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerSt
         assert config.num_actors is not None
         opt_state = (opt_state,) * config.num_actors
     has_target_params = ALGORITHMS[config.algorithm].has_target_params
-    return LearnerState(params, opt_state, params if has_target_params else None)
+    targets = params if has_target_params else None
+    return LearnerState(params, opt_state, targets, build_normalizer(config, spec))
+
+
+def build_normalizer(config: Config, spec: EnvironmentSpec, seen: Seen | None = None) -> Seen:
+    """What rewards and observations are normalised by while learning, as far as it is seen.
+
+    Images are centred by random play alone: their moments would cost more than they tell.
+    """
+    returns = observations = None
+    if config.normalize_rewards:
+        returns = seen.returns if seen else moments_of(())
+    if config.centre_observations and any(map(is_vector, jax.tree.leaves(spec.observation))):
+        parts = jax.tree.map(lambda part: moments_of((), part.shape), spec.observation)
+        parts = seen.observations if seen else parts
+        observations = jax.tree.map(
+            lambda part, moments: moments if is_vector(part) else None, spec.observation, parts
+        )
+    return Seen(returns, observations)
+
+
+def is_vector(part: jax.ShapeDtypeStruct) -> bool:
+    """Whether a part of an observation is no image."""
+    return part.dtype != np.uint8
 
 
 def build_schedule(config: Config) -> optax.Schedule:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
@@ -13,25 +16,35 @@ WARMUP_STEPS = 512
 # few million is not to be spent on random actions alone; the fifth is our choice.
 EXPLORATION_FRAMES = 4_000_000
 
-# What is found best on a few cores: docs/decisions.md.
-LAPTOP: dict[str, Any] = {
+# What is found best on a few cores, for images and for all else: docs/decisions.md.
+IMAGES: dict[str, Any] = {
     "optimizer": "adam",
     "unroll_length": 40,
     "max_grad_norm": 40.0,
     "learning_rate": 1e-3,
     "entropy_cost": 0.01,
     "centre_observations": True,
+    "normalize_rewards": True,
+    "normalize_advantages": False,
+    "greedy_evaluation": False,
 }
-CONTINUOUS = LAPTOP | {"entropy_cost": 1e-4}  # Mnih et al. 2016, section 9
+VECTORS = IMAGES | {
+    "unroll_length": 16,
+    "learning_rate": 3e-3,
+    "normalize_advantages": True,
+    "greedy_evaluation": True,
+}
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
-TABLE = LAPTOP | {
+TABLE = IMAGES | {
     "optimizer": "sgd",
     "unroll_length": 1,
     "max_grad_norm": None,
     "learning_rate": 0.5,
     "momentum": 0.0,
     "centre_observations": False,
+    "normalize_rewards": False,
+    "greedy_evaluation": True,
 }
 
 # What `auto` takes a torso for: see `networks.torsos_for`.
@@ -47,8 +60,12 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to: see `resolve`."""
     assert config.num_actors is not None
     num_envs = config.num_actors * config.envs_per_actor
-    defaults = CONTINUOUS if spec.is_continuous else LAPTOP
-    defaults = TABLE if config.network == TABULAR else defaults
+    has_images = any(part.dtype == np.uint8 for part in jax.tree.leaves(spec.observation))
+    defaults = TABLE if config.network == TABULAR else IMAGES if has_images else VECTORS
+    if spec.is_atari:  # whose rewards are clipped
+        defaults = defaults | {"normalize_rewards": False}
+    if spec.is_continuous:
+        defaults = defaults | {"entropy_cost": 1e-4}  # Mnih et al. 2016, section 9
     # As a fixed number, the share of random play would grow with the number of cores, up to
     # all of a small budget.
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)

@@ -86,7 +86,9 @@ class Config(Settings):
         _names("networks", "NETWORK_NAMES", AUTO),
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
-        AUTO, "steps of an update; auto is 40, 1 for a table; episode: a whole one", FRAMES
+        AUTO,
+        "steps of an update; auto is 16, 40 for images, 1 for a table; episode: a whole one",
+        FRAMES,
     )
     discount: float = _agent(0.99, "γ", between(0, 1))
     lambda_: float = _agent(0.95, "λ of the returns; 1: n-step returns", between(0, 1))
@@ -102,11 +104,23 @@ class Config(Settings):
         "for continuous actions; auto: gaussian; squashed_gaussian: by tanh into their bounds",
         _names("networks", "POLICY_NAMES", AUTO),
     )
-    per_dimension_variance: bool = _agent(
-        False, "of a Gaussian policy; the paper has one variance for all dimensions"
+    variance: str = _agent(
+        "free",
+        "of a Gaussian policy: free parameters, or the network's, for each action or one shared",
+        _names("networks", "VARIANCES"),
+    )
+    normalize_rewards: bool | None = _agent(
+        None,
+        "divide by the deviation of discounted returns so far; null: yes, but not clipped ones of "
+        "Atari games or for a table",
+    )
+    normalize_advantages: bool | None = _agent(
+        None, "divide by their size in the update; null: yes, but not for images or a table"
     )
     centre_observations: bool | None = _agent(
-        None, "subtract the mean of random play; null: yes, but not for a table"
+        None,
+        "subtract the mean and divide by the scale, of images those of random play; null: yes, but "
+        "not for a table",
     )
     exploration_frames: int | None = _agent(
         None, "until ε is final (Q methods); null: 4M, at most a fifth of the budget", at_least(1)
@@ -119,7 +133,9 @@ class Config(Settings):
         AUTO, "auto: adam, sgd for a table", _names("optimizers", "OPTIMIZER_NAMES", AUTO)
     )
     shared_statistics: bool = _optimizer(True, "one set for all actors, not one for each")
-    learning_rate: float | None = _optimizer(None, "null: 0.001, 0.5 for a table", POSITIVE)
+    learning_rate: float | None = _optimizer(
+        None, "null: 0.003, 0.001 for images, 0.5 for a table", POSITIVE
+    )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
     decay: float | None = _optimizer(
         None, "of squared gradients; null: 0.999 (adam), 0.99 (rmsprop)", BELOW_ONE
@@ -151,6 +167,9 @@ class Config(Settings):
         "games of evaluations are cut after these steps; null: their own limit, or 27,000, at most "
         "the budget",
         FRAMES,
+    )
+    greedy_evaluation: bool | None = _judging(
+        None, "the most probable actions, not sampled ones; null: sampled for images alone"
     )
     video: bool = _judging(True, "half a minute of play at the end: play.mp4 and play.gif")
 
@@ -291,7 +310,7 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
     *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
-    *("policy", "per_dimension_variance", "shared_statistics", "image_layout"),
+    *("policy", "variance", "normalize_rewards", "shared_statistics", "image_layout"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 

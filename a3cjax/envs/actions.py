@@ -12,12 +12,10 @@ import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from a3cjax.envs.base import ActionSpec
-from a3cjax.envs.spaces import describe
+from a3cjax.envs.spaces import MAX_BOUND, describe
 from a3cjax.errors import AnswerError
 
 ACTION_MASK = "action_mask"  # in infos, as Gymnasium and PettingZoo have it
-# Nobody means larger bounds: dm_control's LQR, for one, writes 1e10 for "none".
-MAX_BOUND = 1e6
 
 
 def make_action_spec(space: gymnasium.Space) -> ActionSpec:

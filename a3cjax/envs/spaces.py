@@ -12,6 +12,8 @@ from a3cjax.errors import AnswerError as AnswerError
 
 # What is larger becomes infinite as a 32-bit float.
 MAX_FLOAT = np.finfo(np.float32).max
+# Nobody means larger bounds: dm_control's LQR, for one, writes 1e10 for "none".
+MAX_BOUND = 1e6
 
 
 def leaves_of(

@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 import jax
 import numpy as np
 
-from a3cjax.types import Device, LearnerState, ObservationStatistics, Params, Snapshot
+from a3cjax.parameters.moments import merge_seen, renew, reward_scale
+from a3cjax.types import Device, LearnerState, ObservationStatistics, Params, Seen, Snapshot
 from a3cjax.updates import ApplyGradients
 
 
@@ -35,7 +36,14 @@ class ParameterStore(Protocol):
         """The newest parameters."""
         ...
 
-    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         """Applies one gradient.
 
         Args:
@@ -43,6 +51,7 @@ class ParameterStore(Protocol):
           num_frames: emulator frames that the gradient was computed from.
           version: of the snapshot that it was computed at.
           actor_index: whose it is.
+          seen: what was seen on the way to it, to be added to `LearnerState.seen`.
         """
         ...
 
@@ -77,8 +86,7 @@ class SharedParameters:
         self._shares_statistics = shares_statistics
         self._clock = clock
         self._lock = threading.Lock()
-        snapshot = Snapshot(num_updates, num_frames, state.params, statistics, state.target_params)
-        self._published = (state, snapshot)
+        self._published = (state, make_snapshot(state, num_updates, num_frames, statistics))
 
     def pull(self) -> Snapshot:
         """The newest parameters; never blocks."""
@@ -88,12 +96,19 @@ class SharedParameters:
         """The newest parameters and the optimizer state that belongs to them; never blocks."""
         return self._published
 
-    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         """Applies one gradient to the newest parameters, whatever it was computed from."""
         asked = self._clock()
         with self._lock:
             entered, old = self._clock(), self._published[1]
-            self._published = self._updated(grads, num_frames, actor_index)
+            self._published = self._updated(grads, num_frames, actor_index, seen)
             new = self._published[1]
         left = self._clock()
         staleness, is_refused = old.version - version, new is old
@@ -102,7 +117,7 @@ class SharedParameters:
         )
 
     def _updated(
-        self, grads: Params, num_frames: int, actor_index: int
+        self, grads: Params, num_frames: int, actor_index: int, seen: Seen | None
     ) -> tuple[LearnerState, Snapshot]:
         """What is to be published after this gradient: if it is refused, the very same."""
         state, old = self._published
@@ -120,8 +135,18 @@ class SharedParameters:
         period = self._target_period_frames
         if state.target_params is not None and num_frames // period > old.num_frames // period:
             state = state._replace(target_params=state.params)
-        version, targets = old.version + 1, state.target_params
-        return state, Snapshot(version, num_frames, state.params, old.statistics, targets)
+        if seen is not None:
+            state = state._replace(seen=merge_seen(state.seen, seen))
+        return state, make_snapshot(state, old.version + 1, num_frames, old.statistics)
+
+
+def make_snapshot(
+    state: LearnerState, version: int, num_frames: int, statistics: ObservationStatistics | None
+) -> Snapshot:
+    """The snapshot of a state, with statistics by what was seen, or else those of before."""
+    statistics, returns = renew(statistics, state.seen.observations), state.seen.returns
+    scale = None if returns is None else reward_scale(returns)
+    return Snapshot(version, num_frames, state.params, statistics, state.target_params, scale)
 
 
 class ParametersOnDevice:
@@ -143,7 +168,14 @@ class ParametersOnDevice:
         target_params = self._target_params[1]
         return snapshot._replace(params=params, statistics=statistics, target_params=target_params)
 
-    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         """As `SharedParameters.push`, with gradients from this device."""
         grads = jax.device_put(grads, self._home)
-        return self._store.push(grads, num_frames, version, actor_index)
+        return self._store.push(grads, num_frames, version, actor_index, seen)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from a3cjax.parameters.shared import ParameterStore, Receipt
-from a3cjax.types import Params, Snapshot
+from a3cjax.types import Params, Seen, Snapshot
 
 # Whoever waits looks at the stop event this often: nothing wakes it up when that is set.
 PATIENCE_SECONDS = 0.1
@@ -95,13 +95,20 @@ class _StoreInTurns:
         in_turn = self.rounds.wait(self.round_start)
         return self.rounds.snapshot if in_turn else self.rounds.store.pull()
 
-    def push(self, grads: Params, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         """As `SharedParameters.push`, after the actors before this one and before the others."""
         asked = self.clock()
         in_turn = self.rounds.wait(self.round_start + self.index)
         turn_seconds = self.clock() - asked
         # Outside the lock, which those who wait need to look at the stop event.
-        receipt = self.rounds.store.push(grads, num_frames, version, actor_index)
+        receipt = self.rounds.store.push(grads, num_frames, version, actor_index, seen)
         self.round_start += self.rounds.num_actors
         if in_turn:
             self.rounds.count_push()

@@ -19,7 +19,7 @@ from a3cjax.runs import parameter_files as files
 from a3cjax.system.files import replace_file
 from a3cjax.types import LearnerState, ObservationStatistics
 
-FORMAT = "a3cjax-checkpoint-3"
+FORMAT = "a3cjax-checkpoint-4"
 _FILE_NAME = re.compile(r"(0|[1-9][0-9]{0,15})\.safetensors")
 _DIGEST = re.compile(rb'(?<="sha256":")[0-9a-f]{64}(?=")')
 

@@ -7,9 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from a3cjax.agents import Agent
-from a3cjax.config.builders import build_agent, build_evaluation_environments, init_state
+from a3cjax.config.builders import (
+    build_agent,
+    build_evaluation_environments,
+    build_normalizer,
+    init_state,
+)
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
 from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.parameters.shared import make_snapshot
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.environment_files import read_environment
 from a3cjax.runs.folder import BEST, NEWEST
@@ -18,7 +24,7 @@ from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_jax
 from a3cjax.system.output import warn
-from a3cjax.types import ObservationStatistics, Snapshot
+from a3cjax.types import ObservationStatistics
 
 TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
 
@@ -47,12 +53,13 @@ def load(
     if (folder / PARAMETER_FILE).is_file() and not best:
         spec = find_spec(config, folder, trust=trust)
         agent, template = build_untrained(config, spec)
-        snapshot = read_parameters(there, template.state.params, template.statistics)
+        snapshot = read_parameters(there, make_snapshot(template.state, 0, 0, template.statistics))
     else:
         checkpoints = folder / (BEST if best else NEWEST)
         spec, agent, checkpoint = load_checkpoint(config, checkpoints, trust=trust)
         state, statistics, progress = checkpoint
-        snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
+        snapshot = make_snapshot(state, progress.num_updates, progress.num_frames, statistics)
+        snapshot = snapshot._replace(target_params=None)  # which are for learning
     return TrainedAgent(config, agent, snapshot, spec, None if trust else there)
 
 
@@ -125,4 +132,6 @@ def build_untrained(config: Config, spec: EnvironmentSpec) -> tuple[Agent, Check
         return init_state(config, agent, spec), statistics
 
     state, statistics = jax.eval_shape(make_arrays)
+    # In 64 bits, which `eval_shape` has not.
+    state = state._replace(seen=build_normalizer(config, spec))
     return agent, Checkpoint(state, statistics, Progress())

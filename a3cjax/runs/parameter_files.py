@@ -20,34 +20,36 @@ from safetensors import SafetensorError, deserialize
 
 from a3cjax.errors import CheckpointError
 from a3cjax.system.files import replace_file
-from a3cjax.types import ObservationStatistics, Params, Snapshot
+from a3cjax.types import Snapshot
 
 PARAMETER_FILE = "params.safetensors"
 PARAMETER_FORMAT = "a3cjax-1"
 MAX_COUNT = 2**53  # of frames and updates in a file: floating-point numbers count no further
 
-# Of optax's states: the steps so far, and means of squared gradients.
-_COUNTS_AND_SQUARES = re.compile(r"opt_state(/[0-9]+)*/(count|nu)(/|$)")
+# Of optax's states: the steps so far, and means of squared gradients; of moments their like.
+_COUNTS_AND_SQUARES = re.compile(r"opt_state(/[0-9]+)*/(count|nu)(/|$)|seen/.*(num_seen|variance)$")
 
 Arrays = dict[str, dict[str, Any]]  # by name: `dtype`, `shape` and `data`, as safetensors says
 
 
 def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
-    """Writes parameters and observation statistics, as they are, to PARAMETER_FILE in a folder.
+    """Writes parameters and what goes with them to PARAMETER_FILE in a folder.
 
     Target parameters are left out: they are for learning. Returns the file.
     """
     path = folder / PARAMETER_FILE
     counts = {"num_frames": str(snapshot.num_frames), "num_updates": str(snapshot.version)}
-    tree = {"params": snapshot.params, "statistics": snapshot.statistics}
-    replace_file(path, pack(tree, {"format": PARAMETER_FORMAT, **counts}))
+    replace_file(path, pack(_arrays_of(snapshot), {"format": PARAMETER_FORMAT, **counts}))
     return path
 
 
-def read_parameters(
-    folder: Path, params: Params, statistics: ObservationStatistics | None
-) -> Snapshot:
-    """Reads what `write_parameters` wrote, in the structure and shapes of these pytrees.
+def _arrays_of(snapshot: Snapshot) -> dict[str, Any]:
+    names = ("params", "statistics", "reward_scale")
+    return {name: getattr(snapshot, name) for name in names}
+
+
+def read_parameters(folder: Path, template: Snapshot) -> Snapshot:
+    """Reads what `write_parameters` wrote, in the structure and shapes of a template.
 
     Raises:
       CheckpointError: if the file is damaged, of another format, or of another network.
@@ -59,7 +61,7 @@ def read_parameters(
         counts = [int(text) if re.fullmatch("[0-9]{1,16}", text) else -1 for text in texts]
         if not all(map(is_amount, counts)):
             raise ValueError(f"counts must be whole numbers up to {MAX_COUNT}, got {texts}.")
-        tree = restore(arrays, {"params": params, "statistics": statistics})
+        tree = restore(arrays, _arrays_of(template))
     return Snapshot(version=counts[0], num_frames=counts[1], **tree)
 
 
@@ -104,7 +106,7 @@ def restore(arrays: Arrays, template: Any) -> Any:
             raise ValueError(f"{name} must be > 0, got {array.min()}.")
         if _COUNTS_AND_SQUARES.match(name) and (array < 0).any():
             raise ValueError(f"{name} must be >= 0, got {array.min()}.")
-        leaves.append(jnp.asarray(array))
+        leaves.append(array.copy() if leaf.dtype == np.float64 else jnp.asarray(array))
     return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 

@@ -178,7 +178,7 @@ class TrainedAgent:
         environments: Environments,
         key: chex.PRNGKey,
         *,
-        is_greedy: bool = False,
+        is_greedy: bool | None = None,
         max_episode_steps: int | None = None,
     ) -> Iterator[Step]:
         """Plays one whole game in every environment.
@@ -189,7 +189,7 @@ class TrainedAgent:
         Args:
           environments: B of them, made for evaluation; reset here.
           key: for sampling actions.
-          is_greedy: as for `act`.
+          is_greedy: as for `act`; None: as the run's own evaluations.
           max_episode_steps: games are cut after so many; None for their own limit, and where
             they have none for `MAX_EPISODE_STEPS`, or the run's budget if that is less.
 
@@ -202,6 +202,7 @@ class TrainedAgent:
         unfinished, ended = set(range(environments.num_envs)), []
         returns = np.zeros(environments.num_envs)
         limit = self._choose_limit(environments, max_episode_steps)
+        is_greedy = self.choose_greedy(is_greedy)
         for _ in range(limit):
             actions, next_core_state, key = self.act(timestep, core_state, key, is_greedy)
             yield Step(timestep, core_state, actions, ended)
@@ -214,6 +215,13 @@ class TrainedAgent:
                 break
         cut = [Episode(index, float(returns[index]), limit) for index in sorted(unfinished)]
         yield Step(timestep, core_state, None, ended, cut)
+
+    def choose_greedy(self, is_greedy: bool | None) -> bool:
+        """Whether actions are the most probable ones, where None leaves it to the run's settings.
+
+        A run of before there was such a setting has sampled.
+        """
+        return bool(self.config.greedy_evaluation) if is_greedy is None else is_greedy
 
     def _choose_limit(self, environments: Environments, max_episode_steps: int | None) -> int:
         own = max_episode_steps or self.config.max_episode_steps
@@ -228,7 +236,7 @@ class TrainedAgent:
         self,
         num_episodes: int | None = None,
         *,
-        is_greedy: bool = False,
+        is_greedy: bool | None = None,
         sticky_actions: float | None = None,
         max_episode_steps: int | None = None,
         at_step: Callable[[], object] = lambda: None,
@@ -240,7 +248,7 @@ class TrainedAgent:
         Args:
           num_episodes: how many, >= 1; None for as many as the run was configured for, or 30
             if that is 0.
-          is_greedy: as for `act`.
+          is_greedy: as for `play`.
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
           max_episode_steps: as for `play`.
           at_step: called at every step.
@@ -273,7 +281,7 @@ def evaluate_agent(
     agent: TrainedAgent,
     environments: Environments,
     *,
-    is_greedy: bool = False,
+    is_greedy: bool | None = None,
     max_episode_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
@@ -300,7 +308,7 @@ def evaluate_agent(
                 f"{agent.config.env} did not end within {num_steps:,} steps and were cut there: "
                 "max_episode_steps=... sets another limit, eval_episodes=0 leaves evaluations out"
             )
-    return Evaluation(sorted(episodes), is_greedy, num_cut)
+    return Evaluation(sorted(episodes), agent.choose_greedy(is_greedy), num_cut)
 
 
 @contextlib.contextmanager

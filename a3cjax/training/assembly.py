@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
 from a3cjax.actors.placement import place_actors
@@ -16,7 +17,13 @@ from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
 from a3cjax.agents import Agent
-from a3cjax.config.builders import build_agent, build_optimizer, init_state, make_keys
+from a3cjax.config.builders import (
+    build_agent,
+    build_normalizer,
+    build_optimizer,
+    init_state,
+    make_keys,
+)
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, Environments
@@ -171,15 +178,19 @@ def assemble(
     spec = batches[0].spec
     past = checkpoint.progress if checkpoint else Progress()
     is_played = past.standings or past.num_frames >= config.total_frames
-    timesteps, moments, num_steps = warm_up(
+    timesteps, seen, num_steps = warm_up(
         batches,
         0 if is_played else config.warmup_steps or 0,
         config.seed + SEEDS_PER_RUN * past.num_resumes,
         supervisor,
     )
     if checkpoint is None:
-        statistics = statistics_of(moments) if config.centre_observations else None
-        checkpoint = Checkpoint(init_state(config, agent, spec), statistics, past)
+        statistics = None
+        if config.centre_observations:
+            statistics = statistics_of(seen.observations, spec.observation)
+        state = init_state(config, agent, spec)
+        state = state._replace(seen=build_normalizer(config, spec, seen))
+        checkpoint = Checkpoint(state, statistics, past)
     store = SharedParameters(
         checkpoint.state,
         make_apply_gradients(build_optimizer(config)),
@@ -218,11 +229,12 @@ def assemble(
             programs,
             batch,
             ParametersOnDevice(stores[index], place.device),
-            Standing(timesteps[index], core_state, None, key),
+            Standing(timesteps[index], core_state, None, key, np.zeros(batch.num_envs)),
             explore,
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,
             total_frames=config.total_frames,
             report=fleet.reports.put,
+            normalizer=checkpoint.state.seen,
         )
         fleet.actors.append(actor)
         fleet.targets.append(place.entered()(actor.run))  # which enters it for every call

@@ -1,0 +1,116 @@
+"""What rewards and observations are divided by: moments of all that a run has seen so far.
+
+Computed by actor-learners of their own trajectories, merged with each gradient, and so the same for
+all who read one snapshot.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from a3cjax.types import Array, Moments, ObservationStatistics, Seen
+
+# What deviates by no more than this part of its mean, in the root of the mean square, counts as
+# constant: in 32 bits numbers are rounded by 1e-7 of their size. Our choice.
+MIN_DEVIATION = 1e-6
+# Of the root of the mean square of returns, the least part that rewards are divided by: where all
+# returns are alike they would be blown up. Our choice.
+MIN_RETURN_DEVIATION = 0.1
+
+
+def moments_of(values: npt.ArrayLike, shape: tuple[int, ...] = ()) -> Moments:
+    """Of N arrays `[N, *shape]`: how many, their mean and their variance, entry by entry."""
+    values = np.asarray(values, np.float64).reshape(-1, *shape)
+    if len(values) == 0:
+        return Moments(np.zeros(()), np.zeros(shape), np.zeros(shape))
+    return Moments(np.array(float(len(values))), values.mean(axis=0), values.var(axis=0))
+
+
+def merge(one: Moments, other: Moments) -> Moments:
+    """The moments of all that either has seen (Chan et al. 1979, equations 2.1)."""
+    count = one.num_seen + other.num_seen
+    if count == 0:
+        return one
+    share, distance = other.num_seen / count, other.mean - one.mean
+    mean = one.mean + distance * share
+    variance = one.variance + (other.variance - one.variance) * share
+    return Moments(count, mean, variance + np.square(distance) * share * (1 - share))
+
+
+def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
+    """Maps pytrees of Moments to a pytree of what `function` makes of each."""
+    return jax.tree.map(function, *trees, is_leaf=lambda part: isinstance(part, Moments))
+
+
+def merge_seen(one: Seen, other: Seen) -> Seen:
+    """Merges each of the moments in both; they have one structure."""
+    return map_moments(merge, one, other)
+
+
+def reward_scale(returns: Moments) -> np.float32:
+    """The standard deviation of discounted returns, or a tenth of their size if that is more.
+
+    1 where all were 0: rewards are none yet.
+    """
+    least = np.square(MIN_RETURN_DEVIATION * returns.mean)
+    scale = np.float32(np.sqrt(returns.variance + least))
+    return scale if scale > 0 else np.float32(1)
+
+
+def entry_scale(moments: Moments) -> np.ndarray:
+    """The standard deviation of each entry, float64; 1 where it did not vary.
+
+    As in scikit-learn's StandardScaler: what such an entry may be worth later nobody has seen, a
+    state of a one-hot vector that random play has not come to, for example.
+    """
+    scale = np.sqrt(moments.variance)
+    # Nor is divided by what is 0 in 32 bits.
+    least = np.maximum(MIN_DEVIATION * np.abs(moments.mean), np.finfo(np.float32).tiny)
+    return np.where(scale <= least, 1.0, scale)
+
+
+def renew(
+    statistics: ObservationStatistics | None, observations: Any
+) -> ObservationStatistics | None:
+    """Statistics by the moments of observations; images, which have none there, keep theirs."""
+    if statistics is None or observations is None:
+        return statistics
+
+    def choose(kept, moments, make):
+        return kept if moments is None else np.asarray(make(moments), np.float32)
+
+    def map_parts(kept, make):
+        if not isinstance(observations, dict):
+            return choose(kept, observations, make)
+        return {name: choose(kept[name], part, make) for name, part in observations.items()}
+
+    mean = map_parts(statistics.mean, lambda moments: moments.mean)
+    return ObservationStatistics(mean, map_parts(statistics.scale, entry_scale))
+
+
+def discounted_sums(
+    rewards: Array, discounts: Array, is_first: Array, before: Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gₜ = rₜ + γₜ₋₁ Gₜ₋₁: what each step's rewards so far come to, as VecNormalize sums them.
+
+    (stable_baselines3/common/vec_env/vec_normalize.py)
+
+    Args:
+      rewards: float `[T, B]`.
+      discounts: float `[T, B]`, γ·(1 − terminated).
+      is_first: bool `[T+1, B]`, where an episode begins: sums begin with it.
+      before: float `[B]`, γ G of the step before.
+
+    Returns:
+      float64 `[T, B]`, and `[B]` to go on from. Steps into a first observation have no sum, and
+      the numbers in their places mean nothing.
+    """
+    carried = np.where(is_first[0], 0.0, before)
+    sums = np.zeros(np.shape(rewards))
+    for t in range(len(sums)):
+        sums[t] = carried + rewards[t]
+        carried = np.where(is_first[t + 1], 0.0, discounts[t] * sums[t])
+    return sums, carried
