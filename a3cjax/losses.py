@@ -17,7 +17,8 @@ from a3cjax.distributions import (
 from a3cjax.types import ActorCriticMetrics, Array, as_floats
 
 # Where values are as good as they get, advantages are noise, which is not to be blown up: a policy
-# that keeps CartPole's pole up falls apart without it. Of returns with a deviation of 1; our choice.
+# that keeps CartPole's pole up falls apart without it. For returns with a
+# deviation of 1; docs/decisions.md has what was tried.
 MIN_ADVANTAGE = 0.3
 
 

@@ -43,6 +43,9 @@ def make_programs(agent: Agent) -> Programs:
     return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
 
 
+NOTHING = Seen()
+
+
 class Decision(NamedTuple):
     """An action, and the core state before the observation that it was chosen at."""
 
@@ -123,7 +126,7 @@ class ActorLearner:
     unroll_length: int | None  # T; None makes an update of a whole episode in every environment
     total_frames: int  # of the run, after which it returns
     report: Callable[[UpdateReport], None]
-    normalizer: Seen = Seen()  # an example of what it is to look at
+    normalizer: Seen = NOTHING  # an example of what it is to look at
 
     def __post_init__(self):
         self.clock = time.perf_counter

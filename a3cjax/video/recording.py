@@ -68,7 +68,7 @@ class VideoOptions(NamedTuple):
     formats: Sequence[str] = FORMATS
     num_episodes: int | None = None
     seed: int | None = None
-    is_greedy: bool = False
+    is_greedy: bool | None = None
     with_saliency: bool = False
     max_seconds: float | None = None
     max_work_seconds: float = math.inf
@@ -155,7 +155,7 @@ def make_labels(agent: TrainedAgent, spec: EnvironmentSpec, options: VideoOption
         subtitle=subtitle + (" · red: |∂V/∂s|" if options.with_saliency else ""),
         action_names=action_names(config.env, spec.actions, is_atari=spec.is_atari),
         num_games=options.num_episodes,
-        is_greedy=options.is_greedy,
+        is_greedy=agent.choose_greedy(options.is_greedy),
     )
 
 
