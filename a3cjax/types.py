@@ -40,12 +40,22 @@ class TimeStep(NamedTuple):
     the raw reward and γ·(1 − terminated). `is_first` is bool `[B]`. Where it holds, a new
     episode starts at this observation: nothing led to it, so `reward` and `discount` mean
     nothing and the transition into it must not be learned from.
+
+    `is_idle`, bool `[B]`, is None but for vector environments that wait a step whenever one of
+    them is reset: where it holds, nothing happened. The observation is that of the timestep
+    before, the reward is 0 and the discount 1, and there is nothing to learn.
     """
 
     observation: Array
     reward: Array
     discount: Array
     is_first: Array
+    is_idle: Array | None = None
+
+
+def is_experienced(is_first: Array, is_idle: Array | None) -> Any:
+    """Where a transition was experienced: none was into a first observation, or an idle step."""
+    return ~is_first if is_idle is None else ~(is_first | is_idle)
 
 
 class Trajectory(NamedTuple):
@@ -55,7 +65,7 @@ class Trajectory(NamedTuple):
     the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]` or
     float32 `[T, B, D]`; of an agent that acts ahead there are T + 1, the last one chosen at
     the last observation. float32 `rewards` and `discounts` are `[T, B]`. `core_state` is the
-    network's state before the first observation.
+    network's state before the first observation. `is_idle` is as that of a TimeStep, `[T+1, B]`.
     """
 
     observations: Array
@@ -64,6 +74,7 @@ class Trajectory(NamedTuple):
     discounts: Array
     is_first: Array
     core_state: CoreState
+    is_idle: Array | None = None
 
 
 class ObservationStatistics(NamedTuple):

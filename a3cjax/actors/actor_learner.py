@@ -18,7 +18,14 @@ from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
 from a3cjax.parameters.shared import ParameterStore
-from a3cjax.types import CoreState, Exploration, Snapshot, TimeStep, Trajectory
+from a3cjax.types import (
+    CoreState,
+    Exploration,
+    Snapshot,
+    TimeStep,
+    Trajectory,
+    is_experienced,
+)
 from a3cjax.updates import Act, ComputeGradients, make_act, make_compute_gradients
 
 
@@ -212,7 +219,8 @@ class ActorLearner:
 
     def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:
         """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
-        num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
+        is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
+        num_steps = int(np.count_nonzero(is_experienced(trajectory.is_first[1:], is_idle)))
         if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
         num_frames = num_steps * self.environments.spec.frames_per_step

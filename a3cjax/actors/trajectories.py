@@ -16,6 +16,9 @@ def stack(
         discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
         is_first=np.stack([timestep.is_first for timestep in timesteps]),
         core_state=core_state,
+        is_idle=None
+        if timesteps[0].is_idle is None
+        else np.stack([np.asarray(timestep.is_idle) for timestep in timesteps]),
     )
 
 
@@ -34,4 +37,6 @@ def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
 
     after = np.ones((num_missing, is_first.shape[1]), bool)
     padded = {name: pad(getattr(trajectory, name)) for name in Trajectory._fields[:4]}
+    if trajectory.is_idle is not None:
+        padded["is_idle"] = pad(trajectory.is_idle)
     return trajectory._replace(**padded, is_first=np.concatenate([is_first, after]))

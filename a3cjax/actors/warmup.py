@@ -9,7 +9,7 @@ import numpy as np
 from a3cjax.actors.statistics import ObservationMoments
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.envs.base import Environments
-from a3cjax.types import TimeStep
+from a3cjax.types import TimeStep, is_experienced
 
 THREADS = "actor-learner"
 """Name of the threads of the actor-learners, and so of their environments: one for each."""
@@ -44,7 +44,7 @@ def play_randomly(
         environments.restart(np.flatnonzero(restarts == step))
         timestep = environments.step(environments.sample_actions(generator))
         moments.add(np.asarray(timestep.observation))
-        num_taken += int(np.count_nonzero(~timestep.is_first))
+        num_taken += int(np.count_nonzero(is_experienced(timestep.is_first, timestep.is_idle)))
     environments.pop_episodes()
     return timestep, moments, num_taken
 

@@ -59,6 +59,9 @@ class Config(Settings):
     env: str = _problem(
         "Pong", "environment: an envpool id (Pong is the newest Pong) or gymnasium:<id>"
     )
+    env_kwargs: dict | None = _problem(
+        None, "arguments with which it is made, as {difficulty: 3}; null: none"
+    )
     total_frames: int = _problem(
         6_000_000, "budget in emulator frames, random play included", FRAMES
     )
@@ -278,7 +281,16 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
-    *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
+    *(
+        "env",
+        "env_kwargs",
+        "protocol",
+        "seed",
+        "algorithm",
+        "network",
+        "optimizer",
+        "centre_observations",
+    ),
     *("per_dimension_variance", "shared_statistics"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")

@@ -47,7 +47,7 @@ class GymnasiumBatch:
                 self.envs.append(make())
                 self.envs[-1] = _counting(self.envs[-1], env, index)
                 for name in ("observation_space", "action_space"):
-                    _check_space(name, self.envs[-1], self.envs[0], env)
+                    check_space(name, self.envs[-1], self.envs[0], env)
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong before tells more
                 self.close()
@@ -79,10 +79,8 @@ class GymnasiumBatch:
                 self._reset(index)
                 continue
             where = self._where_steps[index]
-            answer = _check_count("step()", env.step(action), STEP, where)
-            self._leaves[index] = _check_observation(
-                self.single_observation_space, answer[0], where
-            )
+            answer = check_count("step()", env.step(action), STEP, where)
+            self._leaves[index] = check_leaves(self.single_observation_space, answer[0], where)
             rewards[index] = _check_number("rewards", "numbers", answer[1], where)
             terminated[index] = _check_number("terminated", "True or False", answer[2], where)
             truncated[index] = _check_number("truncated", "True or False", answer[3], where)
@@ -102,25 +100,25 @@ class GymnasiumBatch:
 
     def _reset(self, index: int, seed: int | None = None) -> None:
         env, where = self.envs[index], _place("reset()", self._env, index)
-        answer = _check_count("reset()", env.reset(seed=seed, options=None), RESET, where)
-        self._leaves[index] = _check_observation(self.single_observation_space, answer[0], where)
+        answer = check_count("reset()", env.reset(seed=seed, options=None), RESET, where)
+        self._leaves[index] = check_leaves(self.single_observation_space, answer[0], where)
         self.resets_next[index] = False
 
     def _stack(self) -> Any:
         columns = (np.stack(column) for column in zip(*self._leaves, strict=True))
-        return _nest(self.single_observation_space, columns)
+        return nest(self.single_observation_space, columns)
 
 
 def _place(call: str, env: str, index: int) -> str:
     return f"{call} of {env} (environment {index} of the batch)"
 
 
-def _nest(space: gymnasium.Space, leaves: Iterator[np.ndarray]) -> Any:
+def nest(space: gymnasium.Space, leaves: Iterator[np.ndarray]) -> Any:
     """The leaves, in the order of `leaves_of`, nested as the space is."""
     if isinstance(space, Dict):
-        return {key: _nest(space[key], leaves) for key in sorted_keys(space)}
+        return {key: nest(space[key], leaves) for key in sorted_keys(space)}
     if isinstance(space, Tuple):
-        return tuple(_nest(part, leaves) for part in space)
+        return tuple(nest(part, leaves) for part in space)
     return next(leaves)
 
 
@@ -144,10 +142,10 @@ class _Counted(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         answer = self.env.reset(seed=seed, options=options)
-        return _check_count("reset()", answer, RESET, self._where[0])
+        return check_count("reset()", answer, RESET, self._where[0])
 
     def step(self, action: Any) -> Any:
-        return _check_count("step()", self.env.step(action), STEP, self._where[1])
+        return check_count("step()", self.env.step(action), STEP, self._where[1])
 
 
 def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
@@ -163,7 +161,8 @@ def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
     return env
 
 
-def _check_space(name: str, env: gymnasium.Env, first: gymnasium.Env, called: str) -> None:
+def check_space(name: str, env: Any, first: Any, called: str) -> None:
+    """Raises a ConfigError unless an environment has this space, and the same as the first."""
     space = getattr(env, name, None)
     if not isinstance(space, gymnasium.Space):
         got = f"{called} with {describe(space)}" if space is not None else f"{called} without one"
@@ -173,7 +172,8 @@ def _check_space(name: str, env: gymnasium.Env, first: gymnasium.Env, called: st
         raise ConfigError(f"env must have the same {name} whenever it is made, got {got}.")
 
 
-def _check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> Any:
+def check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> Any:
+    """An answer, if it is of so many values; raises an AnswerError that names them if not."""
     is_tuple = isinstance(answer, tuple | list)
     if is_tuple and len(answer) == len(names):
         return answer
@@ -199,21 +199,30 @@ def _check_number(name: str, rule: str, value: Any, where: str) -> float:
     raise AnswerError(f"{name} must be {rule}, got {describe(value)} in {where}.")
 
 
-def _check_observation(space: gymnasium.Space, observation: Any, where: str) -> list[np.ndarray]:
-    """The leaves as arrays, whole numbers in the dtype that was announced."""
+def check_leaves(
+    space: gymnasium.Space, observation: Any, where: str, batch: tuple[int, ...] = ()
+) -> list[np.ndarray]:
+    """The leaves as fresh arrays, whole numbers in the dtype that was announced.
+
+    `batch` are the axes before those of a single observation.
+
+    Raises:
+      AnswerError: names `where`, unless they are as announced.
+    """
     arrays = []
     for name, leaf, value in leaves_of(space, observation, where):
         assert leaf.dtype is not None
+        shape = (*batch, *(leaf.shape or ()))
         try:
             array = np.array(value)  # a copy: environments may share what they write into
         except Exception:  # lists of lists of several lengths, arrays of other libraries
             array = np.array(None)
         if (
             np.ma.is_masked(value)
-            or array.shape != leaf.shape
+            or array.shape != shape
             or array.dtype.kind not in _KINDS[leaf.dtype.kind]
         ):
-            rule = f"of shape {leaf.shape} and {leaf.dtype}, as announced"
+            rule = f"of shape {shape} and {leaf.dtype}, as announced"
             got = describe(array if array.dtype.kind in "biufc" else value)
             raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")
         if leaf.dtype.kind in "iu" and array.dtype != leaf.dtype:

@@ -120,5 +120,5 @@ class Saver:
         arrays: dict[str, Any] = trajectory._asdict()
         leaves = jax.tree.leaves(arrays.pop("core_state"))
         arrays |= {f"core_state_{index}": leaf for index, leaf in enumerate(leaves)}
-        np.savez_compressed(path, **arrays)
+        np.savez_compressed(path, **{k: x for k, x in arrays.items() if x is not None})
         failure.add_note(f"its trajectory is saved in {path}")
