@@ -12,7 +12,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from a3cjax.convolutions import BLOCK_SIZE, conv_of_blocks, conv_valid, map_chunks, stored_relu
+from a3cjax.convolutions import (
+    BLOCK_SIZE,
+    blocks_to_frames,
+    conv_of_blocks,
+    conv_valid,
+    map_chunks,
+    stored_relu,
+)
 from a3cjax.distributions import Categorical, DiagonalGaussian
 from a3cjax.types import Array, CoreState, NetworkOutput, ObservationStatistics, Params
 
@@ -104,6 +111,48 @@ class VectorTorso(nn.Module):
         for size in self.hidden_sizes:
             x = self.activation(nn.Dense(size)(x))
         return x
+
+
+class OwnTorso(nn.Module):
+    """A torso that somebody brought, which knows nothing of blocks and statistics.
+
+    `module` is called on a batch of observations, float32 `[N, ...]`: images as
+    `[N, height, width, channels]`, centred and scaled with the statistics if there are any, else
+    divided by 255; other arrays centred, scaled and clipped to ±10 with statistics, else as they
+    are. What it returns, `[N, ...]`, is flattened into features.
+    """
+
+    module: nn.Module
+
+    @nn.compact
+    def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
+        """Maps `[N, ...]`, or a pytree of such arrays, to float32 features `[N, H]`."""
+        if statistics is None:
+            seen = jax.tree.map(_show, observations)
+        else:
+            seen = jax.tree.map(_show, observations, statistics.mean, statistics.scale)
+        num_observations = len(jax.tree.leaves(observations)[0])
+        features = self.module(seen)
+        if not isinstance(features, jax.Array) or features.shape[:1] != (num_observations,):
+            got = getattr(features, "shape", type(features).__name__)
+            raise ValueError(
+                f"network must map observations [N, ...] to features [N, ...], got {got} for "
+                f"N = {num_observations}."
+            )
+        return jnp.asarray(features, jnp.float32).reshape(num_observations, -1)
+
+
+def _show(values: Array, mean: Array | None = None, scale: Array = 255.0) -> jax.Array:
+    """Observations as a torso of somebody else's reads them."""
+    is_image = values.dtype == jnp.uint8
+    x = jnp.asarray(values, jnp.float32)
+    if mean is not None:
+        x = (x - jnp.asarray(mean)[None]) / scale
+    elif is_image:
+        x = x / scale
+    if is_image:
+        return blocks_to_frames(x).transpose(0, 2, 3, 1)  # pyright: ignore[reportArgumentType]
+    return x if mean is None else jnp.clip(x, -MAX_CENTRED, MAX_CENTRED)
 
 
 class Body(nn.Module):
@@ -216,6 +265,7 @@ _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
     "gru": lambda size: nn.GRUCell(features=size),
     "lstm": lambda size: nn.OptimizedLSTMCell(features=size),
 }
+OWN_CORE_SIZE = 256  # behind a torso of one's own, as in Atari games
 TABULAR = "tabular"
 NETWORK_NAMES = (*(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS), TABULAR)
 IMAGE_TORSOS = ("atari", "nature")
@@ -223,9 +273,14 @@ HEADS = ("actor_critic", "gaussian_actor_critic", "action_values")
 
 
 def make_network(
-    name: str, num_actions: int, head: str = "actor_critic", *, per_dimension_variance: bool = False
+    name: str,
+    num_actions: int,
+    head: str = "actor_critic",
+    *,
+    per_dimension_variance: bool = False,
+    torso: nn.Module | None = None,
 ) -> Network:
-    """Builds a network of the zoo, as pure functions.
+    """Builds a network of the zoo, or around a torso of one's own, as pure functions.
 
     Args:
       name: `<torso>_<core>`, torso one of atari, nature (images as 4×4 blocks, see
@@ -236,19 +291,20 @@ def make_network(
       head: `actor_critic`, `gaussian_actor_critic` (continuous actions; policy and values
         then share nothing) or `action_values`.
       per_dimension_variance: of the Gaussian; the paper has one for all dimensions.
+      torso: one's own, see `OwnTorso`; of the name only the core, its last part, then matters.
 
     Raises:
       ValueError: if there is no network or head of that name.
     """
-    if name not in NETWORK_NAMES:
+    if torso is None and name not in NETWORK_NAMES:
         raise ValueError(f"network must be one of {', '.join(NETWORK_NAMES)}, got {name}.")
     if head not in HEADS:
         raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head}.")
     use_bias = name != TABULAR
-    body = _make_body(name)
+    body = _make_body(name, torso)
     if head == "gaussian_actor_critic":
         num_variances = num_actions if per_dimension_variance else 1
-        module = GaussianActorCritic(body, _make_body(name), num_actions, num_variances)
+        module = GaussianActorCritic(body, _make_body(name, torso), num_actions, num_variances)
     elif head == "actor_critic":
         module = ActorCritic(body, num_actions, use_bias)
     else:
@@ -271,7 +327,16 @@ def make_network(
     return Network(init=init, apply=apply, initial_state=initial_state)
 
 
-def _make_body(name: str) -> Body:
+def core_of(name: str) -> str:
+    """The core that a name ends with: `ff` where it does with none."""
+    core = name.rpartition("_")[2]
+    return core if core in _CELLS else "ff"
+
+
+def _make_body(name: str, own_torso: nn.Module | None) -> Body:
+    if own_torso is not None:
+        # A copy: two bodies with one module would share its parameters.
+        return Body(OwnTorso(own_torso.clone(parent=None)), _CELLS[core_of(name)](OWN_CORE_SIZE))
     if name == TABULAR:
         return Body(VectorTorso(hidden_sizes=()), None)
     torso, core = name.split("_")

@@ -9,10 +9,13 @@ import chex
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 
 from a3cjax.agents import ALGORITHMS, Agent
+from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import Environments, EnvironmentSpec
+from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.envs.making import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, make_environments
 from a3cjax.errors import ConfigError
 from a3cjax.networks import Network, make_network
@@ -31,11 +34,13 @@ def build_evaluation_environments(
     config: Config,
     num_envs: int,
     *,
+    parts: Parts = NO_PARTS,
     sticky_actions: float | None = None,
     renders: bool = False,
 ) -> Environments:
     """`num_envs` environments that play whole games, with seeds that training never uses.
 
+    Of a vector environment as many as it has: `num_envs` is its to follow or not.
     `sticky_actions` is the probability of a repeated action, None for the protocol's;
     `renders`: they are to have pictures, where they can.
 
@@ -52,11 +57,15 @@ def build_evaluation_environments(
         sticky_actions=sticky_actions,
         num_threads=available_cores(),
         renders=renders,
+        env_kwargs=config.env_kwargs,
+        source=parts.env,
     )
 
 
-def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
-    """The configured algorithm around the configured network.
+def build_agent(
+    config: Config, spec: EnvironmentSpec, network: Network | nn.Module | None = None
+) -> Agent:
+    """The configured algorithm around the configured network, or one that somebody brought.
 
     Its keywords are fed by the settings of the same name; others keep their defaults.
 
@@ -80,17 +89,36 @@ def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
         if name not in offered and nearest:  # else it would silently keep its default
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
-    return make(build_network(config, spec), **fed)
+    return make(build_network(config, spec, network), **fed)
 
 
-def build_network(config: Config, spec: EnvironmentSpec) -> Network:
-    """The configured network with the heads that the algorithm needs."""
+def build_network(
+    config: Config, spec: EnvironmentSpec, own: Network | nn.Module | None = None
+) -> Network:
+    """The configured network with the heads that the algorithm needs.
+
+    Args:
+      config: names it.
+      spec: of what it sees and chooses from.
+      own: a whole network that somebody brought, or the torso of one.
+
+    Raises:
+      ConfigError: if one was brought to the run, and is not here.
+    """
+    if isinstance(own, Network):
+        return own
+    if own is None and config.network.startswith(PYTHON_PREFIX):
+        raise ConfigError(
+            "network must be passed once more, as network=... of train or load, "
+            f"got {config.network}."
+        )
     head = ALGORITHMS[config.algorithm].head
     return make_network(
         config.network,
         spec.num_actions,
         "gaussian_actor_critic" if spec.is_continuous else head,
         per_dimension_variance=config.per_dimension_variance,
+        torso=own,
     )
 
 

@@ -26,6 +26,7 @@ from a3cjax.errors import ConfigError, quote
 
 # Computation is in 32-bit floats: what is larger than their largest would become infinite.
 MAX_FLOAT = float(np.finfo(np.float32).max)
+PYTHON_PREFIX = "python:"
 MAX_DIGITS = 600  # Python refuses to print whole numbers that are much longer
 KIND_NAMES = {
     **{int: "a whole number", float: "a number", bool: "true or false", str: "text"},
@@ -88,6 +89,15 @@ def one_of(names: Callable[[], Sequence[str]]) -> Rule:
         return None if value in names() else f"one of {', '.join(names())}"
 
     return Rule("", explain, names)
+
+
+def brought_or(rule: Rule) -> Rule:
+    """What a rule says, or the name of an object of Python: `python:<module>:<name>`."""
+
+    def explain(value: str) -> str | None:
+        return None if value.startswith(PYTHON_PREFIX) else rule.explain(value)
+
+    return rule._replace(explain=explain)
 
 
 def setting(

@@ -15,6 +15,7 @@ from a3cjax.config.declaring import (
     Settings,
     at_least,
     between,
+    brought_or,
     one_of,
     read_settings,
     setting,
@@ -57,9 +58,10 @@ class Config(Settings):
     """
 
     env: str = _problem(
-        "Pong", "environment: an envpool id (Pong is the newest Pong) or gymnasium:<id>"
+        "Pong",
+        "an envpool id (Pong is the newest Pong), gymnasium:<id> or python:<module>:<function>",
     )
-    env_kwargs: dict | None = _problem(
+    env_kwargs: dict | None = _problem(  # noqa: RUF009  (frozen by its copy)
         None, "arguments with which it is made, as {difficulty: 3}; null: none"
     )
     total_frames: int = _problem(
@@ -79,7 +81,7 @@ class Config(Settings):
     network: str = _agent(
         AUTO,
         "auto: atari_ff for images, mlp_ff for others",
-        _names("networks", "NETWORK_NAMES", AUTO),
+        brought_or(_names("networks", "NETWORK_NAMES", AUTO)),
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO, "steps of an update; auto is 40, 1 for a table; episode: a whole one", FRAMES
@@ -281,17 +283,8 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
-    *(
-        "env",
-        "env_kwargs",
-        "protocol",
-        "seed",
-        "algorithm",
-        "network",
-        "optimizer",
-        "centre_observations",
-    ),
-    *("per_dimension_variance", "shared_statistics"),
+    *("env", "env_kwargs", "protocol", "seed", "algorithm", "network", "optimizer"),
+    *("centre_observations", "per_dimension_variance", "shared_statistics"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 

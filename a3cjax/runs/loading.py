@@ -5,12 +5,19 @@ import sys
 from pathlib import Path
 
 import jax.numpy as jnp
+from flax import linen as nn
 
 from a3cjax.agents import Agent
-from a3cjax.config.builders import build_agent, build_evaluation_environments, init_state
+from a3cjax.config.bringing import NO_PARTS, Parts
+from a3cjax.config.builders import (
+    build_agent,
+    build_evaluation_environments,
+    init_state,
+)
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
-from a3cjax.envs.making import GYMNASIUM_PREFIX
+from a3cjax.envs.bringing import PYTHON_PREFIX, Source
 from a3cjax.errors import ConfigError
+from a3cjax.networks import Network
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST
 from a3cjax.runs.lock import is_own
@@ -24,7 +31,12 @@ TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come wi
 
 
 def load(
-    run_dir: str | os.PathLike[str], *, best: bool = False, trust: bool = False
+    run_dir: str | os.PathLike[str],
+    *,
+    best: bool = False,
+    trust: bool = False,
+    env: Source | None = None,
+    network: Network | nn.Module | None = None,
 ) -> TrainedAgent:
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
@@ -33,6 +45,8 @@ def load(
       best: the best parameters by evaluation instead of the last; of a run folder only.
       trust: whether a folder that this user has not trained in may name a module to import, as
         in `gymnasium:<module>:<id>`.
+      env: the function that makes its environments, or a vector of them, as passed to `train`.
+      network: as passed to `train`.
 
     Raises:
       FileNotFoundError: if the folder holds no agent.
@@ -43,17 +57,18 @@ def load(
     check_jax()
     folder = find_agent(run_dir)
     config = load_config(folder)
-    if not trust:
+    parts = Parts(env, network)
+    if not trust and env is None:
         check_trust(config, folder)
     if (folder / PARAMETER_FILE).is_file() and not best:
         folder = folder.absolute()  # environments may change the working folder
-        agent, template = build_untrained(config)
+        agent, template = build_untrained(config, parts)
         snapshot = read_parameters(folder, template.state.params, template.statistics)
     else:
-        agent, checkpoint = load_checkpoint(config, folder / (BEST if best else NEWEST))
+        agent, checkpoint = load_checkpoint(config, folder / (BEST if best else NEWEST), parts)
         state, statistics, progress = checkpoint
         snapshot = Snapshot(progress.num_updates, progress.num_frames, state.params, statistics)
-    return TrainedAgent(config, agent, snapshot)
+    return TrainedAgent(config, agent, snapshot, parts)
 
 
 def check_trust(config: Config, folder: Path) -> None:
@@ -64,12 +79,15 @@ def check_trust(config: Config, folder: Path) -> None:
     Raises:
       ConfigError: names the module.
     """
-    prefix, _, env_id = config.env.partition(GYMNASIUM_PREFIX)
-    module = "" if prefix else env_id.rpartition(":")[0]
-    if module and module not in sys.modules and not is_own(folder, config.env):
+    prefix, _, env_id = config.env.partition(":")
+    module, is_python = env_id.rpartition(":")[0], f"{prefix}:" == PYTHON_PREFIX
+    # Of an imported module any function could be called so, os.system for one.
+    is_harmless = not is_python and module in sys.modules
+    if module and not is_harmless and not is_own(folder, config.env):
+        also = ", or what makes the environments is passed as env=..." if is_python else ""
         raise ConfigError(
             f"env must import no code of others, got {config.env} in {folder}: "
-            f"with trust=true, {module} is imported."
+            f"with trust=true, {module} is imported{also}."
         )
 
 
@@ -90,7 +108,9 @@ def find_agent(name: str | os.PathLike[str]) -> Path:
     )
 
 
-def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
+def load_checkpoint(
+    config: Config, folder: Path, parts: Parts = NO_PARTS
+) -> tuple[Agent, Checkpoint]:
     """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
     Damaged ones are reported in warnings.
@@ -102,15 +122,15 @@ def load_checkpoint(config: Config, folder: Path) -> tuple[Agent, Checkpoint]:
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
     checkpointer = Checkpointer(folder)
-    agent, template = build_untrained(config)
+    agent, template = build_untrained(config, parts)
     return agent, checkpointer.restore(template, warn)
 
 
-def build_untrained(config: Config) -> tuple[Agent, Checkpoint]:
+def build_untrained(config: Config, parts: Parts = NO_PARTS) -> tuple[Agent, Checkpoint]:
     """The configured agent, and a checkpoint of the structure and shapes that it has."""
-    with closing_quietly(build_evaluation_environments(config, 1)) as environments:
+    with closing_quietly(build_evaluation_environments(config, 1, parts=parts)) as environments:
         spec = environments.spec
-    agent = build_agent(config, spec)
+    agent = build_agent(config, spec, parts.network)
     statistics = None
     if config.centre_observations:
         mean = jnp.zeros(spec.observation_shape, jnp.float32)

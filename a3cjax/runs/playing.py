@@ -6,15 +6,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
+import jax
 import numpy as np
 
 from a3cjax.agents import Agent
+from a3cjax.config.bringing import NO_PARTS, Parts, bring
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import MAX_BATCH, Config
 from a3cjax.envs.base import Environments, Episode
+from a3cjax.envs.bringing import Source
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
@@ -50,16 +53,29 @@ class TrainedAgent:
     """An agent with its parameters.
 
     `config` are the settings of its run, `agent` the pure functions of its algorithm,
-    `snapshot` holds the parameters.
+    `snapshot` holds the parameters, `parts` what the settings only have names for.
     """
 
     config: Config
     agent: Agent
     snapshot: Snapshot
+    parts: Parts = NO_PARTS
 
-    def make_environments(self, num_envs: int = 1) -> Environments:
-        """`num_envs` environments as in evaluations: whole games, never seen in training."""
-        return build_evaluation_environments(self.config, num_envs)
+    def make_environments(
+        self, num_envs: int = 1, *, env: str | Source | None = None
+    ) -> Environments:
+        """`num_envs` environments as in evaluations: whole games, never seen in training.
+
+        `env` is an id, a function that makes one, or a vector of environments, in place of those
+        that the run had.
+        """
+        return self._build(num_envs, env)
+
+    def _build(self, num_envs: int, env: str | Source | None, **options: Any) -> Environments:
+        config, parts = self.config, self.parts
+        if env is not None:
+            config, parts = bring(config.replace(resume=None), env)
+        return build_evaluation_environments(config, num_envs, parts=parts, **options)
 
     def initial_state(self, num_envs: int) -> CoreState:
         """The state of the recurrent core before a game, for `num_envs` environments."""
@@ -101,8 +117,9 @@ class TrainedAgent:
         *,
         is_greedy: bool = False,
         max_episode_steps: int | None = None,
+        num_games: int | None = None,
     ) -> Iterator[Step]:
-        """Plays one whole game in every environment.
+        """Plays one whole game in every environment, or in the first `num_games` of them.
 
         One game each, not the first to finish: short games would count too often. Where a game
         is over, the next one begins, until the last one is over.
@@ -120,7 +137,8 @@ class TrainedAgent:
         core_state = self.initial_state(environments.num_envs)
         timestep = environments.reset()
         environments.pop_episodes()  # of games before
-        unfinished, ended = set(range(environments.num_envs)), []
+        unfinished = set(range(environments.num_envs)[:num_games])
+        ended: list[Episode] = []
         returns = np.zeros(environments.num_envs)
         limit = self._choose_limit(environments, max_episode_steps)
         for _ in range(limit):
@@ -153,8 +171,11 @@ class TrainedAgent:
         sticky_actions: float | None = None,
         max_episode_steps: int | None = None,
         at_step: Callable[[], object] = lambda: None,
+        env: str | Source | None = None,
     ) -> Evaluation:
         """Plays whole games, each in an environment of its own.
+
+        Of a vector environment with less of them in rounds.
 
         Environments and actions follow from the run's seed: a repetition gives the same games.
 
@@ -165,6 +186,7 @@ class TrainedAgent:
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
           max_episode_steps: as for `play`.
           at_step: called at every step.
+          env: as for `make_environments`.
 
         Raises:
           ConfigError: if there are no sticky actions, or too many games.
@@ -174,14 +196,12 @@ class TrainedAgent:
             number = self.config.eval_episodes or Config.eval_episodes
         if not 1 <= number <= MAX_BATCH:
             raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
-        environments = build_evaluation_environments(
-            self.config, number, sticky_actions=sticky_actions
-        )
+        environments = self._build(number, env, sticky_actions=sticky_actions)
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
         options["should_stop"] = lambda: at_step() and False
         report = functools.partial(print, file=Lasting(sys.stderr))
         with closing_quietly(environments):
-            evaluation = evaluate_agent(self, environments, report=report, **options)
+            evaluation = evaluate_agent(self, environments, number, report=report, **options)
         assert evaluation is not None  # nothing stops it
         return evaluation
 
@@ -189,34 +209,42 @@ class TrainedAgent:
 def evaluate_agent(
     agent: TrainedAgent,
     environments: Environments,
+    num_episodes: int | None = None,
     *,
     is_greedy: bool = False,
     max_episode_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation | None:
-    """As `TrainedAgent.evaluate`, a game in each of these environments.
+    """As `TrainedAgent.evaluate`, a game in each of these environments, in as many rounds as needed.
 
-    `should_stop` is asked at every step; True leaves no result. `report` is given a line now and
+    `num_episodes` are as many as there are environments if that is None. `should_stop` is asked at every step; True leaves no result. `report` is given a line now and
     then, and one if games had to be cut.
     """
     key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
+    number = environments.num_envs if num_episodes is None else num_episodes
+    options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
     episodes: list[Episode] = []
     num_cut = 0
-    games = agent.play(environments, key, is_greedy=is_greedy, max_episode_steps=max_episode_steps)
-    for num_steps, step in enumerate(games):
-        episodes += [*step.episodes, *step.cut]
-        if step.actions is not None and should_stop():
-            return None
-        if time.monotonic() - reported > REPORT_SECONDS:
-            reported, told = time.monotonic(), f"{len(episodes)} of {environments.num_envs} games"
-            report(f"evaluation: {told} are over after {num_steps:,} steps")
-        if num_cut := len(step.cut):
-            report(
-                f"warning: {num_cut} of {environments.num_envs} games of "
-                f"{agent.config.env} did not end within {num_steps:,} steps and were cut there: "
-                "max_episode_steps=... sets another limit, eval_episodes=0 leaves evaluations out"
-            )
+    for first in range(0, number, environments.num_envs):  # of a round
+        round_key = jax.random.fold_in(key, first) if first else key
+        games = agent.play(environments, round_key, num_games=number - first, **options)
+        for num_steps, step in enumerate(games):
+            for episode in (*step.episodes, *step.cut):
+                index = first + episode.environment_index
+                episodes.append(episode._replace(environment_index=index))
+            if step.actions is not None and should_stop():
+                return None
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported, told = time.monotonic(), f"{len(episodes)} of {number} games"
+                report(f"evaluation: {told} are over after {num_steps:,} steps")
+            if step.cut:
+                num_cut += len(step.cut)
+                report(
+                    f"warning: {len(step.cut)} of {number} games of {agent.config.env} did not "
+                    f"end within {num_steps:,} steps and were cut there: max_episode_steps=... "
+                    "sets another limit, eval_episodes=0 leaves evaluations out"
+                )
     return Evaluation(sorted(episodes), is_greedy, num_cut)
 
 

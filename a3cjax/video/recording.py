@@ -85,7 +85,7 @@ def record_video(
     began = time.monotonic()
     seed = agent.config.seed if options.seed is None else options.seed
     games = agent.config.replace(seed=seed)
-    environments = build_evaluation_environments(games, 1, renders=True)
+    environments = build_evaluation_environments(games, 1, parts=agent.parts, renders=True)
     with contextlib.ExitStack() as stack:
         stack.enter_context(closing_quietly(environments))
         rate = steps_per_second(environments)
