@@ -142,7 +142,7 @@ class OwnTorso(nn.Module):
         return jnp.asarray(features, jnp.float32).reshape(num_observations, -1)
 
 
-def _show(values: Array, mean: Array | None = None, scale: Array = 255.0) -> jax.Array:
+def _show(values: Array, mean: Array | None = None, scale: chex.Numeric = 255.0) -> jax.Array:
     """Observations as a torso of somebody else's reads them."""
     is_image = values.dtype == jnp.uint8
     x = jnp.asarray(values, jnp.float32)
@@ -151,7 +151,8 @@ def _show(values: Array, mean: Array | None = None, scale: Array = 255.0) -> jax
     elif is_image:
         x = x / scale
     if is_image:
-        return blocks_to_frames(x).transpose(0, 2, 3, 1)  # pyright: ignore[reportArgumentType]
+        frames: Any = blocks_to_frames(x)  # pyright: ignore[reportArgumentType]
+        return frames.transpose(0, 2, 3, 1)
     return x if mean is None else jnp.clip(x, -MAX_CENTRED, MAX_CENTRED)
 
 

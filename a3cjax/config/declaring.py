@@ -164,7 +164,7 @@ def _copy_plain(name: str, value: Any, depth: int = 0) -> Any:
         return value
     if type(value) is int and value.bit_length() <= MAX_BITS:
         return value
-    if type(value) in (list, tuple) and depth < MAX_NESTING:
+    if isinstance(value, list | tuple) and depth < MAX_NESTING:
         return [_copy_plain(name, part, depth + 1) for part in value]
     if isinstance(value, Mapping) and depth < MAX_NESTING and all(type(k) is str for k in value):
         return {key: _copy_plain(name, part, depth + 1) for key, part in value.items()}

@@ -130,6 +130,7 @@ class TrainedAgent:
           is_greedy: as for `act`.
           max_episode_steps: games are cut after so many; None for their own limit, and where
             they have none for `MAX_EPISODE_STEPS`, or the run's budget if that is less.
+          num_games: of the first so many environments, B at most; None for all.
 
         Yields:
           Each step before it is taken, and at last where all games are over or cut.
@@ -216,10 +217,11 @@ def evaluate_agent(
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation | None:
-    """As `TrainedAgent.evaluate`, a game in each of these environments, in as many rounds as needed.
+    """As `TrainedAgent.evaluate`, a game in each of these environments, in rounds if need be.
 
-    `num_episodes` are as many as there are environments if that is None. `should_stop` is asked at every step; True leaves no result. `report` is given a line now and
-    then, and one if games had to be cut.
+    `num_episodes` is None for as many as there are environments. `should_stop` is asked at every
+    step; True leaves no result. `report` is given a line now and then, and one if games had to be
+    cut.
     """
     key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
     number = environments.num_envs if num_episodes is None else num_episodes

@@ -144,7 +144,7 @@ class Learning:
         return TrainedAgent(self.config, self.agent, snapshot, self.brought.parts)
 
     def _tell_of_update(self, report: UpdateReport, episodes: list[EpisodeRow]) -> None:
-        """Tells callbacks of an update, unless it was refused, and of the games that ended in it."""
+        """Tells callbacks of an update that was applied, and of the games that ended in it."""
         if not self.brought.callbacks:
             return
         agent, frames = self.trained_agent, self.journal.num_frames

@@ -197,7 +197,10 @@ def check_trackers(config: Config) -> None:
 def open_logs(
     config: Config, run_dir: Path, past: Progress, own: Sequence[Logger] = ()
 ) -> Iterator[Logs]:
-    """The terminal, the configured loggers and one's own, which are told at the end whether the run failed."""
+    """The terminal, the configured loggers and one's own.
+
+    They are told at the end whether the run failed.
+    """
     with contextlib.ExitStack() as stack:
         terminal = TerminalLogger(
             f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1

@@ -46,7 +46,7 @@ def test_stacked_are_all_timesteps_but_what_led_to_the_first():
     np.testing.assert_array_equal(trajectory.is_first, [[1, 0], [0, 1], [0, 0]])
     np.testing.assert_array_equal(trajectory.actions, [[0, 7], [1, 7]])
     assert trajectory.core_state == "core"
-    dtypes = [leaf.dtype for leaf in trajectory[:-1]]
+    dtypes = [leaf.dtype for leaf in trajectory[:5]]
     assert dtypes == [np.float32, np.int32, np.float32, np.float32, bool]
     assert not any(np.shares_memory(trajectory.observations, t.observation) for t in timesteps)
 

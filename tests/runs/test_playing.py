@@ -65,7 +65,7 @@ def built(monkeypatch):
     """The environments that were made, whose games take two steps, with their sticky actions."""
     made = []
 
-    def build(config, num_envs, sticky_actions):
+    def build(config, num_envs, *, parts, sticky_actions):
         script = games(*((2, index) for index in range(num_envs)))
         made.append((FakeEnvironments(num_envs=num_envs, episodes=script), sticky_actions))
         return made[-1][0]
