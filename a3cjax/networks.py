@@ -147,7 +147,7 @@ def _show(values: Array, mean: Array | None = None, scale: chex.Numeric = 255.0)
     is_image = values.dtype == jnp.uint8
     x = jnp.asarray(values, jnp.float32)
     if mean is not None:
-        x = (x - jnp.asarray(mean)[None]) / scale
+        x = (x - jnp.asarray(mean)[None]) / (scale if jnp.ndim(scale) == 0 else scale[None])
     elif is_image:
         x = x / scale
     if is_image:

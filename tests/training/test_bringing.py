@@ -200,7 +200,7 @@ def test_arguments_of_envpool_are_its_options(run):
     ("text", "value"),
     [
         ("{difficulty: 3}", {"difficulty": 3}),
-        ("{rate: 1e-3, on: true, name: 'x, y'}", {"rate": 0.001, "on": True, "name": "x, y"}),
+        ("{rate: 1e-3, is_on: true, name: 'x, y'}", {"rate": 0.001, "is_on": True, "name": "x, y"}),
         ("{sizes: [1, 2.5], map: {a: null}}", {"sizes": [1, 2.5], "map": {"a": None}}),
         ("null", None),
         ("{}", None),
