@@ -38,18 +38,20 @@ GAME = 8  # steps, of which each is worth 1 if the action is that which is shown
 LEARNED = 7.5  # at random 4
 
 
+MADE, SEEN = [], []  # environments, and what a torso saw
+
+
 class Echo(gymnasium.Env):
     """Shows an action to take; after eight of them the game is over."""
 
     observation_space = Box(0.0, 1.0, (2,), np.float32)
     action_space = Discrete(2)
-    made: list = []
 
     def __init__(self, worth=1.0, is_image=False):
         self.worth, self.is_image = worth, is_image
         if is_image:
             self.observation_space = Box(0, 255, (8, 8, 3), np.uint8)
-        self.made.append(self)
+        MADE.append(self)
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -176,10 +178,10 @@ def test_what_one_vector_environment_cannot_do_is_refused(changes, match):
 
 @pytest.mark.parametrize("env", ["gymnasium:Echo-v0", make_echo])
 def test_arguments_reach_every_environment_and_a_resumed_run(run, env):
-    Echo.made.clear()
+    MADE.clear()
     summary = run(SHORT, env=env, env_kwargs={"worth": 100.0})
-    assert len(Echo.made) >= 10
-    assert {made.worth for made in Echo.made} == {100.0}
+    assert len(MADE) >= 10
+    assert {made.worth for made in MADE} == {100.0}
     assert summary.evaluation.mean > 100
     config = load_config(summary.run_dir)
     assert config.env_kwargs == {"worth": 100.0}
@@ -256,11 +258,9 @@ def test_run_on_a_lambda_goes_on_when_it_is_passed_again(run):
 class Torso(nn.Module):
     """Takes down what it sees."""
 
-    seen = []
-
     @nn.compact
     def __call__(self, x):
-        self.seen.append((x.shape[1:], x.dtype))
+        SEEN.append((x.shape[1:], x.dtype))
         return nn.relu(nn.Dense(16)(x.reshape(len(x), -1)))
 
 
@@ -282,10 +282,10 @@ def test_torso_of_ones_own_is_learned_with_and_loaded(run, network, name):
 
 
 def test_torso_sees_pictures_as_they_are(run):
-    Torso.seen.clear()
+    SEEN.clear()
     make = functools.partial(Echo, is_image=True)
     assert run(env=make, network=Torso()).evaluation.mean > LEARNED
-    assert set(Torso.seen) == {((8, 8, 3), jnp.float32)}
+    assert set(SEEN) == {((8, 8, 3), jnp.float32)}
 
 
 @pytest.mark.parametrize("has_statistics", [True, False])
@@ -490,10 +490,6 @@ class Misspelt:
 )
 def test_what_would_never_be_called_is_refused(brought, match):
     refused(match, error=TypeError, env=Echo, **brought)
-
-
-class Pruned(Exception):
-    """As optuna.TrialPruned."""
 
 
 class FakeTrial:
