@@ -285,7 +285,7 @@ def test_torso_sees_pictures_as_they_are(run):
     SEEN.clear()
     make = functools.partial(Echo, is_image=True)
     assert run(env=make, network=Torso()).evaluation.mean > LEARNED
-    assert set(SEEN) == {((8, 8, 3), jnp.float32)}
+    assert set(SEEN) == {((8, 8, 3), jnp.dtype("float32"))}
 
 
 @pytest.mark.parametrize("has_statistics", [True, False])
