@@ -156,6 +156,8 @@ class Learning:
             self._tell("on_update", UpdateEvent(frames, report.version, report.metrics, agent))
 
     def _tell(self, method: str, event: Event) -> None:
+        if self.supervisor.failures:  # one of them may have failed: it would once more
+            return
         for name in call(self.brought.callbacks, method, event):
             if not self.supervisor.is_stopping:
                 self._stopped_by = name
