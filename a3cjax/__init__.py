@@ -1,14 +1,15 @@
 """Asynchronous advantage actor-critic in JAX: the pure layer.
 
 Returns, distributions and losses take time-major `[T, B]` arrays and work inside any JAX
-program. Training lives in `a3cjax.training` and is not imported here; `load`, which brings a
-trained agent back, imports what it needs when it is called.
+program. Training lives in `a3cjax.training` and is not imported here: `Config`, `train` and
+`load`, which brings a trained agent back, import what they need when they are asked for.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from a3cjax.config.settings import Config
     from a3cjax.distributions import (
         Categorical,
         DiagonalGaussian,
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
         one_step_sarsa_targets,
     )
     from a3cjax.runs.loading import load
+    from a3cjax.training.run import train
 
 __all__ = [
     "Categorical",
+    "Config",
     "DiagonalGaussian",
     "MultiCategorical",
     "SquashedGaussian",
@@ -44,6 +47,7 @@ __all__ = [
     "one_step_sarsa_targets",
     "policy_gradient_loss",
     "q_loss",
+    "train",
     "value_loss",
 ]
 
@@ -53,6 +57,8 @@ _HOMES = {
     "losses": "actor_critic_loss entropy_loss policy_gradient_loss q_loss value_loss",
     "returns": "lambda_returns n_step_returns one_step_q_targets one_step_sarsa_targets",
     "runs.loading": "load",
+    "config.settings": "Config",
+    "training.run": "train",
 }
 
 

@@ -178,6 +178,51 @@ class MultiTorso(nn.Module):
         return nn.relu(nn.Dense(self.hidden_size)(jnp.concatenate(parts, axis=-1)))
 
 
+class OwnTorso(nn.Module):
+    """A torso that somebody brought, which knows nothing of blocks and statistics.
+
+    `module` is called on a batch of observations, float32 `[N, ...]`: images as
+    `[N, height, width, channels]`, centred and scaled with the statistics if there are any, else
+    divided by 255; other arrays centred, scaled and clipped to ±10 with statistics, else as they
+    are. What it returns, `[N, ...]`, is flattened into features.
+    """
+
+    module: nn.Module
+
+    @nn.compact
+    def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
+        """Maps `[N, ...]`, or a pytree of such arrays, to float32 features `[N, H]`."""
+        if statistics is None:
+            seen = jax.tree.map(_show, observations)
+        else:
+            seen = jax.tree.map(_show, observations, statistics.mean, statistics.scale)
+        num_observations = len(jax.tree.leaves(observations)[0])
+        features = self.module(seen)
+        if not isinstance(features, jax.Array) or features.shape[:1] != (num_observations,):
+            got = getattr(features, "shape", type(features).__name__)
+            raise ValueError(
+                f"network must map observations [N, ...] to features [N, ...], got {got} for "
+                f"N = {num_observations}."
+            )
+        return jnp.asarray(features, jnp.float32).reshape(num_observations, -1)
+
+
+def _show(values: Array, mean: Array | None = None, scale: chex.Numeric = 255.0) -> jax.Array:
+    """Observations as a torso of somebody else's reads them."""
+    # Saliency asks with pixels that are floats: one scale for three axes is an image's, too.
+    is_scaled_image = mean is not None and jnp.ndim(mean) == 3 and jnp.ndim(scale) == 0
+    is_image = values.dtype == jnp.uint8 or is_scaled_image
+    x = jnp.asarray(values, jnp.float32)
+    if mean is not None:
+        x = (x - jnp.asarray(mean)[None]) / jnp.asarray(scale)[None]
+    elif is_image:
+        x = x / scale
+    if is_image:
+        frames: Any = blocks_to_frames(x)  # pyright: ignore[reportArgumentType]
+        return frames.transpose(0, 2, 3, 1)
+    return x if mean is None else jnp.clip(x, -MAX_CENTRED, MAX_CENTRED)
+
+
 class Body(nn.Module):
     """Torso and optional recurrent cell: all of a network but its heads."""
 
@@ -321,6 +366,7 @@ _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
     "gru": lambda size: nn.GRUCell(features=size),
     "lstm": lambda size: nn.OptimizedLSTMCell(features=size),
 }
+OWN_CORE_SIZE = 256  # behind a torso of one's own, as in Atari games
 TABULAR = "tabular"
 NETWORK_NAMES = (*(f"{torso}_{core}" for torso in _TORSOS for core in _CELLS), TABULAR)
 # The side in pixels of the smallest image that the convolutions of a torso leave anything of;
@@ -342,8 +388,9 @@ def make_network(
     head: str = "actor_critic",
     *,
     variance: str = "free",
+    torso: nn.Module | None = None,
 ) -> Network:
-    """Builds a network of the zoo, as pure functions.
+    """Builds a network of the zoo, or around a torso of one's own, as pure functions.
 
     Args:
       name: `<torso>_<core>`, torso one of atari, nature, minatar (images as 4×4 blocks, see
@@ -355,23 +402,24 @@ def make_network(
       head: `actor_critic`, `gaussian_actor_critic` or `squashed_gaussian_actor_critic`
         (continuous actions; policy and values then share nothing) or `action_values`.
       variance: of the Gaussian, `free`, `each` or `shared`: see `GaussianActorCritic`.
+      torso: one's own, see `OwnTorso`; of the name only the core, its last part, then matters.
 
     Raises:
       ValueError: if there is no network or head of that name, or the head has one choice only.
     """
-    if name not in NETWORK_NAMES:
+    if torso is None and name not in NETWORK_NAMES:
         raise ValueError(f"network must be one of {', '.join(NETWORK_NAMES)}, got {name}.")
     if head not in HEADS:
         raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head}.")
     use_bias = name != TABULAR
-    body = _make_body(name)
+    body = _make_body(name, torso)
     gaussian = _GAUSSIANS.get(head.removesuffix("_actor_critic"))
     if head == "actor_critic":
         module = ActorCritic(body, num_actions, use_bias)
     elif not isinstance(num_actions, int):
         raise ValueError(f"head must be actor_critic for several choices at once, got {head}.")
     elif gaussian is not None:
-        module = GaussianActorCritic(body, _make_body(name), num_actions, variance, gaussian)
+        module = GaussianActorCritic(body, _make_body(name, torso), num_actions, variance, gaussian)
     else:
         module = ActionValues(body, num_actions, use_bias)
 
@@ -410,7 +458,16 @@ def _image_torsos_for(shape: tuple[int, ...]) -> tuple[str, ...]:
     return tuple(torso for torso, least in LEAST_PIXELS.items() if side >= least)
 
 
-def _make_body(name: str) -> Body:
+def core_of(name: str) -> str:
+    """The core that a name ends with: `ff` where it does with none."""
+    core = name.rpartition("_")[2]
+    return core if core in _CELLS else "ff"
+
+
+def _make_body(name: str, own_torso: nn.Module | None) -> Body:
+    if own_torso is not None:
+        # A copy: two bodies with one module would share its parameters.
+        return Body(OwnTorso(own_torso.clone(parent=None)), _CELLS[core_of(name)](OWN_CORE_SIZE))
     if name == TABULAR:
         return Body(VectorTorso(hidden_sizes=()), None)
     torso, core = name.split("_")

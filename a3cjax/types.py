@@ -49,6 +49,10 @@ class TimeStep(NamedTuple):
     nothing and the transition into it must not be learned from. `action_mask` is True where an
     action is allowed at this observation, bool `[B, A]`, or `[B, K, M]` of K choices at once;
     None where environments do not tell.
+
+    `is_idle`, bool `[B]`, is None but for vector environments that wait a step whenever one of
+    them is reset: where it holds, nothing happened. The observation is that of the timestep
+    before, the reward is 0 and the discount 1, and there is nothing to learn.
     """
 
     observation: Observation
@@ -56,6 +60,12 @@ class TimeStep(NamedTuple):
     discount: Array
     is_first: Array
     action_mask: Array | None = None
+    is_idle: Array | None = None
+
+
+def is_experienced(is_first: Array, is_idle: Array | None) -> Any:
+    """Where a transition was experienced: none was into a first observation, or an idle step."""
+    return ~is_first if is_idle is None else ~(is_first | is_idle)
 
 
 class Trajectory(NamedTuple):
@@ -65,8 +75,8 @@ class Trajectory(NamedTuple):
     the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]`, or
     `[T, B, K]` of K choices at once, or float32 `[T, B, D]`; of an agent that acts ahead there
     are T + 1, the last one chosen at the last observation. float32 `rewards` and `discounts` are
-    `[T, B]`. `core_state` is the network's state before the first observation. `action_masks` are
-    those of the T + 1 timesteps, or None.
+    `[T, B]`. `core_state` is the network's state before the first observation. `action_masks` and
+    `is_idle` are those of the T + 1 timesteps, or None.
     """
 
     observations: Observation
@@ -76,6 +86,7 @@ class Trajectory(NamedTuple):
     is_first: Array
     core_state: CoreState
     action_masks: Array | None = None
+    is_idle: Array | None = None
 
 
 class ObservationStatistics(NamedTuple):

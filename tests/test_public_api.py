@@ -23,8 +23,13 @@ SIGNATURES = {
     "actor_critic_loss": (
         "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None)"
     ),
-    "load": "(run_dir, *, best=False, trust=False)",
+    "load": "(run_dir, *, best=False, trust=False, env=None, network=None)",
+    "train": (
+        "(config, *, env=None, env_kwargs=None, network=None, algorithm=None, callbacks=(), "
+        "loggers=())"
+    ),
 }
+OF_THE_PROGRAM = {"Config", "load", "train"}
 FIELDS = {
     "Categorical": ("logits",),
     "MultiCategorical": ("logits",),
@@ -51,7 +56,7 @@ def signature_of(function):
 
 
 def test_public_names_are_these():
-    assert sorted(a3cjax.__all__) == sorted([*SIGNATURES, *FIELDS])
+    assert sorted(a3cjax.__all__) == sorted([*SIGNATURES, *FIELDS, "Config"])
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -82,7 +87,7 @@ def modules_after(program):
 
 
 def test_losses_import_the_pure_layer_only():
-    pure = [name for name in a3cjax.__all__ if name != "load"]
+    pure = [name for name in a3cjax.__all__ if name not in OF_THE_PROGRAM]
     modules = modules_after(f"from a3cjax import {', '.join(pure)}")
     packages = {module.split(".")[0] for module in modules}
     assert not packages & {"envpool", "gymnasium", "flax", "optax", "matplotlib", "yaml"}
@@ -101,7 +106,7 @@ def test_command_line_is_there_before_jax_is():
     ("face", "names"),
     [
         ("config", ("Config", "ConfigError", "load_config", "make_config", "resume_config")),
-        ("training", ("train",)),
+        ("training", ("Callback", "train")),
         ("envs", ("Environments", "EnvironmentSpec", "Episode", "make_environments")),
         (
             "parameters",

@@ -17,9 +17,17 @@ from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
-from a3cjax.parameters.moments import discounted_sums, map_moments, moments_of
+from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
 from a3cjax.parameters.shared import ParameterStore
-from a3cjax.types import CoreState, Exploration, Seen, Snapshot, TimeStep, Trajectory
+from a3cjax.types import (
+    CoreState,
+    Exploration,
+    Seen,
+    Snapshot,
+    TimeStep,
+    Trajectory,
+    is_experienced,
+)
 from a3cjax.updates import Act, ComputeGradients, make_act, make_compute_gradients
 
 
@@ -222,21 +230,21 @@ class ActorLearner:
         returns = observations = None
         if self.normalizer.returns is not None:
             _, _, rewards, discounts, is_first, *_ = trajectory
+            is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
             before = self.standing.discounted_sums
             sums, after = discounted_sums(rewards, discounts, is_first, before)
             self.standing = self.standing._replace(discounted_sums=after)
-            returns = moments_of(sums[~np.asarray(is_first[1:])])
+            returns = moments_of(sums[is_experienced(is_first[1:], is_idle)])
         if self.normalizer.observations is not None:
-            observations = map_moments(
-                lambda part, x: moments_of(x[:-1], part.mean.shape),
-                self.normalizer.observations,
-                trajectory.observations,
-            )
+            seen = jax.tree.map(lambda x: x[:-1], trajectory.observations)
+            is_idle = None if trajectory.is_idle is None else trajectory.is_idle[:-1]
+            observations = moments_of_new(self.normalizer.observations, seen, is_idle)
         return Seen(returns, observations)
 
     def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:
         """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
-        num_steps = int(np.count_nonzero(~np.asarray(trajectory.is_first[1:])))
+        is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
+        num_steps = int(np.count_nonzero(is_experienced(trajectory.is_first[1:], is_idle)))
         if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
         num_frames = num_steps * self.environments.spec.frames_per_step

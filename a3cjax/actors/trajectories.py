@@ -10,7 +10,9 @@ def stack(
     timesteps: list[TimeStep], actions: list[np.ndarray], core_state: CoreState
 ) -> Trajectory:
     """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""
-    masks = [t.action_mask for t in timesteps if t.action_mask is not None]  # all or none
+    # Of all timesteps or of none.
+    masks = [t.action_mask for t in timesteps if t.action_mask is not None]
+    idle = [t.is_idle for t in timesteps if t.is_idle is not None]
     return Trajectory(
         observations=jax.tree.map(lambda *x: np.stack(x), *(t.observation for t in timesteps)),
         actions=np.stack(actions),
@@ -19,6 +21,7 @@ def stack(
         is_first=np.stack([timestep.is_first for timestep in timesteps]),
         core_state=core_state,
         action_masks=np.stack(masks) if masks else None,
+        is_idle=np.stack(idle) if idle else None,
     )
 
 

@@ -9,8 +9,15 @@ import numpy as np
 
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.envs.base import Environments
-from a3cjax.parameters.moments import discounted_sums, map_moments, merge, merge_seen, moments_of
-from a3cjax.types import Seen, TimeStep
+from a3cjax.parameters.moments import (
+    discounted_sums,
+    map_moments,
+    merge,
+    merge_seen,
+    moments_of,
+    moments_of_new,
+)
+from a3cjax.types import Seen, TimeStep, is_experienced
 
 THREADS = "actor-learner"
 """Name of the threads of the actor-learners, and so of their environments: one for each."""
@@ -40,7 +47,7 @@ def play_randomly(
     moments = jax.tree.map(lambda part: moments_of((), part.shape), shapes)
     restarts = generator.integers(max(num_steps, 1), size=environments.num_envs)
     timestep = environments.reset()
-    steps = []
+    steps, taken = [], [np.zeros((0, environments.num_envs), bool)]
     for step in range(num_steps):
         if should_stop():
             break
@@ -48,16 +55,15 @@ def play_randomly(
         discount = np.where(restarts == step, 0.0, timestep.discount)  # nothing goes on from there
         steps.append((timestep.reward, discount, timestep.is_first))
         timestep = environments.step(environments.sample_actions(generator))
-        moments = map_moments(
-            lambda part, x: merge(part, moments_of(x, part.mean.shape)),
-            moments,
-            timestep.observation,
-        )
+        taken.append(is_experienced(timestep.is_first, timestep.is_idle))
+        new = moments_of_new(moments, timestep.observation, timestep.is_idle)
+        moments = map_moments(merge, moments, new)
     environments.pop_episodes()
     steps.append((timestep.reward, timestep.discount, timestep.is_first))
     rewards, discounts, is_first = map(np.stack, zip(*steps, strict=True))
-    rewards, discounts, is_taken = rewards[1:], discounts[1:], ~is_first[1:]
-    sums, _ = discounted_sums(rewards, discounts, is_first, np.zeros(environments.num_envs))
+    before = np.zeros(environments.num_envs)
+    sums, _ = discounted_sums(rewards[1:], discounts[1:], is_first, before)
+    is_taken = np.vstack(taken)
     return timestep, Seen(moments_of(sums[is_taken]), moments), int(is_taken.sum())
 
 

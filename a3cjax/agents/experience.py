@@ -17,14 +17,20 @@ def find_experience(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
 
     Returns:
       bool `[T, B]`: which transitions were experienced: one into a first observation is an
-      automatic reset. And bool `[T, B]`: after which the episode goes on. Where it does not,
-      it terminated, and the discount is 0; or a time limit truncated it, and the value of its
-      true last observation ends the return.
+      automatic reset, and at an idle step nothing happened. And bool `[T, B]`: after which the
+      episode goes on. Where it does not, it terminated, and the discount is 0; or a time limit
+      truncated it, and the value of its true last observation ends the return.
     """
     chex.assert_type(trajectory.is_first, bool)
-    is_experience = ~jnp.asarray(trajectory.is_first[1:])
-    continues = jnp.concatenate([is_experience[1:], jnp.ones_like(is_experience[:1])])
-    return is_experience, continues
+    is_no_reset = ~jnp.asarray(trajectory.is_first[1:])
+    continues = jnp.concatenate([is_no_reset[1:], jnp.ones_like(is_no_reset[:1])])
+    return is_no_reset & ~_is_idle(trajectory), continues
+
+
+def _is_idle(trajectory: Trajectory) -> jax.Array:
+    is_idle = trajectory.is_idle
+    shape = trajectory.is_first[1:].shape
+    return jnp.zeros(shape, bool) if is_idle is None else jnp.asarray(is_idle[1:])
 
 
 # `clip_reward` of Stable-Baselines3's VecNormalize
@@ -40,6 +46,7 @@ def clean(
 ) -> Trajectory:
     """Zeros for rewards and discounts of steps that nobody experienced.
 
+    At idle steps the discount is 1: returns go through them as if they were not there.
     Elsewhere rewards are clipped to ± `max_abs_reward` (Mnih et al. 2015, methods), and divided by
     `reward_scale`, then clipped to ± 10; None leaves them alone.
     """
@@ -51,7 +58,9 @@ def clean(
     # Not left to a mask after the returns: 0 · NaN and 0 · inf are NaN.
     return trajectory._replace(
         rewards=jnp.where(is_experience, rewards, 0.0),
-        discounts=jnp.where(is_experience, trajectory.discounts, 0.0),
+        discounts=jnp.where(
+            is_experience, trajectory.discounts, jnp.where(_is_idle(trajectory), 1.0, 0.0)
+        ),
     )
 
 
@@ -66,6 +75,7 @@ def episode_returns(
     """λ-returns that end where episodes do; sums of rewards, whatever λ, without bootstrapping."""
     if not bootstraps:
         next_values, lambda_ = jnp.zeros_like(next_values), 1.0
+    lambdas = jnp.where(_is_idle(trajectory), 1.0, lambda_)
     return lambda_returns(
-        trajectory.rewards, trajectory.discounts, next_values, jnp.where(continues, lambda_, 0.0)
+        trajectory.rewards, trajectory.discounts, next_values, jnp.where(continues, lambdas, 0.0)
     )

@@ -9,8 +9,10 @@ import chex
 import jax
 import numpy as np
 import optax
+from flax import linen as nn
 
 from a3cjax.agents import ALGORITHMS, Agent
+from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import (
     EVALUATION_SEED_OFFSET,
@@ -18,6 +20,7 @@ from a3cjax.envs.base import (
     Environments,
     EnvironmentSpec,
 )
+from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
 from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
@@ -36,11 +39,13 @@ def build_evaluation_environments(
     config: Config,
     num_envs: int,
     *,
+    parts: Parts = NO_PARTS,
     sticky_actions: float | None = None,
     renders: bool = False,
 ) -> Environments:
     """`num_envs` environments that play whole games, with seeds that training never uses.
 
+    Of a vector environment as many as it has: `num_envs` is its to follow or not.
     `sticky_actions` is the probability of a repeated action, None for the protocol's;
     `renders`: they are to have pictures, where they can.
 
@@ -61,11 +66,15 @@ def build_evaluation_environments(
         num_threads=available_cores(),
         renders=renders,
         image_layout=config.image_layout,
+        env_kwargs=config.env_kwargs,
+        source=parts.env,
     )
 
 
-def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
-    """The configured algorithm around the configured network.
+def build_agent(
+    config: Config, spec: EnvironmentSpec, network: Network | nn.Module | None = None
+) -> Agent:
+    """The configured algorithm around the configured network, or one that somebody brought.
 
     Its keywords are fed by the settings of the same name; others keep their defaults.
 
@@ -89,11 +98,29 @@ def build_agent(config: Config, spec: EnvironmentSpec) -> Agent:
         if name not in offered and nearest:  # else it would silently keep its default
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
-    return make(build_network(config, spec), **fed)
+    return make(build_network(config, spec, network), **fed)
 
 
-def build_network(config: Config, spec: EnvironmentSpec) -> Network:
-    """The configured network with the heads that the algorithm needs."""
+def build_network(
+    config: Config, spec: EnvironmentSpec, own: Network | nn.Module | None = None
+) -> Network:
+    """The configured network with the heads that the algorithm needs.
+
+    Args:
+      config: names it.
+      spec: of what it sees and chooses from.
+      own: a whole network that somebody brought, or the torso of one.
+
+    Raises:
+      ConfigError: if one was brought to the run, and is not here.
+    """
+    if isinstance(own, Network):
+        return own
+    if own is None and config.network.startswith(PYTHON_PREFIX):
+        raise ConfigError(
+            "network must be passed once more, as network=... of train or load, "
+            f"got {config.network}."
+        )
     head = ALGORITHMS[config.algorithm].head
     if spec.is_continuous:  # older runs were not asked for their policy
         policy = "gaussian" if config.policy == AUTO else config.policy
@@ -103,6 +130,7 @@ def build_network(config: Config, spec: EnvironmentSpec) -> Network:
         spec.actions.num_outputs,
         head,
         variance=config.variance,
+        torso=own,
     )
 
 

@@ -5,6 +5,7 @@ reading of `name=value`, the help of a command, the documentation's page, and wh
 to a name that is none.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -25,9 +26,15 @@ from a3cjax.errors import ConfigError, quote
 
 # Computation is in 32-bit floats: what is larger than their largest would become infinite.
 MAX_FLOAT = float(np.finfo(np.float32).max)
+PYTHON_PREFIX = "python:"
 MAX_DIGITS = 600  # Python refuses to print whole numbers that are much longer
-KIND_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+KIND_NAMES = {
+    **{int: "a whole number", float: "a number", bool: "true or false", str: "text"},
+    dict: "values by name",
+}
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+MAX_BITS = 2000  # and so are not to have more
+MAX_NESTING = 3  # of a setting that is values by name: our choice
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -84,6 +91,15 @@ def one_of(names: Callable[[], Sequence[str]]) -> Rule:
     return Rule("", explain, names)
 
 
+def brought_or(rule: Rule) -> Rule:
+    """What a rule says, or the name of an object of Python: `python:<module>:<name>`."""
+
+    def explain(value: str) -> str | None:
+        return None if value.startswith(PYTHON_PREFIX) else rule.explain(value)
+
+    return rule._replace(explain=explain)
+
+
 def setting(
     default: Any, text: str, rule: Rule | None = None, *, group: str = "", is_path: bool = False
 ) -> Any:
@@ -134,7 +150,29 @@ def _normalise(field: dataclasses.Field, value: Any) -> Any:
         return os.path.expanduser(value) if field.metadata["is_path"] else value
     if type(value) is float and int in kinds and float not in kinds and value.is_integer():
         return int(value)
+    if dict in kinds and isinstance(value, Mapping):
+        # None where there are none, so that settings compare; and a copy of one's own.
+        return _copy_plain(field.name, dict(value)) or None
     return value
+
+
+def _copy_plain(name: str, value: Any, depth: int = 0) -> Any:
+    """A copy of values by name, lists of values, or a value that YAML has words for."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if type(value) in (str, bool, type(None)) or (type(value) is float and value == value):
+        return value
+    if type(value) is int and value.bit_length() <= MAX_BITS:
+        return value
+    if isinstance(value, list | tuple) and depth < MAX_NESTING:
+        return [_copy_plain(name, part, depth + 1) for part in value]
+    if isinstance(value, Mapping) and depth < MAX_NESTING and all(type(k) is str for k in value):
+        return {key: _copy_plain(name, part, depth + 1) for key, part in value.items()}
+    raise ConfigError(
+        f"{name} must hold numbers, texts, true, false, null, and lists and values by name of "
+        f"them, nested at most {MAX_NESTING} deep (a function can bind others: "
+        f"env=lambda: Environment(x)), got {quote(value)}."
+    )
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
@@ -143,12 +181,14 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         return
     # Not isinstance(): a bool is an int, and NumPy's float64 is a float, but not YAML's.
     is_right = type(value) in kinds or (float in kinds and type(value) is int)
-    if type(value) is int and value.bit_length() > 2000:
+    if type(value) is int and value.bit_length() > MAX_BITS:
         raise ConfigError(f"{name} must be a number that can be printed, got one of 2000 bits.")
     if not is_right or (isinstance(value, float) and math.isnan(value)):
         raise ConfigError(f"{name} must be {describe_kinds(field)}, got {quote(value)}.")
     if float in kinds and isinstance(value, int | float) and abs(value) > MAX_FLOAT:
         raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")
+    if type(value) is dict:
+        return
     rule: Rule | None = field.metadata["rule"]
     fault = rule.explain(value) if rule is not None and value is not None else None
     if fault is not None:
@@ -173,6 +213,10 @@ def read_value(field: dataclasses.Field, text: str) -> Any:
         return None
     if bool in kinds:
         return TRUTHS.get(text.lower(), text)
+    if dict in kinds:
+        with contextlib.suppress(yaml.YAMLError, ValueError, LookupError, AttributeError):
+            return yaml.load(text, _Loader)
+        return text
     if int in kinds or float in kinds:
         number = _read_number(text)
         if number is None or abs(number.adjusted()) > MAX_DIGITS:
@@ -180,6 +224,15 @@ def read_value(field: dataclasses.Field, text: str) -> Any:
         return int(number) if int in kinds and number == int(number) else float(number)
     quoted = re.fullmatch(r"(['\"])(.*)\1", text, re.DOTALL)
     return quoted[2] if quoted else text
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-3 is a number, as everywhere on the command line."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+$"), [*"+-0123456789"]
+)
 
 
 def _read_number(text: str) -> Decimal | None:
@@ -256,4 +309,6 @@ def show(value: Any) -> str:
     """A value as it is written on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, dict):
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10**6).strip()
     return f"{value:_}" if type(value) is int else str(value)

@@ -12,6 +12,7 @@ from a3cjax.agents import ALGORITHMS
 from a3cjax.config.defaults import REASONS, fill_defaults
 from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
 from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
 from a3cjax.system.output import warn
@@ -62,7 +63,8 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     if config.network == TABULAR and not spec.is_one_hot:
         raise ConfigError(f"network must not be {TABULAR} for {config.env}: its states are many.")
     torso, fitting = config.network.partition("_")[0], torsos_for(spec.observation)
-    if config.network != TABULAR and torso not in fitting:
+    is_brought = config.network.startswith(PYTHON_PREFIX)
+    if not is_brought and config.network != TABULAR and torso not in fitting:
         names = ", ".join(f"{name}_*" for name in fitting)
         least = LEAST_PIXELS.get(torso) if spec.is_image else None
         hint = f", which takes {least} × {least} pixels or more" if least else ""

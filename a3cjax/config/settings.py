@@ -15,6 +15,7 @@ from a3cjax.config.declaring import (
     Settings,
     at_least,
     between,
+    brought_or,
     one_of,
     read_settings,
     setting,
@@ -57,7 +58,11 @@ class Config(Settings):
     """
 
     env: str = _problem(
-        "Pong", "environment: an envpool id (Pong is the newest Pong) or gymnasium:<id>"
+        "Pong",
+        "an envpool id (Pong is the newest Pong), gymnasium:<id> or python:<module>:<function>",
+    )
+    env_kwargs: dict | None = _problem(  # noqa: RUF009  (frozen by its copy)
+        None, "arguments with which it is made, as {difficulty: 3}; null: none"
     )
     total_frames: int = _problem(
         6_000_000, "budget in emulator frames, random play included", FRAMES
@@ -83,7 +88,7 @@ class Config(Settings):
         AUTO,
         "auto: atari_ff for images, minatar_ff for small ones, multi_ff for images beside other "
         "parts, mlp_ff for others",
-        _names("networks", "NETWORK_NAMES", AUTO),
+        brought_or(_names("networks", "NETWORK_NAMES", AUTO)),
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
@@ -309,8 +314,9 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
-    *("env", "protocol", "seed", "algorithm", "network", "optimizer", "centre_observations"),
-    *("policy", "variance", "normalize_rewards", "shared_statistics", "image_layout"),
+    *("env", "env_kwargs", "protocol", "seed", "algorithm", "network", "optimizer"),
+    *("centre_observations", "policy", "variance", "normalize_rewards", "shared_statistics"),
+    "image_layout",
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 

@@ -134,6 +134,30 @@ class ActionMasks:
                 f"info[{ACTION_MASK!r}] must be there always or never, got {got} in {where}."
             )
 
+    def read_batch(
+        self, info: Any, where: str, indices: np.ndarray, is_over: np.ndarray | None = None
+    ) -> None:
+        """Keeps what those of a vector environment have told in one info; `is_over` is bool `[B]`.
+
+        Gymnasium's say in `info["_action_mask"]` which of them have told anything.
+        """
+        info = info if isinstance(info, Mapping) else {}
+        rows, told = info.get(ACTION_MASK), info.get(f"_{ACTION_MASK}")
+        if rows is None and self._is_told is False:
+            return
+        rows = np.asarray(rows) if hasattr(rows, "__array__") else rows
+        is_batch = isinstance(rows, Sequence) or (isinstance(rows, np.ndarray) and rows.ndim > 0)
+        if rows is not None and not (is_batch and len(rows) == len(self._masks)):
+            rule = f"one for each of {len(self._masks)}"
+            raise AnswerError(
+                f"info[{ACTION_MASK!r}] must be {rule}, got {describe(rows)} in {where}."
+            )
+        for index in indices.tolist():
+            is_told = told is None or told[index]
+            own = {} if rows is None or not is_told else {ACTION_MASK: rows[index]}
+            place = f"{where} (environment {index} of the batch)"
+            self.read(index, own, place, is_over=is_over is not None and bool(is_over[index]))
+
     def stack(self) -> dict[str, np.ndarray]:
         """An info with all masks, bool `[B, A]` or `[B, K, M]`; empty where there are none."""
         return {ACTION_MASK: np.stack([*self._masks])} if self._is_told else {}  # type: ignore

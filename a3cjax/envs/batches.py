@@ -22,7 +22,7 @@ from a3cjax.envs.spaces import check_numbers
 from a3cjax.envs.specs import make_spec
 from a3cjax.envs.supported import check_layout, doubts
 from a3cjax.errors import ConfigError
-from a3cjax.types import TimeStep
+from a3cjax.types import TimeStep, is_experienced
 
 # By what Python says, what it means where environments live in a thread of their own.
 _HINTS = {
@@ -32,9 +32,9 @@ _HINTS = {
 
 
 class VectorEnvironments:
-    """A batch behind Gymnasium's vector interface, envpool's or a GymnasiumBatch.
+    """A batch behind Gymnasium's vector interface, envpool's, a GymnasiumBatch or a VectorBatch.
 
-    Both reset automatically one step late: the step that ends an episode returns its
+    All reset automatically one step late: the step that ends an episode returns its
     true last observation; the next one ignores the action and returns the first
     observation of the new episode. That next one is what `is_first` marks.
 
@@ -67,6 +67,7 @@ class VectorEnvironments:
         self._read = functools.partial(read_observations, space, plan=plan)
         self._action_space = envs.single_action_space
         self._episodes: list[Episode] = []
+        self._has_pauses = getattr(envs, "has_pauses", False)
         self.num_envs = len(self.reset().is_first)
         self.spec = make_spec(
             space,
@@ -96,11 +97,15 @@ class VectorEnvironments:
             discount=np.full(num_envs, self._discount, np.float32),
             is_first=np.ones(num_envs, bool),
             action_mask=self._action_mask,
+            is_idle=np.zeros(num_envs, bool) if self._has_pauses else None,
         )
 
     def restart(self, indices: np.ndarray) -> None:
-        """Starts some environments anew and drops their games; the next step goes on from there."""
-        if len(indices) == 0:
+        """Starts some environments anew and drops their games; the next step goes on from there.
+
+        Of a vector environment that can only start all of them, none.
+        """
+        if len(indices) == 0 or not getattr(self._envs, "can_restart", True):
             return
         mask = np.zeros(self.num_envs, bool)
         mask[indices] = True
@@ -119,13 +124,13 @@ class VectorEnvironments:
         observation = self._read(observations, where, self.num_envs)
         check_numbers("rewards", rewards, (self.num_envs,), where)
         self._action_mask = info.get(ACTION_MASK)
-        is_first = self._was_done
+        is_first, is_idle = self._was_done, info.get("is_idle") if self._has_pauses else None
         terminated = terminated & ~is_first
         truncated = truncated & ~is_first
         self._was_done = terminated | truncated
 
         self._returns += np.where(is_first, 0.0, rewards)
-        self._lengths += ~is_first
+        self._lengths += is_experienced(is_first, is_idle)
         # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
         counts_lives = self.spec.is_atari and "lives" in info and "terminated" in info
         is_over = info["terminated"].astype(bool) if counts_lives else terminated
@@ -133,12 +138,16 @@ class VectorEnvironments:
             self._episodes.append(Episode(int(i), float(self._returns[i]), int(self._lengths[i])))
             self._returns[i] = self._lengths[i] = 0
 
+        discount = np.where(terminated, 0.0, self._discount)
+        if is_idle is not None:
+            discount = np.where(is_idle, 1.0, discount)
         return TimeStep(
             observation=observation,
             reward=rewards.astype(np.float32),
-            discount=np.where(terminated, 0.0, self._discount).astype(np.float32),
+            discount=discount.astype(np.float32),
             is_first=is_first,
             action_mask=self._action_mask,
+            is_idle=is_idle,
         )
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:

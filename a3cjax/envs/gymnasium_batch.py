@@ -49,7 +49,7 @@ class GymnasiumBatch:
                 self.envs.append(make())
                 self.envs[-1] = _counting(self.envs[-1], env, index)
                 for name in ("observation_space", "action_space"):
-                    _check_space(name, self.envs[-1], self.envs[0], env)
+                    check_space(name, self.envs[-1], self.envs[0], env)
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong before tells more
                 self.close()
@@ -84,10 +84,8 @@ class GymnasiumBatch:
             where = self._where_steps[index]
             # Of a Box of no axes NumPy's loop makes numbers, which the space does not contain.
             action = np.asarray(action) if isinstance(self.single_action_space, Box) else action
-            answer = _check_count("step()", env.step(action), STEP, where)
-            self._leaves[index] = _check_observation(
-                self.single_observation_space, answer[0], where
-            )
+            answer = check_count("step()", env.step(action), STEP, where)
+            self._leaves[index] = check_leaves(self.single_observation_space, answer[0], where)
             rewards[index] = _check_number("rewards", "numbers", answer[1], where)
             terminated[index] = _check_number("terminated", "True or False", answer[2], where)
             truncated[index] = _check_number("truncated", "True or False", answer[3], where)
@@ -109,8 +107,8 @@ class GymnasiumBatch:
 
     def _reset(self, index: int, seed: int | None = None) -> None:
         env, where = self.envs[index], _place("reset()", self._env, index)
-        answer = _check_count("reset()", env.reset(seed=seed, options=None), RESET, where)
-        self._leaves[index] = _check_observation(self.single_observation_space, answer[0], where)
+        answer = check_count("reset()", env.reset(seed=seed, options=None), RESET, where)
+        self._leaves[index] = check_leaves(self.single_observation_space, answer[0], where)
         self._masks.read(index, answer[1], where)
         self.resets_next[index] = False
 
@@ -152,10 +150,10 @@ class _Counted(gymnasium.Wrapper):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> Any:
         answer = self.env.reset(seed=seed, options=options)
-        return _check_count("reset()", answer, RESET, self._where[0])
+        return check_count("reset()", answer, RESET, self._where[0])
 
     def step(self, action: Any) -> Any:
-        return _check_count("step()", self.env.step(action), STEP, self._where[1])
+        return check_count("step()", self.env.step(action), STEP, self._where[1])
 
 
 def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
@@ -171,7 +169,8 @@ def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
     return env
 
 
-def _check_space(name: str, env: gymnasium.Env, first: gymnasium.Env, called: str) -> None:
+def check_space(name: str, env: Any, first: Any, called: str) -> None:
+    """Raises a ConfigError unless an environment has this space, and the same as the first."""
     space = getattr(env, name, None)
     if not isinstance(space, gymnasium.Space):
         got = f"{called} with {describe(space)}" if space is not None else f"{called} without one"
@@ -181,7 +180,8 @@ def _check_space(name: str, env: gymnasium.Env, first: gymnasium.Env, called: st
         raise ConfigError(f"env must have the same {name} whenever it is made, got {got}.")
 
 
-def _check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> Any:
+def check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> Any:
+    """An answer, if it is of so many values; raises an AnswerError that names them if not."""
     is_tuple = isinstance(answer, tuple | list)
     if is_tuple and len(answer) == len(names):
         return answer
@@ -207,35 +207,51 @@ def _check_number(name: str, rule: str, value: Any, where: str) -> float:
     raise AnswerError(f"{name} must be {rule}, got {describe(value)} in {where}.")
 
 
-def _check_observation(space: gymnasium.Space, observation: Any, where: str) -> list[np.ndarray]:
-    """The leaves as arrays, whole numbers in the dtype that was announced."""
-    return [check_leaf(*named, where) for named in leaves_of(space, observation, where)]
+def check_leaves(
+    space: gymnasium.Space, observation: Any, where: str, batch: tuple[int, ...] = ()
+) -> list[np.ndarray]:
+    """The leaves as fresh arrays, whole numbers in the dtype that was announced.
+
+    `batch` are the axes before those of a single observation.
+
+    Raises:
+      AnswerError: names `where`, unless they are as announced.
+    """
+    leaves = leaves_of(space, observation, where)
+    return [check_leaf(*named, where, batch=batch) for named in leaves]
 
 
 def check_leaf(
-    name: str, leaf: gymnasium.Space, value: Any, where: str, *, may_be_batch: bool = False
+    name: str,
+    leaf: gymnasium.Space,
+    value: Any,
+    where: str,
+    *,
+    batch: tuple[int, ...] = (),
+    may_be_batch: bool = False,
 ) -> np.ndarray:
     """A leaf of an observation as a fresh array, whole numbers in the dtype that was announced.
 
-    `may_be_batch`: it may have one leading axis more.
+    `batch` are the axes before its own. `may_be_batch`: it may have one leading axis more.
 
     Raises:
       AnswerError: if it is of another shape, or of numbers that its space cannot have.
     """
     assert leaf.dtype is not None
     assert leaf.shape is not None
+    announced = (*batch, *leaf.shape)
     try:
         array = np.array(value)  # a copy: environments may share what they write into
     except Exception:  # lists of lists of several lengths, arrays of other libraries
         array = np.array(None)
-    shape = array.shape[1:] if may_be_batch and array.ndim > len(leaf.shape) else array.shape
+    shape = array.shape[1:] if may_be_batch and array.ndim > len(announced) else array.shape
     if (
         np.ma.is_masked(value)
-        or shape != leaf.shape
+        or shape != announced
         or array.dtype.kind not in _KINDS[leaf.dtype.kind]
     ):
         further = "or a batch of them" if may_be_batch else "as announced"
-        rule = f"of shape {leaf.shape} and {leaf.dtype}, {further}"
+        rule = f"of shape {announced} and {leaf.dtype}, {further}"
         got = describe(array if array.dtype.kind in "biufc" else value)
         raise AnswerError(f"{name} must be {rule}, got {got} in {where}.")
     if leaf.dtype.kind in "iu" and array.dtype != leaf.dtype:

@@ -21,12 +21,18 @@ from envpool.registration import registry
 from gymnasium.envs.registration import load_env_creator
 
 from a3cjax.envs.base import GYMNASIUM_PREFIX
-from a3cjax.envs.batches import VectorEnvironments, noting
-from a3cjax.envs.gymnasium_batch import GymnasiumBatch
+from a3cjax.envs.batches import VectorEnvironments
+from a3cjax.envs.bringing import (
+    PYTHON_PREFIX,
+    Source,
+    find_source,
+    make_batch,
+    make_brought,
+    start,
+)
 from a3cjax.envs.observations import AUTO
 from a3cjax.envs.supported import check_spaces
-from a3cjax.errors import ConfigError
-from a3cjax.system.output import warn
+from a3cjax.errors import ConfigError, quote
 
 # Some of envpool's modules give matplotlib a cache in /tmp, which then knows fonts of environments
 # of Python that are long gone.
@@ -60,7 +66,12 @@ _OTHER_IDS = re.compile(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 # They wait for opponents, or crash the process.
 _SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
 
-_GIVES_ARGUMENTS = "gymnasium.register(id=..., entry_point=..., kwargs={...}) gives an id its own"
+_GIVES_ARGUMENTS = "env_kwargs={name: value} gives them"
+# Of envpool's options, those that the run says itself.
+_OWN_OPTIONS = (
+    *("num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "render_mode"),
+    *("max_num_players", "gym_reset_return_info"),
+)
 
 _TRY_TO_RENDER = """
 import sys, envpool
@@ -82,12 +93,14 @@ def make_environments(
     num_threads: int = 1,
     renders: bool = False,
     image_layout: str = AUTO,
+    env_kwargs: Mapping[str, Any] | None = None,
+    source: Source | None = None,
 ) -> VectorEnvironments:
     """Makes a batch of environments.
 
     Args:
-      env: an envpool id, with or without its version (`Pong`, `Pong-v5`), or
-        `gymnasium:<id>`.
+      env: an envpool id, with or without its version (`Pong`, `Pong-v5`), `gymnasium:<id>`, or
+        `python:<module>:<function>`.
       num_envs: B.
       seed: environment i is seeded with `seed + i`.
       discount: γ.
@@ -98,6 +111,8 @@ def make_environments(
       num_threads: of the pool.
       renders: whether they are to have pictures, where they can.
       image_layout: of observations that are images, see `plan_reading`.
+      env_kwargs: arguments with which each is made; of envpool's its options.
+      source: what the name of `python:...` stands for; None to import it.
 
     Returns:
       The environments, already reset once.
@@ -106,22 +121,36 @@ def make_environments(
       ConfigError: if there is no such environment, its spaces are of another kind, none of its
         observations has the layout asked for, or it has no sticky actions.
     """
-    is_gymnasium = env.startswith(GYMNASIUM_PREFIX)
+    is_gymnasium = env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX))
     env_id = env if is_gymnasium else resolve_envpool_id(env)
     is_atari = not is_gymnasium and _family(env_id) == "envpool.atari"
     if sticky_actions is not None and not is_atari:
         raise ConfigError(f"env must be an Atari game to have sticky actions, got {env}.")
+    common: dict[str, Any] = {"num_envs": num_envs, "seed": seed, "discount": discount}
+    common |= {"renders": renders, "image_layout": image_layout}
+    if env.startswith(PYTHON_PREFIX):
+        source = find_source(env) if source is None else source
+        return make_brought(env, source, **common, env_kwargs=env_kwargs)
     if is_gymnasium:
-        return _make_gymnasium(env, num_envs, seed, discount, renders, image_layout)
+        return _make_gymnasium(env, **common, env_kwargs=env_kwargs or {})
     if env_id in _SEVERAL_PLAYERS:
         raise ConfigError(f"env must have a single player, got {env}.")
-    atari = dict(_PROTOCOLS[protocol])
-    if is_evaluation:
-        atari["episodic_life"] = False
+    options = (_PROTOCOLS[protocol] if is_atari else {}) | dict(env_kwargs or {})
+    for name in set(_OWN_OPTIONS) & set(options):
+        raise ConfigError(f"env_kwargs must leave {name} to the run, got {quote(options[name])}.")
+    if is_atari and is_evaluation:
+        options["episodic_life"] = False
     if sticky_actions is not None:
-        atari["repeat_action_probability"] = sticky_actions
+        options["repeat_action_probability"] = sticky_actions
     try:
-        envs = make_pool(env_id, num_envs, seed, num_threads, atari, renders)
+        envs = make_pool(env_id, num_envs, seed, num_threads, options, renders)
+    except TypeError as error:
+        if not env_kwargs:
+            raise
+        raise ConfigError(
+            f"env_kwargs must be options that envpool has for {env_id}, "
+            f"got {quote(dict(env_kwargs))}: {str(error).partition(chr(10))[0]}"
+        ) from error
     except (ImportError, RuntimeError) as error:  # libraries or files that some games need
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
     with _without_warnings_on_bounds():
@@ -150,17 +179,19 @@ def make_pool(
     num_envs: int,
     seed: int,
     num_threads: int = 1,
-    atari: Mapping[str, Any] = _PROTOCOLS["paper"],
+    options: Mapping[str, Any] | None = None,
     renders: bool = False,
 ) -> Any:
     """envpool's own batch behind `make_environments`, not reset yet.
 
-    Its arguments are as there; `atari` are envpool's options of Atari games, others ignore it.
+    Its arguments are as there; `options` are envpool's, None for those of the paper.
 
     Raises:
       ConfigError: if its spaces are of another kind.
     """
-    options = dict(atari) if _family(env_id) == "envpool.atari" else {}
+    if options is None:
+        options = _PROTOCOLS["paper"] if _family(env_id) == "envpool.atari" else {}
+    options = dict(options)
     is_vizdoom = _family(env_id) == "envpool.vizdoom"
     if is_vizdoom:
         options["use_combined_action"] = True  # buttons are pressed or not
@@ -194,7 +225,13 @@ def _can_render(env_id: str) -> bool:
 
 
 def _make_gymnasium(
-    env: str, num_envs: int, seed: int, discount: float, renders: bool, image_layout: str
+    env: str,
+    num_envs: int,
+    seed: int,
+    discount: float,
+    renders: bool,
+    image_layout: str,
+    env_kwargs: Mapping[str, Any],
 ) -> VectorEnvironments:
     env_id = env.removeprefix(GYMNASIUM_PREFIX)
     module, colon, _ = env_id.rpartition(":")
@@ -206,31 +243,21 @@ def _make_gymnasium(
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"env must be in a module to import, got {env}: {reason}") from error
 
-    def make(**options: str) -> GymnasiumBatch:
-        # Every answer is checked, not only the first that Gymnasium's checker looks at.
-        make_one = functools.partial(gymnasium.make, env_id, disable_env_checker=True, **options)
-        return GymnasiumBatch(env, make_one, num_envs)
-
+    # Every answer is checked, not only the first that Gymnasium's checker looks at.
+    options = {"disable_env_checker": True, **env_kwargs}
+    make_one = functools.partial(gymnasium.make, env_id, **options)
     try:
-        with noting(env, "the constructor"):
-            envs = make()
-            if renders and "rgb_array" in envs.metadata.get("render_modes", ()):
-                with contextlib.suppress(Exception):  # those that play are closed later, and told
-                    envs.close()
-                try:
-                    envs = make(render_mode="rgb_array")
-                except Exception as error:  # it may lack a library or a display
-                    warn(f"{env} cannot be made with pictures: {error}")
-                    envs = make()
+        envs = make_batch(env, make_one, num_envs, renders)
     except (gymnasium.error.Error, ImportError) as error:
         raise ConfigError(f"env must be known to Gymnasium, got {env_id}: {error}") from error
     except TypeError as error:
         refusal = error.__cause__  # Gymnasium has rewritten it
         where = refusal and refusal.__traceback__
         if "argument" in str(refusal) and where and where.tb_next is None:
+            got = f"{env} with {quote(dict(env_kwargs))}" if env_kwargs else env
             raise ConfigError(
-                f"env must be made with the arguments of its id ({_GIVES_ARGUMENTS}), "
-                f"got {env}: {refusal}."
+                f"env_kwargs must be the arguments of its id ({_GIVES_ARGUMENTS}), "
+                f"got {got}: {refusal}."
             ) from error
         raise
     except (AttributeError, LookupError) as error:
@@ -241,24 +268,7 @@ def _make_gymnasium(
             ) from error
         error.add_note(f"if it is for want of arguments: {_GIVES_ARGUMENTS}")
         raise
-    try:
-        check_spaces(env_id, envs.single_observation_space, envs.single_action_space)
-        with noting(env, "reset()"):
-            envs.reset(seed=seed)  # seeds the generators; environment i gets seed + i
-        spec = envs.envs[0].spec
-        return VectorEnvironments(
-            env,
-            envs,
-            discount=discount,
-            frames_per_step=1,
-            is_atari=False,
-            max_episode_steps=spec and spec.max_episode_steps,
-            image_layout=image_layout,
-        )
-    except BaseException:
-        with contextlib.suppress(Exception):  # what went wrong before tells more
-            envs.close()
-        raise
+    return start(env, envs, seed, discount, image_layout)
 
 
 def resolve_envpool_id(env: str) -> str:
@@ -286,9 +296,9 @@ def canonical_name(env: str) -> str:
     """A game's name as it is spelt everywhere: `pong` and `Pong` are `Pong`, `pong-v5` `Pong-v5`.
 
     Raises:
-      ConfigError: as `resolve_envpool_id`; names of Gymnasium are left alone.
+      ConfigError: as `resolve_envpool_id`; names of Gymnasium and Python are left alone.
     """
-    if env.startswith(GYMNASIUM_PREFIX):
+    if env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX)):
         return env
     env_id = resolve_envpool_id(env)
     return env_id if env.lower() == env_id.lower() else env_id.rpartition("-v")[0]

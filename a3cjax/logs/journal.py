@@ -4,7 +4,7 @@ import collections
 import math
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 
 from a3cjax.actors.actor_learner import UpdateReport
@@ -48,6 +48,8 @@ class Journal:
     past_returns: InitVar[Sequence[float]] = ()  # scores of all episodes so far
     period_frames: int  # between rows of the files
     max_bad_updates: int  # refused in a row before `write` raises
+    tell: Callable[[UpdateReport, list[EpisodeRow]], object] = lambda report, episodes: None
+    """Told of each update that was taken in, and the games that ended in it, in their order."""
     began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
 
     def __post_init__(self, past_returns: Sequence[float]):
@@ -127,7 +129,7 @@ class Journal:
         self._take_in(reports)
 
     def _take_in(self, reports: Sequence[UpdateReport]) -> None:
-        episodes = []
+        rows: list[tuple[UpdateReport, list[EpisodeRow]]] = []
         for report in reports:
             for_actor = self._for_actors[report.actor_index]
             for window in (self._for_files, self._for_terminal, for_actor):
@@ -136,13 +138,16 @@ class Journal:
                 self.num_frames, self.num_updates = report.run_frames, report.version
             seconds = round(time.monotonic() - self.began, 3)
             where = self.num_frames, seconds, report.actor_index
-            episodes += [
+            episodes = [
                 EpisodeRow(*where, game.episode_return, game.episode_length)
                 for game in report.episodes
             ]
-        if episodes:
+            rows.append((report, episodes))
+        if episodes := [episode for _, own in rows for episode in own]:
             for logger in (*self.loggers, self.terminal):
                 logger.write_episodes(episodes)
+        for report, own in rows:  # at last: it may end the run by what it raises
+            self.tell(report, own)
 
     def _write_file_row(self) -> None:
         if self.num_frames == self._row_frames:

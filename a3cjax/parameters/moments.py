@@ -45,6 +45,22 @@ def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
     return jax.tree.map(function, *trees, is_leaf=lambda part: isinstance(part, Moments))
 
 
+def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
+    """The moments of observations, but for those of idle steps, which are there already.
+
+    Args:
+      like: a pytree of Moments, None for parts that are left out.
+      observations: of the same structure, each part with the axes of `is_idle` before its own.
+      is_idle: bool, `[B]` or `[T, B]`; None where no step is.
+    """
+
+    def of_part(part: Moments, values: Array) -> Moments:
+        values = np.asarray(values)
+        return moments_of(values if is_idle is None else values[~is_idle], part.mean.shape)
+
+    return map_moments(of_part, like, observations)
+
+
 def merge_seen(one: Seen, other: Seen) -> Seen:
     """Merges each of the moments in both; they have one structure."""
     return map_moments(merge, one, other)
@@ -106,7 +122,8 @@ def discounted_sums(
 
     Returns:
       float64 `[T, B]`, and `[B]` to go on from. Steps into a first observation have no sum, and
-      the numbers in their places mean nothing.
+      the numbers in their places mean nothing. Nor have idle steps: with their reward of 0 and
+      discount of 1 they pass on the sum before them.
     """
     carried = np.where(is_first[0], 0.0, before)
     sums = np.zeros(np.shape(rewards))

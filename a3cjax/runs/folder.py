@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -34,7 +35,8 @@ class Summary(NamedTuple):
     `evaluation` is None where none was asked for or a signal ended the run;
     `signal_number` is None unless one did; `mean_return` is that of the last 100 training
     episodes, NaN before the first; `wall_seconds` includes what came before resuming;
-    `best_score` is the mean of the best evaluation of the run.
+    `best_score` is the mean of the best evaluation of the run; `stopped_by` is the callback that
+    ended it before its budget was used up.
     """
 
     run_dir: Path
@@ -46,6 +48,7 @@ class Summary(NamedTuple):
     signal_number: int | None
     num_resumes: int = 0
     best_score: float | None = None
+    stopped_by: str | None = None
 
 
 def check_run_dir(config: Config) -> None:
@@ -117,7 +120,7 @@ def _name_run_dirs(config: Config) -> Iterator[Path]:
     if config.run_dir is not None:
         yield Path(config.run_dir)
         return
-    parent = Path("runs") / config.env.replace(":", "-").replace("/", "-")
+    parent = Path("runs") / re.sub(r"[^\w.+-]+", "-", config.env).strip("-")
     name = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}-seed{config.seed}"
     yield parent / name
     yield from (parent / f"{name}-{number}" for number in itertools.count(2))
@@ -187,6 +190,7 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "evaluation": summary.evaluation.as_dict() if summary.evaluation else None,
         "best_score": summary.best_score,
         "signal": summary.signal_number,
+        "stopped_by": summary.stopped_by,
         "machine": machine.describe_machine(),
         "versions": provenance.describe_versions(),
     }

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from a3cjax.agents import Agent
+from a3cjax.config.bringing import NO_PARTS, Parts, bring
 from a3cjax.config.builders import (
     build_agent,
     build_evaluation_environments,
@@ -15,6 +17,8 @@ from a3cjax.config.builders import (
 )
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
 from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.bringing import Source
+from a3cjax.networks import Network
 from a3cjax.parameters.shared import make_snapshot
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.environment_files import read_environment
@@ -30,7 +34,12 @@ TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come wi
 
 
 def load(
-    run_dir: str | os.PathLike[str], *, best: bool = False, trust: bool = False
+    run_dir: str | os.PathLike[str],
+    *,
+    best: bool = False,
+    trust: bool = False,
+    env: str | Source | None = None,
+    network: Network | nn.Module | None = None,
 ) -> TrainedAgent:
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
@@ -40,6 +49,8 @@ def load(
       trust: whether a folder that this user has not trained in may name a module to import, as
         in `gymnasium:<module>:<id>`. To `predict`, nothing is imported; older folders, without
         environment.json, need the environment to be loaded at all.
+      env: the function that makes its environments, or a vector of them, as passed to `train`.
+      network: as passed to `train`.
 
     Raises:
       FileNotFoundError: if the folder holds no agent.
@@ -50,20 +61,27 @@ def load(
     check_jax()
     folder = find_agent(run_dir)  # as it is named: errors name it so
     there, config = folder.absolute(), load_config(folder)  # environments may change where we are
+    parts = NO_PARTS
+    if env is not None:
+        config, parts = bring(config.replace(resume=None), env)
+        trust = True  # what the settings name is left alone
+    parts = parts._replace(network=network)
     if (folder / PARAMETER_FILE).is_file() and not best:
-        spec = find_spec(config, folder, trust=trust)
-        agent, template = build_untrained(config, spec)
+        spec = find_spec(config, folder, parts, trust=trust)
+        agent, template = build_untrained(config, spec, parts)
         snapshot = read_parameters(there, make_snapshot(template.state, 0, 0, template.statistics))
     else:
         checkpoints = folder / (BEST if best else NEWEST)
-        spec, agent, checkpoint = load_checkpoint(config, checkpoints, trust=trust)
+        spec, agent, checkpoint = load_checkpoint(config, checkpoints, parts, trust=trust)
         state, statistics, progress = checkpoint
         snapshot = make_snapshot(state, progress.num_updates, progress.num_frames, statistics)
         snapshot = snapshot._replace(target_params=None)  # which are for learning
-    return TrainedAgent(config, agent, snapshot, spec, None if trust else there)
+    return TrainedAgent(config, agent, snapshot, spec, None if trust else there, parts)
 
 
-def find_spec(config: Config, folder: Path, *, trust: bool) -> EnvironmentSpec:
+def find_spec(
+    config: Config, folder: Path, parts: Parts = NO_PARTS, *, trust: bool
+) -> EnvironmentSpec:
     """What is known of the environment of a folder; an older one tells only by making it.
 
     Raises as `load`.
@@ -72,7 +90,7 @@ def find_spec(config: Config, folder: Path, *, trust: bool) -> EnvironmentSpec:
     if spec is None:
         if not trust:
             check_trust(config, folder)
-        with closing_quietly(build_evaluation_environments(config, 1)) as environments:
+        with closing_quietly(build_evaluation_environments(config, 1, parts=parts)) as environments:
             spec = environments.spec
     return spec
 
@@ -95,7 +113,7 @@ def find_agent(name: str | os.PathLike[str]) -> Path:
 
 
 def load_checkpoint(
-    config: Config, folder: Path, *, trust: bool = True
+    config: Config, folder: Path, parts: Parts = NO_PARTS, *, trust: bool = True
 ) -> tuple[EnvironmentSpec, Agent, Checkpoint]:
     """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
@@ -108,17 +126,19 @@ def load_checkpoint(
     if not folder.is_dir():
         raise FileNotFoundError(f"run folder must hold {folder.name}/, got {folder.parent}.")
     checkpointer = Checkpointer(folder)
-    spec = find_spec(config, folder.parent, trust=trust)
-    agent, template = build_untrained(config, spec)
+    spec = find_spec(config, folder.parent, parts, trust=trust)
+    agent, template = build_untrained(config, spec, parts)
     return spec, agent, checkpointer.restore(template, warn)
 
 
-def build_untrained(config: Config, spec: EnvironmentSpec) -> tuple[Agent, Checkpoint]:
+def build_untrained(
+    config: Config, spec: EnvironmentSpec, parts: Parts = NO_PARTS
+) -> tuple[Agent, Checkpoint]:
     """The configured agent, and a checkpoint of the structure and shapes that it has.
 
     In the place of arrays it holds `jax.ShapeDtypeStruct`.
     """
-    agent = build_agent(config, spec)
+    agent = build_agent(config, spec, parts.network)
 
     def make_arrays():
         statistics = None

@@ -14,9 +14,11 @@ import jax
 import numpy as np
 
 from a3cjax.agents import Agent
+from a3cjax.config.bringing import NO_PARTS, Parts, bring
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import MAX_BATCH, Config
 from a3cjax.envs.base import Environments, EnvironmentSpec, Episode
+from a3cjax.envs.bringing import Source
 from a3cjax.errors import ConfigError, one_line
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
@@ -55,7 +57,8 @@ class TrainedAgent:
 
     `config` are the settings of its run, `agent` the pure functions of its algorithm,
     `snapshot` holds the parameters, `spec` tells of the environment that it learned on. Code
-    that the settings in an `untrusted` folder name is not imported.
+    that the settings in an `untrusted` folder name is not imported. `parts` is what the settings
+    only have names for.
     """
 
     config: Config
@@ -63,6 +66,7 @@ class TrainedAgent:
     snapshot: Snapshot
     spec: EnvironmentSpec
     untrusted: Path | None = None
+    parts: Parts = NO_PARTS
 
     def __repr__(self) -> str:
         config, num_frames = self.config, self.snapshot.num_frames
@@ -114,12 +118,19 @@ class TrainedAgent:
         )
 
     def make_environments(
-        self, num_envs: int = 1, *, sticky_actions: float | None = None, renders: bool = False
+        self,
+        num_envs: int = 1,
+        *,
+        env: str | Source | None = None,
+        sticky_actions: float | None = None,
+        renders: bool = False,
     ) -> Environments:
         """`num_envs` environments as in evaluations: whole games, never seen in training.
 
         Args:
-          num_envs: B.
+          num_envs: B; a vector of environments has as many as it has.
+          env: an id, a function that makes one, or a vector of environments, in place of those
+            that the run had.
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
           renders: they are to have pictures, where they can.
 
@@ -127,17 +138,20 @@ class TrainedAgent:
           ConfigError: if there is no such environment here, or not with the spaces that the
             agent has learned on, or its code is not trusted.
         """
-        if self.untrusted is not None:
-            check_trust(self.config, self.untrusted)
+        config, parts = self.config, self.parts
+        if env is not None:
+            config, parts = bring(config.replace(resume=None), env)
+        elif self.untrusted is not None:
+            check_trust(config, self.untrusted)
         environments = build_evaluation_environments(
-            self.config, num_envs, sticky_actions=sticky_actions, renders=renders
+            config, num_envs, parts=parts, sticky_actions=sticky_actions, renders=renders
         )
         rule, got = _seen_by_agent(self.spec), _seen_by_agent(environments.spec)
         if rule != got:
             with closing_quietly(environments):
                 raise ConfigError(
                     f"env must show and take what its agent has learned on, {rule}, got "
-                    f"{self.config.env} with {got}."
+                    f"{config.env} with {got}."
                 )
         return environments
 
@@ -180,8 +194,9 @@ class TrainedAgent:
         *,
         is_greedy: bool | None = None,
         max_episode_steps: int | None = None,
+        num_games: int | None = None,
     ) -> Iterator[Step]:
-        """Plays one whole game in every environment.
+        """Plays one whole game in every environment, or in the first `num_games` of them.
 
         One game each, not the first to finish: short games would count too often. Where a game
         is over, the next one begins, until the last one is over.
@@ -192,6 +207,7 @@ class TrainedAgent:
           is_greedy: as for `act`; None: as the run's own evaluations.
           max_episode_steps: games are cut after so many; None for their own limit, and where
             they have none for `MAX_EPISODE_STEPS`, or the run's budget if that is less.
+          num_games: of the first so many environments, B at most; None for all.
 
         Yields:
           Each step before it is taken, and at last where all games are over or cut.
@@ -199,7 +215,8 @@ class TrainedAgent:
         core_state = self.initial_state(environments.num_envs)
         timestep = environments.reset()
         environments.pop_episodes()  # of games before
-        unfinished, ended = set(range(environments.num_envs)), []
+        unfinished = set(range(environments.num_envs)[:num_games])
+        ended: list[Episode] = []
         returns = np.zeros(environments.num_envs)
         limit = self._choose_limit(environments, max_episode_steps)
         is_greedy = self.choose_greedy(is_greedy)
@@ -240,8 +257,11 @@ class TrainedAgent:
         sticky_actions: float | None = None,
         max_episode_steps: int | None = None,
         at_step: Callable[[], object] = lambda: None,
+        env: str | Source | None = None,
     ) -> Evaluation:
         """Plays whole games, each in an environment of its own.
+
+        Of a vector environment with less of them in rounds.
 
         Environments and actions follow from the run's seed: a repetition gives the same games.
 
@@ -252,6 +272,7 @@ class TrainedAgent:
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
           max_episode_steps: as for `play`.
           at_step: called at every step.
+          env: as for `make_environments`.
 
         Raises:
           ConfigError: if there are no sticky actions, or too many games.
@@ -261,12 +282,12 @@ class TrainedAgent:
             number = self.config.eval_episodes or Config.eval_episodes
         if not 1 <= number <= MAX_BATCH:
             raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
-        environments = self.make_environments(number, sticky_actions=sticky_actions)
+        environments = self.make_environments(number, env=env, sticky_actions=sticky_actions)
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
         options["should_stop"] = lambda: at_step() and False
         report = functools.partial(print, file=Lasting(sys.stderr))
         with closing_quietly(environments):
-            evaluation = evaluate_agent(self, environments, report=report, **options)
+            evaluation = evaluate_agent(self, environments, number, report=report, **options)
         assert evaluation is not None  # nothing stops it
         return evaluation
 
@@ -280,34 +301,43 @@ def _seen_by_agent(spec: EnvironmentSpec) -> str:
 def evaluate_agent(
     agent: TrainedAgent,
     environments: Environments,
+    num_episodes: int | None = None,
     *,
     is_greedy: bool | None = None,
     max_episode_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation | None:
-    """As `TrainedAgent.evaluate`, a game in each of these environments.
+    """As `TrainedAgent.evaluate`, a game in each of these environments, in rounds if need be.
 
-    `should_stop` is asked at every step; True leaves no result. `report` is given a line now and
-    then, and one if games had to be cut.
+    `num_episodes` is None for as many as there are environments. `should_stop` is asked at every
+    step; True leaves no result. `report` is given a line now and then, and one if games had to be
+    cut.
     """
     key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
+    number = environments.num_envs if num_episodes is None else num_episodes
+    options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
     episodes: list[Episode] = []
     num_cut = 0
-    games = agent.play(environments, key, is_greedy=is_greedy, max_episode_steps=max_episode_steps)
-    for num_steps, step in enumerate(games):
-        episodes += [*step.episodes, *step.cut]
-        if step.actions is not None and should_stop():
-            return None
-        if time.monotonic() - reported > REPORT_SECONDS:
-            reported, told = time.monotonic(), f"{len(episodes)} of {environments.num_envs} games"
-            report(f"evaluation: {told} are over after {num_steps:,} steps")
-        if num_cut := len(step.cut):
-            report(
-                f"warning: {num_cut} of {environments.num_envs} games of "
-                f"{agent.config.env} did not end within {num_steps:,} steps and were cut there: "
-                "max_episode_steps=... sets another limit, eval_episodes=0 leaves evaluations out"
-            )
+    for first in range(0, number, environments.num_envs):  # of a round
+        round_key = jax.random.fold_in(key, first) if first else key
+        games = agent.play(environments, round_key, num_games=number - first, **options)
+        for num_steps, step in enumerate(games):
+            for episode in (*step.episodes, *step.cut):
+                index = first + episode.environment_index
+                episodes.append(episode._replace(environment_index=index))
+            if step.actions is not None and should_stop():
+                return None
+            if time.monotonic() - reported > REPORT_SECONDS:
+                reported, told = time.monotonic(), f"{len(episodes)} of {number} games"
+                report(f"evaluation: {told} are over after {num_steps:,} steps")
+            if step.cut:
+                num_cut += len(step.cut)
+                report(
+                    f"warning: {len(step.cut)} of {number} games of {agent.config.env} did not "
+                    f"end within {num_steps:,} steps and were cut there: max_episode_steps=... "
+                    "sets another limit, eval_episodes=0 leaves evaluations out"
+                )
     return Evaluation(sorted(episodes), agent.choose_greedy(is_greedy), num_cut)
 
 

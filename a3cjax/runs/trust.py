@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from a3cjax.config.settings import Config
-from a3cjax.envs.base import GYMNASIUM_PREFIX
+from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
 from a3cjax.runs.lock import is_own
 
@@ -17,10 +17,13 @@ def check_trust(config: Config, folder: Path) -> None:
     Raises:
       ConfigError: names the module.
     """
-    prefix, _, env_id = config.env.partition(GYMNASIUM_PREFIX)
-    module = "" if prefix else env_id.rpartition(":")[0]
-    if module and module not in sys.modules and not is_own(folder, config.env):
+    prefix, _, env_id = config.env.partition(":")
+    module, is_python = env_id.rpartition(":")[0], f"{prefix}:" == PYTHON_PREFIX
+    # Of an imported module any function could be called so, os.system for one.
+    is_harmless = not is_python and module in sys.modules
+    if module and not is_harmless and not is_own(folder, config.env):
+        also = ", or what makes the environments is passed as env=..." if is_python else ""
         raise ConfigError(
             f"env must import no code of others, got {config.env} in {folder}: "
-            f"with trust=true, {module} is imported."
+            f"with trust=true, {module} is imported{also}."
         )

@@ -1,5 +1,6 @@
 """Training: from a configuration to a run folder."""
 
+from a3cjax.training.callbacks import Callback
 from a3cjax.training.run import train
 
-__all__ = ["train"]
+__all__ = ["Callback", "train"]

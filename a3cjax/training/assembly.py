@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
 from a3cjax.actors.placement import place_actors
@@ -17,6 +18,7 @@ from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
 from a3cjax.agents import Agent
+from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.builders import (
     build_agent,
     build_normalizer,
@@ -27,6 +29,7 @@ from a3cjax.config.builders import (
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, Environments
+from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
@@ -81,28 +84,51 @@ class Fleet:
 
 
 def prepare(
-    config: Config, num_seeds: int = 0, supervisor: Supervisor | None = None
+    config: Config,
+    num_seeds: int = 0,
+    supervisor: Supervisor | None = None,
+    parts: Parts = NO_PARTS,
 ) -> tuple[Config, Agent, list[Environments]]:
     """The settings of a run with nothing left open, its agent, and every actor's environments.
 
     The caller closes these. Raises as `build_batches`, and a ConfigError if settings do not fit.
     """
+    if isinstance(parts.env, VectorEnv):
+        _check_vector(config)
+        config = config.replace(num_actors=1)
     config = config.replace(num_actors=config.num_actors or available_cores())
-    batches = build_batches(config, num_seeds, supervisor)
+    batches = build_batches(config, num_seeds, supervisor, parts.env)
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
+        # Vector environments have as many as they have.
+        config = config.replace(envs_per_actor=batches[0].num_envs)
         config = resolve(config, batches[0].spec)
-        agent = build_agent(config, batches[0].spec)
+        agent = build_agent(config, batches[0].spec, parts.network)
         stack.pop_all()
     return config, agent, batches
 
 
+def _check_vector(config: Config) -> None:
+    """Refuses what a vector environment that is there only once cannot do."""
+    way_out = f"(a function can make more: env=lambda: ...), got {config.env} with"
+    if config.num_actors not in (None, 1):
+        rule = "num_actors must be 1 with a vector environment that is made already"
+        raise ConfigError(f"{rule} {way_out} {config.num_actors}.")
+    if config.eval_period_frames is not None:
+        rule = "eval_period_frames must be null with a vector environment that is made already"
+        raise ConfigError(f"{rule} {way_out} {config.eval_period_frames}.")
+
+
 def build_batches(
-    config: Config, num_seeds: int = 0, supervisor: Supervisor | None = None
+    config: Config,
+    num_seeds: int = 0,
+    supervisor: Supervisor | None = None,
+    source: Source | None = None,
 ) -> list[Environments]:
     """Every actor's training environments, no two with the same seed.
 
     `num_seeds` were used by the run before: resumed, it plays other games than it began with.
+    `source` is what the name of the environment stands for, if it was brought.
     With a supervisor each batch is made in the thread that it will be driven by.
 
     Raises:
@@ -127,10 +153,12 @@ def build_batches(
                 make_environments,
                 config.env,
                 num_envs=config.envs_per_actor,
-                seed=first_seed + index * config.envs_per_actor,
+                seed=first_seed + sum(batch.num_envs for batch in batches),
                 discount=config.discount,
                 protocol=config.protocol,
                 image_layout=config.image_layout,
+                env_kwargs=config.env_kwargs,
+                source=source,
             )
             make = place.entered()(make)
             if supervisor is None:

@@ -1,11 +1,13 @@
 """The learning of a run: from its first checkpoint to its last."""
 
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_evaluation_environments
@@ -18,8 +20,11 @@ from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import Summary, append_evaluation
 from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
+from a3cjax.runs.tables import EpisodeRow
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.assembly import Fleet
+from a3cjax.training.bringing import NOTHING_BROUGHT, Brought
+from a3cjax.training.callbacks import EpisodeEvent, EvaluationEvent, Event, UpdateEvent, call
 from a3cjax.training.evaluator import Evaluator
 from a3cjax.training.saver import Saver
 from a3cjax.types import LearnerState, Snapshot
@@ -52,9 +57,11 @@ class Learning:
     saver: Saver
     supervisor: Supervisor
     signal_stop: SignalStop
+    brought: Brought = NOTHING_BROUGHT
 
     def __post_init__(self):
         config, store = self.config, self.fleet.store
+        self._stopped_by: str | None = None  # the callback that asked for it
         assert config.log_period_frames is not None
         self.journal = Journal(
             self.fleet.reports,
@@ -65,6 +72,7 @@ class Learning:
             past_returns=self.logs.past_returns,
             period_frames=config.log_period_frames,
             max_bad_updates=config.max_bad_updates,
+            tell=self._tell_of_update,
             began=self.saver.began,
         )
         self.evaluator = Evaluator(
@@ -97,6 +105,7 @@ class Learning:
             signal_number=self.signal_stop.signal_number,
             num_resumes=self.saver.past.num_resumes,
             best_score=self.saver.best_score,
+            stopped_by=self._stopped_by,
         )
 
     def judge(self, closing: contextlib.ExitStack) -> Summary:
@@ -122,11 +131,39 @@ class Learning:
         self, snapshot: Snapshot, should_stop: Callable[[], bool], closing: contextlib.ExitStack
     ) -> Evaluation | None:
         with contextlib.chdir("."):  # environments may change it
-            environments = build_evaluation_environments(self.config, self.config.eval_episodes)
+            number, parts = self.config.eval_episodes, self.brought.parts
+            environments = build_evaluation_environments(self.config, number, parts=parts)
             closing.enter_context(closing_quietly(environments))
-            trained = TrainedAgent(self.config, self.agent, snapshot, environments.spec)
-            report = self.supervisor.tell
-            return evaluate_agent(trained, environments, should_stop=should_stop, report=report)
+            trained, report = self.trained_agent(snapshot), self.supervisor.tell
+            options = {"should_stop": should_stop, "report": report}
+            return evaluate_agent(trained, environments, number, **options)
+
+    def trained_agent(self, snapshot: Snapshot | None = None) -> TrainedAgent:
+        """The agent with these parameters; None for the newest."""
+        snapshot = snapshot or self.fleet.store.pull()
+        spec = self.fleet.actors[0].environments.spec
+        return TrainedAgent(self.config, self.agent, snapshot, spec, parts=self.brought.parts)
+
+    def _tell_of_update(self, report: UpdateReport, episodes: list[EpisodeRow]) -> None:
+        """Tells callbacks of an update that was applied, and of the games that ended in it."""
+        if not self.brought.callbacks:
+            return
+        agent, frames = self.trained_agent, self.journal.num_frames
+        for row in episodes:
+            game = (row.actor, row.episode_return, row.episode_length)
+            self._tell("on_episode", EpisodeEvent(row.num_frames, *game, agent))
+        if report.bad_trajectory is None:
+            frames = report.run_frames
+            self._tell("on_update", UpdateEvent(frames, report.version, report.metrics, agent))
+
+    def _tell(self, method: str, event: Event) -> None:
+        if self.supervisor.failures:  # one of them may have failed: it would once more
+            return
+        for name in call(self.brought.callbacks, method, event):
+            if not self.supervisor.is_stopping:
+                self._stopped_by = name
+                self.supervisor.stop_event.set()
+                self.supervisor.tell(f"{name} stops the run after {event.num_frames:,} frames")
 
     def save(self) -> int:
         """Saves where the run stands, which is after the number of frames that it returns.
@@ -164,6 +201,10 @@ class Learning:
         if is_new:
             for logger in self.logs.loggers:
                 logger.write_evaluation(snapshot.num_frames, evaluation.mean)
+            where = snapshot.num_frames, snapshot.version
+            agent = functools.partial(self.trained_agent, snapshot)
+            scores = (evaluation.mean, evaluation.scores)
+            self._tell("on_evaluation", EvaluationEvent(*where, *scores, agent))
 
     def _end(self) -> None:
         """Stops all threads, writes and saves, whatever of it fails."""

@@ -3,35 +3,57 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from flax import linen as nn
 
 from a3cjax.actors.supervisor import Stopped, Supervisor
+from a3cjax.agents import Algorithm
+from a3cjax.config.bringing import bring, rename
 from a3cjax.config.builders import build_schedule
 from a3cjax.config.resolution import describe_network
 from a3cjax.config.settings import Config
+from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import canonical_name
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
+from a3cjax.networks import Network
 from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.lock import claimed
-from a3cjax.runs.playing import TrainedAgent
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
 from a3cjax.training.assembly import assemble, close_all, prepare
+from a3cjax.training.bringing import (
+    NOTHING_BROUGHT,
+    Brought,
+    check_loggers,
+    register,
+)
+from a3cjax.training.callbacks import Callback, check_callbacks
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 from a3cjax.video import record_at_end
 
 
-def train(config: Config) -> Summary:
+def train(
+    config: Config,
+    *,
+    env: str | Source | None = None,
+    env_kwargs: Mapping[str, Any] | None = None,
+    network: str | Network | nn.Module | None = None,
+    algorithm: str | Algorithm | None = None,
+    callbacks: Sequence[Callback] = (),
+    loggers: Sequence[Logger] = (),
+) -> Summary:
     """Trains, evaluates, and leaves a run folder.
 
     A signal that asks for a stop (SIGINT, SIGTERM; SIGHUP, SIGUSR1 and SIGXCPU unless the caller
@@ -40,7 +62,18 @@ def train(config: Config) -> Summary:
 
     Args:
       config: settings; what is None or `auto` is resolved here. With `resume` they are those
-        of `resume_config`, and the run goes on from its newest sound checkpoint.
+        of `resume_config`, and the run goes on from its newest sound checkpoint. What was brought
+        to the run then is brought once more.
+      env: in place of the configured one: an id; a function (a class counts) that makes one
+        Gymnasium environment, or a vector environment, called with `num_envs` if it has such an
+        argument; or a vector environment, for a single actor-learner, which is left open.
+      env_kwargs: arguments with which environments are made, as the setting.
+      network: a name; a `Network`; or a Flax module for the torso (`networks.OwnTorso` says what
+        it sees), around which core and heads are built.
+      algorithm: a name; or an `Algorithm`, registered under the name of its `make`, less `make_`.
+      callbacks: told of updates, games and evaluations, in the thread of the run; one that
+        returns "stop" ends it as if its budget were used up.
+      loggers: beside the configured ones.
 
     Returns:
       The run folder and its result.
@@ -48,12 +81,20 @@ def train(config: Config) -> Summary:
     Raises:
       ConfigError: before anything is written, if a setting does not fit the environment, or
         there is nothing to resume.
+      TypeError: for what is no callback or no logger, or if a callback returns something else
+        than None or "stop".
       CheckpointError: if a checkpoint cannot be written.
       StallError: if a thread does not come any further for `stall_timeout_seconds`.
       Stopped: if a signal came before anything was learned, and its handler returned.
       Exception: whatever an actor, a logger or the evaluator raised, as it is; several
         failures come as an ExceptionGroup. What was learned until then is saved.
     """
+    config, parts = bring(config, env, network)
+    if env_kwargs is not None:
+        config = rename(config, "env_kwargs", env_kwargs)
+    if algorithm is not None:
+        config = rename(config, "algorithm", register(algorithm))
+    brought = Brought(parts, check_callbacks(callbacks), check_loggers(loggers))
     signal_stop = SignalStop()
     supervisor = Supervisor(signal_stop.is_set, config.stall_timeout_seconds)
 
@@ -67,7 +108,7 @@ def train(config: Config) -> Summary:
         signal_stop.installed(),
         witnessed(silent_seconds) as witness,
     ):
-        run = functools.partial(learn_and_judge, config, supervisor, signal_stop, witness)
+        run = functools.partial(learn_and_judge, config, supervisor, signal_stop, witness, brought)
         summary = supervisor.oversee(run, tell_stop, witness.beat)
     signal_stop.pass_on()
     if summary is None:
@@ -76,7 +117,11 @@ def train(config: Config) -> Summary:
 
 
 def learn_and_judge(
-    config: Config, supervisor: Supervisor, signal_stop: SignalStop, witness: Witness
+    config: Config,
+    supervisor: Supervisor,
+    signal_stop: SignalStop,
+    witness: Witness,
+    brought: Brought = NOTHING_BROUGHT,
 ) -> Summary:
     """What `train` does, in the thread that is overseen. What a run came to is kept first.
 
@@ -91,16 +136,16 @@ def learn_and_judge(
         if config.resume is not None:
             stack.enter_context(claimed(Path(config.resume)))
         with contextlib.chdir("."):  # environments may change it
-            checkpoint = find_checkpoint(config)
+            checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
-        config, agent, batches = prepare(config, past.num_seeds, supervisor)
+        config, agent, batches = prepare(config, past.num_seeds, supervisor, brought.parts)
         stack.callback(close_all, batches, supervisor)
         spec = batches[0].spec
         run_dir = stack.enter_context(open_run_dir(config, past, spec))
         to_go_on = f"to go on: {provenance.describe_resuming(run_dir)}"
         witness.leave_word(to_go_on)
         saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
-        with open_logs(config, run_dir, past) as logs:
+        with open_logs(config, run_dir, past, brought.loggers) as logs:
             supervisor.announce = logs.terminal.print
             logs.terminal.print(describe_network(config, batches[0].spec))
             try:
@@ -110,7 +155,7 @@ def learn_and_judge(
             except Stopped:
                 supervisor.tell(f"nothing new is learned; {to_go_on}")
                 raise
-            learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop)
+            learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop, brought)
             learning.run()
             summary = learning.summarise()
             keep(config, summary, commit)
@@ -123,8 +168,7 @@ def learn_and_judge(
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
         if config.video and not signal_stop.is_set():
-            trained = TrainedAgent(config, agent, fleet.store.pull(), spec)
-            record_at_end(trained, run_dir, supervisor.is_told)
+            record_at_end(learning.trained_agent(), run_dir, supervisor.is_told)
         if signal_stop.is_set():
             is_over = summary.num_frames >= config.total_frames
             supervisor.tell(
@@ -153,8 +197,13 @@ def check_trackers(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
-    """The terminal and the configured loggers, which are told at the end whether the run failed."""
+def open_logs(
+    config: Config, run_dir: Path, past: Progress, own: Sequence[Logger] = ()
+) -> Iterator[Logs]:
+    """The terminal, the configured loggers and one's own.
+
+    They are told at the end whether the run failed.
+    """
     with contextlib.ExitStack() as stack:
         terminal = TerminalLogger(
             f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
@@ -174,6 +223,8 @@ def open_logs(config: Config, run_dir: Path, past: Progress) -> Iterator[Logs]:
             add(tracking.WandbLogger(run_dir, schedule, settings, terminal.print))
         if config.mlflow:
             add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
+        for logger in own:
+            add(logger)
         past_episodes = tables.read_episodes(run_dir / tables.EPISODES)
         terminal.write_episodes(past_episodes)
         if config.resume is not None:

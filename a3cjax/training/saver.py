@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.errors import CheckpointError, ConfigError
@@ -28,7 +29,7 @@ from a3cjax.runs.loading import load_checkpoint
 from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs, read_rows
 
 
-def find_checkpoint(config: Config) -> Checkpoint | None:
+def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | None:
     """The checkpoint that a run goes on from, resumed once more; None where it begins.
 
     That is so, too, where a run to resume was ended before it had learned anything. Its best
@@ -45,7 +46,7 @@ def find_checkpoint(config: Config) -> Checkpoint | None:
     try:
         if not has_results(run_dir):
             return None
-        *_, checkpoint = load_checkpoint(config, run_dir / NEWEST)
+        *_, checkpoint = load_checkpoint(config, run_dir / NEWEST, parts)
         best = Checkpointer(run_dir / BEST).read_progress(checkpoint.progress.num_frames)
         for name in LOGS:  # will be cut: what cannot be read stops here
             read_rows(run_dir / name)
@@ -127,5 +128,5 @@ class Saver:
         arrays: dict[str, Any] = trajectory._asdict()
         leaves = jax.tree.leaves(arrays.pop("core_state"))
         arrays |= {f"core_state_{index}": leaf for index, leaf in enumerate(leaves)}
-        np.savez_compressed(path, **arrays)
+        np.savez_compressed(path, **{k: x for k, x in arrays.items() if x is not None})
         failure.add_note(f"its trajectory is saved in {path}")

@@ -71,7 +71,7 @@ def watch(
     environments: Environments,
     keys: Iterable[chex.PRNGKey],
     *,
-    is_greedy: bool = False,
+    is_greedy: bool | None = False,
     with_saliency: bool = False,
     renders: bool = True,
 ) -> Iterator[Moment]:
@@ -79,9 +79,10 @@ def watch(
 
     Args:
       agent: plays.
-      environments: one, made for evaluation.
+      environments: one, made for evaluation; of several the first is watched.
       keys: for sampling actions, one for each game.
-      is_greedy: takes the most probable action instead of sampling.
+      is_greedy: takes the most probable action instead of sampling; None: as the run's own
+        evaluations.
       with_saliency: whether moments have a saliency.
       renders: whether to ask the environment for pictures.
 
@@ -92,7 +93,7 @@ def watch(
       RuntimeError: if a game does not end.
     """
     snapshot = agent.snapshot
-    constants = Constants(snapshot.statistics, None, evaluation_exploration(1))
+    constants = Constants(snapshot.statistics, None, evaluation_exploration(environments.num_envs))
 
     @jax.jit
     def look(params, constants, timestep, core_state):
@@ -103,7 +104,9 @@ def watch(
 
     for key in keys:
         score = reward = 0.0
-        for num_steps, step in enumerate(agent.play(environments, key, is_greedy=is_greedy)):
+        for num_steps, step in enumerate(
+            agent.play(environments, key, is_greedy=is_greedy, num_games=1)
+        ):
             if num_steps:
                 reward = float(step.timestep.reward[0])
                 score += reward

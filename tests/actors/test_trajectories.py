@@ -48,7 +48,7 @@ def test_stacked_are_all_timesteps_but_what_led_to_the_first():
     np.testing.assert_array_equal(trajectory.actions, [[0, 7], [1, 7]])
     assert trajectory.core_state == "core"
     np.testing.assert_array_equal(trajectory.action_masks[:, 0, 0], [1, 1, 0])
-    dtypes = [leaf.dtype for leaf in trajectory if leaf is not trajectory.core_state]
+    dtypes = [leaf.dtype for leaf in trajectory if isinstance(leaf, np.ndarray)]
     assert dtypes == [np.float32, np.int32, np.float32, np.float32, bool, bool]
     unmasked = [timestep._replace(action_mask=None) for timestep in timesteps]
     assert stack(unmasked, actions, "core").action_masks is None

@@ -1,5 +1,6 @@
 import functools
 import itertools
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -838,6 +839,7 @@ def seeds_of(monkeypatch, build):
 
     def spy(env, *, num_envs, seed, **_):
         seeds.extend(range(seed, seed + num_envs))
+        return types.SimpleNamespace(num_envs=num_envs, close=lambda: None)
 
     monkeypatch.setattr(making, "make_environments", spy)
     monkeypatch.setattr(assembly, "make_environments", spy)

@@ -541,12 +541,12 @@ gymnasium.register("LevelsD-v0", Levels, kwargs={"level": 1})
 
 
 @pytest.mark.parametrize(("name", "reason"), [("LevelsA", "'level'"), ("LevelsC", "'stage'")])
-def test_id_without_its_arguments_is_answered_with_how_to_register_one(name, reason):
+def test_id_without_its_arguments_is_answered_with_how_to_give_them(name, reason):
     play_wrong("gymnasium:LevelsB-v0")
-    register = re.escape("gymnasium.register(id=..., entry_point=..., kwargs={...})")
+    way = re.escape("(env_kwargs={name: value} gives them)")
     with pytest.raises(
         ConfigError,
-        match=rf"^env must .*{register}.* got gymnasium:{name}-v0: .*{reason}\.$",
+        match=rf"^env_kwargs must .*{way}, got gymnasium:{name}-v0: .*{reason}\.$",
     ):
         play_wrong(f"gymnasium:{name}-v0")
 
@@ -573,7 +573,7 @@ def test_key_errors_of_a_constructor_say_how_an_id_gets_arguments():
         play_wrong("gymnasium:Sized-v0")
     where, hint = caught.value.__notes__
     assert where == "in the constructor of gymnasium:Sized-v0"
-    assert "kwargs={...}) gives an id its own" in hint
+    assert "env_kwargs={name: value} gives them" in hint
 
 
 def test_entry_point_that_is_not_there_is_refused():

@@ -67,7 +67,7 @@ def built(monkeypatch):
     """The environments that were made, whose games take two steps, with their sticky actions."""
     made = []
 
-    def build(config, num_envs, sticky_actions, renders):
+    def build(config, num_envs, *, parts, sticky_actions, renders):
         assert not renders
         script = games(*((2, index) for index in range(num_envs)))
         made.append((FakeEnvironments(num_envs=num_envs, episodes=script), sticky_actions))

@@ -52,7 +52,7 @@ def saver(tmp_path):
 def config(tmp_path, monkeypatch):
     """Of a run to resume, whose parameters need no environment to be understood."""
 
-    def load_checkpoint(config, folder):
+    def load_checkpoint(config, folder, parts):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder.name}")
         return SPEC, None, Checkpointer(folder).restore(checkpoint_at(0), print)

@@ -1,0 +1,557 @@
+"""`train` with what people bring: environments, networks, algorithms, callbacks, loggers."""
+
+import functools
+import json
+
+import gymnasium
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from a3cjax import Config, load, train
+from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
+from a3cjax.config.settings import load_config, read_config, resume_config
+from a3cjax.errors import ConfigError
+from a3cjax.logs.loggers import Logger
+from a3cjax.networks import make_network
+from a3cjax.training import Callback
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+CONFIG = Config(
+    total_frames=3000,
+    num_actors=1,
+    envs_per_actor=4,
+    unroll_length=10,
+    warmup_steps=16,
+    learning_rate=0.03,
+    discount=0.0,  # an action has no consequences beyond its reward
+    eval_episodes=6,
+    video=False,
+    tensorboard=False,
+)
+SHORT = CONFIG.replace(total_frames=500)
+GAME = 8  # steps, of which each is worth 1 if the action is that which is shown
+LEARNED = 7.5  # at random 4
+
+
+MADE, SEEN = [], []  # environments, and what a torso saw
+
+
+class Echo(gymnasium.Env):
+    """Shows an action to take; after eight of them the game is over."""
+
+    observation_space = Box(0.0, 1.0, (2,), np.float32)
+    action_space = Discrete(2)
+
+    def __init__(self, worth=1.0, is_image=False):
+        self.worth, self.is_image = worth, is_image
+        if is_image:
+            self.observation_space = Box(0, 255, (8, 8, 3), np.uint8)
+        MADE.append(self)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.t = 0
+        return self.look(), {}
+
+    def step(self, action):
+        reward = self.worth * float(action == self.shown)
+        self.t += 1
+        return self.look(), reward, False, self.t == GAME, {}
+
+    def look(self):
+        self.shown = int(self.np_random.integers(2))
+        if self.is_image:
+            picture = np.zeros((8, 8, 3), np.uint8)
+            picture[4:, :, 1] = 200 * self.shown
+            return picture
+        return np.eye(2, dtype=np.float32)[self.shown]
+
+
+gymnasium.register("Echo-v0", Echo)
+
+
+def make_echo(worth=1.0):
+    return Echo(worth)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Trains in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    return lambda config=CONFIG, **brought: train(config, **brought)
+
+
+def refused(match, config=SHORT, error=ConfigError, **brought):
+    with pytest.raises(error, match=match) as caught:
+        train(config, **brought)
+    assert "\n" not in str(caught.value)
+
+
+# Environments.
+
+
+def make_vector(num_envs=3, mode=AutoresetMode.SAME_STEP):
+    return SyncVectorEnv([Echo] * num_envs, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "num_envs"),
+    [
+        ("gymnasium:Echo-v0", "gymnasium:Echo-v0", 4),
+        (make_echo, f"python:{__name__}:make_echo", 4),
+        (Echo, f"python:{__name__}:Echo", 4),
+        (lambda: Echo(), f"python:{__name__}:<lambda>", 4),
+        (functools.partial(make_echo, worth=1.0), f"python:{__name__}:<make_echo>", 4),
+        (make_vector, f"python:{__name__}:make_vector", 4),
+        (lambda: make_vector(5), f"python:{__name__}:<lambda>", 5),
+    ],
+)
+def test_whatever_makes_environments_is_learned_on(run, source, name, num_envs):
+    summary = run(env=source)
+    assert summary.evaluation.mean > LEARNED
+    assert len(summary.evaluation.scores) == 6
+    config = load_config(summary.run_dir)
+    assert (config.env, config.envs_per_actor) == (name, num_envs)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
+    envs = make_vector(4, mode)
+    summary = run(CONFIG.replace(num_actors=None, eval_episodes=10), env=envs)
+    assert summary.evaluation.mean > LEARNED
+    assert [e.environment_index for e in summary.evaluation.episodes] == list(range(10))
+    assert {episode.episode_length for episode in summary.evaluation.episodes} == {GAME}
+    # Neither resets nor what waits for them costs frames: a game has eight of them.
+    rows = (summary.run_dir / "episodes.csv").read_text().splitlines()[1:]
+    assert {row.split(",")[-1] for row in rows} == {str(GAME)}
+    played = summary.num_frames - 16 * 4
+    assert abs(played - GAME * len(rows)) <= 2 * GAME * 4
+    assert load_config(summary.run_dir).num_actors == 1
+    assert not envs.closed
+    agent = load(summary.run_dir, env=envs)
+    assert agent.evaluate(5).mean > LEARNED
+    with pytest.raises(ConfigError, match=r"^env must be passed once more"):
+        load(summary.run_dir)
+    longer = resume_config(str(summary.run_dir), {"total_frames": 3400})
+    assert run(longer, env=envs).num_frames >= 3400
+
+
+@pytest.mark.parametrize(
+    ("brought", "match"),
+    [
+        ({"env": Echo()}, r"^env must be a function .*env=lambda: Echo\(\).*got one that is made"),
+        ({"env": 3}, r"^env must be an id, a function .*, got 3\.$"),
+        ({"env": lambda: 3}, r"^env must be a function that returns a gymnasium.Env .*returned 3"),
+        (
+            {"env": make_echo, "env_kwargs": {"wort": 2}},
+            r"^env_kwargs must .*make_echo, got .*wort",
+        ),
+        ({"env": make_vector(), "env_kwargs": {"a": 2}}, r"^env_kwargs must be null"),
+        ({"env": "CartPole", "env_kwargs": {"a": 2}}, r"^env_kwargs must be options .*CartPole-v1"),
+        ({"env": "Pong", "env_kwargs": {"num_envs": 2}}, r"^env_kwargs must leave num_envs"),
+        ({"env": "gymnasium:Echo-v0", "env_kwargs": {"a": 2}}, r"^env_kwargs must .*Echo-v0 with"),
+        ({"env": make_echo, "env_kwargs": {"worth": object()}}, r"^env_kwargs must hold numbers"),
+        ({"network": object()}, r"^network must be a name, a Network .*Torso\(\), got <object"),
+        ({"algorithm": 3}, r"^algorithm must be a name or an Algorithm"),
+        ({"algorithm": Algorithm(lambda n: None, "actor_critic")}, r"^algorithm must be made by"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_a_line(brought, match):
+    refused(match, **{"env": "CartPole", **brought})
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"num_actors": 2}, r"^num_actors must be 1 with .*env=lambda: .* with 2\.$"),
+        ({"eval_period_frames": 100}, r"^eval_period_frames must be null .*env=lambda"),
+    ],
+)
+def test_what_one_vector_environment_cannot_do_is_refused(changes, match):
+    refused(match, SHORT.replace(**changes), env=make_vector())
+
+
+@pytest.mark.parametrize("env", ["gymnasium:Echo-v0", make_echo])
+def test_arguments_reach_every_environment_and_a_resumed_run(run, env):
+    MADE.clear()
+    summary = run(SHORT, env=env, env_kwargs={"worth": 100.0})
+    assert len(MADE) >= 10
+    assert {made.worth for made in MADE} == {100.0}
+    assert summary.evaluation.mean > 100
+    config = load_config(summary.run_dir)
+    assert config.env_kwargs == {"worth": 100.0}
+    assert load(summary.run_dir).evaluate(2).mean > 100
+    with pytest.raises(ConfigError, match=r"^env_kwargs must be \{'worth': 100.0\}, as in the run"):
+        resume_config(str(summary.run_dir), {"env_kwargs": {"worth": 1.0}})
+    resumed = resume_config(str(summary.run_dir), {"total_frames": 600})
+    refused(r"^env_kwargs must be .*, as in the run to resume", resumed, env_kwargs={"worth": 2.0})
+    assert run(resumed, env=env, env_kwargs={"worth": 100.0}).num_frames >= 600
+
+
+def test_arguments_of_envpool_are_its_options(run):
+    short = SHORT.replace(env="CartPole", env_kwargs={"max_episode_steps": 5})
+    assert max(run(short).evaluation.scores) == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("{difficulty: 3}", {"difficulty": 3}),
+        ("{rate: 1e-3, is_on: true, name: 'x, y'}", {"rate": 0.001, "is_on": True, "name": "x, y"}),
+        ("{sizes: [1, 2.5], map: {a: null}}", {"sizes": [1, 2.5], "map": {"a": None}}),
+        ("null", None),
+        ("{}", None),
+    ],
+)
+def test_arguments_are_read_and_written_as_yaml(text, value, tmp_path):
+    from a3cjax.config.declaring import show
+    from a3cjax.runs.folder import write_config
+
+    config = read_config({"env_kwargs": text})
+    assert config.env_kwargs == value
+    assert read_config({"env_kwargs": show(config.env_kwargs)}) == config
+    write_config(config, tmp_path)
+    assert load_config(tmp_path).env_kwargs == value
+
+
+@pytest.mark.parametrize(
+    "text", ["{a", "3", "[1]", "{a: 2020-01-01}", "{1: 2}", "{a: {b: {c: {d: 1}}}}", "&a {x: *a}"]
+)
+def test_other_arguments_are_refused_in_a_line(text):
+    with pytest.raises(ConfigError, match=r"^env_kwargs must (hold|be) .*, got [^\n]*\.$"):
+        read_config({"env_kwargs": text})
+
+
+def test_function_of_others_is_not_called_unless_trusted(run, tmp_path, monkeypatch):
+    summary = run(SHORT, env=make_echo)
+    assert load(summary.run_dir).evaluate(1).scores
+    (summary.run_dir / "run.lock").unlink()  # as in a folder that somebody sent
+    with pytest.raises(ConfigError, match=r"^env must import no code of others.*env=\.\.\."):
+        load(summary.run_dir)
+    assert load(summary.run_dir, trust=True).evaluate(1).scores
+    assert load(summary.run_dir, env=make_echo).evaluate(1).scores
+    # os.system is imported, and yet not to be called.
+    path = summary.run_dir / "config.yaml"
+    path.write_text(path.read_text().replace(f"python:{__name__}:make_echo", "python:os:system"))
+    with pytest.raises(ConfigError, match=r"^env must import no code of others"):
+        load(summary.run_dir)
+
+
+def test_run_on_a_lambda_goes_on_when_it_is_passed_again(run):
+    summary = run(SHORT, env=lambda: Echo())
+    longer = resume_config(str(summary.run_dir), {"total_frames": 600})
+    refused(r"^env must be passed once more", longer)
+    assert run(longer, env=make_echo).num_resumes == 1
+    refused(
+        r"^env must be python:.*, as in the run to resume, got CartPole", longer, env="CartPole"
+    )
+
+
+# Networks and algorithms.
+
+
+class Torso(nn.Module):
+    """Takes down what it sees."""
+
+    @nn.compact
+    def __call__(self, x):
+        SEEN.append((x.shape[1:], x.dtype))
+        return nn.relu(nn.Dense(16)(x.reshape(len(x), -1)))
+
+
+@pytest.mark.parametrize(
+    ("network", "name"),
+    [("auto", "Torso_ff"), ("mlp_lstm", "Torso_lstm"), ("atari_gru", "Torso_gru")],
+)
+def test_torso_of_ones_own_is_learned_with_and_loaded(run, network, name):
+    summary = run(CONFIG.replace(network=network), env=Echo, network=Torso())
+    assert summary.evaluation.mean > LEARNED
+    assert load_config(summary.run_dir).network == f"python:{__name__}:{name}"
+    agent = load(summary.run_dir, network=Torso())
+    assert agent.evaluate(4).mean > LEARNED
+    with pytest.raises(ConfigError, match=r"^network must be passed once more, as network=\.\.\."):
+        load(summary.run_dir)
+    longer = resume_config(str(summary.run_dir), {"total_frames": 3100})
+    refused(r"^network must be passed once more", longer)
+    assert run(longer, network=Torso()).num_frames >= 3100
+
+
+def test_torso_sees_pictures_as_they_are(run):
+    SEEN.clear()
+    make = functools.partial(Echo, is_image=True)
+    assert run(env=make, network=Torso()).evaluation.mean > LEARNED
+    assert set(SEEN) == {((8, 8, 3), jnp.dtype("float32"))}
+
+
+@pytest.mark.parametrize("has_statistics", [True, False])
+def test_torso_reads_each_pixel_where_it_was(has_statistics):
+    from a3cjax.convolutions import frames_to_blocks
+    from a3cjax.types import ObservationStatistics
+
+    class Plain(nn.Module):
+        def __call__(self, x):
+            return x
+
+    pictures = np.random.default_rng(0).integers(256, size=(2, 8, 12, 3)).astype(np.uint8)
+    blocks = frames_to_blocks(pictures.transpose(0, 3, 1, 2))
+    mean = np.random.default_rng(1).uniform(0, 255, (1, 8, 12, 3)).astype(np.float32)
+    statistics = ObservationStatistics(frames_to_blocks(mean.transpose(0, 3, 1, 2))[0], 20.0)
+    network = make_network("own_ff", 2, torso=Plain())
+    observations, is_first = blocks[None], np.zeros((1, 2), bool)
+    params = network.init(jnp.zeros(2, jnp.uint32), observations[:, :1])
+    kernel = params["policy"]["kernel"]
+    used = statistics if has_statistics else None
+    output, _ = network.apply(params, used, observations, is_first, ())
+    expected = (pictures - mean) / 20 if has_statistics else pictures / 255
+    np.testing.assert_allclose(
+        output.policy.logits[0], expected.reshape(2, -1) @ kernel, rtol=1e-3, atol=1e-4
+    )
+
+
+def test_policy_and_values_of_gaussians_share_no_torso():
+    network = make_network("own_ff", 1, "gaussian_actor_critic", torso=Torso())
+    params = network.init(jnp.zeros(2, jnp.uint32), np.zeros((1, 1, 2), np.float32))
+    assert len([name for name in params if "body" in name]) == 2
+
+
+def test_torso_must_keep_the_batch():
+    class Wrong(nn.Module):
+        def __call__(self, x):
+            return x.sum()
+
+    refused(
+        r"^network must map observations \[N, \.\.\.\]", error=ValueError, env=Echo, network=Wrong()
+    )
+
+
+def test_whole_network_is_taken_as_it_is(run):
+    network = make_network("mlp_ff", 2)
+    summary = run(env=Echo, network=network)
+    assert summary.evaluation.mean > LEARNED
+    assert load(summary.run_dir, network=network).evaluate(4).mean > LEARNED
+
+
+@pytest.fixture
+def algorithms():
+    before = dict(ALGORITHMS)
+    yield
+    ALGORITHMS.clear()
+    ALGORITHMS.update(before)
+
+
+@pytest.mark.usefixtures("algorithms")
+def test_algorithm_of_ones_own_is_registered_and_learned_with(run):
+    used = []
+
+    def make_mine(network, *, entropy_cost, max_abs_reward=None):
+        used.append(entropy_cost)
+        return make_a3c(network, entropy_cost=entropy_cost, max_abs_reward=max_abs_reward)
+
+    algorithm = Algorithm(make_mine, head="actor_critic")
+    summary = run(env=Echo, algorithm=algorithm)
+    assert summary.evaluation.mean > LEARNED
+    assert used == [0.01]
+    assert load_config(summary.run_dir).algorithm == "mine"
+    assert load(summary.run_dir).evaluate(4).mean > LEARNED
+    assert (
+        load_config(run(SHORT, env=Echo, algorithm="one_step_q").run_dir).algorithm == "one_step_q"
+    )
+
+    def make_a3c_(network):
+        return make_a3c(network)
+
+    make_a3c_.__name__ = "make_a3c"
+    refused(
+        r"^algorithm must have a name that is not taken",
+        algorithm=Algorithm(make_a3c_, "actor_critic"),
+    )
+
+
+# Callbacks and loggers.
+
+
+class Tape:
+    """Takes down all that it is told."""
+
+    def __init__(self, answer=lambda event: None, *methods):
+        self.events, self.answer = [], answer
+        for name in methods or ("on_update", "on_episode", "on_evaluation"):
+            setattr(self, name, functools.partial(self.take, name))
+
+    def take(self, name, event):
+        self.events.append((name, event))
+        return self.answer(event)
+
+    def of(self, name):
+        return [event for own, event in self.events if own == name]
+
+
+def test_callbacks_are_told_all_in_its_order(run):
+    tape = Tape()
+    summary = run(
+        CONFIG.replace(total_frames=2000, eval_period_frames=700), env=Echo, callbacks=[tape]
+    )
+    updates, episodes = tape.of("on_update"), tape.of("on_episode")
+    assert [update.num_updates for update in updates] == list(range(1, summary.num_updates + 1))
+    assert updates[-1].num_frames == summary.num_frames
+    assert {"policy_loss", "value_loss", "entropy", "grad_norm"} <= set(updates[0].metrics)
+    rows = [row.split(",") for row in (summary.run_dir / "episodes.csv").read_text().split()[1:]]
+    told = [(e.num_frames, e.actor, e.episode_return, e.episode_length) for e in episodes]
+    assert told == [(int(f), int(a), float(r), int(n)) for f, _, a, r, n in rows]
+    evaluations = tape.of("on_evaluation")
+    assert evaluations[-1].scores == summary.evaluation.scores
+    assert evaluations[-1].mean == summary.evaluation.mean
+    rows = (summary.run_dir / "evaluations.csv").read_text().splitlines()[1:]
+    assert [e.num_frames for e in evaluations] == [int(row.split(",")[0]) for row in rows]
+    agent = evaluations[-1].agent()
+    assert agent.evaluate().scores == summary.evaluation.scores
+    assert agent.snapshot.version == evaluations[-1].num_updates
+
+
+@pytest.mark.parametrize(
+    ("method", "is_enough"),
+    [
+        ("on_update", lambda event: event.num_updates == 20),
+        ("on_episode", lambda event: event.episode_return == GAME),
+        ("on_evaluation", lambda event: event.mean > 3),
+    ],
+)
+def test_stop_ends_a_run_as_its_budget_would(run, method, is_enough, capsys):
+    stops = []
+
+    def answer(event):
+        if is_enough(event):
+            stops.append(event)
+            return "stop"
+        return None
+
+    endless = CONFIG.replace(total_frames=10**8, anneal_learning_rate=False, eval_period_frames=500)
+    summary = run(endless, env=Echo, callbacks=[Tape(answer, method)])
+    assert stops[0].num_frames <= summary.num_frames < 10**6
+    assert summary.stopped_by == "Tape"
+    assert summary.evaluation is not None
+    assert summary.signal_number is None
+    content = json.loads((summary.run_dir / "summary.json").read_text())
+    assert content["stopped_by"] == "Tape"
+    assert content["num_frames"] == summary.num_frames
+    assert "Tape stops the run after" in "".join(capsys.readouterr())
+    assert load(summary.run_dir).snapshot.num_frames == summary.num_frames
+
+
+def test_run_that_is_over_is_not_stopped_by_its_last_evaluation(run):
+    summary = run(SHORT, env=Echo, callbacks=[Tape(lambda event: "stop", "on_evaluation")])
+    assert summary.stopped_by is None
+    assert summary.num_frames >= 500
+
+
+@pytest.mark.parametrize("answer", [True, "Stop", 0])
+def test_other_answers_are_refused_with_all_saved(run, answer, tmp_path):
+    config = CONFIG.replace(total_frames=10**8, run_dir=str(tmp_path / "own"))
+    refused(
+        rf'^on_update of Tape must return None or "stop", got {answer!r}\.$',
+        config,
+        error=TypeError,
+        env=Echo,
+        callbacks=[Tape(lambda event: answer, "on_update")],
+    )
+    assert load(tmp_path / "own").snapshot.version > 0
+
+
+def test_what_a_callback_raises_ends_the_run_saved(run, tmp_path):
+    def fail(event):
+        raise KeyError("mine")
+
+    config = CONFIG.replace(total_frames=10**8, run_dir=str(tmp_path / "own"))
+    with pytest.raises(KeyError, match="mine"):
+        train(config, env=Echo, callbacks=[Tape(fail, "on_episode")])
+    assert load(tmp_path / "own").snapshot.version > 0
+
+
+class Misspelt:
+    def on_episodes(self, episode): ...
+
+
+@pytest.mark.parametrize(
+    ("brought", "match"),
+    [
+        ({"callbacks": [Tape]}, r"^callbacks must be objects, as Tape\(\), got the class Tape\.$"),
+        ({"callbacks": [Misspelt()]}, r"got Misspelt\.on_episodes \(nearest: on_episode\)\.$"),
+        ({"callbacks": [print]}, r"^callbacks must have one of on_update, on_episode, on_eval"),
+        (
+            {"loggers": [Tape()]},
+            r"^loggers must be objects of a subclass of .* without write_metric",
+        ),
+    ],
+)
+def test_what_would_never_be_called_is_refused(brought, match):
+    refused(match, error=TypeError, env=Echo, **brought)
+
+
+class FakeTrial:
+    """As optuna.Trial: prunes at the second report."""
+
+    def __init__(self):
+        self.reported = []
+
+    def report(self, value, step):
+        self.reported.append((value, step))
+
+    def should_prune(self):
+        return len(self.reported) == 2
+
+
+class Pruning(Callback):
+    def __init__(self, trial):
+        self.trial = trial
+
+    def on_evaluation(self, evaluation):
+        self.trial.report(evaluation.mean, evaluation.num_frames)
+        return "stop" if self.trial.should_prune() else None
+
+
+def test_trial_is_pruned_by_its_evaluations(run):
+    trial = FakeTrial()
+    config = CONFIG.replace(total_frames=10**8, eval_period_frames=400)
+    summary = run(config, env=Echo, callbacks=[Pruning(trial)])
+    assert summary.stopped_by == "Pruning"
+    assert len(trial.reported) >= 2
+    assert trial.reported[0][1] < trial.reported[1][1] <= summary.num_frames
+
+
+class ListLogger(Logger):
+    def __init__(self):
+        self.rows, self.episodes, self.scores, self.closed = [], [], [], []
+
+    def write_metrics(self, row):
+        self.rows.append(row)
+
+    def write_episodes(self, episodes):
+        self.episodes += episodes
+
+    def write_evaluation(self, num_frames, score):
+        self.scores.append((num_frames, score))
+
+    def close(self, *, has_failed=False):
+        self.closed.append(has_failed)
+
+
+def test_logger_of_ones_own_is_told_what_the_files_are(run):
+    logger = ListLogger()
+    summary = run(CONFIG.replace(log_period_frames=500), env=Echo, loggers=[logger])
+    lines = (summary.run_dir / "metrics.csv").read_text().splitlines()
+    assert [str(row["num_frames"]) for row in logger.rows] == [x.split(",")[0] for x in lines[1:]]
+    assert len(logger.episodes) == len((summary.run_dir / "episodes.csv").read_text().split()) - 1
+    assert logger.scores == [(summary.num_frames, summary.evaluation.mean)]
+    assert logger.closed == [False]
+
+
+def test_logger_of_ones_own_is_told_of_a_failure(run):
+    logger = ListLogger()
+    with pytest.raises(TypeError):
+        run(env=Echo, loggers=[logger], callbacks=[Tape(lambda event: 3, "on_update")])
+    assert logger.closed == [True]
