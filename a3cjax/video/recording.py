@@ -121,7 +121,7 @@ def record_video(
             agent,
             environments,
             (jax.random.fold_in(key, index) for index in games_to_play),
-            is_greedy=options.is_greedy,
+            is_greedy=agent.choose_greedy(options.is_greedy),
             with_saliency=options.with_saliency,
             renders=has_pictures(environments),
         )
