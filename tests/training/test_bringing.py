@@ -136,7 +136,7 @@ def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
     agent = load(summary.run_dir, env=envs)
     assert agent.evaluate(5).mean > LEARNED
     with pytest.raises(ConfigError, match=r"^env must be passed once more"):
-        load(summary.run_dir)
+        load(summary.run_dir).evaluate(1)
     longer = resume_config(str(summary.run_dir), {"total_frames": 3400})
     assert run(longer, env=envs).num_frames >= 3400
 
@@ -232,14 +232,14 @@ def test_function_of_others_is_not_called_unless_trusted(run, tmp_path, monkeypa
     assert load(summary.run_dir).evaluate(1).scores
     (summary.run_dir / "run.lock").unlink()  # as in a folder that somebody sent
     with pytest.raises(ConfigError, match=r"^env must import no code of others.*env=\.\.\."):
-        load(summary.run_dir)
+        load(summary.run_dir).evaluate(1)
     assert load(summary.run_dir, trust=True).evaluate(1).scores
     assert load(summary.run_dir, env=make_echo).evaluate(1).scores
     # os.system is imported, and yet not to be called.
     path = summary.run_dir / "config.yaml"
     path.write_text(path.read_text().replace(f"python:{__name__}:make_echo", "python:os:system"))
     with pytest.raises(ConfigError, match=r"^env must import no code of others"):
-        load(summary.run_dir)
+        load(summary.run_dir).evaluate(1)
 
 
 def test_run_on_a_lambda_goes_on_when_it_is_passed_again(run):
