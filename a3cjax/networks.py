@@ -214,7 +214,8 @@ def _show(values: Array, mean: Array | None = None, scale: chex.Numeric = 255.0)
     is_image = values.dtype == jnp.uint8 or is_scaled_image
     x = jnp.asarray(values, jnp.float32)
     if mean is not None:
-        x = (x - jnp.asarray(mean)[None]) / jnp.asarray(scale)[None]
+        scale = jnp.asarray(scale)
+        x = (x - jnp.asarray(mean)[None]) / (scale[None] if scale.ndim else scale)
     elif is_image:
         x = x / scale
     if is_image:
