@@ -54,11 +54,16 @@ def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
       is_idle: bool, `[B]` or `[T, B]`; None where no step is.
     """
 
-    def of_part(part: Moments, values: Array) -> Moments:
+    def of_part(part: Moments | None, values: Array) -> Moments | None:
+        if part is None:
+            return None
         values = np.asarray(values)
         return moments_of(values if is_idle is None else values[~is_idle], part.mean.shape)
 
-    return map_moments(of_part, like, observations)
+    # A None is no node without leaves here: there are observations in its place.
+    return jax.tree.map(
+        of_part, like, observations, is_leaf=lambda part: part is None or isinstance(part, Moments)
+    )
 
 
 def merge_seen(one: Seen, other: Seen) -> Seen:
