@@ -146,7 +146,7 @@ def test_progress_must_hold_all_its_parts_and_nothing_else(folder, content):
 @pytest.mark.parametrize("version", ["", "3", "a3cjax-1", "a3cjax-checkpoint-4", "a\n\x1b" * 5000])
 def test_checkpoint_of_another_format_is_refused(folder, version):
     forge(folder, format=version)
-    assert refused(folder).startswith("format must be a3cjax-checkpoint-3, got ")
+    assert refused(folder).startswith("format must be a3cjax-checkpoint-4, got ")
 
 
 NO_COUNTS = [

@@ -624,7 +624,7 @@ def test_damaged_checkpoint_is_told_and_the_one_before_used(tmp_path, capfd):
         ("seed", 9),
         ("algorithm", "n_step_q"),
         ("shared_statistics", False),
-        ("per_dimension_variance", True),
+        ("variance", "each"),
     ],
 )
 def test_setting_that_contradicts_the_run_is_refused_by_name(finished, name, value):
@@ -689,7 +689,7 @@ def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, t
     run_dir = tmp_path / "run"
     shutil.copytree(finished.run_dir, run_dir)
     (best,) = (run_dir / "best").iterdir()
-    best.write_bytes(seal(best.read_bytes().replace(b"checkpoint-3", b"checkpoint-9")))
+    best.write_bytes(seal(best.read_bytes().replace(b"checkpoint-4", b"checkpoint-9")))
     with pytest.raises(ConfigError, match=f": checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
         resume(run_dir, total_frames=3000)
 
@@ -1056,7 +1056,7 @@ def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path,
         {"algorithm": "n_step_q", "network": "mlp_gru"},
         {"algorithm": "one_step_sarsa", "env": "FrozenLake", "network": "tabular"},
         {"env": "Pendulum", "network": "mujoco_lstm"},
-        {"env": "Pendulum", "network": "mujoco_ff", "per_dimension_variance": True},
+        {"env": "Pendulum", "network": "mujoco_ff", "variance": "each"},
         {"unroll_length": "episode", "shared_statistics": False, "num_actors": 2},
         {"unroll_length": "episode", "algorithm": "one_step_sarsa", "entropy_spread": 4.0},
     ],
