@@ -78,7 +78,7 @@ SQUASHED = {"policy": "squashed_gaussian"}
         (MultiBinary(3), {}),
         (MultiBinary((2, 2)), {"unroll_length": "episode"}),
         (Box(0.0, 100.0, (1,)), {}),
-        (Box(-2.0, 3.0, (2, 3), np.float64), {"per_dimension_variance": True}),
+        (Box(-2.0, 3.0, (2, 3), np.float64), {"variance": "each"}),
         (Box(-np.inf, np.inf, ()), {}),
         (Box(np.array([0, -np.inf]), np.array([np.inf, 5]), dtype=np.float16), {}),
         (Box(0.0, 100.0, (2, 2)), SQUASHED),
