@@ -4,7 +4,6 @@ import pytest
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.settings import Config
-from a3cjax.runs.loading import load
 from a3cjax.training.run import train
 from tests.learning import memory
 
@@ -21,7 +20,7 @@ def learn(tmp_path, **settings):
 
 # Short unrolls and a quick succession of target parameters: one-step methods see one step
 # farther with each.
-SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000, "learning_rate": 0.003}
+SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000}
 
 
 def test_a3c_solves_catch(tmp_path):
