@@ -118,6 +118,7 @@ def test_config_file_holds_the_resolved_config(finished):
     config = load_config(finished.run_dir)
     assert config == CONFIG.replace(
         network="mlp_ff",
+        image_layout="none",
         run_dir=str(finished.run_dir),
         entropy_cost=0.01,
         centre_observations=True,
