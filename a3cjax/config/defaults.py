@@ -29,13 +29,11 @@ IMAGES: dict[str, Any] = {
     "greedy_evaluation": False,
 }
 VECTORS = IMAGES | {
-    "unroll_length": 16,
+    "unroll_length": 32,
     "learning_rate": 3e-3,
     "normalize_advantages": True,
     "greedy_evaluation": True,
 }
-# Beside what stands for the observations. The entropy cost: Mnih et al. 2016, section 9.
-CONTINUOUS = {"unroll_length": 32, "entropy_cost": 1e-4}
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
 TABLE = IMAGES | {
@@ -67,7 +65,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
     if spec.is_continuous:
-        defaults = defaults | CONTINUOUS
+        defaults = defaults | {"entropy_cost": 1e-4}  # Mnih et al. 2016, section 9
     # As a fixed number, the share of random play would grow with the number of cores, up to
     # all of a small budget.
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
