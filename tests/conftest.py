@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from tests.fakes import compilation_cache_options
+from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -62,7 +62,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("a3cjax")
 
-GRACE_SECONDS = 60.0  # a thread that was asked to stop may wait long for its turn at a core
 ROOT = Path(__file__).parent.parent
 
 
@@ -78,10 +77,13 @@ def child_processes() -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left_running():
-    """Fails a test that ends while a thread or a process that it started still runs."""
+    """Fails a test that ends while a thread or a process that it started still runs.
+
+    A thread that was asked to stop may be compiling on a busy machine: it has time.
+    """
     threads, processes = set(threading.enumerate()), child_processes()
     yield
-    deadline = time.monotonic() + GRACE_SECONDS
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         left = [thread.name for thread in threading.enumerate() if thread not in threads]
         left += [name for number, name in child_processes().items() if number not in processes]

@@ -571,7 +571,7 @@ ONE_ACTOR = Config(num_actors=1)
 
 LAPTOP = {
     "optimizer": "adam",
-    "unroll_length": 16,
+    "unroll_length": 32,
     "max_grad_norm": 40.0,
     "learning_rate": 3e-3,
     "entropy_cost": 0.01,

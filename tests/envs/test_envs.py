@@ -1047,17 +1047,12 @@ def test_malformed_modules_are_errors_of_one_line(env_id):
         make_environments(f"gymnasium:{env_id}", num_envs=1, seed=0, discount=DISCOUNT)
 
 
-@pytest.mark.parametrize("env", ["JobShop-v0", "SearchAndRescue-v0"])  # numbers, several agents
-def test_environments_of_another_kind_are_errors(env):
-    with pytest.raises(ConfigError, match=rf"^env must have discrete actions or .*, got {env}"):
-        make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
-
-
 @pytest.mark.parametrize(
     ("env", "num_numbers"),
     [
         ("gymnasium:Blackjack-v1", 32 + 11 + 2),  # a Tuple of three Discrete
         ("Game2048-v1", 4 + 4 * 4),  # a Dict of MultiBinary and whole numbers
+        ("SearchAndRescue-v0", 2 * 3 * 128 + 1 + 401 + 2 * 2),  # two agents, as if one
         ("CVRP-v1", 167),  # with a Discrete leaf of 21
         ("MiniGrid-Empty-5x5-v0", 247 - 7 * 7 * 3),  # beside an image of 7×7 pixels
     ],

@@ -4,7 +4,6 @@ import pytest
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.settings import Config
-from a3cjax.runs.loading import load
 from a3cjax.training.run import train
 from tests.learning import memory
 
@@ -12,44 +11,21 @@ QUIET = {"checkpoint_period_frames": 10_000_000, "warmup_steps": 8, "video": Fal
 
 
 def learn(tmp_path, **settings):
-    """Trains with two actors and returns the mean score of 100 games after it."""
-    config = Config(
-        run_dir=str(tmp_path / "run"), num_actors=2, eval_episodes=100, **QUIET, **settings
-    )
+    """Trains, with the defaults where nothing is said, and returns the mean score of 100 games."""
+    config = Config(run_dir=str(tmp_path / "run"), eval_episodes=100, **QUIET, **settings)
     summary = train(config)
     assert summary.evaluation is not None
     return summary.evaluation.mean
 
 
-def learn_to_act_greedily(tmp_path, **settings):
-    """Trains with two actors and returns the mean score of 100 games with the best actions.
-
-    With the 0.05 of random actions that Q methods are else evaluated with, the best mean in
-    Catch is about 0.94.
-    """
-    run_dir = tmp_path / "run"
-    train(
-        Config(
-            run_dir=str(run_dir),
-            num_actors=2,
-            eval_episodes=0,
-            centre_observations=False,
-            **QUIET,
-            **settings,
-        )
-    )
-    return load(run_dir).evaluate(100, is_greedy=True).mean
-
-
 # Short unrolls and a quick succession of target parameters: one-step methods see one step
 # farther with each.
-SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000, "learning_rate": 0.003}
+SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000}
 
 
 def test_a3c_solves_catch(tmp_path):
     # Random play catches one ball in five: -0.6. The most is 1.
-    score = learn(tmp_path, env="Catch", total_frames=250_000, centre_observations=False)
-    assert score >= 0.9
+    assert learn(tmp_path, env="Catch", total_frames=60_000) >= 0.9
 
 
 def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):
@@ -58,28 +34,8 @@ def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):
         tmp_path,
         env="gymnasium:tests.learning.locks:Locks-v0",
         total_frames=30_000,
-        unroll_length=8,
-        learning_rate=0.01,
-        centre_observations=False,
     )
     assert score >= 0.9
-
-
-@pytest.mark.slow
-def test_a3c_solves_cart_pole(tmp_path):
-    # Random play balances for about 22 steps. The most is 500; Gymnasium calls 475 solved.
-    score = learn(
-        tmp_path,
-        env="CartPole",
-        total_frames=300_000,
-        centre_observations=False,
-        envs_per_actor=8,
-        unroll_length=8,
-        learning_rate=0.003,
-        discount=0.98,
-        entropy_cost=0.001,
-    )
-    assert score >= 475
 
 
 @pytest.mark.slow
@@ -90,7 +46,6 @@ def test_memory_task_is_solved_by_recurrent_cores(tmp_path, core):
         env=f"gymnasium:{memory.__name__}:RecallCue-v0",
         network=f"mlp_{core}",
         total_frames=60_000,
-        centre_observations=False,
     )
     assert score >= 0.9
 
@@ -102,7 +57,6 @@ def test_memory_task_is_not_solved_without_memory(tmp_path):
         env=f"gymnasium:{memory.__name__}:RecallCue-v0",
         network="mlp_ff",
         total_frames=60_000,
-        centre_observations=False,
     )
     # Guessing has mean 0 and standard deviation 1: 0.1 for the mean of 100 games.
     assert score <= 0.5
@@ -112,7 +66,7 @@ def test_memory_task_is_not_solved_without_memory(tmp_path):
 @pytest.mark.parametrize("network", ["mlp_ff", "mlp_lstm"])
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_every_algorithm_solves_catch(tmp_path, algorithm, network):
-    score = learn_to_act_greedily(
+    score = learn(
         tmp_path,
         env="Catch",
         algorithm=algorithm,
@@ -127,7 +81,7 @@ def test_every_algorithm_solves_catch(tmp_path, algorithm, network):
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "solves_it"), [("mlp_lstm", True), ("mlp_ff", False)])
 def test_q_learning_solves_the_memory_task_with_memory_only(tmp_path, network, solves_it):
-    score = learn_to_act_greedily(
+    score = learn(
         tmp_path,
         env=f"gymnasium:{memory.__name__}:RecallCue-v0",
         algorithm="n_step_q",

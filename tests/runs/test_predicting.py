@@ -18,8 +18,9 @@ import a3cjax
 from a3cjax.config.builders import build_agent, init_state
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config, load_config
+from a3cjax.envs.actions import clip_actions
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN
-from a3cjax.envs.spaces import clip_actions, read_observations
+from a3cjax.envs.observations import read_observations
 from a3cjax.envs.specs import make_spec
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs.environment_files import write_environment

@@ -65,23 +65,28 @@ def acting(monkeypatch, tmp_path):
     return run
 
 
-SQUASHED = {"policy": "squashed_gaussian"}
+SARSA, SQUASHED = "one_step_sarsa", {"policy": "squashed_gaussian"}
+
+
+def slow(*values):
+    """Like its neighbours, seconds each: what they have no part of is tested without training."""
+    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("space", "settings"),
     [
-        (Discrete(3, start=-1), {}),
+        slow(Discrete(3, start=-1), {}),
         (Discrete(3, start=7), {"algorithm": "one_step_q"}),
-        (MultiDiscrete([3, 2]), {}),
+        slow(MultiDiscrete([3, 2]), {}),
         (MultiDiscrete([[2, 1], [4, 3]], start=[[-1, 0], [5, 2]]), {"network": "mlp_gru"}),
-        (MultiBinary(3), {}),
+        slow(MultiBinary(3), {}),
         (MultiBinary((2, 2)), {"unroll_length": "episode"}),
-        (Box(0.0, 100.0, (1,)), {}),
+        slow(Box(0.0, 100.0, (1,)), {}),
         (Box(-2.0, 3.0, (2, 3), np.float64), {"variance": "each"}),
-        (Box(-np.inf, np.inf, ()), {}),
+        slow(Box(-np.inf, np.inf, ()), {}),
         (Box(np.array([0, -np.inf]), np.array([np.inf, 5]), dtype=np.float16), {}),
-        (Box(0.0, 100.0, (2, 2)), SQUASHED),
+        slow(Box(0.0, 100.0, (2, 2)), SQUASHED),
         (Box(5, 9, (), np.int16), SQUASHED | {"network": "mujoco_lstm"}),
     ],
     ids=str,
@@ -157,9 +162,14 @@ gymnasium.register("GuardedCut-v0", Guarded, max_episode_steps=7)
 @pytest.mark.parametrize(
     ("env", "space", "settings"),
     [
-        *(("Guarded-v0", Discrete(4), {"algorithm": algorithm}) for algorithm in ALGORITHMS),
+        *(
+            slow("Guarded-v0", Discrete(4), {"algorithm": algorithm})
+            for algorithm in ALGORITHMS
+            if algorithm != SARSA
+        ),
+        ("Guarded-v0", Discrete(4), {"algorithm": SARSA}),
         ("GuardedCut-v0", Discrete(4), {"algorithm": "n_step_q"}),
-        ("Guarded-v0", Discrete(4), {"unroll_length": "episode", "network": "mlp_gru"}),
+        slow("Guarded-v0", Discrete(4), {"unroll_length": "episode", "network": "mlp_gru"}),
         ("GuardedCut-v0", MultiDiscrete([3, 2, 4]), {}),
     ],
     ids=str,

@@ -86,7 +86,14 @@ def settings(run_dir, **changes):
     return Config(run_dir=str(run_dir), **{**quiet, **changes})
 
 
-@pytest.mark.parametrize("kind", SPACES)
+# Those that differ most; the rest, seconds each, are read right by tests/envs/test_observations.py.
+FAST = {"doubles", "states of several", "nest", "board", "stack, channels first", "two images"}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [k if k in FAST else pytest.param(k, marks=pytest.mark.slow) for k in SPACES],
+)
 def test_every_kind_is_trained_on_loaded_and_shown(kind, tmp_path, make_id, capsys):
     space, network = SPACES[kind]
     env = make_id(lambda: Random(space))
@@ -182,6 +189,7 @@ class Catch(gymnasium.Env):
         return board
 
 
+@pytest.mark.slow
 def test_boards_of_minatars_kind_are_learned_from(tmp_path, make_id):
     env = make_id(Catch)
     summary = train(settings(tmp_path / "run", env=env, total_frames=60_000, eval_episodes=50))

@@ -30,7 +30,7 @@ from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.logs.loggers import CsvLogger
 from a3cjax.logs.tracking import TensorBoardLogger
-from a3cjax.runs.checkpoints import Checkpointer, seal
+from a3cjax.runs.checkpoints import FORMAT, Checkpointer, seal
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import load
@@ -118,16 +118,20 @@ def test_config_file_holds_the_resolved_config(finished):
     config = load_config(finished.run_dir)
     assert config == CONFIG.replace(
         network="mlp_ff",
+        image_layout="none",
         run_dir=str(finished.run_dir),
         entropy_cost=0.01,
         centre_observations=True,
         exploration_frames=300,
         optimizer="adam",
-        learning_rate=1e-3,
+        learning_rate=3e-3,
         decay=0.999,
         epsilon=1e-5,
         momentum=0.0,
         max_grad_norm=40.0,
+        normalize_rewards=True,
+        normalize_advantages=True,
+        greedy_evaluation=True,
     )
 
 
@@ -184,7 +188,7 @@ def test_summary_tells_result_and_origin(finished):
     assert (summary["env"], summary["seed"], summary["signal"]) == ("CartPole", 1, None)
     assert summary["evaluation"] == finished.evaluation.as_dict()
     assert summary["evaluation"]["num_episodes"] == 3
-    assert summary["evaluation"]["actions"] == "sampled"
+    assert summary["evaluation"]["actions"] == "greedy"
     rate = summary["num_frames"] / summary["training_seconds"]
     assert summary["frames_per_second"] == pytest.approx(rate, rel=0.1)
     assert summary["versions"]["jax"] == jax.__version__
@@ -204,7 +208,7 @@ def test_checkpoint_is_the_end_of_the_run(finished):
 def test_final_evaluation_can_be_repeated(finished):
     scores = finished.evaluation.scores
     assert load(finished.run_dir).evaluate().scores == scores
-    assert load(finished.run_dir).evaluate(4, is_greedy=True).scores != scores
+    assert load(finished.run_dir).evaluate(3, is_greedy=False).scores != scores
 
 
 # Reproducibility.
@@ -689,7 +693,7 @@ def test_best_checkpoint_that_someone_made_up_is_refused_in_one_line(finished, t
     run_dir = tmp_path / "run"
     shutil.copytree(finished.run_dir, run_dir)
     (best,) = (run_dir / "best").iterdir()
-    best.write_bytes(seal(best.read_bytes().replace(b"checkpoint-4", b"checkpoint-9")))
+    best.write_bytes(seal(best.read_bytes().replace(FORMAT.encode(), b"a3cjax-checkpoint-9")))
     with pytest.raises(ConfigError, match=f": checkpoint {best} .* got 'a3cjax-checkpoint-9'"):
         resume(run_dir, total_frames=3000)
 
