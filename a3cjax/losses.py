@@ -167,7 +167,7 @@ def actor_critic_loss(
 
     total_weight = jnp.sum(weights)
     total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
-    advantages = returns - jax.lax.stop_gradient(values)
+    advantages = jax.lax.stop_gradient(returns - values)
     value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
     if normalize_advantages:
         mean_square = jnp.sum(weights * jnp.square(advantages)) / total_weight

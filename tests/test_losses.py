@@ -168,10 +168,14 @@ def test_normalized_advantages_of_a_hand_example():
     values, actions = jnp.zeros((3, 1)), jnp.array([[0], [1], [0]])
     returns = jnp.array([[3.0], [-4.0], [5.0]])
     mask = np.array([[1], [1], [0]], bool)
-    options = {"mask": mask, "entropy_cost": 0.0, "normalize_advantages": True}
+    options = {"mask": mask, "entropy_cost": 0.1, "normalize_advantages": True}
     loss, metrics = loss_of_logits(logits, values, actions, returns, **options)
-    policy_losses = (3 * math.log(4.0) - 4 * math.log(4 / 3)) / math.sqrt(12.5 + MIN_ADVANTAGE**2)
-    np.testing.assert_allclose(loss, policy_losses + 0.5 * 12.5, rtol=1e-6)
+    size = math.sqrt(12.5 + MIN_ADVANTAGE**2)
+    policy_losses = (3 * math.log(4.0) - 4 * math.log(4 / 3)) / size
+    entropy = 0.25 * math.log(4.0) + 0.75 * math.log(4 / 3)
+    entropy_cost = 0.1 * math.sqrt(12.5) / size
+    expected = policy_losses + 0.5 * 12.5 - entropy_cost * 2 * entropy
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
     np.testing.assert_allclose(metrics.policy_loss, policy_losses / 2, rtol=1e-6)
     np.testing.assert_allclose(metrics.value_loss, 12.5 / 2, rtol=1e-6)  # in their own units
 
@@ -190,17 +194,19 @@ def test_normalized_advantages_have_one_size_unless_they_are_next_to_nothing(uni
     np.testing.assert_allclose(scaled, plain, rtol=1e-4, atol=1e-10)
 
 
-def test_normalized_advantages_leave_the_values_gradient_alone():
+def test_normalized_advantages_leave_the_gradients_of_values_and_returns_alone():
     logits, values, actions, returns = random_steps()
-    by_values = [
-        jax.grad(
-            lambda v, is_normal=is_normal: loss_of_logits(
-                logits, v, actions, returns, normalize_advantages=is_normal
-            )[0]
-        )(values)
-        for is_normal in (False, True)
-    ]
-    np.testing.assert_array_equal(*by_values)
+    gradient = jax.grad(
+        lambda v, r, is_normal: loss_of_logits(
+            logits, v, actions, r, normalize_advantages=is_normal
+        )[0],
+        argnums=(0, 1),
+    )
+    (by_values, by_returns), (expected, _) = (
+        gradient(values, returns, is_normal) for is_normal in (True, False)
+    )
+    np.testing.assert_array_equal(by_values, expected)
+    np.testing.assert_array_equal(by_returns, np.zeros_like(returns))
 
 
 def test_metrics_carry_no_costs():

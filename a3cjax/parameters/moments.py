@@ -60,9 +60,12 @@ def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
         values = np.asarray(values)
         return moments_of(values if is_idle is None else values[~is_idle], part.mean.shape)
 
-    # A None is no node without leaves here: there are observations in its place.
+    # None is a leaf here: for JAX it would be a tree of nothing, which an image does not fit.
     return jax.tree.map(
-        of_part, like, observations, is_leaf=lambda part: part is None or isinstance(part, Moments)
+        of_part,
+        like,
+        observations,
+        is_leaf=lambda part: part is None or isinstance(part, Moments),
     )
 
 
@@ -74,11 +77,11 @@ def merge_seen(one: Seen, other: Seen) -> Seen:
 def reward_scale(returns: Moments) -> np.float32:
     """The standard deviation of discounted returns, or a tenth of their size if that is more.
 
-    1 where all were 0: rewards are none yet.
+    1 where all were 0, or are in 32 bits: rewards are none yet.
     """
     least = np.square(MIN_RETURN_DEVIATION * returns.mean)
     scale = np.float32(np.sqrt(returns.variance + least))
-    return scale if scale > 0 else np.float32(1)
+    return scale if scale >= np.finfo(np.float32).tiny else np.float32(1)
 
 
 def entry_scale(moments: Moments) -> np.ndarray:

@@ -213,6 +213,7 @@ def test_seed_is_bounded():
         ("network", "auto"),
         ("policy", "auto"),
         ("policy", "squashed_gaussian"),
+        ("variance", "shared"),
         ("optimizer", "auto"),
         ("optimizer", "rmsprop"),
         ("protocol", "machado"),
@@ -244,7 +245,7 @@ def test_centring_needs_a_warmup():
 def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
     named = {"env", "env_kwargs", "run_dir", "resume", "seed", "algorithm", "network", "policy"}
-    named |= {"optimizer", "protocol", "image_layout"}
+    named |= {"optimizer", "protocol", "image_layout", "variance"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 

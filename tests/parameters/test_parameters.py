@@ -475,7 +475,7 @@ def test_another_device_sees_the_target_parameters_and_copies_them_only_when_the
 
 def test_pushes_from_another_device_carry_what_was_seen():
     store = FakeStore()
-    ParametersOnDevice(store, jax.devices()[0]).push("grads", 8, 0, 3, seen := Seen())
+    ParametersOnDevice(store, jax.devices()[0]).push(np.float32(1), 8, 0, 3, seen := Seen())
     assert store.seen == [seen]
 
 
