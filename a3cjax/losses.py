@@ -132,7 +132,8 @@ def actor_critic_loss(
       mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of each step: 0 cuts it out,
         whatever numbers stand there, and a fraction counts as such; None weighs all by 1.
       normalize_advantages: whether advantages are divided by the root of their mean square over
-        steps, `MIN_ADVANTAGE` added to it; what is learned then hardly depends on their scale.
+        steps, `MIN_ADVANTAGE` added to it; what is learned then hardly depends on their scale. The
+        entropy counts less where they are small: there it would drown them.
 
     Returns:
       The scalar loss, and its parts before their costs as averages over steps, weighted by the
@@ -167,14 +168,16 @@ def actor_critic_loss(
     total_weight = jnp.sum(weights)
     total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
     advantages = returns - jax.lax.stop_gradient(values)
+    value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
     if normalize_advantages:
         mean_square = jnp.sum(weights * jnp.square(advantages)) / total_weight
-        advantages /= jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
+        scale = jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
+        advantages /= scale
+        entropy_cost *= jnp.sqrt(mean_square) / scale
     policy_losses = policy_gradient_loss(log_probs, advantages)
     value_losses = value_loss(values, returns)
     entropy_losses = entropy_loss(entropies)
 
-    value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
     losses = policy_losses + value_cost * value_losses + entropy_cost * entropy_losses
     loss = jnp.mean(jnp.sum(weights * losses, axis=0))
 

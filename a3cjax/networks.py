@@ -44,6 +44,8 @@ from a3cjax.types import (
 KERNEL_INIT = nn.initializers.lecun_normal()
 # Means near zero at first: an action far beyond its bounds teaches nothing about its size.
 MEAN_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
+# Of free ones: less noise keeps what falls on its back from it, docs/decisions.md.
+FIRST_LOG_DEVIATION = -0.5
 MIN_VARIANCE = 1e-6  # the density of an action stays finite
 # Of centred vectors: what hardly varied in random play may go far beyond it later. `clip_obs` of
 # Stable-Baselines3's VecNormalize (stable_baselines3/common/vec_env/vec_normalize.py).
@@ -277,7 +279,7 @@ class GaussianActorCritic(nn.Module):
 
     The mean is linear in the features. The variance is, by `variance`, the softplus of a linear
     output, `shared` by all dimensions (the paper's) or one for `each`; or `free`: parameters for
-    each dimension, the same in all states (Schulman et al. 2015, appendix D), 1 at first.
+    each dimension, the same in all states (Schulman et al. 2015, appendix D).
     `distribution` is made of both.
     """
 
@@ -294,8 +296,8 @@ class GaussianActorCritic(nn.Module):
         features, policy_state = self.policy_body(observations, is_first, policy_state, statistics)
         mean = nn.Dense(self.num_actions, kernel_init=MEAN_INIT, name="mean")(features)
         if self.variance == "free":
-            zeros = nn.initializers.zeros_init()
-            log_deviations = self.param("log_deviations", zeros, mean.shape[-1:], jnp.float32)
+            init = nn.initializers.constant(FIRST_LOG_DEVIATION)
+            log_deviations = self.param("log_deviations", init, mean.shape[-1:], jnp.float32)
             variance = jnp.broadcast_to(jnp.exp(2 * log_deviations), mean.shape)
         else:
             num_variances = self.num_actions if self.variance == "each" else 1

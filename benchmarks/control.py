@@ -70,7 +70,7 @@ PROBLEMS = (
     Problem("MountainCar", 1_000_000, -130.0),
     Problem("LunarLander", 1_000_000, 200.0),
     Problem("FrozenLake", 500_000, 0.53, OPTIMA["FrozenLake"], TABULAR),
-    Problem("Taxi", 300_000, 7.96, OPTIMA["Taxi"], TABULAR),
+    Problem("Taxi", 1_000_000, 7.96, OPTIMA["Taxi"], TABULAR),
     Problem("InvertedPendulum", 300_000, 1000.0),
     Problem("Pendulum", 500_000, -250.0),
     Problem("HalfCheetah", 1_000_000, 3041.0, 5819.0),

@@ -112,6 +112,7 @@ def make_actor(
             core_state=programs.initial_state(NUM_ENVS),  # a memory, which mlp_ff has not
             ahead=None,
             key=jax.random.key(index),  # with which actions are sampled
+            discounted_sums=np.zeros(NUM_ENVS),  # for dividing rewards by their scale: not here
         ),
         # Of A3C always the same; the Q methods begin with random actions.
         explore=make_explore(0, index, NUM_ENVS, num_frames=TOTAL_FRAMES),

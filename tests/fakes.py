@@ -16,7 +16,7 @@ from a3cjax.envs.base import Episode
 from a3cjax.envs.specs import make_spec
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.parameters.shared import Receipt
-from a3cjax.types import Snapshot, TimeStep
+from a3cjax.types import Seen, Snapshot, TimeStep
 
 DISCOUNT = 0.9
 # For what takes a fraction of a second: only what hangs takes so long, however busy the machine.
@@ -230,14 +230,23 @@ class FakeStore:
         self._on_push = on_push
         self._snapshot = Snapshot(0, num_frames, "params 0")
         self.pushed_by: list[int] = []
+        self.seen: list[Seen | None] = []
 
     def pull(self) -> Snapshot:
         self._tape.append(("pull", self._snapshot.version))
         self._on_pull()
         return self._snapshot
 
-    def push(self, grads: Any, num_frames: int, version: int, actor_index: int = 0) -> Receipt:
+    def push(
+        self,
+        grads: Any,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         self.pushed_by.append(actor_index)
+        self.seen.append(seen)
         self._tape.append(("push", grads, num_frames, version))
         self._on_push()
         new_version = self._snapshot.version + self._others + 1

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from a3cjax.distributions import Categorical, DiagonalGaussian
 from a3cjax.losses import (
+    MIN_ADVANTAGE,
     actor_critic_loss,
     entropy_loss,
     policy_gradient_loss,
@@ -159,6 +160,47 @@ def test_no_policy_gradient_into_values():
     logits, values, actions, returns = random_steps()
     gradient = jax.grad(lambda v: fast_loss(logits, v, actions, returns, value_cost=0.0)[0])
     np.testing.assert_array_equal(gradient(values), np.zeros_like(values))
+
+
+def test_normalized_advantages_of_a_hand_example():
+    # π = (¼, ¾), V = 0, A = (3, −4, and 5 at a step that is cut): the mean of the squares is 12½.
+    logits = np.full((3, 1, 2), [0.0, math.log(3.0)], np.float32)
+    values, actions = jnp.zeros((3, 1)), jnp.array([[0], [1], [0]])
+    returns = jnp.array([[3.0], [-4.0], [5.0]])
+    mask = np.array([[1], [1], [0]], bool)
+    options = {"mask": mask, "entropy_cost": 0.0, "normalize_advantages": True}
+    loss, metrics = loss_of_logits(logits, values, actions, returns, **options)
+    policy_losses = (3 * math.log(4.0) - 4 * math.log(4 / 3)) / math.sqrt(12.5 + MIN_ADVANTAGE**2)
+    np.testing.assert_allclose(loss, policy_losses + 0.5 * 12.5, rtol=1e-6)
+    np.testing.assert_allclose(metrics.policy_loss, policy_losses / 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics.value_loss, 12.5 / 2, rtol=1e-6)  # in their own units
+
+
+@pytest.mark.parametrize(("unit", "size"), [(1e3, 1.0), (1e-6, 1e-6 / MIN_ADVANTAGE)])
+def test_normalized_advantages_have_one_size_unless_they_are_next_to_nothing(unit, size):
+    logits, _, actions, returns = random_steps()
+    values = np.zeros_like(returns)
+    returns = returns / np.sqrt(np.mean(np.square(returns)))
+    gradient = jax.grad(
+        lambda x, r, is_normal: loss_of_logits(
+            x, values, actions, r, entropy_cost=0.0, normalize_advantages=is_normal
+        )[0]
+    )
+    scaled, plain = gradient(logits, unit * returns, True), gradient(logits, size * returns, False)
+    np.testing.assert_allclose(scaled, plain, rtol=1e-4, atol=1e-10)
+
+
+def test_normalized_advantages_leave_the_values_gradient_alone():
+    logits, values, actions, returns = random_steps()
+    by_values = [
+        jax.grad(
+            lambda v, is_normal=is_normal: loss_of_logits(
+                logits, v, actions, returns, normalize_advantages=is_normal
+            )[0]
+        )(values)
+        for is_normal in (False, True)
+    ]
+    np.testing.assert_array_equal(*by_values)
 
 
 def test_metrics_carry_no_costs():

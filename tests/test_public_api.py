@@ -21,7 +21,8 @@ SIGNATURES = {
     "entropy_loss": "(entropies)",
     "q_loss": "(q_values, actions, targets)",
     "actor_critic_loss": (
-        "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None)"
+        "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None, "
+        "normalize_advantages=False)"
     ),
     "load": "(run_dir, *, best=False, trust=False, env=None, network=None)",
     "train": (

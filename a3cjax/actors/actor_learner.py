@@ -35,7 +35,8 @@ class Programs(NamedTuple):
     """What all actor-learners of a run have in common: the agent's functions, compiled.
 
     `learning_slot` is held while a gradient is computed and applied; a semaphore in its place
-    lets only so many learn at once.
+    lets only so many learn at once. `normalizer` is an example of what they are to look at for
+    `LearnerState.seen`.
     """
 
     act: Act
@@ -43,15 +44,13 @@ class Programs(NamedTuple):
     initial_state: Callable[[int], CoreState]
     acts_ahead: bool = False
     learning_slot: AbstractContextManager = contextlib.nullcontext()
+    normalizer: Seen = Seen()
 
 
 def make_programs(agent: Agent) -> Programs:
     """Compiles an agent's functions, for all actor-learners that run it."""
     act, compute_gradients = make_act(agent), make_compute_gradients(agent)
     return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
-
-
-NOTHING = Seen()
 
 
 class Decision(NamedTuple):
@@ -134,7 +133,6 @@ class ActorLearner:
     unroll_length: int | None  # T; None makes an update of a whole episode in every environment
     total_frames: int  # of the run, after which it returns
     report: Callable[[UpdateReport], None]
-    normalizer: Seen = NOTHING  # an example of what it is to look at
 
     def __post_init__(self):
         self.clock = time.perf_counter
@@ -228,17 +226,18 @@ class ActorLearner:
     def _look_at(self, trajectory: Trajectory) -> Seen:
         """What the trajectory adds to the moments of what the run has seen."""
         returns = observations = None
-        if self.normalizer.returns is not None:
+        normalizer = self.programs.normalizer
+        if normalizer.returns is not None:
             _, _, rewards, discounts, is_first, *_ = trajectory
             is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
             before = self.standing.discounted_sums
             sums, after = discounted_sums(rewards, discounts, is_first, before)
             self.standing = self.standing._replace(discounted_sums=after)
             returns = moments_of(sums[is_experienced(is_first[1:], is_idle)])
-        if self.normalizer.observations is not None:
+        if normalizer.observations is not None:
             seen = jax.tree.map(lambda x: x[:-1], trajectory.observations)
             is_idle = None if trajectory.is_idle is None else trajectory.is_idle[:-1]
-            observations = moments_of_new(self.normalizer.observations, seen, is_idle)
+            observations = moments_of_new(normalizer.observations, seen, is_idle)
         return Seen(returns, observations)
 
     def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:

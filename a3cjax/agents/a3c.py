@@ -8,11 +8,9 @@ The paper's lines                                  here
   dθ_v ← dθ_v + ∂(R − V(sᵢ; θ′_v))²/∂θ′_v           minus the first and plus the second
 """
 
-import functools
-
 import jax
 
-from a3cjax.agents.base import Agent, allow, look_once
+from a3cjax.agents.base import Agent, allow, in_units_of_rewards, look_once
 from a3cjax.agents.experience import clean, episode_returns, find_experience
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
@@ -42,6 +40,11 @@ def make_a3c(
       normalize_advantages: as for `actor_critic_loss`.
     """
 
+    def look(params, constants, timestep, core_state):
+        output, core_state = look_once(network, params, constants, timestep, core_state)
+        values = in_units_of_rewards(output.values, constants)
+        return output._replace(values=values), core_state
+
     def loss(params, constants, trajectory):
         inputs = (trajectory.observations, trajectory.is_first, trajectory.core_state)
         output, _ = network.apply(params, constants.statistics, *inputs)
@@ -64,5 +67,4 @@ def make_a3c(
             normalize_advantages=normalize_advantages,
         )
 
-    look = functools.partial(look_once, network)
     return Agent(network.init, network.initial_state, look, loss)

@@ -28,7 +28,7 @@ class Agent(NamedTuple):
     `initial_state(batch_size) -> core_state`.
     `look(params, constants, timestep, core_state) -> (NetworkOutput, core_state)`: the policy
     from which actions are sampled (`make_act` of updates.py), and float32 `[B]` values, V(s) or
-    maxₐ Q(s, a).
+    maxₐ Q(s, a), in units of rewards.
     `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
     scalars.
     `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
@@ -77,6 +77,12 @@ def look_once(
     if isinstance(output, NetworkOutput):
         output = output._replace(policy=allow(output.policy, timestep.action_mask))
     return output, core_state
+
+
+def in_units_of_rewards(values: jax.Array, constants: Constants) -> jax.Array:
+    """Values as people read them, where a network has learned from rewards that were divided."""
+    scale = constants.reward_scale
+    return values if scale is None else values * scale
 
 
 def allow(policy: Any, mask: Array | None) -> Any:

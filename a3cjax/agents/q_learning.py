@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from a3cjax.agents.base import Agent, look_once
+from a3cjax.agents.base import Agent, in_units_of_rewards, look_once
 from a3cjax.agents.experience import clean, find_experience
 from a3cjax.distributions import EpsilonGreedy, mask_logits
 from a3cjax.losses import q_loss
@@ -36,6 +36,7 @@ def make_q_agent(
     def look(params, constants, timestep, core_state):
         """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a), both among the allowed actions."""
         q_values, core_state = look_once(network, params, constants, timestep, core_state)
+        q_values = in_units_of_rewards(q_values, constants)  # which changes no action
         mask = timestep.action_mask
         policy = EpsilonGreedy(q_values, constants.exploration.epsilons, mask)
         return NetworkOutput(policy, jnp.max(mask_logits(q_values, mask), axis=-1)), core_state

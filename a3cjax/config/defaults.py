@@ -29,7 +29,7 @@ IMAGES: dict[str, Any] = {
     "greedy_evaluation": False,
 }
 VECTORS = IMAGES | {
-    "unroll_length": 16,
+    "unroll_length": 32,
     "learning_rate": 3e-3,
     "normalize_advantages": True,
     "greedy_evaluation": True,

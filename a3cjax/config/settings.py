@@ -92,7 +92,7 @@ class Config(Settings):
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
-        "steps of an update; auto is 16, 40 for images, 1 for a table; episode: a whole one",
+        "steps of an update; auto is 32, 40 for images, 1 for a table; episode: a whole one",
         FRAMES,
     )
     discount: float = _agent(0.99, "γ", between(0, 1))

@@ -231,7 +231,7 @@ def assemble(
     )
     fleet = Fleet(store)
     stores: Sequence[ParameterStore] = [store] * len(batches)
-    programs = make_programs(agent)
+    programs = make_programs(agent)._replace(normalizer=checkpoint.state.seen)
     if config.deterministic:
         stop_event = supervisor.stop_event
         stores = take_turns(store, len(batches), stop_event, at_round_end=fleet.note_round)
@@ -262,7 +262,6 @@ def assemble(
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,
             total_frames=config.total_frames,
             report=fleet.reports.put,
-            normalizer=checkpoint.state.seen,
         )
         fleet.actors.append(actor)
         fleet.targets.append(place.entered()(actor.run))  # which enters it for every call

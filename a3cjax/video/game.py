@@ -19,8 +19,8 @@ class Moment(NamedTuple):
     """One timestep of a game.
 
     `num_steps` agent steps and `score`, the sum of raw rewards, lie behind it; `reward` is
-    that of the step that led here. `value` is V(s) or maxₐ Q(s, a), `policy` the distribution
-    over actions in NumPy arrays without leading axes. `action` is what the agent does here,
+    that of the step that led here. `value` is V(s) or maxₐ Q(s, a) in units of rewards, `policy`
+    the distribution over actions in NumPy arrays without leading axes. `action` is what the agent does here,
     None at the end of the game. `picture` is uint8 `[height, width, 3]`, None where there is
     none, `observation` what the network reads; `saliency` has its shapes and is None where it
     was not asked for.
@@ -93,7 +93,8 @@ def watch(
       RuntimeError: if a game does not end.
     """
     snapshot = agent.snapshot
-    constants = Constants(snapshot.statistics, None, evaluation_exploration(environments.num_envs))
+    exploration = evaluation_exploration(environments.num_envs)
+    constants = Constants(snapshot.statistics, None, exploration, snapshot.reward_scale)
 
     @jax.jit
     def look(params, constants, timestep, core_state):

@@ -7,6 +7,8 @@ import pytest
 
 from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing
 from a3cjax.envs.base import Episode
+from a3cjax.parameters.moments import merge, moments_of
+from a3cjax.types import Seen
 from a3cjax.updates import GradientMetrics
 from tests.fakes import DISCOUNT, FakeClock, FakeEnvironments, FakeStore, counting
 
@@ -48,7 +50,7 @@ class Bench:
             programs._replace(**programs_with),
             self.environments,
             store or FakeStore(self.tape),
-            Standing(self.environments.timestep(0), core_state, ahead=None, key=0),
+            Standing(self.environments.timestep(0), core_state, None, 0, np.zeros(B)),
             explore=lambda num_frames: f"exploration at {num_frames}",
             unroll_length=unroll_length,
             total_frames=total_frames,
@@ -165,6 +167,38 @@ def test_pushes_carry_the_actors_index():
     store = FakeStore()
     Bench(store=store).run(num_updates=2)
     assert store.pushed_by == [7, 7]
+
+
+def test_pushes_carry_the_moments_of_what_was_seen():
+    first = {2: [1], T: [0], 5: [0]}
+    normalizer = Seen(moments_of(()), moments_of((), (1,)))
+    store = FakeStore()
+    Bench(store=store, environments=FakeEnvironments(first=first), normalizer=normalizer).run(2)
+    sums = []
+    for b in range(B):
+        carried = 0.0
+        for t in range(1, 2 * T + 1):  # the reward is t
+            if b in first.get(t, ()):
+                carried = 0.0  # a reset, which has none
+                continue
+            carried = t + DISCOUNT * carried
+            sums.append(carried)
+    assert len(store.seen) == 2
+    returns = merge(*(seen.returns for seen in store.seen))
+    assert returns.num_seen == len(sums) == 2 * T * B - 3
+    np.testing.assert_allclose(returns.mean, np.mean(sums), rtol=1e-6)
+    np.testing.assert_allclose(returns.variance, np.var(sums), rtol=1e-6)
+    # Each observation counts once: the last one with the unroll that begins with it.
+    for seen, numbers in zip(store.seen, ([0, 1, 2], [3, 4, 5]), strict=True):
+        assert seen.observations.num_seen == T * B
+        np.testing.assert_allclose(seen.observations.mean, [np.mean(numbers)])
+        np.testing.assert_allclose(seen.observations.variance, [np.var(numbers)])
+
+
+def test_nothing_is_looked_at_where_nothing_is_normalised():
+    store = FakeStore()
+    Bench(store=store).run()
+    assert store.seen == [Seen()]
 
 
 def test_trajectory_holds_what_happened():
@@ -305,9 +339,11 @@ def test_actor_goes_on_from_its_standing(acts_ahead):
             environments=Restorable(first={2 * T: [0]}),
             core_state=np.zeros((B, 1), np.float32),
             acts_ahead=acts_ahead,
+            normalizer=Seen(moments_of(())),
         )
 
     whole, half, other = make().run(num_updates=3), make().run(num_updates=2), make()
+    assert half.actor_learner.standing.discounted_sums.any()
     standing = json.loads(json.dumps(half.actor_learner.get_standing()))
     other.actor_learner.set_standing(standing)
     for _ in range(2 * T + acts_ahead):
@@ -316,6 +352,8 @@ def test_actor_goes_on_from_its_standing(acts_ahead):
     for field, expected in zip(other.trajectories[0], whole.trajectories[2], strict=True):
         np.testing.assert_array_equal(field, expected)
         assert np.asarray(field).dtype == np.asarray(expected).dtype
+    sums, expected = (b.actor_learner.standing.discounted_sums for b in (other, whole))
+    np.testing.assert_array_equal(sums, expected)
 
 
 def test_automatic_resets_cost_no_frames():

@@ -177,7 +177,7 @@ class StillStore:
     def pull(self):
         return self._snapshot
 
-    def push(self, grads, num_frames, version, actor_index=0):
+    def push(self, grads, num_frames, version, actor_index=0, seen=None):
         self.pushed_frames.append(num_frames)
         if len(self.pushed_frames) == self._num_updates:
             self._stop_event.set()
@@ -199,7 +199,7 @@ def unroll(agent, params, environments, *, num_updates, unroll_length):
         make_programs(agent)._replace(compute_gradients=compute_gradients),
         environments,
         store,
-        Standing(environments.reset(), core_state, ahead=None, key=jax.random.key(0)),
+        Standing(environments.reset(), core_state, None, jax.random.key(0), np.zeros(num_envs)),
         explore=lambda num_frames: Exploration(np.zeros(num_envs, np.float32), np.float32(1)),
         unroll_length=unroll_length,
         total_frames=10**9,

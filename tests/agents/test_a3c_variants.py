@@ -152,12 +152,10 @@ ACTOR = ("policy_body", "mean", "variance")
 CRITIC = ("value_body", "value")
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one variance", "variance each"])
+@pytest.fixture(scope="module", params=["shared", "each"])
 def gaussian(request):
     """A network, random parameters, and a trajectory of continuous actions."""
-    network = make_network(
-        "mujoco_ff", D, "gaussian_actor_critic", per_dimension_variance=request.param
-    )
+    network = make_network("mujoco_ff", D, "gaussian_actor_critic", variance=request.param)
     return network, *params_and_trajectory(network)
 
 
@@ -241,10 +239,8 @@ def test_gaussian_actor_and_critic_learn_from_their_own_part_of_the_loss(gaussia
 
 
 def test_variance_is_one_number_or_one_for_each_dimension():
-    for per_dimension, size in ((False, 1), (True, D)):
-        network = make_network(
-            "mujoco_ff", D, "gaussian_actor_critic", per_dimension_variance=per_dimension
-        )
+    for variance, size in (("shared", 1), ("each", D), ("free", D)):
+        network = make_network("mujoco_ff", D, "gaussian_actor_critic", variance=variance)
         params, trajectory = params_and_trajectory(network)
         policy, values = look(network, params, trajectory)
         assert policy.mean.shape == (T + 1, B, D)
@@ -254,7 +250,7 @@ def test_variance_is_one_number_or_one_for_each_dimension():
 
 @pytest.mark.parametrize("bias", [-1e4, -10.0, 0.0, 1e4])
 def test_variance_is_positive_and_its_density_finite(bias):
-    network = make_network("mujoco_ff", D, "gaussian_actor_critic")
+    network = make_network("mujoco_ff", D, "gaussian_actor_critic", variance="shared")
     params, trajectory = params_and_trajectory(network)
     kernel = np.zeros_like(params["variance"]["kernel"])
     params["variance"] = {"kernel": kernel, "bias": np.array([bias], np.float32)}
@@ -268,7 +264,7 @@ def test_variance_is_positive_and_its_density_finite(bias):
 
 
 def test_continuous_actions_are_sampled_from_the_gaussian():
-    network = make_network("mujoco_ff", D, "gaussian_actor_critic", per_dimension_variance=True)
+    network = make_network("mujoco_ff", D, "gaussian_actor_critic", variance="each")
     params, trajectory = params_and_trajectory(network)
     num_draws = 4000
     observation = np.repeat(trajectory.observations[0, :1], num_draws, axis=0)

@@ -508,8 +508,10 @@ def test_paper_preset_has_the_values_of_the_paper():
         value_cost=0.5,
         entropy_cost=0.01,
         entropy_spread=1.0,
-        per_dimension_variance=False,
         centre_observations=False,
+        normalize_rewards=False,
+        normalize_advantages=False,
+        greedy_evaluation=False,
         exploration_frames=4_000_000,
         target_period_frames=40_000,
         warmup_steps=0,
@@ -529,6 +531,7 @@ def test_paper_mujoco_preset_differs_from_the_papers_by_section_9():
         "total_frames": 10_000_000,  # our choice
         "network": "mujoco_lstm",
         "unroll_length": "episode",
+        "variance": "shared",
         "entropy_cost": 1e-4,
     }
 
@@ -556,6 +559,9 @@ def choose(number):
 IMAGES = EnvironmentSpec(
     image(21, 21, 64), choose(6), 4, is_atari=True, image_layout="channels_first"
 )
+BESIDE_NUMBERS = IMAGES._replace(
+    observation={"camera": image(21, 21, 48), "vector": vector(3)}, is_atari=False
+)
 VECTORS = EnvironmentSpec(vector(4), choose(2), 1, is_atari=False, image_layout="none")
 CONTINUOUS = VECTORS._replace(observation=vector(17), actions=ActionSpec("continuous", (6,), True))
 CHOICES = VECTORS._replace(actions=ActionSpec("multi_discrete", [3, 2]))
@@ -564,13 +570,24 @@ ONE_ACTOR = Config(num_actors=1)
 
 LAPTOP = {
     "optimizer": "adam",
-    "unroll_length": 40,
+    "unroll_length": 32,
     "max_grad_norm": 40.0,
-    "learning_rate": 1e-3,
+    "learning_rate": 3e-3,
     "entropy_cost": 0.01,
     "centre_observations": True,
+    "normalize_rewards": True,
+    "normalize_advantages": True,
+    "greedy_evaluation": True,
     "momentum": 0.0,
 }
+PIXELS = {
+    **LAPTOP,
+    "unroll_length": 40,
+    "learning_rate": 1e-3,
+    "normalize_advantages": False,
+    "greedy_evaluation": False,
+}
+ATARI = {**PIXELS, "normalize_rewards": False}  # they are clipped
 TABLE = {
     "optimizer": "sgd",
     "unroll_length": 1,
@@ -578,6 +595,9 @@ TABLE = {
     "learning_rate": 0.5,
     "entropy_cost": 0.01,
     "centre_observations": False,
+    "normalize_rewards": False,
+    "normalize_advantages": False,
+    "greedy_evaluation": True,
     "momentum": 0.0,
 }
 
@@ -585,7 +605,9 @@ TABLE = {
 @pytest.mark.parametrize(
     ("network", "spec", "expected"),
     [
-        ("auto", IMAGES, {**LAPTOP, "network": "atari_ff"}),
+        ("auto", IMAGES, {**ATARI, "network": "atari_ff"}),
+        ("auto", IMAGES._replace(is_atari=False), {**PIXELS, "network": "atari_ff"}),
+        ("auto", BESIDE_NUMBERS, {**PIXELS, "network": "multi_ff"}),
         ("auto", VECTORS, {**LAPTOP, "network": "mlp_ff"}),
         ("auto", STATES, {**LAPTOP, "network": "mlp_ff"}),
         ("auto", CONTINUOUS, {**LAPTOP, "network": "mlp_ff", "entropy_cost": 1e-4}),
@@ -605,6 +627,9 @@ OWN_VALUES = {
     "learning_rate": 0.25,
     "entropy_cost": 0.125,
     "centre_observations": True,
+    "normalize_rewards": True,
+    "normalize_advantages": True,
+    "greedy_evaluation": False,
     "warmup_steps": 3,
     "exploration_frames": 77,
     "log_period_frames": 99,

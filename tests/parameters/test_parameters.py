@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from a3cjax.actors.placement import place_actors
 from a3cjax.optimizers import make_optimizer
+from a3cjax.parameters.moments import moments_of
 from a3cjax.parameters.shared import ParametersOnDevice, SharedParameters
-from a3cjax.types import LearnerState, ObservationStatistics
+from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import PATIENCE_SECONDS, FakeStore, run_in_threads
 
@@ -100,6 +101,43 @@ def test_statistics_are_handed_on():
     store = plain_store(add, statistics=statistics)
     store.push(1, 8, 0)
     assert store.pull().statistics is statistics
+
+
+def test_what_was_seen_counts_with_accepted_gradients_alone_and_scales_follow_it():
+    statistics = ObservationStatistics(
+        {"eye": jnp.full(4, 9.0), "vector": jnp.zeros(1)},
+        {"eye": jnp.asarray(3.0), "vector": jnp.ones(1)},
+    )
+
+    def see(*values):
+        vector = moments_of(values, (1,))
+        return Seen(moments_of([10 * v for v in values]), {"eye": None, "vector": vector})
+
+    def accept(state, grads, num_frames):
+        return state._replace(params=state.params + 1), grads == "good"
+
+    state = LearnerState(0, "opt_state", seen=see())
+    store = SharedParameters(state, accept, statistics=statistics)
+    first = store.pull()
+    assert first.reward_scale == 1  # of nothing
+    store.push("good", 8, 0, seen=see(1.0, 3.0))
+    assert store.push("bad", 8, 1, seen=see(1e9, -1e9)).is_refused
+    store.push("good", 8, 1, seen=see(5.0, 7.0))
+    learned, last = store.read()
+    assert learned.seen.returns.num_seen == 4
+    # 1, 3, 5, 7 have the mean 4 and the variance 5; a tenth of the mean is added to it.
+    assert last.reward_scale == pytest.approx(np.hypot(np.sqrt(500), 4), rel=1e-6)
+    np.testing.assert_allclose(last.statistics.mean["vector"], [4.0])
+    np.testing.assert_allclose(last.statistics.scale["vector"], [np.sqrt(5)], rtol=1e-6)
+    assert last.statistics.mean["eye"] is statistics.mean["eye"]
+    assert last.statistics.scale["eye"] is statistics.scale["eye"]
+    np.testing.assert_array_equal(first.statistics.mean["vector"], [0.0])  # who reads it keeps it
+
+
+def test_nothing_is_scaled_where_nothing_is_to_be_looked_at():
+    store = plain_store(add)
+    store.push(1, 8, 0, seen=Seen())
+    assert store.pull().reward_scale is None
 
 
 def test_schedule_sees_the_frames_before_the_update():
@@ -433,6 +471,12 @@ def test_another_device_sees_the_target_parameters_and_copies_them_only_when_the
     for leaf in jax.tree.leaves(third.target_params):
         assert leaf.devices() == {device}
     assert remote.pull().target_params is third.target_params
+
+
+def test_pushes_from_another_device_carry_what_was_seen():
+    store = FakeStore()
+    ParametersOnDevice(store, jax.devices()[0]).push("grads", 8, 0, 3, seen := Seen())
+    assert store.seen == [seen]
 
 
 def test_pushes_from_another_device_carry_the_actors_index():

@@ -127,7 +127,7 @@ def test_pushes_come_in_the_order_of_the_actors(seed):
     order = []
 
     class Spy(FakeStore):
-        def push(self, grads, num_frames, version, actor_index=0):
+        def push(self, grads, num_frames, version, actor_index=0, seen=None):
             order.append(grads)
             return super().push(grads, num_frames, version, actor_index)
 
@@ -350,7 +350,7 @@ class Bench:
             Programs(act, compute_gradients, lambda num_envs: 0),
             environments,
             store,
-            Standing(environments.timestep(0), core_state=0, ahead=None, key=0),
+            Standing(environments.timestep(0), 0, None, 0, np.zeros(B)),
             explore=lambda num_frames: None,
             unroll_length=T,
             total_frames=total_frames,

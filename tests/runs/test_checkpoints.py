@@ -14,8 +14,9 @@ import safetensors.numpy
 
 from a3cjax.errors import CheckpointError
 from a3cjax.optimizers import make_optimizer
-from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress, is_sealed
-from a3cjax.types import LearnerState, ObservationStatistics
+from a3cjax.parameters.moments import moments_of
+from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress, is_sealed, seal
+from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import make_apply_gradients
 
 STATISTICS = ObservationStatistics(jnp.asarray([[1.5, 2.0], [0.1, 3e-9]]), jnp.asarray(4.3))
@@ -48,7 +49,9 @@ def make_checkpoint(num_frames):
 
 def blank(checkpoint):
     """A template: the same structure with other numbers."""
-    return Checkpoint(*jax.tree.map(jnp.zeros_like, checkpoint[:2]), Progress())
+    state, statistics = jax.tree.map(jnp.zeros_like, checkpoint[:2])
+    seen = jax.tree.map(np.zeros_like, checkpoint.state.seen)  # in 64 bits
+    return Checkpoint(state._replace(seen=seen), statistics, Progress())
 
 
 def assert_same(restored, checkpoint):
@@ -101,6 +104,11 @@ def files_of(*frames):
 STATES = {
     **{name: make_state(name) for name in ("rmsprop", "adam", "sgd")},
     "target": make_state()._replace(target_params=make_params(1)),
+    "seen": make_state()._replace(
+        seen=Seen(
+            moments_of([1.0, np.pi]), {"eye": None, "vector": moments_of([[1e9, 1 / 3]], (2,))}
+        )
+    ),
     # As with shared_statistics=False: one for each actor.
     "of each actor": LearnerState(
         make_params(0), tuple(make_state(seed=seed).opt_state for seed in range(3))
@@ -219,6 +227,16 @@ def test_checkpoint_of_an_older_format_version_is_refused_by_name(folder):
     for method in (lambda: restore(folder, make_checkpoint(0)), Checkpointer(folder).read_progress):
         with pytest.raises(CheckpointError, match="are of an older format version"):
             method()
+
+
+def test_checkpoint_of_the_format_before_is_refused_in_a_line(folder):
+    checkpoint = make_checkpoint(300)
+    Checkpointer(folder).save(checkpoint)
+    path = folder / "300.safetensors"
+    path.write_bytes(seal(path.read_bytes().replace(b"checkpoint-4", b"checkpoint-3")))
+    with pytest.raises(CheckpointError, match="format must be a3cjax-checkpoint-4, got") as caught:
+        restore(folder, checkpoint)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_slip_in_the_program_is_not_taken_for_a_full_disk(folder):

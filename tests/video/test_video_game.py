@@ -50,8 +50,9 @@ def make_agent():
     return Agent(unused, lambda batch_size: (), look, unused)
 
 
-def watch(agent, params, environments, *, key=KEY, num_games=1, **options):
-    trained = TrainedAgent(Config(), agent, Snapshot(1, 4, params), environments.spec)
+def watch(agent, params, environments, *, key=KEY, num_games=1, reward_scale=None, **options):
+    snapshot = Snapshot(1, 4, params, reward_scale=reward_scale)
+    trained = TrainedAgent(Config(), agent, snapshot, environments.spec)
     return list(game.watch(trained, environments, [key] * num_games, **options))
 
 
@@ -126,6 +127,26 @@ def test_q_methods_show_action_values_and_the_largest_of_them():
         np.testing.assert_allclose(moment.policy.q_values, expected, rtol=1e-5)
         assert moment.value == pytest.approx(float(expected.max()), rel=1e-5)
         assert moment.policy.epsilons == np.float32(EVALUATION_EPSILON)
+
+
+@pytest.mark.parametrize("head", ["actor_critic", "action_values"])
+def test_values_are_shown_in_units_of_rewards_and_change_no_action(head):
+    network = make_network("mlp_ff", 3, head)
+    agent = make_a3c(network) if head == "actor_critic" else make_one_step_q(network)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1, network.init(KEY, np.zeros((1, 1, 1), np.float32))
+    )
+    plain, scaled = (
+        watch(agent, params, make_environments(4), reward_scale=scale, with_saliency=True)
+        for scale in (None, np.float32(8))
+    )
+    for one, other in zip(plain, scaled, strict=True):
+        assert one.value != 0
+        assert other.value == 8 * one.value
+        np.testing.assert_array_equal(other.saliency, 8 * one.saliency)
+        np.testing.assert_array_equal(other.action, one.action)
+        if head == "action_values":
+            np.testing.assert_array_equal(other.policy.q_values, 8 * one.policy.q_values)
 
 
 @pytest.mark.parametrize(("variance", "number"), [("free", 2), ("each", 2), ("shared", 1)])
