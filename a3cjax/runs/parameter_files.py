@@ -102,7 +102,10 @@ def restore(arrays: Arrays, template: Any) -> Any:
         array = np.ndarray(leaf.shape, leaf.dtype, arrays[name]["data"])
         if not np.isfinite(array).all():
             raise ValueError(f"{name} must be finite numbers, got others.")
-        if name.startswith("statistics/scale") and (array < np.finfo(np.float32).tiny).any():
+        if (
+            name.startswith(("statistics/scale", "reward_scale"))
+            and (array < np.finfo(np.float32).tiny).any()
+        ):
             raise ValueError(f"{name} must be > 0, got {array.min()}.")
         if _COUNTS_AND_SQUARES.match(name) and (array < 0).any():
             raise ValueError(f"{name} must be >= 0, got {array.min()}.")

@@ -370,8 +370,8 @@ def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
     process = start(EVALUATE, "run")
     out, err = end_of(process)
     assert process.returncode == 0, err
-    assert "evaluation-sampled-2.json" in out
-    result = json.loads((tmp_path / "run" / "evaluation-sampled-2.json").read_text())
+    assert "evaluation-greedy-2.json" in out
+    result = json.loads((tmp_path / "run" / "evaluation-greedy-2.json").read_text())
     assert result["lengths"] == [5, 5]  # whole games
     assert result["num_episodes"] == 2
 

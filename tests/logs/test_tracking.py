@@ -422,7 +422,7 @@ def test_tracker_that_is_asked_for_gets_the_run(tmp_path, fake_tracker, capsys, 
     assert logger.evaluations == [(summary.num_frames, summary.evaluation.mean)]
     assert logger.settings["env"] == "CartPole"
     assert logger.settings["network"] == "mlp_ff"  # resolved
-    assert logger.schedule(0.0) == pytest.approx(1e-3)
+    assert logger.schedule(0.0) == pytest.approx(3e-3)
     assert logger.schedule(1500.0) == pytest.approx(0.0)
     assert [row["num_frames"] for row in logger.rows][-1] >= 1500
     assert logger.ends == [False]

@@ -205,7 +205,7 @@ def test_loaded_agent_acts(published):
     environments.close()
     # It plays the same, with the memory that it has, where it plays on its own.
     environments = agent.make_environments(2)
-    steps = list(agent.play(environments, jax.random.key(0)))
+    steps = list(agent.play(environments, jax.random.key(0), is_greedy=False))
     environments.close()
     np.testing.assert_array_equal([step.actions for step in steps[:10]], taken)
     assert sum(len(step.episodes) for step in steps) == 2

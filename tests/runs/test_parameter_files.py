@@ -19,10 +19,15 @@ STATISTICS = ObservationStatistics(jnp.full((4, 4), 0.5), jnp.asarray(2.0))
 SNAPSHOT = Snapshot(version=7, num_frames=400, params=PARAMS, statistics=STATISTICS)
 
 
+def template(params=PARAMS, statistics=STATISTICS):
+    """What a network expects to be read."""
+    return Snapshot(0, 0, params, statistics)
+
+
 def refused(folder, params=PARAMS, statistics=STATISTICS):
     """The line with which a file is refused."""
     with pytest.raises(CheckpointError) as caught:
-        read_parameters(folder, params, statistics)
+        read_parameters(folder, template(params, statistics))
     message = str(caught.value)
     assert message.startswith(f"{folder / PARAMETER_FILE} cannot be read: ")
     assert message.isprintable()  # so it is one line
@@ -36,12 +41,12 @@ def write_by_hand(folder, metadata, array, data):
     (folder / PARAMETER_FILE).write_bytes(content)
 
 
+@pytest.mark.parametrize("reward_scale", [jnp.asarray(3.0), None], ids=["scaled", ""])
 @pytest.mark.parametrize("statistics", [STATISTICS, None], ids=["centred", ""])
-def test_what_is_written_is_read(tmp_path, statistics):
-    snapshot = SNAPSHOT._replace(statistics=statistics)
+def test_what_is_written_is_read(tmp_path, statistics, reward_scale):
+    snapshot = SNAPSHOT._replace(statistics=statistics, reward_scale=reward_scale)
     write_parameters(tmp_path, snapshot)
-    blank = jax.tree.map(jnp.zeros_like, snapshot)
-    read = read_parameters(tmp_path, blank.params, blank.statistics)
+    read = read_parameters(tmp_path, jax.tree.map(jnp.zeros_like, snapshot))
     jax.tree.map(np.testing.assert_array_equal, read, snapshot)
     assert jax.tree.structure(read) == jax.tree.structure(snapshot)
 
@@ -53,7 +58,7 @@ ONE_AND_TWO = bytes.fromhex("0000803f00000040")
 
 def test_files_of_the_first_version_stay_readable(tmp_path):
     write_by_hand(tmp_path, METADATA, KERNEL, ONE_AND_TWO)
-    read = read_parameters(tmp_path, {"kernel": jnp.zeros(2)}, None)
+    read = read_parameters(tmp_path, template({"kernel": jnp.zeros(2)}, None))
     assert (read.version, read.num_frames, read.statistics, read.target_params) == (
         7,
         400,
@@ -68,7 +73,7 @@ def test_file_may_be_a_link(tmp_path):
     path = write_parameters(tmp_path, SNAPSHOT)
     path.rename(tmp_path / "blob")
     path.symlink_to("blob")
-    assert read_parameters(tmp_path, PARAMS, STATISTICS).num_frames == 400
+    assert read_parameters(tmp_path, template()).num_frames == 400
 
 
 def test_target_parameters_are_left_out(tmp_path):
@@ -86,7 +91,7 @@ def test_any_flipped_byte_of_the_header_or_cut_is_noticed_or_changes_numbers_onl
     for index in range(len(good)):
         path.write_bytes(good[:index] + bytes([good[index] ^ 0x20]) + good[index + 1 :])
         try:
-            read = read_parameters(tmp_path, PARAMS, STATISTICS)
+            read = read_parameters(tmp_path, template())
         except CheckpointError:
             continue
         assert jax.tree.map(jnp.shape, read) == jax.tree.map(jnp.shape, SNAPSHOT)
@@ -122,6 +127,10 @@ def test_scales_that_cannot_be_are_refused(tmp_path, bad, rule):
     statistics = STATISTICS._replace(scale=jnp.asarray(bad))
     write_parameters(tmp_path, SNAPSHOT._replace(statistics=statistics))
     assert f"statistics/scale must be {rule}" in refused(tmp_path)
+    rewards = SNAPSHOT._replace(reward_scale=jnp.asarray(1.0))
+    write_parameters(tmp_path, rewards._replace(reward_scale=jnp.asarray(bad)))
+    with pytest.raises(CheckpointError, match=f"reward_scale must be {rule}"):
+        read_parameters(tmp_path, rewards)
 
 
 @pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("I32", 4), ("F64", 8)])

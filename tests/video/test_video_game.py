@@ -149,14 +149,15 @@ def test_values_are_shown_in_units_of_rewards_and_change_no_action(head):
             np.testing.assert_array_equal(other.policy.q_values, 8 * one.policy.q_values)
 
 
-def test_gaussian_policies_show_mean_and_variance():
-    network = make_network("mlp_ff", 2, "gaussian_actor_critic")
+@pytest.mark.parametrize(("variance", "number"), [("free", 2), ("each", 2), ("shared", 1)])
+def test_gaussian_policies_show_mean_and_variance(variance, number):
+    network = make_network("mlp_ff", 2, "gaussian_actor_critic", variance=variance)
     params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
     environments = make_environments(3, num_actions=2, is_continuous=True)
     moments = watch(make_a3c(network), params, environments, is_greedy=True)
     for moment in moments[:-1]:
         assert moment.policy.mean.shape == (2,)
-        assert moment.policy.variance.shape == (2,)
+        assert moment.policy.variance.shape == (number,)
         np.testing.assert_array_equal(moment.action, moment.policy.mean)
 
 
