@@ -20,10 +20,10 @@ class Moment(NamedTuple):
 
     `num_steps` agent steps and `score`, the sum of raw rewards, lie behind it; `reward` is
     that of the step that led here. `value` is V(s) or maxₐ Q(s, a) in units of rewards, `policy`
-    the distribution over actions in NumPy arrays without leading axes. `action` is what the agent does here,
-    None at the end of the game. `picture` is uint8 `[height, width, 3]`, None where there is
-    none, `observation` what the network reads; `saliency` has its shapes and is None where it
-    was not asked for.
+    the distribution over actions in NumPy arrays without leading axes. `action` is what the agent
+    does here, None at the end of the game. `picture` is uint8 `[height, width, 3]`, None where
+    there is none, `observation` what the network reads; `saliency` has its shapes and is None where
+    it was not asked for.
     """
 
     num_steps: int
