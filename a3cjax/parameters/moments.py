@@ -42,7 +42,9 @@ def merge(one: Moments, other: Moments) -> Moments:
 
 def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
     """Maps pytrees of Moments to a pytree of what `function` makes of each."""
-    return jax.tree.map(function, *trees, is_leaf=lambda part: isinstance(part, Moments))
+    return jax.tree.map(
+        function, *trees, is_leaf=lambda part: part is None or isinstance(part, Moments)
+    )
 
 
 def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
