@@ -272,7 +272,12 @@ def load_config(run_dir: Path) -> Config:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
-    return make_config(read_config_file(run_dir))
+    settings = read_config_file(run_dir)
+    # Once a setting of its own; `config.yaml` of such a run holds what its network has.
+    each = settings.pop("per_dimension_variance", None)
+    if each is not None and "variance" not in settings:
+        settings["variance"] = "each" if each is True else "shared"
+    return make_config(settings)
 
 
 def read_config_file(run_dir: Path) -> dict[str, Any]:

@@ -41,8 +41,12 @@ def merge(one: Moments, other: Moments) -> Moments:
 
 
 def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
-    """Maps pytrees of Moments to a pytree of what `function` makes of each."""
-    return jax.tree.map(function, *trees, is_leaf=lambda part: isinstance(part, Moments))
+    """Maps pytrees of Moments to a pytree of what `function` makes of each; None stays None."""
+
+    def of_part(part: Moments | None, *others: Any) -> Any:
+        return None if part is None else function(part, *others)
+
+    return jax.tree.map(of_part, *trees, is_leaf=lambda x: x is None or isinstance(x, Moments))
 
 
 def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from a3cjax.agents import Agent
@@ -12,7 +13,6 @@ from a3cjax.config.bringing import NO_PARTS, Parts, bring
 from a3cjax.config.builders import (
     build_agent,
     build_evaluation_environments,
-    build_normalizer,
     init_state,
 )
 from a3cjax.config.settings import CONFIG_FILE, Config, load_config
@@ -28,7 +28,7 @@ from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_jax
 from a3cjax.system.output import warn
-from a3cjax.types import ObservationStatistics
+from a3cjax.types import ObservationStatistics, Snapshot
 
 TRAINED = Path(__file__).parents[1] / "trained"  # published agents that come with the package
 
@@ -69,7 +69,10 @@ def load(
     if (folder / PARAMETER_FILE).is_file() and not best:
         spec = find_spec(config, folder, parts, trust=trust)
         agent, template = build_untrained(config, spec, parts)
-        snapshot = read_parameters(there, make_snapshot(template.state, 0, 0, template.statistics))
+        state, statistics, _ = template
+        scale = None if state.seen.returns is None else np.float32(1)
+        expected = Snapshot(0, 0, state.params, statistics, reward_scale=scale)
+        snapshot = read_parameters(there, expected)
     else:
         checkpoints = folder / (BEST if best else NEWEST)
         spec, agent, checkpoint = load_checkpoint(config, checkpoints, parts, trust=trust)
@@ -152,6 +155,7 @@ def build_untrained(
         return init_state(config, agent, spec), statistics
 
     state, statistics = jax.eval_shape(make_arrays)
-    # In 64 bits, which `eval_shape` has not.
-    state = state._replace(seen=build_normalizer(config, spec))
+    # `eval_shape` has no 64 bits.
+    seen = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, np.float64), state.seen)
+    state = state._replace(seen=seen)
     return agent, Checkpoint(state, statistics, Progress())

@@ -321,7 +321,7 @@ def test_environment_that_is_no_longer_the_same_is_refused(finished):
     agent = a3cjax.load(finished)
     config = agent.config.replace(env="gymnasium:Acrobot-v1")
     other = dataclasses.replace(agent, config=config)
-    message = r"^env must show and take what its agent has learned on, .*\(4,\).*got .*\(6,\)"
+    message = r"^env must show and take what its agent has learned on, .*\[4\].*got .*\[6\]"
     with pytest.raises(ConfigError, match=message):
         other.evaluate(2)
 
