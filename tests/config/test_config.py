@@ -859,3 +859,11 @@ def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
 def test_evaluating_during_training_takes_games():
     with pytest.raises(ConfigError, match=r"^eval_episodes must be >= 1 .*, got 0\."):
         Config(eval_period_frames=100, eval_episodes=0)
+
+
+@pytest.mark.parametrize(("old", "variance"), [(True, "each"), (False, "shared")])
+def test_older_folders_name_the_variance_of_their_policy_otherwise(tmp_path, old, variance):
+    (tmp_path / "config.yaml").write_text(
+        f"env: Pong\nper_dimension_variance: {str(old).lower()}\n"
+    )
+    assert load_config(tmp_path).variance == variance
