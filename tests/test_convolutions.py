@@ -18,7 +18,7 @@ from a3cjax.convolutions import (
     map_chunks,
     stored_relu,
 )
-from a3cjax.networks import NATURE_LAYERS, PAPER_LAYERS
+from a3cjax.torsos import NATURE_LAYERS, PAPER_LAYERS
 
 BATCH_SIZE = 2
 

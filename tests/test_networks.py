@@ -10,13 +10,8 @@ import pytest
 
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.distributions import DiagonalGaussian, MultiCategorical, SquashedGaussian
-from a3cjax.networks import (
-    HEADS,
-    NATURE_LAYERS,
-    NETWORK_NAMES,
-    PAPER_LAYERS,
-    make_network,
-)
+from a3cjax.networks import HEADS, NETWORK_NAMES, make_network
+from a3cjax.torsos import NATURE_LAYERS, PAPER_LAYERS
 from a3cjax.types import ObservationStatistics
 from tests.tabular import random_params
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
-from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
+from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
+from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
 # Steps of random play in each environment; our choice.
 WARMUP_STEPS = 512

@@ -14,8 +14,9 @@ from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
-from a3cjax.networks import LEAST_PIXELS, TABULAR, torsos_for
+from a3cjax.networks import TABULAR
 from a3cjax.system.output import warn
+from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
 
 def resolve(config: Config, spec: EnvironmentSpec) -> Config:

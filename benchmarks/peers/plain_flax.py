@@ -13,10 +13,10 @@ import numpy as np
 from arguments import make_parser
 from flax import linen as nn
 
-from a3cjax import networks
+from a3cjax import torsos
 from a3cjax.actors.placement import Place
 from a3cjax.config.settings import Config
-from a3cjax.envs import spaces
+from a3cjax.envs import observations as reading
 from a3cjax.system import machine
 from a3cjax.training import assembly
 from a3cjax.training.measuring import Training
@@ -29,7 +29,7 @@ class PlainTorso(nn.Module):
     def __call__(self, observations, statistics) -> jax.Array:
         assert statistics is None  # main sets centre_observations=False
         x = jnp.asarray(observations, jnp.float32) / 255.0
-        for channels, size, stride in networks.PAPER_LAYERS:
+        for channels, size, stride in torsos.PAPER_LAYERS:
             x = nn.relu(nn.Conv(channels, (size, size), stride, padding="VALID")(x))
         x = x.reshape(x.shape[0], -1)
         return nn.relu(nn.Dense(256)(x))
@@ -48,8 +48,8 @@ def share_default_device(num_actors: int) -> list[Place]:
 def main() -> None:
     arguments = make_parser(__doc__).parse_args()
     num_actors = machine.available_cores()
-    networks._TORSOS["atari"] = (PlainTorso, 256)
-    spaces.frames_to_blocks = frames_to_nhwc
+    torsos.TORSOS["atari"] = (PlainTorso, 256)
+    reading.frames_to_blocks = frames_to_nhwc
     assembly.place_actors = share_default_device
     config = Config(
         num_actors=num_actors,

@@ -6,7 +6,8 @@ from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
-from a3cjax.networks import LEAST_PIXELS, make_network
+from a3cjax.networks import make_network
+from a3cjax.torsos import LEAST_PIXELS
 
 ONE_ACTOR = Config(num_actors=1)
 
