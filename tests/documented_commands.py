@@ -22,7 +22,9 @@ from unittest import mock
 from a3cjax.commands import VERBS, sweep
 from a3cjax.commands.arguments import parse, read
 from a3cjax.config.settings import Config, read_config
-from a3cjax.envs.making import GYMNASIUM_PREFIX, resolve_envpool_id
+from a3cjax.envs.base import GYMNASIUM_PREFIX
+from a3cjax.envs.bringing import PYTHON_PREFIX
+from a3cjax.envs.making import resolve_envpool_id
 from a3cjax.errors import ConfigError
 from a3cjax.runs.loading import find_agent
 from tests.documents import ROOT
@@ -93,7 +95,7 @@ def check_verb(verb: str, arguments: Sequence[str]) -> None:
 
 def check_config(config: Config) -> None:
     """Checks that there is such an environment."""
-    if not config.env.startswith(GYMNASIUM_PREFIX):
+    if not config.env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX)):
         resolve_envpool_id(config.env)
 
 

@@ -86,8 +86,8 @@ def test_warm_up_gathers_over_all_batches(supervisor):
     fast = FakeEnvironments(num_envs=1)
     show = fast.timestep
     fast.timestep = lambda t: show(2 * t)
-    timesteps, moments, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, 0, supervisor)
-    statistics = statistics_of(moments)
+    timesteps, in_all, _ = warm_up([fast, FakeEnvironments(num_envs=3)], 4, 0, supervisor)
+    statistics = statistics_of(in_all.observations, fast.spec.observation)
     seen = [2, 4, 6, 8] + 3 * [1, 2, 3, 4]
     np.testing.assert_allclose(statistics.mean, [np.mean(seen)])
     np.testing.assert_allclose(statistics.scale, np.std(seen), rtol=1e-6)

@@ -287,6 +287,7 @@ def test_hyperparameters_are_by_keyword_with_the_papers_defaults():
         "entropy_cost": 0.01,
         "max_abs_reward": None,
         "bootstraps": True,
+        "normalize_advantages": False,
     }
 
 
