@@ -569,4 +569,4 @@ def test_every_part_of_a_dict_counts_and_is_centred_by_its_own_statistics(name, 
     )
     expected = values_of(halved, plain)
     np.testing.assert_allclose(values_of(moved, statistics), expected, rtol=1e-3, atol=1e-4)
-    assert not np.allclose(values_of(moved, plain), expected, atol=3e-4)
+    assert not np.allclose(values_of(moved, plain), expected, atol=1e-4)
