@@ -91,7 +91,8 @@ def prepare(
 ) -> tuple[Config, Agent, list[Environments]]:
     """The settings of a run with nothing left open, its agent, and every actor's environments.
 
-    The caller closes these. Raises as `build_batches`, and a ConfigError if settings do not fit.
+    The caller closes these. Raises as `build_batches`, a ConfigError if settings do not fit, and
+    what a network of one's own raises.
     """
     if isinstance(parts.env, VectorEnv):
         _check_vector(config)
@@ -104,6 +105,8 @@ def prepare(
         config = config.replace(envs_per_actor=batches[0].num_envs)
         config = resolve(config, batches[0].spec)
         agent = build_agent(config, batches[0].spec, parts.network)
+        if parts.network is not None:  # of which nobody knows yet whether it can be built
+            jax.eval_shape(lambda: init_state(config, agent, batches[0].spec))
         stack.pop_all()
     return config, agent, batches
 

@@ -106,7 +106,7 @@ def test_agents_of_several_choices_and_of_squashed_numbers_are_filmed(
 ):
     agent = load(acting(space, total_frames=200, **settings)[1])
     for is_greedy in (False, True):
-        options = VideoOptions(formats=("gif",), is_greedy=is_greedy, max_play_seconds=0.2)
+        options = VideoOptions(formats=("gif",), is_greedy=is_greedy, max_seconds=0.2)
         recording = record_video(agent, tmp_path / f"film-{is_greedy}", options)
         assert recording is not None
         assert recording.paths[0].stat().st_size > 0

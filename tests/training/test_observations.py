@@ -154,7 +154,7 @@ class Signals(gymnasium.Env):
         return {"camera": camera, "joint": joint}
 
 
-@pytest.mark.parametrize("told_by", ["image", "vector"])
+@pytest.mark.parametrize("told_by", [pytest.param("image", marks=pytest.mark.slow), "vector"])
 def test_every_part_of_a_dict_is_learned_from(told_by, tmp_path, make_id):
     env = make_id(lambda: Signals(told_by))
     summary = train(
@@ -215,7 +215,7 @@ def test_network_that_cannot_read_is_answered_with_those_that_can(
         train(settings(tmp_path / "run", env=env, network=network, total_frames=2_000))
 
 
-@pytest.mark.parametrize("network", ["mlp_gru", "multi_lstm"])
+@pytest.mark.parametrize("network", [pytest.param("mlp_gru", marks=pytest.mark.slow), "multi_lstm"])
 def test_other_networks_read_dicts_with_images(network, tmp_path, make_id):
     env = make_id(lambda: Random(SPACES["image and numbers"][0]))
     changes = {"network": network, "total_frames": 1_000, "unroll_length": 10, "eval_episodes": 0}
