@@ -180,6 +180,17 @@ def test_normalized_advantages_of_a_hand_example():
     np.testing.assert_allclose(metrics.value_loss, 12.5 / 2, rtol=1e-6)  # in their own units
 
 
+@pytest.mark.parametrize("normalize_advantages", [False, True])
+def test_step_of_weight_two_counts_as_if_it_were_there_twice(normalize_advantages):
+    logits, values, actions, returns = random_steps()
+    weights = np.ones(returns.shape, np.float32)
+    weights[0] = 2
+    options = {"entropy_cost": 0.1, "normalize_advantages": normalize_advantages}
+    weighted = loss_of_logits(logits, values, actions, returns, mask=weights, **options)
+    twice = [jnp.concatenate([x[:1], x]) for x in (logits, values, actions, returns)]
+    chex.assert_trees_all_close(weighted, loss_of_logits(*twice, **options), rtol=1e-5)
+
+
 @pytest.mark.parametrize(("unit", "size"), [(1e3, 1.0), (1e-6, 1e-6 / MIN_ADVANTAGE)])
 def test_normalized_advantages_have_one_size_unless_they_are_next_to_nothing(unit, size):
     logits, _, actions, returns = random_steps()

@@ -244,6 +244,7 @@ class ActorLearner:
         """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
         is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
         num_steps = int(np.count_nonzero(is_experienced(trajectory.is_first[1:], is_idle)))
+        seen = self._look_at(trajectory)  # before it is filled up with what nobody has seen
         if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
         num_frames = num_steps * self.environments.spec.frames_per_step
@@ -254,7 +255,6 @@ class ActorLearner:
                 self.programs.compute_gradients(snapshot, exploration, trajectory)
             )
             self._lap("learn")
-            seen = self._look_at(trajectory)
             receipt = self.store.push(grads, num_frames, snapshot.version, self.index, seen)
         self._lap("push")
         at_lock = {"wait": receipt.wait_seconds, "hold": receipt.hold_seconds}

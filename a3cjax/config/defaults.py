@@ -48,7 +48,7 @@ TABLE = IMAGES | {
     "greedy_evaluation": True,
 }
 
-# What `auto` takes a torso for: see `networks.torsos_for`.
+# What `auto` takes a torso for: see `torsos.torsos_for`.
 REASONS = {
     "atari": f"images of {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels or more",
     "minatar": f"images of less than {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels",

@@ -16,8 +16,8 @@ from a3cjax.types import Array, Moments, ObservationStatistics, Seen
 # What deviates by no more than this part of its mean, in the root of the mean square, counts as
 # constant: in 32 bits numbers are rounded by 1e-7 of their size. Our choice.
 MIN_DEVIATION = 1e-6
-# Of the root of the mean square of returns, the least part that rewards are divided by: where all
-# returns are alike they would be blown up. Our choice.
+# Of the mean of returns, the part that stands under the root beside their variance: where all are
+# alike, rewards would be blown up without it. Our choice.
 MIN_RETURN_DEVIATION = 0.1
 
 
@@ -79,7 +79,7 @@ def merge_seen(one: Seen, other: Seen) -> Seen:
 
 
 def reward_scale(returns: Moments) -> np.float32:
-    """The standard deviation of discounted returns, or a tenth of their size if that is more.
+    """√(σ² + (0.1 µ)²) of discounted returns: about their standard deviation, if they differ.
 
     1 where all were 0, or are in 32 bits: rewards are none yet.
     """

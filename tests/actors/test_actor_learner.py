@@ -299,6 +299,17 @@ def test_whole_episodes_cost_every_frame_that_was_played():
     assert (bench.reports[0].num_steps, bench.reports[0].num_frames) == (7, 28)
 
 
+def test_whole_episodes_are_looked_at_before_they_are_filled_up():
+    # Of the ten steps above seven were played, and ten observations came before them.
+    environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1]})
+    normalizer = Seen(moments_of(()), moments_of((), (1,)))
+    store = FakeStore()
+    Bench(store=store, environments=environments, unroll_length=None, normalizer=normalizer).run()
+    assert store.seen[0].returns.num_seen == 7
+    assert store.seen[0].observations.num_seen == 10
+    np.testing.assert_allclose(store.seen[0].observations.mean, [2.0])
+
+
 def test_stop_event_ends_a_whole_episode_within_a_step():
     bench = Bench(unroll_length=None)  # an episode without end
     bench.environments._on_step = lambda t: bench.stop_event.set() if t == 50 else None
