@@ -47,6 +47,11 @@ TABLE = IMAGES | {
     "normalize_rewards": False,
     "greedy_evaluation": True,
 }
+# The deviation of a Gaussian becomes small, and means that move by as much lose what was learned.
+CONTINUOUS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "entropy_cost": 1e-4,  # Mnih et al. 2016, section 9
+}
 
 # What `auto` takes a torso for: see `torsos.torsos_for`.
 REASONS = {
@@ -66,7 +71,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
     if spec.is_continuous:
-        defaults = defaults | {"entropy_cost": 1e-4}  # Mnih et al. 2016, section 9
+        defaults = defaults | CONTINUOUS
     # As a fixed number, the share of random play would grow with the number of cores, up to
     # all of a small budget.
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)

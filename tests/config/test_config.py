@@ -581,6 +581,7 @@ LAPTOP = {
     "greedy_evaluation": True,
     "momentum": 0.0,
 }
+GAUSSIAN = {**LAPTOP, "learning_rate": 1e-3, "entropy_cost": 1e-4}
 PIXELS = {
     **LAPTOP,
     "unroll_length": 40,
@@ -611,8 +612,8 @@ TABLE = {
         ("auto", BESIDE_NUMBERS, {**PIXELS, "network": "multi_ff"}),
         ("auto", VECTORS, {**LAPTOP, "network": "mlp_ff"}),
         ("auto", STATES, {**LAPTOP, "network": "mlp_ff"}),
-        ("auto", CONTINUOUS, {**LAPTOP, "network": "mlp_ff", "entropy_cost": 1e-4}),
-        ("mujoco_lstm", CONTINUOUS, {**LAPTOP, "entropy_cost": 1e-4}),
+        ("auto", CONTINUOUS, {**GAUSSIAN, "network": "mlp_ff"}),
+        ("mujoco_lstm", CONTINUOUS, GAUSSIAN),
         ("tabular", STATES, TABLE),
     ],
 )
