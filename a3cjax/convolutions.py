@@ -60,10 +60,26 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
     return blocks.reshape(batch_size, rows, columns, channels * BLOCK_SIZE**2)
 
 
+def num_channels(blocks: Array) -> int:
+    """C of images given as blocks, `[B, rows, columns, C·16]`.
+
+    Raises:
+      AssertionError: if they are something else, such as frames.
+    """
+    shape = blocks.shape
+    if len(shape) != 4 or shape[-1] == 0 or shape[-1] % BLOCK_SIZE**2 != 0:
+        raise AssertionError(
+            "observations must be images as blocks, [..., rows, columns, C·16], which "
+            "a3cjax.convolutions.frames_to_blocks makes of frames [B, C, height, width], "
+            f"got {shape}."
+        )
+    return shape[-1] // BLOCK_SIZE**2
+
+
 def blocks_to_frames(blocks: Blocks) -> Blocks:
     """Undoes `frames_to_blocks`, of floats, too; what it dropped stays lost."""
-    batch_size, rows, columns, depth = blocks.shape
-    channels = depth // BLOCK_SIZE**2
+    batch_size, rows, columns, _ = blocks.shape
+    channels = num_channels(blocks)
     frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)
     frames = frames.transpose(0, 3, 1, 4, 2, 5)
     return frames.reshape(batch_size, channels, rows * BLOCK_SIZE, columns * BLOCK_SIZE)

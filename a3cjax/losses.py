@@ -77,13 +77,16 @@ def entropy_loss(entropies: Array) -> jax.Array:
     return -as_floats(entropies)[0]
 
 
-def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
+def q_loss(
+    q_values: Array, actions: Array, targets: Array, *, huber_delta: float | None = None
+) -> jax.Array:
     """½(y − Q(s, a))², with the targets treated as constants (Mnih et al. 2016, algorithm 1).
 
     Args:
       q_values: float `[..., A]`, Q(sₜ, ·), to be differentiated.
       actions: int `[...]`, the actions taken.
       targets: float `[...]`, yₜ.
+      huber_delta: δ > 0; errors e beyond it cost δ(|e| − ½δ) (Huber 1964); None: all are squared.
 
     Returns:
       float `[...]`, one loss a step.
@@ -97,7 +100,12 @@ def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
     q_values, targets = as_floats(q_values, targets)
     q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
     # The factor 0.5 makes d loss / d q_taken = q_taken - target.
-    return 0.5 * jnp.square(jax.lax.stop_gradient(targets) - q_taken)
+    errors = jax.lax.stop_gradient(targets) - q_taken
+    if huber_delta is None:
+        return 0.5 * jnp.square(errors)
+    size = jnp.abs(errors)
+    linear = huber_delta * (size - 0.5 * huber_delta)
+    return jnp.where(size <= huber_delta, 0.5 * jnp.square(errors), linear)
 
 
 def actor_critic_loss(
