@@ -31,11 +31,11 @@ _WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)
 class Density(Protocol):
     """What the losses need of a policy; distrax's distributions are some as they are."""
 
-    def log_prob(self, actions: Any, /) -> jax.Array:
+    def log_prob(self, actions: Any, /) -> chex.Array:
         """log π(a|s) in nats, float `[...]`, of actions with the same leading axes."""
         ...
 
-    def entropy(self) -> jax.Array:
+    def entropy(self) -> chex.Array:
         """H(π(·|s)) in nats, float `[...]`."""
         ...
 
@@ -50,15 +50,15 @@ class Distribution(Density, Protocol):
     form: theirs is called by `sample(seed=key)`.
     """
 
-    def sample(self, key: chex.PRNGKey, /) -> jax.Array:
+    def sample(self, key: chex.PRNGKey, /) -> chex.Array:
         """Draws one action for each of the leading axes."""
         ...
 
-    def mode(self) -> jax.Array:
+    def mode(self) -> chex.Array:
         """The actions that a greedy evaluation takes."""
         ...
 
-    def kl_divergence(self, other: Self, /) -> jax.Array:
+    def kl_divergence(self, other: Self, /) -> chex.Array:
         """KL(self ‖ other) = E_self[log self(a) − log other(a)] in nats, float `[...]`, >= 0."""
         ...
 

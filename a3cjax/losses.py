@@ -8,12 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from a3cjax.distributions import (
-    Categorical,
-    DiagonalGaussian,
-    MultiCategorical,
-    SquashedGaussian,
-)
+from a3cjax.distributions import Density
 from a3cjax.types import ActorCriticMetrics, Array, as_floats
 
 # Where values are as good as they get, advantages are noise, which is not to be blown up: a policy
@@ -109,7 +104,7 @@ def q_loss(
 
 
 def actor_critic_loss(
-    distribution: Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian,
+    distribution: Density,
     values: Array,
     actions: Array,
     returns: Array,
@@ -166,8 +161,8 @@ def actor_critic_loss(
     # Before log π and H, whose gradients are NaN where a parameter is none. A variance may be 1.
     distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
     actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
-    log_probs = distribution.log_prob(actions)
-    entropies = distribution.entropy()
+    log_probs = jnp.asarray(distribution.log_prob(actions))
+    entropies = jnp.asarray(distribution.entropy())
     chex.assert_equal_shape([log_probs, entropies, values])
     chex.assert_axis_dimension_gt(values, 0, 0)
     log_probs, entropies, values, returns = as_floats(log_probs, entropies, values, returns)
