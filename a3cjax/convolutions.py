@@ -78,8 +78,8 @@ def num_channels(blocks: Array) -> int:
 
 def blocks_to_frames(blocks: Blocks) -> Blocks:
     """Undoes `frames_to_blocks`, of floats, too; what it dropped stays lost."""
-    batch_size, rows, columns, _ = blocks.shape
     channels = num_channels(blocks)
+    batch_size, rows, columns, _ = blocks.shape
     frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)
     frames = frames.transpose(0, 3, 1, 4, 2, 5)
     return frames.reshape(batch_size, channels, rows * BLOCK_SIZE, columns * BLOCK_SIZE)

@@ -450,7 +450,7 @@ def test_numbers_of_actions_may_be_numpys():
 def test_frames_in_place_of_blocks_are_refused(name):
     frames = np.zeros((1, 1, 84, 84, 4), np.uint8)
     observations = {"camera": frames, "vector": np.zeros((1, 1, 2), np.float32)}
-    rule = r"^observations must be images as blocks, .*frames_to_blocks .*, got \(1, 84, 84, 4\)\.$"
+    rule = r"^observations must be images as blocks, .*frames_to_blocks .*, got \(1, 84, 84, 4\)\."
     with pytest.raises(AssertionError, match=rule):
         make_network(name, A).init(
             jax.random.key(0), observations if name == "multi_ff" else frames
