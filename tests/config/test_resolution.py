@@ -113,13 +113,13 @@ def test_settings_of_q_methods_reach_the_agent_and_its_network():
         build_agent(c, VECTORS)
         for c in (config, config.replace(double_q=False), config.replace(huber_delta=None), plain)
     ]
-    observations = np.random.default_rng(0).normal(size=(4, 2, 4)).astype(np.float32)
-    trajectory = random_trajectory(0, 3, 2, 2)._replace(observations=observations)
+    observations = np.random.default_rng(0).normal(size=(31, 5, 4)).astype(np.float32)
+    trajectory = random_trajectory(0, 30, 5, 2)._replace(observations=observations)
     params, targets = (
         random_params(build_network(config, VECTORS), observations, s) for s in (1, 2)
     )
     assert {"value", "advantage"} < set(params)
-    exploration = Exploration(np.full(2, 0.1, np.float32), np.float32(1))
+    exploration = Exploration(np.full(5, 0.1, np.float32), np.float32(1))
     constants = Constants(None, targets, exploration)
     losses = {float(agent.loss(params, constants, trajectory)[0]) for agent in agents}
     assert len(losses) == 4  # each of the two changes it
