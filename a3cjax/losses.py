@@ -8,12 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from a3cjax.distributions import (
-    Categorical,
-    DiagonalGaussian,
-    MultiCategorical,
-    SquashedGaussian,
-)
+from a3cjax.distributions import Density
 from a3cjax.types import ActorCriticMetrics, Array, as_floats
 
 # Where values are as good as they get, advantages are noise, which is not to be blown up: a policy
@@ -77,13 +72,16 @@ def entropy_loss(entropies: Array) -> jax.Array:
     return -as_floats(entropies)[0]
 
 
-def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
+def q_loss(
+    q_values: Array, actions: Array, targets: Array, *, huber_delta: float | None = None
+) -> jax.Array:
     """½(y − Q(s, a))², with the targets treated as constants (Mnih et al. 2016, algorithm 1).
 
     Args:
       q_values: float `[..., A]`, Q(sₜ, ·), to be differentiated.
       actions: int `[...]`, the actions taken.
       targets: float `[...]`, yₜ.
+      huber_delta: δ > 0; errors e beyond it cost δ(|e| − ½δ) (Huber 1964); None: all are squared.
 
     Returns:
       float `[...]`, one loss a step.
@@ -97,11 +95,16 @@ def q_loss(q_values: Array, actions: Array, targets: Array) -> jax.Array:
     q_values, targets = as_floats(q_values, targets)
     q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
     # The factor 0.5 makes d loss / d q_taken = q_taken - target.
-    return 0.5 * jnp.square(jax.lax.stop_gradient(targets) - q_taken)
+    errors = jax.lax.stop_gradient(targets) - q_taken
+    if huber_delta is None:
+        return 0.5 * jnp.square(errors)
+    size = jnp.abs(errors)
+    linear = huber_delta * (size - 0.5 * huber_delta)
+    return jnp.where(size <= huber_delta, 0.5 * jnp.square(errors), linear)
 
 
 def actor_critic_loss(
-    distribution: Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian,
+    distribution: Density,
     values: Array,
     actions: Array,
     returns: Array,
@@ -158,8 +161,8 @@ def actor_critic_loss(
     # Before log π and H, whose gradients are NaN where a parameter is none. A variance may be 1.
     distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
     actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
-    log_probs = distribution.log_prob(actions)
-    entropies = distribution.entropy()
+    log_probs = jnp.asarray(distribution.log_prob(actions))
+    entropies = jnp.asarray(distribution.entropy())
     chex.assert_equal_shape([log_probs, entropies, values])
     chex.assert_axis_dimension_gt(values, 0, 0)
     log_probs, entropies, values, returns = as_floats(log_probs, entropies, values, returns)

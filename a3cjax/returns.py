@@ -149,6 +149,14 @@ def one_step_sarsa_targets(
     return rewards + discounts * _cut(discounts, next_q_taken)
 
 
+def double_q_targets(
+    rewards: Array, discounts: Array, next_q_values: Array, selector_q_values: Array
+) -> jax.Array:
+    """Double Q-learning targets (van Hasselt et al. 2016, equation 4)."""
+    next_actions = jnp.argmax(jnp.asarray(selector_q_values), axis=-1)
+    return one_step_sarsa_targets(rewards, discounts, next_q_values, next_actions)
+
+
 def _floats(rewards: Array, discounts: Array, values: Array) -> list[jax.Array]:
     """The three in one dtype of at least 32 bits; refuses discounts that were rounded to fewer."""
     chex.assert_type([rewards, discounts, values], float)

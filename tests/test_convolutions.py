@@ -1,5 +1,7 @@
 """The lowered convolutions compute what XLA's own convolution computes, gradients included."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -240,3 +242,43 @@ def test_stored_relu_is_relu():
             jax.vjp(stored_relu, x)[1](function(x))[0], jax.vjp(jax.nn.relu, x)[1](function(x))[0]
         )
     np.testing.assert_array_equal(stored_relu(x), jax.nn.relu(x))
+
+
+@pytest.mark.parametrize("num_samples", [3, 19])  # as they are, and in chunks
+def test_convolutions_have_forward_derivatives_and_hessian_vector_products(num_samples):
+    rng = np.random.default_rng(0)
+    blocks = rng.normal(size=(num_samples, 5, 5, 16)).astype(np.float32)
+    kernels = [jnp.asarray(rng.normal(size=s), jnp.float32) for s in [(8, 8, 1, 3), (4, 4, 3, 2)]]
+    directions = [jnp.asarray(rng.normal(size=k.shape), jnp.float32) for k in kernels]
+
+    def loss(kernels, convolve_first, convolve, relu, through):
+        def convolutions_of(x):
+            return relu(convolve(relu(convolve_first(x, kernels[0])), kernels[1], 2))
+
+        return jnp.mean(jnp.sin(through(convolutions_of, blocks) / 10))
+
+    def ours(kernels):
+        return loss(kernels, conv_of_blocks, conv_valid, stored_relu, map_chunks)
+
+    def plain(kernels):
+        def first(blocks, kernel):
+            frames = blocks_to_frames(blocks).transpose(0, 2, 3, 1)
+            return reference(frames, kernel, 4)
+
+        return loss(kernels, first, reference, jax.nn.relu, lambda f, x: f(x))
+
+    def derivatives(function):
+        push = jax.jvp(function, (kernels,), (directions,))
+        return push, jax.jvp(jax.grad(function), (kernels,), (directions,))
+
+    actual, expected = (jax.jit(lambda f=f: derivatives(f))() for f in (ours, plain))
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert np.any(b)
+        np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.max(np.abs(b)))
+
+
+@pytest.mark.parametrize("shape", [(2, 84, 84, 4), (2, 4, 84, 84), (2, 3, 3, 0), (2, 64)])
+def test_what_is_no_blocks_is_refused_with_what_makes_some(shape):
+    rule = rf"^observations must be .*frames_to_blocks .*, got {re.escape(str(shape))}.$"
+    with pytest.raises(AssertionError, match=rule):
+        blocks_to_frames(np.zeros(shape, np.uint8))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import NamedTuple
 
 import chex
 import jax
@@ -21,6 +22,7 @@ from a3cjax.distributions import (
     MultiCategorical,
     SquashedGaussian,
 )
+from tests import typed_usage
 
 BATCH_SHAPES = [(), (3,), (4, 3)]
 seeds = st.integers(0, 2**32 - 1)
@@ -534,3 +536,179 @@ def test_squashed_scalar_variance_stands_for_every_dimension():
         SquashedGaussian(mean, jnp.ones((4, 3, 2))).entropy()
     with pytest.raises(AssertionError):
         SquashedGaussian(mean, jnp.ones((4, 3, 1))).log_prob(actions[..., :1])
+
+
+# Divergences.
+
+
+def random_gaussian(kind, seed, scalar=False):
+    rng = np.random.default_rng(seed)
+    shapes = (4, 3, 5), (4, 3, 1 if scalar else 5)
+    mean, variance = rng.normal(size=shapes[0]), rng.uniform(0.1, 2.0, shapes[1])
+    return kind(jnp.asarray(mean, jnp.float32), jnp.asarray(variance, jnp.float32))
+
+
+def random_epsilon_greedy(seed):
+    mask = np.broadcast_to([True, False, True, True, True], (4, 3, 5))
+    epsilons = np.random.default_rng(seed).uniform(0.1, 1, (4, 3)).astype(np.float32)
+    return EpsilonGreedy(jnp.asarray(random_logits(seed)), epsilons, mask)
+
+
+def masked(logits):
+    return Categorical(jnp.asarray(logits)).masked(np.broadcast_to([1, 0, 1, 1, 0], (4, 3, 5)) > 0)
+
+
+EVERY_KIND = {
+    "categorical": lambda seed: Categorical(jnp.asarray(random_logits(seed))),
+    "masked": lambda seed: masked(random_logits(seed)),
+    "several": lambda seed: MultiCategorical(random_choices(seed)),
+    "epsilon_greedy": random_epsilon_greedy,
+    "gaussian": lambda seed: random_gaussian(DiagonalGaussian, seed),
+    "one_variance": lambda seed: random_gaussian(DiagonalGaussian, seed, scalar=True),
+    "squashed": lambda seed: random_gaussian(SquashedGaussian, seed),
+}
+every_kind = pytest.mark.parametrize("make", EVERY_KIND.values(), ids=EVERY_KIND)
+fast_divergence = jax.jit(lambda one, other: one.kl_divergence(other))
+
+
+@every_kind
+def test_divergence_is_the_mean_of_the_difference_of_log_probabilities(make):
+    one, other = make(1), make(2)
+    num_samples = 4_000
+
+    @jax.jit
+    def differences(key):
+        actions = one.sample(key)
+        return one.log_prob(actions) - other.log_prob(actions)
+
+    samples = np.asarray(jax.lax.map(differences, jax.random.split(jax.random.key(0), num_samples)))
+    error = 5 * samples.std(axis=0) / math.sqrt(num_samples)
+    exact = np.asarray(fast_divergence(one, other))
+    assert exact.shape == (4, 3)
+    assert np.all(np.abs(samples.mean(axis=0) - exact) < error + 1e-4)
+
+
+@every_kind
+@given(seed=seeds)
+def test_divergence_is_zero_of_equals_and_never_less(make, seed):
+    one, other = make(seed), make(seed + 1)
+    np.testing.assert_allclose(fast_divergence(one, one), np.zeros((4, 3)), atol=1e-6)
+    divergences = np.asarray(fast_divergence(one, other))
+    assert np.all(divergences > 0)
+    # From one to the other and back are two different ways.
+    assert np.all(divergences != fast_divergence(other, one))
+
+
+@pytest.mark.parametrize("make", [EVERY_KIND["categorical"], EVERY_KIND["masked"]])
+def test_divergence_of_categoricals_is_the_slow_sum(make):
+    one, other = make(1), make(2)
+    expected = np.zeros((4, 3))
+    for t, b in np.ndindex(4, 3):
+        p, q = (np.exp(np.float64(x.logits[t, b])) for x in (one, other))
+        p, q = p / p.sum(), q / q.sum()
+        expected[t, b] = sum(a * math.log(a / c) for a, c in zip(p, q, strict=True) if a > 0)
+    np.testing.assert_allclose(fast_divergence(one, other), expected, rtol=1e-4)
+
+
+def test_divergence_of_gaussians_of_a_hand_example():
+    # σ² = 1, 4 and μ = 0, 1 to σ² = 2, 4 and μ = 1, 1:
+    # ½ [½ + ½ − 1 − log ½] + ½ [1 + 0 − 1 − 0] = ½ log 2
+    moments = jnp.array([0.0, 1.0]), jnp.array([1.0, 4.0])
+    others = jnp.array([1.0, 1.0]), jnp.array([2.0, 4.0])
+    for kind in (DiagonalGaussian, SquashedGaussian):  # a bijection changes no divergence
+        divergence = fast_divergence(kind(*moments), kind(*others))
+        np.testing.assert_allclose(divergence, 0.5 * math.log(2), rtol=1e-6)
+
+
+def test_actions_of_probability_zero_have_no_part_in_a_divergence_or_its_gradient():
+    logits = jnp.array([0.0, 1.0, -jnp.inf]), jnp.array([1.0, 0.0, -jnp.inf])
+
+    def divergence(ours, theirs):
+        return Categorical(ours).kl_divergence(Categorical(theirs))
+
+    gradients = jax.jit(jax.grad(divergence, argnums=(0, 1)))
+    of_others = gradients(logits[0][:2], logits[1][:2])
+    for gradient, expected in zip(gradients(*logits), of_others, strict=True):
+        np.testing.assert_allclose(gradient, [*expected, 0.0], rtol=1e-6)
+    # The other may do what this one never does; what it never does itself costs infinitely much.
+    full = jnp.array([1.0, 0.0, 2.0])
+    for theirs in (logits[1], full):
+        assert np.isfinite(divergence(logits[0], theirs))
+        assert all(np.isfinite(x).all() for x in gradients(logits[0], theirs))
+    assert divergence(full, logits[1]) == np.inf
+
+
+def test_gradient_of_a_divergence_is_that_of_finite_differences():
+    one, other = random_gaussian(DiagonalGaussian, 1), random_gaussian(DiagonalGaussian, 2)
+    logits = jnp.asarray(random_logits(1) / 3), jnp.asarray(random_logits(2) / 3)
+    for function, arguments in [
+        (lambda *x: jnp.mean(DiagonalGaussian(*x).kl_divergence(other)), one),
+        (lambda *x: jnp.mean(one.kl_divergence(DiagonalGaussian(*x))), other),
+        (lambda p, q: jnp.mean(Categorical(p).kl_divergence(Categorical(q))), logits),
+    ]:
+        check_grads(function, tuple(arguments), 1, ["rev"], atol=2e-2, rtol=2e-2, eps=1e-2)
+
+
+@every_kind
+def test_divergence_from_another_kind_is_refused_in_a_line(make):
+    one = make(0)
+    others = [Categorical(jnp.zeros((4, 3, 5))), random_gaussian(DiagonalGaussian, 0)]
+    other = next(other for other in others if type(other) is not type(one))
+    rule = f"^other must be a {type(one).__name__}, got a {type(other).__name__}.$"
+    with pytest.raises(TypeError, match=rule):
+        one.kl_divergence(other)
+    with pytest.raises(AssertionError):
+        one.kl_divergence(jax.tree.map(lambda x: x[:1], make(1)))
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
+def test_epsilon_greedy_gives_every_action_its_probability(epsilon):
+    mask = np.array([True, False, True, True])
+    policy = EpsilonGreedy(jnp.array([0.0, 9.0, 2.0, 1.0]), np.float32(epsilon), mask)
+    expected = np.array([epsilon / 3, 0.0, 1 - epsilon + epsilon / 3, epsilon / 3])
+    log_probs = [policy.log_prob(np.int32(action)) for action in range(4)]
+    np.testing.assert_allclose(np.exp(log_probs), expected, atol=1e-6)
+    entropy = -sum(p * math.log(p) for p in expected if p > 0)
+    np.testing.assert_allclose(policy.entropy(), entropy, atol=1e-6)
+    by_q, by_epsilon = jax.grad(
+        lambda q, eps: policy._replace(q_values=q, epsilons=eps).entropy(), argnums=(0, 1)
+    )(policy.q_values, jnp.float32(epsilon))
+    assert np.isfinite(by_epsilon)
+    assert not np.any(by_q)
+
+
+# Of others.
+
+
+def test_losses_take_numpys_arrays_distrax_and_own_distributions():
+    assert np.isfinite(typed_usage.loss_of_numpys_arrays())
+    np.testing.assert_allclose(
+        typed_usage.losses_of_distrax(), typed_usage.losses_of_ours(), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        typed_usage.loss_of_an_own_policy(),
+        typed_usage.expected_loss_of_an_own_policy(),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("policy", typed_usage.policies_of_agents(), ids=lambda x: type(x).__name__)
+def test_policies_of_agents_act_learn_and_are_cut_as_trees(policy):
+    class Everything(NamedTuple):
+        actions: jax.Array
+        log_probs: jax.Array
+        entropies: jax.Array
+        divergences: jax.Array
+
+    def everything_of(policy):
+        actions = policy.sample(jax.random.key(0))
+        divergences = policy.kl_divergence(policy)
+        return Everything(actions, policy.log_prob(actions), policy.entropy(), divergences)
+
+    shape = (typed_usage.T - 1, typed_usage.B)
+    shorter = jax.tree.map(lambda x: x[1:], policy)
+    answers = jax.jit(everything_of)(shorter)
+    assert all(leaf.shape == shape for leaf in answers[1:])
+    assert answers.actions.shape[:2] == shape
+    assert shorter.mode().shape == answers.actions.shape
+    np.testing.assert_allclose(answers.divergences, np.zeros(shape), atol=1e-6)

@@ -135,3 +135,35 @@ def test_factors_are_symmetric_around_one(num_actors, spread):
     steps = np.diff(np.log(factors))
     np.testing.assert_allclose(steps, np.full(num_actors - 1, np.mean(steps)), atol=1e-9)
     assert np.all(steps >= 0)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "least"),
+    [
+        *(("num_frames", value, 1) for value in (0, -5, math.nan)),
+        *(("num_envs", value, 1) for value in (0, -1)),
+        ("seed", -1, 0),
+        ("actor_index", -1, 0),
+        *(("entropy_factor", value, 0) for value in (-0.5, math.nan, math.inf)),
+    ],
+)
+def test_arguments_without_meaning_are_refused_by_name(argument, value, least):
+    arguments = {"seed": 1, "actor_index": 0, "num_envs": B, "num_frames": NUM_FRAMES}
+    rule = f"^{argument} must be >= {least} and finite, got {value}.$"
+    with pytest.raises(ValueError, match=rule):
+        make_explore(**arguments | {argument: value})
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "name"),
+    [
+        (evaluation_exploration, (0,), "num_envs"),
+        (spread_factors, (0, 2.0), "num_actors"),
+        (spread_factors, (-1, 2.0), "num_actors"),
+        (spread_factors, (3, 0.5), "spread"),
+        (spread_factors, (3, math.nan), "spread"),
+    ],
+)
+def test_kinds_of_exploration_refuse_what_is_too_little(function, arguments, name):
+    with pytest.raises(ValueError, match=f"^{name} must be >= 1 and finite, got "):
+        function(*arguments)

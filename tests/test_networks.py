@@ -1,6 +1,7 @@
 """The laws of networks: architecture, centring, and recurrent cores that reset."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -393,6 +394,105 @@ def test_table_answers_the_row_of_a_state_and_its_gradient_touches_no_other():
     gradient = jax.grad(lambda params: jnp.sum(apply(params)))({"q": {"kernel": table}})
     visits = np.bincount(states.ravel(), minlength=6).astype(np.float32)
     np.testing.assert_array_equal(gradient["q"]["kernel"], np.tile(visits[:, None], A))
+
+
+def test_dueling_values_are_a_value_and_advantages_over_their_mean():
+    observations, _, _, core_state = make("mlp_gru")
+    network = make_network("mlp_gru", A, "action_values", dueling=True)
+    params = random_params(network, observations)
+    assert set(params) == {"body", "value", "advantage"}
+    is_first = np.zeros((T, B), bool)
+    q_values, _ = network.apply(params, None, observations, is_first, core_state)
+    # Heads of the same body as a policy and a value, which are known to read it rightly.
+    heads = {"policy": params["advantage"], "value": params["value"], "body": params["body"]}
+    output, _ = make("mlp_gru")[1].apply(heads, None, observations, is_first, core_state)
+    advantages, values = output.policy.logits, output.values[..., None]
+    expected = values + advantages - np.mean(advantages, axis=-1, keepdims=True)
+    np.testing.assert_allclose(q_values, expected, rtol=1e-5, atol=1e-5)
+    # The value is the mean of all, and advantages that are shifted are the same.
+    np.testing.assert_allclose(np.mean(q_values, axis=-1), output.values, rtol=1e-4, atol=1e-5)
+
+
+# What is refused.
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        *(
+            ({"num_actions": n}, "num_actions must be a whole number >= 1, or a tuple of some")
+            for n in (0, -2, 2.0, True, "4", (), (2, 0), (2, -1), None)
+        ),
+        ({"variance": "fre"}, "variance must be one of free, each, shared, got fre."),
+        *(
+            ({"name": "tabular", "head": f"{kind}{GAUSSIAN}"}, "head must be actor_critic or act")
+            for kind in ("", "squashed_")
+        ),
+        ({"dueling": True}, "dueling must be False for head actor_critic, got True."),
+        (
+            {"name": "tabular", "head": "action_values", "dueling": True},
+            "dueling must be False for a table, got True.",
+        ),
+        ({"torso": dict}, "torso must be a flax.linen Module, got <class 'dict'>."),
+    ],
+)
+def test_arguments_that_make_no_network_are_refused_by_name(arguments, rule):
+    with pytest.raises(ValueError, match=f"^{re.escape(rule)}"):
+        make_network(**{"name": "mlp_ff", "num_actions": A, **arguments})
+
+
+def test_numbers_of_actions_may_be_numpys():
+    for num_actions in (np.int64(A), (np.int32(1), np.int64(3))):
+        make_network("mlp_ff", num_actions).init(jax.random.key(0), random_vectors()[:1, :1])
+
+
+@pytest.mark.parametrize("name", ["atari_ff", "nature_lstm", "minatar_ff", "multi_ff"])
+def test_frames_in_place_of_blocks_are_refused(name):
+    frames = np.zeros((1, 1, 84, 84, 4), np.uint8)
+    observations = {"camera": frames, "vector": np.zeros((1, 1, 2), np.float32)}
+    rule = r"^observations must be images as blocks, .*frames_to_blocks .*, got \(1, 84, 84, 4\)\."
+    with pytest.raises(AssertionError, match=rule):
+        make_network(name, A).init(
+            jax.random.key(0), observations if name == "multi_ff" else frames
+        )
+
+
+# Derivatives of every order.
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *((name, "actor_critic") for name in NETWORK_NAMES if name != "tabular"),
+        ("mujoco_ff", GAUSSIAN),
+        ("minatar_gru", "action_values"),
+    ],
+)
+def test_every_network_has_jvps_and_hessian_vector_products(name, head):
+    observations, network, params, core_state = make(name, head)
+    is_first = np.zeros((T, B), bool)
+    direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+
+    def loss(params):
+        output, _ = network.apply(params, None, observations, is_first, core_state)
+        return sum(jnp.mean(jnp.sin(leaf)) for leaf in jax.tree.leaves(output))
+
+    def inner(one, other):
+        return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, one, other)))
+
+    @jax.jit
+    def derivatives(params):
+        gradient, product = jax.jvp(jax.grad(loss), (params,), (direction,))
+        slope = jax.jvp(loss, (params,), (direction,))[1]
+        # Reverse over forward is another way to the same: ∇(∇f · v) = Hv.
+        backwards = jax.grad(lambda x: jax.jvp(loss, (x,), (direction,))[1])(params)
+        return slope, inner(gradient, direction), product, backwards
+
+    slope, expected, product, backwards = derivatives(params)
+    assert slope != 0
+    np.testing.assert_allclose(slope, expected, rtol=1e-3, atol=1e-5)
+    for a, b in zip(jax.tree.leaves(product), jax.tree.leaves(backwards), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.max(np.abs(b)) + 1e-7)
 
 
 # Time.

@@ -425,10 +425,11 @@ def test_hyperparameters_are_by_keyword_with_the_papers_defaults():
         parameters = inspect.signature(make).parameters.values()
         return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
+    common = {"max_abs_reward": None, "huber_delta": None}
     assert {method: defaults(make) for method, make in METHODS.items()} == {
-        "n_step_q": {"lambda_": 1.0, "max_abs_reward": None, "bootstraps": True},
-        "one_step_q": {"max_abs_reward": None},
-        "one_step_sarsa": {"max_abs_reward": None},
+        "n_step_q": {"lambda_": 1.0, "bootstraps": True, "double_q": False, **common},
+        "one_step_q": {"double_q": False, **common},
+        "one_step_sarsa": common,
     }
 
 
@@ -554,3 +555,85 @@ def test_acting_with_memory_sees_what_learning_sees(method, recurrent):
         )
         actions.append(action)
     np.testing.assert_array_equal(np.stack(actions), np.argmax(expected, axis=-1))
+
+
+# Double Q-learning, and errors that are not squared.
+
+
+@pytest.mark.parametrize(
+    ("method", "targets"),
+    [
+        # By Q(θ) the best actions in s_1, s_2, s_3 are 1, 1, 0; of these Q(θ⁻) is 2, 3, 5:
+        # y_t = r_{t+1} + ½ that: 1 + ½ 2, 2 + ½ 3, 3 + ½ 5
+        ("one_step_q", [2.0, 3.5, 5.5]),
+        # y_2 = 3 + ½ 5 = 5.5, y_1 = 2 + ½ 5.5 = 4.75, y_0 = 1 + ½ 4.75
+        ("n_step_q", [3.375, 4.75, 5.5]),
+    ],
+)
+def test_double_q_of_a_hand_example(method, targets):
+    q = np.array([[1, 9], [2, 9], [0, 3], [9, 8]], np.float32)
+    target_q = np.array([[7, 7], [1, 2], [4, 3], [5, 6]], np.float32)
+    trajectory = one_environment(
+        [0, 1, 2, 3], [0, 0, 1], [1, 2, 3], [0.5] * 3, [True, False, False, False]
+    )
+    (loss, _), gradients = table_loss(method, double_q=True)(q, target_q, trajectory)
+    errors = np.array(targets) - [1, 2, 3]
+    np.testing.assert_allclose(loss, 0.5 * np.sum(errors**2), rtol=1e-6)
+    # No gradient goes through the choice.
+    expected = [[-errors[0], 0], [-errors[1], 0], [0, -errors[2]], [0, 0]]
+    np.testing.assert_allclose(gradients, expected, rtol=1e-6)
+
+
+DOUBLE_METHODS = ["n_step_q", "one_step_q"]
+DOUBLE_LOSSES = {
+    "n_step_q": table_loss("n_step_q", lambda_=LAMBDA, double_q=True),
+    "one_step_q": table_loss("one_step_q", double_q=True),
+}
+
+
+@pytest.mark.parametrize("method", DOUBLE_METHODS)
+@given(seed=seeds)
+def test_double_q_values_by_one_what_the_other_chooses(method, seed):
+    (q, target_q), trajectory = random_tables(seed), random_experience(method, seed)
+    # As if θ⁻ had nothing but the values of the actions that θ takes for the best.
+    best = np.argmax(q, axis=-1, keepdims=True)
+    chosen = np.broadcast_to(np.take_along_axis(target_q, best, axis=-1), target_q.shape)
+    chex.assert_trees_all_close(
+        DOUBLE_LOSSES[method](q, target_q, trajectory),
+        LOSSES[method](q, chosen, trajectory),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    # Both are one where θ⁻ is θ.
+    chex.assert_trees_all_close(
+        DOUBLE_LOSSES[method](q, q, trajectory), LOSSES[method](q, q, trajectory), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("method", DOUBLE_METHODS)
+def test_double_q_chooses_among_the_allowed_actions(method):
+    mask = np.ones((T + 1, B, A), bool)
+    mask[..., 1] = False
+    trajectory = random_experience(method, 0)
+    trajectory = trajectory._replace(actions=2 * (trajectory.actions % 2), action_masks=mask)
+    q, target_q = random_tables(0)
+    hopes, fears = q.copy(), q.copy()
+    hopes[:, 1], fears[:, 1] = 1e6, -1e6
+    masked = DOUBLE_LOSSES[method](hopes, target_q, trajectory)
+    expected = DOUBLE_LOSSES[method](fears, target_q, trajectory._replace(action_masks=None))
+    assert np.isfinite(masked[0][0])
+    chex.assert_trees_all_close(masked, expected, rtol=1e-6)
+
+
+@every_method
+def test_huber_loss_is_linear_beyond_delta(method):
+    (q, target_q), trajectory = random_tables(0), random_experience(method, 0)
+    delta = 0.7
+    _, slopes = table_loss(method)(q, target_q, trajectory)
+    (loss, _), gradients = table_loss(method, huber_delta=delta)(q, target_q, trajectory)
+    assert (np.abs(B * slopes) > delta).any()
+    # The mean over the batch divides each error, Q − y, by B.
+    np.testing.assert_allclose(B * gradients, np.clip(B * slopes, -delta, delta), atol=1e-5)
+    errors = np.abs(B * np.asarray(slopes, float))
+    each = np.where(errors <= delta, 0.5 * errors**2, delta * (errors - 0.5 * delta))
+    np.testing.assert_allclose(loss, each.sum() / B, rtol=1e-5)

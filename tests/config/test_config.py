@@ -125,7 +125,7 @@ AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
 FACTORS = ["entropy_spread"]
 FRACTIONS = ["discount", "lambda_"]
 BELOW_ONE = ["decay", "momentum"]
-POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds"]
+POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds", "huber_delta"]
 
 
 def test_counts_are_at_least_one():

@@ -1,13 +1,18 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a3cjax.agents import ALGORITHMS
+from a3cjax.config.builders import build_agent, build_network
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import make_network
 from a3cjax.torsos import LEAST_PIXELS
+from a3cjax.types import Constants, Exploration
+from tests.tabular import random_params, random_trajectory
 
 ONE_ACTOR = Config(num_actors=1)
 
@@ -64,3 +69,58 @@ def test_what_an_environment_warns_of_is_told_once_for_a_run(capsys):
     spec = images_of(84, 84)._replace(warnings=("one thing", "another"))
     resolve(ONE_ACTOR, spec)
     assert capsys.readouterr().err == "warning: one thing\nwarning: another\n"
+
+
+VECTORS = EnvironmentSpec(
+    jax.ShapeDtypeStruct((4,), np.float32),
+    ActionSpec("discrete", (2,)),
+    1,
+    is_atari=False,
+    reading="numbers",
+)
+
+
+@pytest.mark.parametrize(
+    ("setting", "algorithms"),
+    [
+        ({"double_q": True}, {"one_step_q", "n_step_q"}),
+        ({"dueling": True}, {"one_step_q", "n_step_q", "one_step_sarsa"}),
+        ({"huber_delta": 0.5}, {"one_step_q", "n_step_q", "one_step_sarsa"}),
+    ],
+)
+def test_settings_of_q_methods_are_refused_by_what_does_not_know_them(setting, algorithms):
+    ((name, value),) = setting.items()
+    default, given = {True: ("false", "true"), 0.5: ("null", "0.5")}[value]
+    for algorithm in ALGORITHMS:
+        config = ONE_ACTOR.replace(algorithm=algorithm, **setting)
+        if algorithm in algorithms:
+            assert getattr(resolve(config, VECTORS), name) == value
+            continue
+        rule = (
+            f"^{name} must be {default} for algorithm {algorithm}, which does not know it, "
+            f"got {given}.$"
+        )
+        with pytest.raises(ConfigError, match=rule):
+            resolve(config, VECTORS)
+
+
+def test_settings_of_q_methods_reach_the_agent_and_its_network():
+    config = ONE_ACTOR.replace(
+        algorithm="one_step_q", dueling=True, double_q=True, huber_delta=0.1, network="mlp_ff"
+    )
+    config = resolve(config, VECTORS)
+    plain = config.replace(double_q=False, huber_delta=None)
+    agents = [
+        build_agent(c, VECTORS)
+        for c in (config, config.replace(double_q=False), config.replace(huber_delta=None), plain)
+    ]
+    observations = np.random.default_rng(0).normal(size=(31, 5, 4)).astype(np.float32)
+    trajectory = random_trajectory(0, 30, 5, 2)._replace(observations=observations)
+    params = random_params(build_network(config, VECTORS), observations)
+    # What is best by one is not by the other.
+    targets = params | {"advantage": jax.tree.map(jnp.negative, params["advantage"])}
+    assert {"value", "advantage"} < set(params)
+    exploration = Exploration(np.full(5, 0.1, np.float32), np.float32(1))
+    constants = Constants(None, targets, exploration)
+    losses = {float(agent.loss(params, constants, trajectory)[0]) for agent in agents}
+    assert len(losses) == 4  # each of the two changes it

@@ -79,6 +79,23 @@ def test_every_algorithm_solves_catch(tmp_path, algorithm, network):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["one_step_q", "n_step_q"])
+def test_double_and_dueling_q_learning_solve_catch(tmp_path, algorithm):
+    score = learn(
+        tmp_path,
+        env="Catch",
+        algorithm=algorithm,
+        double_q=True,
+        dueling=True,
+        huber_delta=1.0,
+        total_frames=150_000,
+        exploration_frames=50_000,
+        **SMALL_PROBLEM,
+    )
+    assert score >= 0.9
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "solves_it"), [("mlp_lstm", True), ("mlp_ff", False)])
 def test_q_learning_solves_the_memory_task_with_memory_only(tmp_path, network, solves_it):
     score = learn(
