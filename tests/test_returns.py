@@ -254,7 +254,6 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
         (n_step_returns, (X, X[:, :1], B)),
         (n_step_returns, (X, X, B[:1])),
         (n_step_returns, (X, X, X)),
-        (n_step_returns, (X, X, np.float32(0.0))),
         (lambda_returns, (X, X[:, :1], X)),
         (lambda_returns, (X, X, B)),
         (lambda_returns, (X, X, X, X[:, :1])),
