@@ -60,10 +60,26 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
     return blocks.reshape(batch_size, rows, columns, channels * BLOCK_SIZE**2)
 
 
+def num_channels(blocks: Array) -> int:
+    """C of images given as blocks, `[B, rows, columns, C·16]`.
+
+    Raises:
+      AssertionError: if they are something else, such as frames.
+    """
+    shape = blocks.shape
+    if len(shape) != 4 or shape[-1] == 0 or shape[-1] % BLOCK_SIZE**2 != 0:
+        raise AssertionError(
+            "observations must be images as blocks, [..., rows, columns, C·16], which "
+            "a3cjax.convolutions.frames_to_blocks makes of frames [B, C, height, width], "
+            f"got {shape}."
+        )
+    return shape[-1] // BLOCK_SIZE**2
+
+
 def blocks_to_frames(blocks: Blocks) -> Blocks:
     """Undoes `frames_to_blocks`, of floats, too; what it dropped stays lost."""
-    batch_size, rows, columns, depth = blocks.shape
-    channels = depth // BLOCK_SIZE**2
+    batch_size, rows, columns, _ = blocks.shape
+    channels = num_channels(blocks)
     frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)
     frames = frames.transpose(0, 3, 1, 4, 2, 5)
     return frames.reshape(batch_size, channels, rows * BLOCK_SIZE, columns * BLOCK_SIZE)
@@ -154,22 +170,17 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
     return jax.lax.platform_dependent(jnp.asarray(inputs), cpu=chunked, default=function)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def stored_relu(x: jax.Array) -> jax.Array:
     """max(x, 0), differentiated through its output: x need not be computed again."""
     return jnp.maximum(x, 0)
 
 
-def _stored_relu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+@stored_relu.defjvp
+def _stored_relu_jvp(primals, tangents):
+    (x,), (tangent,) = primals, tangents
     y = checkpoint_name(stored_relu(x), _STORED)
-    return y, y
-
-
-def _stored_relu_backward(y: jax.Array, cotangent: jax.Array) -> tuple[jax.Array]:
-    return (jnp.where(y > 0, cotangent, 0),)
-
-
-stored_relu.defvjp(_stored_relu_forward, _stored_relu_backward)
+    return y, jnp.where(y > 0, tangent, 0)
 
 
 def _assert_covers(size: tuple[int, ...], taps: int) -> None:
@@ -188,21 +199,16 @@ def _conv_native(inputs: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.A
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
+@partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _conv_valid_on_cpu(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     """XLA's own convolution, which only its gradient makes slow; that goes by matrix products."""
     return _conv_native(inputs, kernel, stride)
 
 
-def _conv_valid_on_cpu_forward(inputs, kernel, stride):
-    return _conv_native(inputs, kernel, stride), (inputs, kernel)
-
-
-def _conv_valid_on_cpu_backward(stride, arguments, cotangent):
-    return jax.vjp(partial(_conv_by_blocks, stride=stride), *arguments)[1](cotangent)
-
-
-_conv_valid_on_cpu.defvjp(_conv_valid_on_cpu_forward, _conv_valid_on_cpu_backward)
+@_conv_valid_on_cpu.defjvp
+def _conv_valid_on_cpu_jvp(stride, primals, tangents):
+    _, tangent = jax.jvp(partial(_conv_by_blocks, stride=stride), primals, tangents)
+    return _conv_valid_on_cpu(*primals, stride), tangent
 
 
 def _conv_by_blocks(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -228,31 +234,15 @@ def _conv_by_matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
     return _add_shifted(products.reshape(*inputs.shape[:3], -1), taps)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _add_shifted(products: jax.Array, taps: int) -> jax.Array:
     """Adds the taps·taps slices of the last axis, each shifted by its tap's offset."""
     _, rows, columns, depth = products.shape
-    num_out = depth // taps**2
     height, width = rows - taps + 1, columns - taps + 1
-    slices = (
-        products[:, y : y + height, x : x + width, i * num_out : (i + 1) * num_out]
-        for i, (y, x) in enumerate(np.ndindex(taps, taps))
+    # `split`, whose gradient lays those of the slices side by side; that of slices would add
+    # zero-padded arrays of the full size.
+    slices = jax.lax.split(products, [depth // taps**2] * taps**2, axis=-1)
+    shifted = (
+        part[:, y : y + height, x : x + width]
+        for part, (y, x) in zip(slices, np.ndindex(taps, taps), strict=True)
     )
-    return sum(slices, start=jnp.zeros((), products.dtype))
-
-
-def _add_shifted_forward(products: jax.Array, taps: int) -> tuple[jax.Array, None]:
-    return _add_shifted(products, taps), None
-
-
-def _add_shifted_backward(taps: int, _: None, cotangent: jax.Array) -> tuple[jax.Array]:
-    # Each slice's gradient fills its own channels, so they are laid side by side;
-    # autodiff would add four zero-padded arrays of the full size instead.
-    padded = [
-        jnp.pad(cotangent, ((0, 0), (y, taps - 1 - y), (x, taps - 1 - x), (0, 0)))
-        for y, x in np.ndindex(taps, taps)
-    ]
-    return (jnp.concatenate(padded, axis=-1),)
-
-
-_add_shifted.defvjp(_add_shifted_forward, _add_shifted_backward)
+    return sum(shifted, start=jnp.zeros((), products.dtype))

@@ -1,11 +1,12 @@
 """Action distributions as pytrees: a policy head's output with its mathematics.
 
 Leading axes are arbitrary, `[T, B]`, `[B]` or none. What is computed of 16-bit numbers is
-float32.
+float32. Distributions of others do as well: a `Density` in the losses, a `Distribution` as the
+policy of an agent.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import chex
 import jax
@@ -25,6 +26,41 @@ _FURTHEST = -1000.0
 # ∫ f(x) N(x; 0, 1) dx = Σ w f(x), exact of polynomials up to degree 63.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 _WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)
+
+
+class Density(Protocol):
+    """What the losses need of a policy; distrax's distributions are some as they are."""
+
+    def log_prob(self, actions: Any, /) -> jax.Array:
+        """log π(a|s) in nats, float `[...]`, of actions with the same leading axes."""
+        ...
+
+    def entropy(self) -> jax.Array:
+        """H(π(·|s)) in nats, float `[...]`."""
+        ...
+
+
+class Distribution(Density, Protocol):
+    """What an agent needs of the policy that its network answers.
+
+    Acting samples, or takes the mode; learning is done by what a `Density` has; `kl_divergence`
+    is for losses of one's own. It must be a pytree of arrays with the leading axes of the policy,
+    as a NamedTuple is, which are indexed and cut; where environments tell which actions are
+    allowed, it also has `masked(mask)`, as `Categorical` does. distrax's lack a `sample` of this
+    form: theirs is called by `sample(seed=key)`.
+    """
+
+    def sample(self, key: chex.PRNGKey, /) -> jax.Array:
+        """Draws one action for each of the leading axes."""
+        ...
+
+    def mode(self) -> jax.Array:
+        """The actions that a greedy evaluation takes."""
+        ...
+
+    def kl_divergence(self, other: Self, /) -> jax.Array:
+        """KL(self ‖ other) = E_self[log self(a) − log other(a)] in nats, float `[...]`, >= 0."""
+        ...
 
 
 def mask_logits(logits: Array, mask: Array | None) -> jax.Array:
@@ -48,7 +84,8 @@ def mask_logits(logits: Array, mask: Array | None) -> jax.Array:
 class Categorical(NamedTuple):
     """A softmax policy over A discrete actions.
 
-    `logits`: float `[..., A]`, unnormalised log-probabilities.
+    `logits`: float `[..., A]`, unnormalised log-probabilities. Where not all actions are legal:
+    `Categorical(logits).masked(mask)`.
     """
 
     logits: jax.Array
@@ -80,8 +117,34 @@ class Categorical(NamedTuple):
         """The most probable actions, int32 `[...]`."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
+    def kl_divergence(self, other: "Categorical") -> jax.Array:
+        """KL(π ‖ π′) = Σₐ π(a|s) [log π(a|s) − log π′(a|s)] in nats, float `[...]`.
+
+        An action that π never takes counts for nothing, with a gradient of 0; one that only π′
+        never takes makes it infinite.
+
+        Raises:
+          TypeError: if the other is no Categorical.
+          AssertionError: if the shapes differ.
+        """
+        _assert_alike(self, other)
+        ours, theirs = map(jax.nn.log_softmax, as_floats(self.logits, other.logits))
+        probs = jnp.exp(ours)
+        # As in the entropy: the guard stands inside the product.
+        return jnp.sum(probs * jnp.where(probs > 0, ours - theirs, 0.0), axis=-1)
+
     def masked(self, mask: Array) -> "Categorical":
-        """The same policy among the allowed actions only: bool `[..., A]`, see `mask_logits`."""
+        """The same policy among the legal actions only.
+
+        The others have probability 0, those that are left keep their ratios; no gradient flows
+        into a logit that is masked.
+
+        Args:
+          mask: bool `[..., A]`, True where an action is legal, one at least of each A.
+
+        Raises:
+          AssertionError: if the shapes differ or the mask is not of bools.
+        """
         return Categorical(mask_logits(self.logits, mask))
 
 
@@ -113,6 +176,12 @@ class MultiCategorical(NamedTuple):
         """The most probable actions, int32 `[..., K]`."""
         return Categorical(self.logits).mode()
 
+    def kl_divergence(self, other: "MultiCategorical") -> jax.Array:
+        """KL(π ‖ π′) = Σₖ KL(πₖ ‖ π′ₖ) in nats, float `[...]`; raises as Categorical's."""
+        _assert_alike(self, other)
+        divergences = Categorical(self.logits).kl_divergence(Categorical(other.logits))
+        return jnp.sum(divergences, axis=-1)
+
     def masked(self, mask: Array) -> "MultiCategorical":
         """The same policy among the allowed choices only: bool `[..., K, M]`."""
         return MultiCategorical(mask_logits(self.logits, mask))
@@ -143,6 +212,22 @@ class EpsilonGreedy(NamedTuple):
             random = equal.masked(self.mask).sample(action_key)
         return jnp.where(is_random, random, best)
 
+    def log_prob(self, actions: Array) -> jax.Array:
+        """log π(a|s) in nats, float `[...]`, of int `[...]` actions; raises as Categorical's.
+
+        The gradient by ε is exact; Q decides only which action is the best, and has none.
+        """
+        return self._as_categorical().log_prob(actions)
+
+    def entropy(self) -> jax.Array:
+        """H = −Σₐ π(a|s) log π(a|s) in nats, float `[...]`."""
+        return self._as_categorical().entropy()
+
+    def kl_divergence(self, other: "EpsilonGreedy") -> jax.Array:
+        """KL(π ‖ π′) in nats, float `[...]`, as Categorical's; infinite where only π explores."""
+        _assert_alike(self, other)
+        return self._as_categorical().kl_divergence(other._as_categorical())
+
     def mode(self) -> jax.Array:
         """The allowed actions with the largest value, int32 `[...]`; of equal ones the first."""
         return jnp.argmax(mask_logits(self.q_values, self.mask), axis=-1).astype(jnp.int32)
@@ -150,6 +235,18 @@ class EpsilonGreedy(NamedTuple):
     def masked(self, mask: Array) -> "EpsilonGreedy":
         """The same policy among the allowed actions only, bool `[..., A]`."""
         return self._replace(mask=mask)
+
+    def _as_categorical(self) -> Categorical:
+        """ε/n for each of n allowed actions, and 1 − ε for the best one in addition."""
+        chex.assert_shape(self.epsilons, self.q_values.shape[:-1])
+        (epsilons,) = as_floats(jnp.asarray(self.epsilons)[..., None])
+        allowed = jnp.ones(self.q_values.shape, bool) if self.mask is None else self.mask
+        is_best = jax.nn.one_hot(self.mode(), self.q_values.shape[-1], dtype=bool)
+        random = epsilons / jnp.sum(allowed, axis=-1, keepdims=True, dtype=epsilons.dtype)
+        probs = jnp.where(allowed, random, 0.0) + jnp.where(is_best, 1 - epsilons, 0.0)
+        is_taken = probs > 0
+        # log 0 has no gradient that is finite.
+        return Categorical(jnp.where(is_taken, jnp.log(jnp.where(is_taken, probs, 1.0)), -jnp.inf))
 
 
 class DiagonalGaussian(NamedTuple):
@@ -189,6 +286,22 @@ class DiagonalGaussian(NamedTuple):
     def mode(self) -> jax.Array:
         """The mean, float `[..., D]`."""
         return self.mean
+
+    def kl_divergence(self, other: "DiagonalGaussian") -> jax.Array:
+        """KL(π ‖ π′) = ½ Σ_d [σ_d²/σ′_d² + (μ_d − μ′_d)²/σ′_d² − 1 − log(σ_d²/σ′_d²)] in nats.
+
+        float `[...]`.
+
+        Raises:
+          TypeError: if the other is no DiagonalGaussian.
+        """
+        _assert_alike(self, other)
+        mean, variances, other_mean, other_variances = as_floats(
+            *self._moments(), *other._moments()
+        )
+        ratios = variances / other_variances
+        squared_distances = jnp.square(mean - other_mean) / other_variances
+        return 0.5 * jnp.sum(ratios + squared_distances - 1 - jnp.log(ratios), axis=-1)
 
     def _moments(self) -> list[jax.Array]:
         """Mean and variance of each dimension; only the last axis may be shared."""
@@ -254,8 +367,26 @@ class SquashedGaussian(NamedTuple):
         """
         return _squash(self._before()._moments()[0])
 
+    def kl_divergence(self, other: "SquashedGaussian") -> jax.Array:
+        """KL(π ‖ π′), that of the Gaussians of u: squashing both by one map does not change it.
+
+        float `[...]`, in nats.
+
+        Raises:
+          TypeError: if the other is no SquashedGaussian.
+        """
+        _assert_alike(self, other)
+        return self._before().kl_divergence(other._before())
+
     def _before(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean, self.variance)
+
+
+def _assert_alike(one: tuple, other: tuple) -> None:
+    """Of one class, and of the same shape: a divergence broadcasts nothing."""
+    if type(other) is not type(one):
+        raise TypeError(f"other must be a {type(one).__name__}, got a {type(other).__name__}.")
+    chex.assert_equal_shape([one[0], other[0]])
 
 
 def _squash(u: jax.Array) -> jax.Array:

@@ -1,5 +1,6 @@
 """How actor-learners explore: an ε for every environment, an entropy cost for every actor."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -31,7 +32,13 @@ def make_explore(
       num_envs: B.
       num_frames: emulator frames after which ε has its final value.
       entropy_factor: multiplies the entropy cost of this actor.
+
+    Raises:
+      ValueError: unless `num_envs` and `num_frames` are >= 1, seed and index >= 0, and the factor
+        is >= 0 and finite.
     """
+    _check(seed=(seed, 0), actor_index=(actor_index, 0), entropy_factor=(entropy_factor, 0))
+    _check(num_envs=(num_envs, 1), num_frames=(num_frames, 1))
     generator = np.random.default_rng([seed, actor_index])
     finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
 
@@ -44,12 +51,25 @@ def make_explore(
 
 
 def evaluation_exploration(num_envs: int) -> Exploration:
-    """With which sampled actions are taken in an evaluation of B environments."""
+    """With which sampled actions are taken in an evaluation of B >= 1 environments."""
+    _check(num_envs=(num_envs, 1))
     return Exploration(np.full(num_envs, EVALUATION_EPSILON, np.float32), np.float32(1.0))
 
 
 def spread_factors(num_actors: int, spread: float) -> list[float]:
-    """Factors from 1/`spread` to `spread`, evenly on a logarithmic scale; one actor has 1."""
+    """Factors from 1/`spread` to `spread`, evenly on a logarithmic scale; one actor has 1.
+
+    Raises:
+      ValueError: unless both are >= 1 and finite.
+    """
+    _check(num_actors=(num_actors, 1), spread=(spread, 1))
     if num_actors == 1:
         return [1.0]
     return [float(spread ** (2 * k / (num_actors - 1) - 1)) for k in range(num_actors)]
+
+
+def _check(**arguments: tuple[float, int]) -> None:
+    """Refuses the first, by name, that is less than its least value or not finite."""
+    for name, (value, least) in arguments.items():
+        if not least <= value < math.inf:
+            raise ValueError(f"{name} must be >= {least} and finite, got {value}.")

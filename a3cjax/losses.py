@@ -9,12 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from a3cjax.distributions import (
-    Categorical,
-    DiagonalGaussian,
-    MultiCategorical,
-    SquashedGaussian,
-)
+from a3cjax.distributions import Density
 from a3cjax.types import (
     ActorCriticMetrics,
     Array,
@@ -155,7 +150,7 @@ def clipped_surrogate_loss(
 
 
 def actor_critic_loss(
-    distribution: Categorical | MultiCategorical | DiagonalGaussian | SquashedGaussian,
+    distribution: Density,
     values: Array,
     actions: Array,
     returns: Array,
@@ -179,7 +174,8 @@ def actor_critic_loss(
     mask is 0 is left out of the sum; the mean still divides by B.
 
     Args:
-      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`).
+      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`); a pytree of arrays
+        with `log_prob(actions)` and `entropy()`, ours or somebody else's.
       values: float `[T, B]`, V(sₜ).
       actions: int `[T, B]`, `[T, B, K]` of K choices at once, or float `[T, B, D]` for a
         Gaussian, the actions taken.

@@ -139,17 +139,26 @@ class GaussianActorCritic(nn.Module):
 
 
 class ActionValues(nn.Module):
-    """Q(s, ·): one value for each discrete action."""
+    """Q(s, ·): one value for each discrete action.
+
+    `dueling`: as the state's value and the actions' advantages over their mean, V(s) + A(s, ·)
+    − 1/|A| Σₐ A(s, a) (Wang et al. 2016, equation 9), both linear in the body's features.
+    """
 
     body: Body
     num_actions: int
     use_bias: bool = True
+    dueling: bool = False
 
     @nn.compact
     def __call__(self, observations, is_first, core_state, statistics):
         """Maps what a body does to float32 `[T, B, A]` and the core state."""
         features, core_state = self.body(observations, is_first, core_state, statistics)
-        return nn.Dense(self.num_actions, self.use_bias, name="q")(features), core_state
+        if not self.dueling:
+            return nn.Dense(self.num_actions, self.use_bias, name="q")(features), core_state
+        values = nn.Dense(1, self.use_bias, name="value")(features)
+        advantages = nn.Dense(self.num_actions, self.use_bias, name="advantage")(features)
+        return values + advantages - jnp.mean(advantages, axis=-1, keepdims=True), core_state
 
 
 def _pad_logits(logits: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
@@ -198,6 +207,7 @@ def make_network(
     head: str = "actor_critic",
     *,
     variance: str = "free",
+    dueling: bool = False,
     torso: nn.Module | None = None,
 ) -> Network:
     """Builds a network of the zoo, or around a torso of one's own, as pure functions.
@@ -206,21 +216,21 @@ def make_network(
       name: `<torso>_<core>`, torso one of atari, nature, minatar (images as 4×4 blocks, see
         `convolutions.frames_to_blocks`), multi (a dict of images and a vector), mujoco and mlp
         (anything, flattened), core one of ff, gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …;
-        or `tabular`, a matrix with a row for each state, which are to be given as one-hot vectors.
-      num_actions: A, the number of discrete actions, or D of continuous dimensions; of several
-        choices at once (`actor_critic` only) how many each has to choose from.
+        or `tabular`, a matrix with a row for each state, which are to be given as one-hot vectors
+        (of values or logits: a Gaussian has no table).
+      num_actions: A, the number of discrete actions, or D of continuous dimensions, >= 1; of
+        several choices at once (`actor_critic` only) how many each has to choose from.
       head: `actor_critic`, `gaussian_actor_critic` or `squashed_gaussian_actor_critic`
         (continuous actions; policy and values then share nothing) or `action_values`.
       variance: of the Gaussian, `free`, `each` or `shared`: see `GaussianActorCritic`.
+      dueling: whether action values are a value and advantages: see `ActionValues`.
       torso: one's own, see `OwnTorso`; of the name only the core, its last part, then matters.
 
     Raises:
-      ValueError: if there is no network or head of that name, or the head has one choice only.
+      ValueError: if an argument is none of these, or does not fit the others.
     """
-    if torso is None and name not in NETWORK_NAMES:
-        raise ValueError(f"network must be one of {', '.join(NETWORK_NAMES)}, got {name}.")
-    if head not in HEADS:
-        raise ValueError(f"head must be one of {', '.join(HEADS)}, got {head}.")
+    _check_arguments(name, head, variance, dueling, torso)
+    num_actions = _read_sizes(num_actions)
     use_bias = name != TABULAR
     body = _make_body(name, torso)
     gaussian = _GAUSSIANS.get(head.removesuffix("_actor_critic"))
@@ -231,7 +241,7 @@ def make_network(
     elif gaussian is not None:
         module = GaussianActorCritic(body, _make_body(name, torso), num_actions, variance, gaussian)
     else:
-        module = ActionValues(body, num_actions, use_bias)
+        module = ActionValues(body, num_actions, use_bias, dueling)
 
     def initial_state(batch_size: int) -> CoreState:
         # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
@@ -248,6 +258,36 @@ def make_network(
         return module.apply({"params": params}, observations, is_first, core_state, statistics)
 
     return Network(init=init, apply=apply, initial_state=initial_state)
+
+
+def _check_arguments(name, head, variance, dueling, torso) -> None:
+    """Refuses in one line what `make_network` cannot build."""
+    # A class is no module, either: an instance of it is.
+    if torso is not None and not isinstance(torso, nn.Module):
+        raise ValueError(f"torso must be a flax.linen Module, got {torso}.")
+    choices = [("head", head, HEADS), ("variance", variance, VARIANCES)]
+    if torso is None:
+        choices.insert(0, ("network", name, NETWORK_NAMES))
+    for argument, value, names in choices:
+        if value not in names:
+            raise ValueError(f"{argument} must be one of {', '.join(names)}, got {value}.")
+    is_table = torso is None and name == TABULAR
+    if is_table and head not in ("actor_critic", "action_values"):
+        raise ValueError(f"head must be actor_critic or action_values for a table, got {head}.")
+    if dueling and (is_table or head != "action_values"):
+        what = "a table" if is_table else f"head {head}"
+        raise ValueError(f"dueling must be False for {what}, got {dueling}.")
+
+
+def _read_sizes(num_actions: Any) -> int | tuple[int, ...]:
+    """The number of actions, or of choices; NumPy's whole numbers, too, as spaces have them."""
+    sizes = num_actions if isinstance(num_actions, tuple) else (num_actions,)
+    are_numbers = all(isinstance(size, int | np.integer) and size is not True for size in sizes)
+    if not sizes or not are_numbers or min(sizes) < 1:
+        raise ValueError(
+            f"num_actions must be a whole number >= 1, or a tuple of some, got {num_actions}."
+        )
+    return tuple(map(int, sizes)) if isinstance(num_actions, tuple) else int(num_actions)
 
 
 def core_of(name: str) -> str:

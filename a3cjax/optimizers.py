@@ -44,12 +44,19 @@ def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
     """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8).
 
     Raises:
-      ValueError: unless `total_frames` is > 0 and finite.
+      ValueError: unless `total_frames` is > 0 and finite, and `learning_rate` >= 0 and finite.
     """
+    _check_learning_rate(learning_rate)
     if not 0 < total_frames < math.inf:
         raise ValueError(f"total_frames must be > 0 and finite, got {total_frames}.")
     # As a whole number, JAX would take no more than 2³¹.
     return optax.linear_schedule(learning_rate, 0.0, float(total_frames))  # pyright: ignore
+
+
+def _check_learning_rate(learning_rate: Any) -> None:
+    is_known = not isinstance(learning_rate, Tracer)
+    if is_known and not 0 <= learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be >= 0 and finite, got {learning_rate}.")
 
 
 def scale_by_frames(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -111,10 +118,7 @@ def make_optimizer(
         raise ValueError(f"epsilon must be > 0 and finite in 32 bits, got {constants.epsilon}.")
     if max_grad_norm is not None and not max_grad_norm >= tiny:  # below 0 it turns back
         raise ValueError(f"max_grad_norm must be > 0 in 32 bits, got {max_grad_norm}.")
-    learning_rate: Any = schedule(0.0)
-    is_known = not isinstance(learning_rate, Tracer)
-    if is_known and not 0 <= learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be >= 0 and finite, got {learning_rate}.")
+    _check_learning_rate(schedule(0.0))
 
     if name == "rmsprop":
         scaling = optax.scale_by_rms(decay=constants.decay, eps=constants.epsilon, eps_in_sqrt=True)

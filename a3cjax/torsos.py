@@ -15,6 +15,7 @@ from a3cjax.convolutions import (
     conv_of_blocks,
     conv_valid,
     map_chunks,
+    num_channels,
     stored_relu,
 )
 from a3cjax.types import VECTOR, Array, Observation, ObservationStatistics
@@ -41,7 +42,7 @@ class ImageTorso(nn.Module):
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
         """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
         scale = 255.0 if statistics is None else statistics.scale
-        num_in = observations.shape[-1] // BLOCK_SIZE**2
+        num_in = num_channels(observations)
         stride = self.layers[0][2]
         convolve_first = conv_of_blocks
         if stride != BLOCK_SIZE:

@@ -21,6 +21,8 @@ def make_n_step_q(
     lambda_: float = 1.0,
     max_abs_reward: float | None = None,
     bootstraps: bool = True,
+    double_q: bool = False,
+    huber_delta: float | None = None,
 ) -> Agent:
     """Builds n-step Q-learning around a network of action values.
 
@@ -31,10 +33,22 @@ def make_n_step_q(
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       bootstraps: False where updates are whole episodes: returns are then sums of rewards,
         whatever `lambda_` says.
+      double_q: whether θ chooses the action of which the return takes the value by θ⁻ (van
+        Hasselt et al. 2016, equation 4).
+      huber_delta: error beyond which the loss is linear, see `q_loss`; None: it is squared.
     """
 
-    def targets(trajectory, next_q_values, continues):
+    def targets(trajectory, next_q_values, selector_q_values, continues):
         next_values = jnp.max(next_q_values, axis=-1)
+        if double_q:
+            best = jnp.argmax(selector_q_values, axis=-1, keepdims=True)
+            next_values = jnp.take_along_axis(next_q_values, best, axis=-1)[..., 0]
         return episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps)
 
-    return make_q_agent(network, targets, max_abs_reward=max_abs_reward)
+    return make_q_agent(
+        network,
+        targets,
+        max_abs_reward=max_abs_reward,
+        double_q=double_q,
+        huber_delta=huber_delta,
+    )

@@ -7,22 +7,42 @@ The paper's lines                                             here
   every I_AsyncUpdate steps update θ with dθ                   `unroll_length`
   every I_target steps θ⁻ ← θ                                  parameters.py
 
-With `network=tabular` θ is the matrix of Q-learning (Watkins 1989).
+With `network=tabular` θ is the matrix of Q-learning (Watkins 1989). With `double_q` it is
+Double Q-learning: y ← r + γ Q(s′, argmaxₐ′ Q(s′, a′; θ); θ⁻) (van Hasselt et al. 2016, equation 4).
 """
 
 from a3cjax.agents.base import Agent
 from a3cjax.agents.q_learning import make_q_agent
 from a3cjax.networks import Network
-from a3cjax.returns import one_step_q_targets
+from a3cjax.returns import double_q_targets, one_step_q_targets
 
 
-def make_one_step_q(network: Network, *, max_abs_reward: float | None = None) -> Agent:
+def make_one_step_q(
+    network: Network,
+    *,
+    max_abs_reward: float | None = None,
+    double_q: bool = False,
+    huber_delta: float | None = None,
+) -> Agent:
     """Builds one-step Q-learning around a network of action values, Q(s, ·).
 
-    Rewards are clipped to ± `max_abs_reward` in the loss; None leaves them alone.
+    Args:
+      network: Q(s, ·).
+      max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
+      double_q: whether θ chooses the action a′ that θ⁻ values.
+      huber_delta: error beyond which the loss is linear, see `q_loss`; None: it is squared.
     """
 
-    def targets(trajectory, next_q_values, _):
-        return one_step_q_targets(trajectory.rewards, trajectory.discounts, next_q_values)
+    def targets(trajectory, next_q_values, selector_q_values, _):
+        inputs = (trajectory.rewards, trajectory.discounts, next_q_values)
+        if double_q:
+            return double_q_targets(*inputs, selector_q_values)
+        return one_step_q_targets(*inputs)
 
-    return make_q_agent(network, targets, max_abs_reward=max_abs_reward)
+    return make_q_agent(
+        network,
+        targets,
+        max_abs_reward=max_abs_reward,
+        double_q=double_q,
+        huber_delta=huber_delta,
+    )

@@ -11,15 +11,22 @@ from a3cjax.networks import Network
 from a3cjax.returns import one_step_sarsa_targets
 
 
-def make_one_step_sarsa(network: Network, *, max_abs_reward: float | None = None) -> Agent:
+def make_one_step_sarsa(
+    network: Network, *, max_abs_reward: float | None = None, huber_delta: float | None = None
+) -> Agent:
     """Builds one-step Sarsa around a network of action values, Q(s, ·); it acts ahead.
 
-    Rewards are clipped to ± `max_abs_reward` in the loss; None leaves them alone.
+    Args:
+      network: Q(s, ·).
+      max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
+      huber_delta: error beyond which the loss is linear, see `q_loss`; None: it is squared.
     """
 
-    def targets(trajectory, next_q_values, _):
+    def targets(trajectory, next_q_values, *_):
         return one_step_sarsa_targets(
             trajectory.rewards, trajectory.discounts, next_q_values, trajectory.actions[1:]
         )
 
-    return make_q_agent(network, targets, max_abs_reward=max_abs_reward, acts_ahead=True)
+    return make_q_agent(
+        network, targets, max_abs_reward=max_abs_reward, acts_ahead=True, huber_delta=huber_delta
+    )

@@ -1,7 +1,9 @@
 """What the three Q methods have in common: an ε-greedy policy, and a loss around their targets.
 
-A method gives `targets(trajectory, next_q_values, continues)`, the yₜ of its box in Mnih et
-al. 2016: from rewards, discounts and Q(sₜ₊₁, ·; θ⁻).
+A method gives `targets(trajectory, next_q_values, selector_q_values, continues)`, the yₜ of its
+box in Mnih et al. 2016: from rewards, discounts and Q(sₜ₊₁, ·; θ⁻), of which it takes the value of
+the action that is best by the selector: Q(sₜ₊₁, ·; θ⁻) itself, or Q(sₜ₊₁, ·; θ) in Double
+Q-learning (van Hasselt et al. 2016, equation 4).
 """
 
 from collections.abc import Callable
@@ -16,21 +18,29 @@ from a3cjax.losses import q_loss
 from a3cjax.networks import Network
 from a3cjax.types import NetworkOutput, QMetrics, Trajectory
 
-Targets = Callable[[Trajectory, jax.Array, jax.Array], jax.Array]
+Targets = Callable[[Trajectory, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def make_q_agent(
-    network: Network, targets: Targets, *, max_abs_reward: float | None, acts_ahead: bool = False
+    network: Network,
+    targets: Targets,
+    *,
+    max_abs_reward: float | None,
+    acts_ahead: bool = False,
+    double_q: bool = False,
+    huber_delta: float | None = None,
 ) -> Agent:
     """Builds an agent that acts ε-greedily and fits Q(s, a; θ) to targets.
 
     Args:
       network: action values, `[T, B, A]`.
       targets: float `[T, B]` from a trajectory (its rewards clipped, if so), float
-        `[T, B, A]` Q(sₜ₊₁, ·; θ⁻), -inf where an action is forbidden, and bool
-        `[T, B]` that is False where an episode ended.
+        `[T, B, A]` Q(sₜ₊₁, ·; θ⁻), -inf where an action is forbidden, the selector's action
+        values, likewise, and bool `[T, B]` that is False where an episode ended.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       acts_ahead: whether the targets need the action at the last observation.
+      double_q: whether the selector is Q(sₜ₊₁, ·; θ).
+      huber_delta: as for `q_loss`.
     """
 
     def look(params, constants, timestep, core_state):
@@ -46,14 +56,19 @@ def make_q_agent(
         q_values, _ = network.apply(params, constants.statistics, *inputs)
         next_q_values, _ = network.apply(constants.target_params, constants.statistics, *inputs)
         # No target hopes for an action that is forbidden.
-        next_q_values = mask_logits(next_q_values, trajectory.action_masks)
-        q_values, next_q_values = q_values[:-1], next_q_values[1:]
+        next_q_values = mask_logits(next_q_values, trajectory.action_masks)[1:]
+        selector_q_values = next_q_values
+        if double_q:
+            selector = jax.lax.stop_gradient(q_values)
+            selector_q_values = mask_logits(selector, trajectory.action_masks)[1:]
+        q_values = q_values[:-1]
         is_experience, continues = find_experience(trajectory)
         cleaned = clean(trajectory, is_experience, max_abs_reward, constants.reward_scale)
-        y = targets(cleaned, next_q_values, continues)
+        y = targets(cleaned, next_q_values, selector_q_values, continues)
         actions = jnp.asarray(trajectory.actions)[: len(y)]
         # Sum over time and mean over the batch, as in `actor_critic_loss`.
-        losses = jnp.where(is_experience, q_loss(q_values, actions, y), 0.0)
+        losses = q_loss(q_values, actions, y, huber_delta=huber_delta)
+        losses = jnp.where(is_experience, losses, 0.0)
         num_kept = jnp.maximum(jnp.sum(is_experience), 1).astype(losses.dtype)
         q_taken = jnp.take_along_axis(q_values, actions[..., None], axis=-1)[..., 0]
         metrics = QMetrics(

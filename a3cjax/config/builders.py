@@ -130,6 +130,7 @@ def build_network(
         spec.actions.num_outputs,
         head,
         variance=config.variance,
+        dueling=config.dueling,
         torso=own,
     )
 

@@ -3,12 +3,14 @@
 What was left open is filled in, and what does not fit is refused before anything is started.
 """
 
+import inspect
 import math
 import os
 
 import jax
 
 from a3cjax.agents import ALGORITHMS
+from a3cjax.config.declaring import show
 from a3cjax.config.defaults import REASONS, fill_defaults
 from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
@@ -51,6 +53,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         raise ConfigError(
             f"algorithm must have a policy for the {what} of {config.env}, got {config.algorithm}."
         )
+    _check_settings_of_q_methods(config)
     if config.policy != AUTO and not spec.is_continuous:
         raise ConfigError(
             f"policy must be {AUTO} for {config.env}, whose actions are choices, "
@@ -84,6 +87,22 @@ def describe_network(config: Config, spec: EnvironmentSpec) -> str:
     is_auto = config.network == f"{torso}_ff"
     why = f", as auto takes for {REASONS[torso]}" if is_auto else ""
     return f"network {config.network}{why}; it reads {spec.reading}"
+
+
+def _check_settings_of_q_methods(config: Config) -> None:
+    """Refuses those that the algorithm knows nothing of, which would be left without effect."""
+    algorithm = ALGORITHMS[config.algorithm]
+    known = set(inspect.signature(algorithm.make).parameters)
+    known |= {"dueling"} if algorithm.head == "action_values" else set()
+    for name in ("double_q", "dueling", "huber_delta"):
+        value, default = getattr(config, name), getattr(Config, name)
+        if value != default and name not in known:
+            raise ConfigError(
+                f"{name} must be {show(default)} for algorithm {config.algorithm}, "
+                f"which does not know it, got {show(value)}."
+            )
+    if config.dueling and config.network == TABULAR:
+        raise ConfigError(f"dueling must be false for the network {TABULAR}, got true.")
 
 
 def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:

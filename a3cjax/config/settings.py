@@ -133,6 +133,13 @@ class Config(Settings):
     target_period_frames: int = _agent(
         40_000, "target parameters are renewed this often (Q methods)", FRAMES
     )
+    double_q: bool = _agent(
+        False, "θ chooses the action that the target parameters value (one_step_q, n_step_q)"
+    )
+    dueling: bool = _agent(False, "action values are a value and advantages (Q methods)")
+    huber_delta: float | None = _agent(
+        None, "error beyond which the loss is linear (Q methods); null: squared", POSITIVE
+    )
 
     optimizer: str = _optimizer(
         AUTO, "auto: adam, sgd for a table", _names("optimizers", "OPTIMIZER_NAMES", AUTO)
@@ -321,7 +328,7 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
 FIXED_BY_A_RUN = (
     *("env", "env_kwargs", "protocol", "seed", "algorithm", "network", "optimizer"),
     *("centre_observations", "policy", "variance", "normalize_rewards", "shared_statistics"),
-    "image_layout",
+    *("image_layout", "dueling"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
 
