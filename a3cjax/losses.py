@@ -8,6 +8,7 @@ and float64 if an input is.
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a3cjax.distributions import Density
 from a3cjax.types import (
@@ -102,9 +103,9 @@ def q_loss(
     """
     check_floats(q_values=q_values, targets=targets)
     check_integers(actions=actions)
-    beside = f"actions {jnp.shape(actions)}"
-    check_shapes(jnp.shape(actions), beside, targets=targets)
-    check_shapes((*jnp.shape(actions), "A"), beside, q_values=q_values)
+    beside = f"actions {np.shape(actions)}"
+    check_shapes(np.shape(actions), beside, targets=targets)
+    check_shapes((*np.shape(actions), "A"), beside, q_values=q_values)
     q_values, targets = as_floats(q_values, targets)
     q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
     errors = jax.lax.stop_gradient(targets) - q_taken
@@ -210,7 +211,7 @@ def actor_critic_loss(
     beside = f"values {values.shape}"
     step_weights = jnp.asarray(jnp.ones(values.shape) if mask is None else mask, values.dtype)
     check_shapes(values.shape, beside, returns=returns, mask=step_weights, **given)
-    trailing_axes = jnp.shape(actions)[values.ndim :]  # of a distribution over vectors
+    trailing_axes = np.shape(actions)[values.ndim :]  # of a distribution over vectors
     check_shapes((*values.shape, *trailing_axes), beside, actions=actions)
 
     def without_cut(x: Array, filler: float) -> jax.Array:
@@ -268,6 +269,6 @@ def _alike(**arrays: Array) -> list[jax.Array]:
     """All in one dtype, after a check that they are floating point and of the first one's shape."""
     check_floats(**arrays)
     first = next(iter(arrays))
-    shape = jnp.shape(arrays[first])
+    shape = np.shape(arrays[first])
     check_shapes(shape, f"{first} {shape}", **arrays)
     return as_floats(*arrays.values())

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a3cjax.types import (
     Array,
@@ -313,9 +314,9 @@ def double_q_targets(
       AssertionError: if the shapes do not fit or an array is not floating point.
     """
     check_floats(selector_q_values=selector_q_values)
-    shape = (*jnp.shape(rewards), "A")
+    shape = (*np.shape(rewards), "A")
     check_shapes(shape, _shape_of(rewards), next_q_values=next_q_values)
-    shape = jnp.shape(next_q_values)
+    shape = np.shape(next_q_values)
     check_shapes(shape, f"next_q_values {shape}", selector_q_values=selector_q_values)
     next_actions = jnp.argmax(jnp.asarray(selector_q_values), axis=-1)
     return one_step_sarsa_targets(rewards, discounts, next_q_values, next_actions)
@@ -338,7 +339,7 @@ def _floats(rewards: Array, discounts: Array | float, **others: Array | float) -
 
 
 def _shape_of(rewards: Array) -> str:
-    return f"rewards {jnp.shape(rewards)}"
+    return f"rewards {np.shape(rewards)}"
 
 
 def _at_every_step(name: str, array: jax.Array, rewards: jax.Array) -> jax.Array:

@@ -60,7 +60,7 @@ def check_floats(**arrays: Array | float) -> None:
     A single whole number may stand for a float.
     """
     for name, array in arrays.items():
-        dtype, is_scalar = jnp.asarray(array).dtype, jnp.ndim(array) == 0
+        dtype, is_scalar = jnp.asarray(array).dtype, np.ndim(array) == 0
         if not jnp.issubdtype(dtype, jnp.floating) and not (
             is_scalar and jnp.issubdtype(dtype, jnp.integer)
         ):
@@ -84,7 +84,7 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
       **arrays: by the names under which the caller knows them.
     """
     for name, array in arrays.items():
-        actual = jnp.shape(array)
+        actual = np.shape(array)
         if len(actual) != len(shape) or any(
             size != length and not isinstance(length, str)
             for size, length in zip(actual, shape, strict=True)
@@ -96,7 +96,7 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
 def check_unroll(**arrays: Array) -> None:
     """Raises an AssertionError that names the array which has no time axis, or an empty axis."""
     for name, array in arrays.items():
-        shape = jnp.shape(array)
+        shape = np.shape(array)
         if not shape or 0 in shape:
             raise AssertionError(
                 f"{name} has shape {shape}: it must be [T] or [T, ...], with one step at least."

@@ -113,7 +113,7 @@ def total_loss(logits):
     options = {"advantages": X, "weights": np.abs(X), "normalize_advantages": True}
     loss, _ = actor_critic_loss(policy, jnp.mean(logits, axis=-1), ACTIONS, X, **options)
     log_probs = policy.log_prob(ACTIONS)
-    surrogate = clipped_surrogate_loss(log_probs, jax.lax.stop_gradient(log_probs) - 0.05, X)
+    surrogate = clipped_surrogate_loss(log_probs, Categorical(Q).log_prob(ACTIONS) - 0.05, X)
     return loss + jnp.sum(surrogate) + jnp.sum(q_loss(logits, ACTIONS, X, huber_delta=100.0))
 
 
