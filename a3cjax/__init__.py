@@ -12,36 +12,75 @@ if TYPE_CHECKING:
     from a3cjax.config.settings import Config
     from a3cjax.distributions import (
         Categorical,
+        Density,
         DiagonalGaussian,
+        Distribution,
+        EpsilonGreedy,
         MultiCategorical,
         SquashedGaussian,
+        mask_logits,
     )
     from a3cjax.losses import (
         actor_critic_loss,
+        clipped_surrogate_loss,
         entropy_loss,
         policy_gradient_loss,
         q_loss,
         value_loss,
     )
     from a3cjax.returns import (
+        VTrace,
+        double_q_targets,
+        gae_advantages,
         lambda_returns,
         n_step_returns,
         one_step_q_targets,
         one_step_sarsa_targets,
+        vtrace_targets,
     )
     from a3cjax.runs.loading import load
     from a3cjax.training.run import train
+    from a3cjax.types import (
+        ActorCriticMetrics,
+        Constants,
+        Exploration,
+        LearnerState,
+        NetworkOutput,
+        ObservationStatistics,
+        QMetrics,
+        Snapshot,
+        TimeStep,
+        Trajectory,
+    )
 
 __all__ = [
+    "ActorCriticMetrics",
     "Categorical",
     "Config",
+    "Constants",
+    "Density",
     "DiagonalGaussian",
+    "Distribution",
+    "EpsilonGreedy",
+    "Exploration",
+    "LearnerState",
     "MultiCategorical",
+    "NetworkOutput",
+    "ObservationStatistics",
+    "QMetrics",
+    "Snapshot",
     "SquashedGaussian",
+    "TimeStep",
+    "Trajectory",
+    "VTrace",
     "actor_critic_loss",
+    "clipped_surrogate_loss",
+    "double_q_targets",
     "entropy_loss",
+    "gae_advantages",
     "lambda_returns",
     "load",
+    "mask_logits",
     "n_step_returns",
     "one_step_q_targets",
     "one_step_sarsa_targets",
@@ -49,13 +88,27 @@ __all__ = [
     "q_loss",
     "train",
     "value_loss",
+    "vtrace_targets",
 ]
 
 # Where each lies. Looked up when it is asked for: the command line answers before JAX is there.
 _HOMES = {
-    "distributions": "Categorical DiagonalGaussian MultiCategorical SquashedGaussian",
-    "losses": "actor_critic_loss entropy_loss policy_gradient_loss q_loss value_loss",
-    "returns": "lambda_returns n_step_returns one_step_q_targets one_step_sarsa_targets",
+    "distributions": (
+        "Categorical Density DiagonalGaussian Distribution EpsilonGreedy "
+        "MultiCategorical SquashedGaussian mask_logits"
+    ),
+    "losses": (
+        "actor_critic_loss clipped_surrogate_loss entropy_loss policy_gradient_loss "
+        "q_loss value_loss"
+    ),
+    "returns": (
+        "VTrace double_q_targets gae_advantages lambda_returns n_step_returns "
+        "one_step_q_targets one_step_sarsa_targets vtrace_targets"
+    ),
+    "types": (
+        "ActorCriticMetrics Constants Exploration LearnerState NetworkOutput ObservationStatistics "
+        "QMetrics Snapshot TimeStep Trajectory"
+    ),
     "runs.loading": "load",
     "config.settings": "Config",
     "training.run": "train",

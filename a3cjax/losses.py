@@ -1,15 +1,26 @@
 """Losses, to be minimised. The per-step ones are unreduced: one number a step.
 
 Scalars per step are `[T, B]` (or any equal shape). Shapes must agree exactly;
-nothing is broadcast. Losses are float32, of 16-bit inputs too, and float64 if an input is.
+nothing is broadcast. Arrays are JAX's, NumPy's or lists. Losses are float32, of 16-bit inputs too,
+and float64 if an input is.
 """
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from a3cjax.distributions import Density
-from a3cjax.types import ActorCriticMetrics, Array, as_floats
+from a3cjax.types import (
+    ActorCriticMetrics,
+    Array,
+    as_floats,
+    check_floats,
+    check_integers,
+    check_shapes,
+    check_unroll,
+    cut,
+)
 
 # Where values are as good as they get, advantages are noise, which is not to be blown up: a policy
 # that keeps CartPole's pole up falls apart without it. For returns with a
@@ -30,9 +41,7 @@ def policy_gradient_loss(log_probs: Array, advantages: Array) -> jax.Array:
     Raises:
       AssertionError: if the shapes differ or an array is not floating point.
     """
-    chex.assert_type([log_probs, advantages], float)
-    chex.assert_equal_shape([log_probs, advantages])
-    log_probs, advantages = as_floats(log_probs, advantages)
+    log_probs, advantages = _alike(log_probs=log_probs, advantages=advantages)
     return -log_probs * jax.lax.stop_gradient(advantages)
 
 
@@ -49,9 +58,7 @@ def value_loss(values: Array, returns: Array) -> jax.Array:
     Raises:
       AssertionError: if the shapes differ or an array is not floating point.
     """
-    chex.assert_type([values, returns], float)
-    chex.assert_equal_shape([values, returns])
-    values, returns = as_floats(values, returns)
+    values, returns = _alike(values=values, returns=returns)
     # The factor 0.5 makes d loss / d value = value - return.
     return 0.5 * jnp.square(jax.lax.stop_gradient(returns) - values)
 
@@ -68,20 +75,25 @@ def entropy_loss(entropies: Array) -> jax.Array:
     Raises:
       AssertionError: if the array is not floating point.
     """
-    chex.assert_type(entropies, float)
+    check_floats(entropies=entropies)
     return -as_floats(entropies)[0]
 
 
 def q_loss(
-    q_values: Array, actions: Array, targets: Array, *, huber_delta: float | None = None
+    q_values: Array, actions: Array, targets: Array, *, huber_delta: chex.Numeric | None = None
 ) -> jax.Array:
     """½(y − Q(s, a))², with the targets treated as constants (Mnih et al. 2016, algorithm 1).
+
+    With a Huber delta δ, an error x = y − Q(s, a) counts in a line where it is large, so that the
+    gradient is x clipped to ± δ (Huber 1964; Mnih et al. 2015 clip it to ± 1):
+
+      ½ x²  where |x| <= δ,  δ (|x| − ½ δ)  elsewhere
 
     Args:
       q_values: float `[..., A]`, Q(sₜ, ·), to be differentiated.
       actions: int `[...]`, the actions taken.
       targets: float `[...]`, yₜ.
-      huber_delta: δ > 0; errors e beyond it cost δ(|e| − ½δ) (Huber 1964); None: all are squared.
+      huber_delta: δ > 0, in the units of the values; None for the square everywhere.
 
     Returns:
       float `[...]`, one loss a step.
@@ -89,18 +101,53 @@ def q_loss(
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
-    chex.assert_type([q_values, actions, targets], [float, int, float])
-    chex.assert_equal_shape([actions, targets])
-    chex.assert_shape(q_values, (*jnp.shape(actions), None))
+    check_floats(q_values=q_values, targets=targets)
+    check_integers(actions=actions)
+    beside = f"actions {np.shape(actions)}"
+    check_shapes(np.shape(actions), beside, targets=targets)
+    check_shapes((*np.shape(actions), "A"), beside, q_values=q_values)
     q_values, targets = as_floats(q_values, targets)
     q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
-    # The factor 0.5 makes d loss / d q_taken = q_taken - target.
     errors = jax.lax.stop_gradient(targets) - q_taken
     if huber_delta is None:
+        # The factor 0.5 makes d loss / d q_taken = q_taken - target.
         return 0.5 * jnp.square(errors)
-    size = jnp.abs(errors)
-    linear = huber_delta * (size - 0.5 * huber_delta)
-    return jnp.where(size <= huber_delta, 0.5 * jnp.square(errors), linear)
+    huber_delta = jnp.asarray(huber_delta, errors.dtype)
+    # One expression for both parts: its second derivative is right at 0, too.
+    clipped = jnp.clip(errors, -huber_delta, huber_delta)
+    return clipped * (errors - 0.5 * clipped)
+
+
+def clipped_surrogate_loss(
+    log_probs: Array, old_log_probs: Array, advantages: Array, *, clip: chex.Numeric = 0.2
+) -> jax.Array:
+    """The clipped surrogate objective of PPO, negated (Schulman et al. 2017, eq. 7).
+
+    With rₜ = π(aₜ|sₜ) / π_old(aₜ|sₜ):
+
+      −min(rₜ Aₜ, clip(rₜ, 1 − ε, 1 + ε) Aₜ)
+
+    At π = π_old its gradient is that of `policy_gradient_loss`.
+
+    Args:
+      log_probs: float `[...]`, log π(aₜ|sₜ), to be differentiated.
+      old_log_probs: float `[...]`, log π_old(aₜ|sₜ) of the policy that acted, treated as constants.
+      advantages: float `[...]`, Aₜ, treated as constants.
+      clip: ε >= 0, how far the ratio may move (0.2: Schulman et al. 2017, table 1).
+
+    Returns:
+      float `[...]`, one loss a step.
+
+    Raises:
+      AssertionError: if the shapes differ or an array is not floating point.
+    """
+    log_probs, old_log_probs, advantages = _alike(
+        log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
+    )
+    clip = jnp.asarray(clip, log_probs.dtype)
+    advantages = jax.lax.stop_gradient(advantages)
+    ratios = jnp.exp(log_probs - jax.lax.stop_gradient(old_log_probs))
+    return -jnp.minimum(ratios * advantages, jnp.clip(ratios, 1 - clip, 1 + clip) * advantages)
 
 
 def actor_critic_loss(
@@ -109,6 +156,8 @@ def actor_critic_loss(
     actions: Array,
     returns: Array,
     *,
+    advantages: Array | None = None,
+    weights: Array | None = None,
     value_cost: chex.Numeric = 0.5,
     entropy_cost: chex.Numeric = 0.01,
     mask: Array | None = None,
@@ -116,27 +165,36 @@ def actor_critic_loss(
 ) -> tuple[jax.Array, ActorCriticMetrics]:
     """The combined loss of A3C: summed over time, averaged over the batch.
 
-    With Aₜ = Rₜ − stop_gradient(V(sₜ)) (Mnih et al. 2016, algorithm S3) and mₜ the mask:
+    With Aₜ = Rₜ − stop_gradient(V(sₜ)) (Mnih et al. 2016, algorithm S3), ρₜ the weights and mₜ the
+    mask:
 
-      L = mean_B Σₜ mₜ [−log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
+      L = mean_B Σₜ mₜ [−ρₜ log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
 
     The sum over time is the paper's: it accumulates the gradients of the t_max steps.
-    An optimizer's epsilon and a clipping norm are to be read against this scale. A step of
-    weight 0 is left out of the sum; the mean still divides by B.
+    An optimizer's epsilon and a clipping norm are to be read against this scale. A step whose
+    mask is 0 is left out of the sum; the mean still divides by B.
 
     Args:
-      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`).
+      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`); a pytree of arrays
+        with `log_prob(actions)` and `entropy()`, ours or somebody else's.
       values: float `[T, B]`, V(sₜ).
       actions: int `[T, B]`, `[T, B, K]` of K choices at once, or float `[T, B, D]` for a
         Gaussian, the actions taken.
       returns: float `[T, B]`, Rₜ, treated as constants.
+      advantages: float `[T, B]`, Aₜ, treated as constants: of `gae_advantages`, say. None for
+        Rₜ − V(sₜ). The values are fitted to the returns in either case.
+      weights: float `[T, B]`, ρₜ >= 0, treated as constants: importance weights π/μ of actions
+        that another policy μ took. They multiply the policy term alone, neither that of the values
+        (whose targets have to be corrected: `vtrace_targets`, whose advantages are weighted
+        already) nor the entropy. A weight of 0 cuts the term, infinity and NaN too. None for 1.
       value_cost: c_v, weight of the value loss (½: Mnih by e-mail, muupan/async-rl wiki).
       entropy_cost: β, weight of the entropy (0.01: Mnih et al. 2016, section 8).
-      mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of each step: 0 cuts it out,
-        whatever numbers stand there, and a fraction counts as such; None weighs all by 1.
+      mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of each step, of its three terms: 0
+        cuts it out, whatever numbers stand there, and a fraction counts as such (weights of a
+        prioritised replay go here); None weighs all by 1.
       normalize_advantages: whether advantages are divided by the root of their mean square over
-        steps, `MIN_ADVANTAGE` added to it; what is learned then hardly depends on their scale. The
-        entropy counts less where they are small: there it would drown them.
+        steps (before `weights`), `MIN_ADVANTAGE` added to it; what is learned then hardly depends
+        on their scale. The entropy counts less where they are small: there it would drown them.
 
     Returns:
       The scalar loss, and its parts before their costs as averages over steps, weighted by the
@@ -145,48 +203,72 @@ def actor_critic_loss(
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
-    chex.assert_type([values, returns], float)
+    given = {"advantages": advantages, "weights": weights}
+    given = {name: jnp.asarray(array) for name, array in given.items() if array is not None}
+    check_floats(values=values, returns=returns, **given)
     values, returns = as_floats(values, returns)
-    weights = jnp.asarray(jnp.ones(values.shape) if mask is None else mask, values.dtype)
-    chex.assert_equal_shape([values, returns, weights])
+    check_unroll(values=values)
+    beside = f"values {values.shape}"
+    step_weights = jnp.asarray(jnp.ones(values.shape) if mask is None else mask, values.dtype)
+    check_shapes(values.shape, beside, returns=returns, mask=step_weights, **given)
+    trailing_axes = np.shape(actions)[values.ndim :]  # of a distribution over vectors
+    check_shapes((*values.shape, *trailing_axes), beside, actions=actions)
 
     def without_cut(x: Array, filler: float) -> jax.Array:
         """Replaced before they meet, not only multiplied after: 0 · NaN and 0 · inf are NaN."""
         x = jnp.asarray(x)
-        if mask is None or x.shape[: weights.ndim] != weights.shape:  # which is refused below
+        ndim = step_weights.ndim
+        if mask is None or x.shape[:ndim] != step_weights.shape:  # which is refused below
             return x
-        is_cut = jnp.reshape(weights == 0, (*weights.shape, *(1,) * (x.ndim - weights.ndim)))
+        is_cut = jnp.reshape(step_weights == 0, (*step_weights.shape, *(1,) * (x.ndim - ndim)))
         return jnp.where(is_cut, jnp.asarray(filler, x.dtype), x)
 
     # Before log π and H, whose gradients are NaN where a parameter is none. A variance may be 1.
     distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
     actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
-    log_probs = jnp.asarray(distribution.log_prob(actions))
-    entropies = jnp.asarray(distribution.entropy())
-    chex.assert_equal_shape([log_probs, entropies, values])
-    chex.assert_axis_dimension_gt(values, 0, 0)
-    log_probs, entropies, values, returns = as_floats(log_probs, entropies, values, returns)
-    weights = weights.astype(values.dtype)
+    log_probs = distribution.log_prob(actions)
+    entropies = distribution.entropy()
+    of_policy = {"log_prob(actions)": log_probs, "entropy()": entropies}
+    check_shapes(values.shape, beside, **of_policy)
+    given = {name: without_cut(array, 0.0) for name, array in given.items()}
+    log_probs, entropies, values, returns, *rest = as_floats(
+        log_probs, entropies, values, returns, *given.values()
+    )
+    given = dict(zip(given, rest, strict=True))
+    step_weights = step_weights.astype(values.dtype)
 
-    total_weight = jnp.sum(weights)
+    total_weight = jnp.sum(step_weights)
     total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
-    advantages = jax.lax.stop_gradient(returns - values)
+    advantages = jax.lax.stop_gradient(given.get("advantages", returns - values))
     value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
     if normalize_advantages:
-        mean_square = jnp.sum(weights * jnp.square(advantages)) / total_weight
+        mean_square = jnp.sum(step_weights * jnp.square(advantages)) / total_weight
         scale = jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
         advantages /= scale
         entropy_cost *= jnp.sqrt(mean_square) / scale
+    if "weights" in given:
+        weights = jax.lax.stop_gradient(given["weights"])
+        # A ratio is 0 where log π is -inf.
+        log_probs, advantages = cut(weights, log_probs), weights * cut(weights, advantages)
     policy_losses = policy_gradient_loss(log_probs, advantages)
     value_losses = value_loss(values, returns)
     entropy_losses = entropy_loss(entropies)
 
     losses = policy_losses + value_cost * value_losses + entropy_cost * entropy_losses
-    loss = jnp.mean(jnp.sum(weights * losses, axis=0))
+    loss = jnp.mean(jnp.sum(step_weights * losses, axis=0))
 
     metrics = ActorCriticMetrics(
-        policy_loss=jnp.sum(weights * policy_losses) / total_weight,
-        value_loss=jnp.sum(weights * value_losses) / total_weight,
-        entropy=-jnp.sum(weights * entropy_losses) / total_weight,
+        policy_loss=jnp.sum(step_weights * policy_losses) / total_weight,
+        value_loss=jnp.sum(step_weights * value_losses) / total_weight,
+        entropy=-jnp.sum(step_weights * entropy_losses) / total_weight,
     )
     return loss, metrics
+
+
+def _alike(**arrays: Array) -> list[jax.Array]:
+    """All in one dtype, after a check that they are floating point and of the first one's shape."""
+    check_floats(**arrays)
+    first = next(iter(arrays))
+    shape = np.shape(arrays[first])
+    check_shapes(shape, f"{first} {shape}", **arrays)
+    return as_floats(*arrays.values())

@@ -1,4 +1,4 @@
-"""The containers that cross function borders, NamedTuples of arrays, and their precision.
+"""The containers that cross function borders, and what arrays have to be to cross them.
 
 Letters in shapes, here and everywhere: T is the unroll length, B the number of
 environments in a batch, A the number of discrete actions, K how many are chosen at once, M the
@@ -6,6 +6,7 @@ most that one of them has to choose from, D the number of action dimensions, H t
 recurrent core's state.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,15 +29,78 @@ CoreState = Any
 """A pytree of `[B, ...]` arrays carried from step to step; `()` for feed-forward networks."""
 
 
-def as_floats(*arrays: Array) -> list[jax.Array]:
+def as_floats(*arrays: Array | float) -> list[jax.Array]:
     """The arrays in one dtype: float64 if one of them is float64, otherwise float32.
 
     Sums in 16 bits go wrong unseen: 1,000 rewards of 1 discounted by 0.99 come to 64 in bfloat16
-    and not to 100. And arrays of one dtype meet under every `jax_numpy_dtype_promotion`.
+    and not to 100. And arrays of one dtype meet under every `jax_numpy_dtype_promotion`. A number
+    of Python's follows the arrays: under x64 JAX would make 64 bits of it.
     """
     floats = [jnp.asarray(array) for array in arrays]
-    is_double = any(array.dtype == jnp.float64 for array in floats)
+    is_double = any(x.dtype == jnp.float64 and not _is_pythons(x) for x in floats)
     return [array.astype(jnp.float64 if is_double else jnp.float32) for array in floats]
+
+
+def _is_pythons(array: jax.Array) -> bool:
+    return array.ndim == 0 and jax.typeof(array).weak_type
+
+
+def cut(weights: jax.Array, values: jax.Array) -> jax.Array:
+    """Zeros for values of weight 0 that are no numbers: 0 · NaN and 0 · inf are NaN."""
+    return jnp.where((weights == 0) & ~jnp.isfinite(values), 0.0, values)
+
+
+# What arrays have to be. Shapes and dtypes are known when a program is traced: nothing of this is
+# in the compiled one.
+
+
+def check_floats(**arrays: Array | float) -> None:
+    """Raises an AssertionError that names the array which is not floating point.
+
+    A single whole number may stand for a float.
+    """
+    for name, array in arrays.items():
+        dtype, is_scalar = jnp.asarray(array).dtype, np.ndim(array) == 0
+        if not jnp.issubdtype(dtype, jnp.floating) and not (
+            is_scalar and jnp.issubdtype(dtype, jnp.integer)
+        ):
+            raise AssertionError(f"{name} must be floating point, got {dtype}.")
+
+
+def check_integers(**arrays: Array) -> None:
+    """Raises an AssertionError that names the array which does not hold whole numbers."""
+    for name, array in arrays.items():
+        dtype = jnp.asarray(array).dtype
+        if not jnp.issubdtype(dtype, jnp.integer):
+            raise AssertionError(f"{name} must be integers, got {dtype}.")
+
+
+def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | float) -> None:
+    """Raises an AssertionError that names the array whose shape is another.
+
+    Args:
+      shape: what it must be; a letter stands for any length.
+      beside: the name and shape of what asks for it, as in "rewards (3, 2)".
+      **arrays: by the names under which the caller knows them.
+    """
+    for name, array in arrays.items():
+        actual = np.shape(array)
+        if len(actual) != len(shape) or any(
+            size != length and not isinstance(length, str)
+            for size, length in zip(actual, shape, strict=True)
+        ):
+            wanted = str(tuple(shape)).replace("'", "")
+            raise AssertionError(f"{name} has shape {actual}, {beside}: it must be {wanted}.")
+
+
+def check_unroll(**arrays: Array) -> None:
+    """Raises an AssertionError that names the array which has no time axis, or an empty axis."""
+    for name, array in arrays.items():
+        shape = np.shape(array)
+        if not shape or 0 in shape:
+            raise AssertionError(
+                f"{name} has shape {shape}: it must be [T] or [T, ...], with one step at least."
+            )
 
 
 class TimeStep(NamedTuple):

@@ -15,6 +15,7 @@ from a3cjax.distributions import Categorical, DiagonalGaussian
 from a3cjax.losses import (
     MIN_ADVANTAGE,
     actor_critic_loss,
+    clipped_surrogate_loss,
     entropy_loss,
     policy_gradient_loss,
     q_loss,
@@ -322,6 +323,112 @@ def test_policy_gradient_and_entropy_loss_agree_with_rlax():
     with pytest.warns(PendingDeprecationWarning):
         theirs = rlax.entropy_loss(logits, weights)
     np.testing.assert_allclose(jnp.mean(ours), theirs, rtol=1e-5)
+
+
+def test_given_advantages_and_weights_of_a_hand_example():
+    # π = (¼, ¾), V = 0, R = 2, so ½ R² = 2 twice. Policy terms: 3 · 5 log 4, ½ · 7 log 4/3.
+    arguments = (
+        np.full((2, 1, 2), [0.0, math.log(3.0)], np.float32),
+        jnp.zeros((2, 1)),
+        jnp.array([[0], [1]]),
+        jnp.full((2, 1), 2.0),
+    )
+    given = {"advantages": jnp.array([[5.0], [7.0]]), "weights": jnp.array([[3.0], [0.5]])}
+    entropy = 0.25 * math.log(4.0) + 0.75 * math.log(4 / 3)
+    policy_losses = 15 * math.log(4.0) + 3.5 * math.log(4 / 3)
+    loss, metrics = loss_of_logits(*arguments, **given, entropy_cost=0.1)
+    np.testing.assert_allclose(loss, policy_losses + 0.5 * 4 - 0.1 * 2 * entropy, rtol=1e-6)
+    np.testing.assert_allclose(metrics.policy_loss, policy_losses / 2, rtol=1e-6)
+    np.testing.assert_allclose(metrics.value_loss, 2.0)
+    size = math.sqrt(37 + MIN_ADVANTAGE**2)  # of advantages: (25 + 49) / 2; weights come after it
+    _, metrics = loss_of_logits(*arguments, **given, normalize_advantages=True)
+    np.testing.assert_allclose(metrics.policy_loss, policy_losses / 2 / size, rtol=1e-6)
+
+
+def test_defaults_of_advantages_and_weights_are_the_difference_and_one():
+    steps = random_steps()
+    given = {"advantages": steps[3] - steps[1], "weights": np.ones((T, 3), np.float32)}
+    chex.assert_trees_all_equal(fast_loss(*steps, **given), fast_loss(*steps))
+
+
+def test_advantages_and_weights_are_constants():
+    steps = random_steps()
+
+    def loss(advantages, weights):
+        return fast_loss(*steps, advantages=advantages, weights=weights)[0]
+
+    gradients = jax.grad(loss, (0, 1))(steps[3], np.full((T, 3), 2.0, np.float32))
+    chex.assert_trees_all_equal(gradients, (np.zeros((T, 3), np.float32),) * 2)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_weight_of_zero_cuts_the_policy_term_and_a_mask_whatever_is_given(bad):
+    logits, *rest = random_steps()
+    weights, advantages = np.ones((T, 3), np.float32), np.ones((T, 3), np.float32)
+    weights[1], never = 0.0, rest[1][1]
+    logits = np.asarray(logits).copy()
+    logits[1, np.arange(3), never] = -np.inf  # π = 0, so the ratio is 0, and log π is -inf
+
+    def gradients(advantages, weights, mask=None):
+        options = {"advantages": advantages, "weights": weights, "mask": mask}
+        return jax.value_and_grad(lambda x: loss_of_logits(x, *rest, **options)[0])(logits)
+
+    expected = gradients(advantages, weights)
+    assert all(np.isfinite(x).all() for x in expected)
+    moved = advantages.copy()
+    moved[1] = bad
+    chex.assert_trees_all_equal(gradients(moved, weights), expected)
+    mask = np.ones((T, 3), bool)
+    mask[1] = False
+    weights[1] = bad
+    chex.assert_trees_all_equal(
+        gradients(moved, weights, mask), gradients(advantages, advantages, mask)
+    )
+
+
+def test_huber_is_the_square_inside_and_a_line_outside():
+    # Q − y = −3 and 0.5, δ = 1: 1 · (3 − ½) and ½ · 0.25; its gradient is clipped to ± 1.
+    q_values, actions, targets = jnp.array([[2.0], [5.5]]), jnp.array([0, 0]), jnp.array([5.0, 5.0])
+
+    def loss(q_values, delta=1.0):
+        return q_loss(q_values, actions, targets, huber_delta=delta)
+
+    np.testing.assert_allclose(loss(q_values), [2.5, 0.125])
+    np.testing.assert_allclose(jax.grad(lambda q: jnp.sum(loss(q)))(q_values)[:, 0], [-1.0, 0.5])
+    np.testing.assert_array_equal(loss(q_values, np.inf), q_loss(q_values, actions, targets))
+
+
+def test_huber_agrees_with_rlax():
+    errors = jnp.linspace(-3.0, 3.0, 25)
+    ours = q_loss(errors[:, None], jnp.zeros(25, int), jnp.zeros(25), huber_delta=0.7)
+    np.testing.assert_allclose(ours, rlax.huber_loss(errors, 0.7), rtol=1e-6)
+
+
+def test_second_derivative_of_huber_is_one_at_no_error():
+    def loss(q):
+        return q_loss(q[None], jnp.array([0])[0], jnp.array(1.0), huber_delta=1.0)
+
+    assert jax.grad(jax.grad(loss))(jnp.array(1.0)) == 1.0
+
+
+def test_clipped_surrogate_of_a_hand_example():
+    # r = 2, ε = 0.2: −min(2 A, 1.2 A) is −1.2 of A = 1, and 2 of A = −1 (never clipped upwards);
+    # r = ½: −0.5 and 0.8
+    log_probs = jnp.log(jnp.array([2.0, 2.0, 0.5, 0.5]))
+    advantages = jnp.array([1.0, -1.0, 1.0, -1.0])
+    losses = clipped_surrogate_loss(log_probs, jnp.zeros(4), advantages)
+    np.testing.assert_allclose(losses, [-1.2, 2.0, -0.5, 0.8], rtol=1e-6)
+    theirs = rlax.clipped_surrogate_pg_loss(jnp.exp(log_probs), advantages, 0.2)
+    np.testing.assert_allclose(jnp.mean(losses), theirs, rtol=1e-6)
+
+
+def test_clipped_surrogate_at_the_old_policy_has_the_gradient_of_a3c():
+    log_probs, advantages = jnp.array([-0.5, -2.0, -0.1]), jnp.array([3.0, -1.0, 0.0])
+    gradient = jax.grad(lambda *x: jnp.sum(clipped_surrogate_loss(*x)), (0, 1, 2))
+    by_log_probs, *constants = gradient(log_probs, log_probs, advantages)
+    plain = jax.grad(lambda x: jnp.sum(policy_gradient_loss(x, advantages)))(log_probs)
+    np.testing.assert_allclose(by_log_probs, plain, rtol=1e-6)
+    chex.assert_trees_all_equal(constants, [np.zeros(3, np.float32)] * 2)
 
 
 def test_jit_equals_eager_and_compiles_once():

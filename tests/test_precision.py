@@ -1,5 +1,7 @@
 """Laws of dtypes: 16 bits are summed in 32, 64 stay 64, and no mode of JAX's breaks anything."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -34,6 +36,11 @@ def loss_of_logits(logits, values, actions, targets, mask):
     )
 
 
+def weighted_loss_of_logits(logits, values, actions, targets, advantages, weights):
+    options = {"advantages": advantages, "weights": weights}
+    return losses.actor_critic_loss(Categorical(logits), values, actions, targets, **options)
+
+
 def loss_of_gaussian(mean, variance, values, actions, targets):
     return losses.actor_critic_loss(DiagonalGaussian(mean, variance), values, actions, targets)
 
@@ -58,10 +65,16 @@ CALLS = [
     (returns.lambda_returns, (X, DISCOUNTS, X, DISCOUNTS)),
     (returns.one_step_q_targets, (X, DISCOUNTS, Q)),
     (returns.one_step_sarsa_targets, (X, DISCOUNTS, Q, ACTIONS)),
+    (returns.double_q_targets, (X, DISCOUNTS, Q, Q)),
+    (returns.gae_advantages, (X, DISCOUNTS, X, X[0])),
+    (returns.vtrace_targets, (X, DISCOUNTS, X, X[0], X)),
     (losses.policy_gradient_loss, (X, X)),
     (losses.value_loss, (X, X)),
     (losses.entropy_loss, (X,)),
     (losses.q_loss, (Q, ACTIONS, X)),
+    (functools.partial(losses.q_loss, huber_delta=0.5), (Q, ACTIONS, X)),
+    (losses.clipped_surrogate_loss, (X, X, X)),
+    (weighted_loss_of_logits, (Q, X, ACTIONS, X, X, DISCOUNTS)),
     (loss_of_logits, (Q, X, ACTIONS, X, DISCOUNTS)),
     (loss_of_logits, (Q, X, ACTIONS, X, ACTIONS + 1)),
     (loss_of_gaussian, (Q, np.abs(Q), X, Q, X)),
@@ -119,7 +132,7 @@ def test_a_thousand_rewards_of_16_bits_come_to_a_hundred(dtype):
     np.testing.assert_allclose(mixed[0], 100, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("function", "arguments"), CALLS[:5])
+@pytest.mark.parametrize(("function", "arguments"), CALLS[:8])
 def test_discounts_of_16_bits_are_refused(function, arguments):
     # What they were before they were rounded nobody can say.
     with pytest.raises(AssertionError, match=r"^discounts must be float32 or .*, got bfloat16"):

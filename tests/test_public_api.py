@@ -9,21 +9,28 @@ import sys
 import pytest
 
 import a3cjax
-from a3cjax.types import ActorCriticMetrics
 
 SIGNATURES = {
     "n_step_returns": "(rewards, discounts, bootstrap_value)",
     "lambda_returns": "(rewards, discounts, next_values, lambda_=1.0)",
     "one_step_q_targets": "(rewards, discounts, next_q_values)",
     "one_step_sarsa_targets": "(rewards, discounts, next_q_values, next_actions)",
+    "double_q_targets": "(rewards, discounts, next_q_values, selector_q_values)",
+    "gae_advantages": "(rewards, discounts, values, bootstrap_value, lambda_=1.0)",
+    "vtrace_targets": (
+        "(rewards, discounts, values, bootstrap_value, log_rhos, *, lambda_=1.0, clip_rho=1.0, "
+        "clip_c=1.0, clip_pg_rho=1.0)"
+    ),
     "policy_gradient_loss": "(log_probs, advantages)",
     "value_loss": "(values, returns)",
     "entropy_loss": "(entropies)",
-    "q_loss": "(q_values, actions, targets)",
+    "q_loss": "(q_values, actions, targets, *, huber_delta=None)",
+    "clipped_surrogate_loss": "(log_probs, old_log_probs, advantages, *, clip=0.2)",
     "actor_critic_loss": (
-        "(distribution, values, actions, returns, *, value_cost=0.5, entropy_cost=0.01, mask=None, "
-        "normalize_advantages=False)"
+        "(distribution, values, actions, returns, *, advantages=None, weights=None, "
+        "value_cost=0.5, entropy_cost=0.01, mask=None, normalize_advantages=False)"
     ),
+    "mask_logits": "(logits, mask)",
     "load": "(run_dir, *, best=False, trust=False, env=None, network=None)",
     "train": (
         "(config, *, env=None, env_kwargs=None, network=None, algorithm=None, callbacks=(), "
@@ -37,11 +44,36 @@ FIELDS = {
     "DiagonalGaussian": ("mean", "variance"),
     "SquashedGaussian": ("mean", "variance"),
 }
+# What functions answer, and what somebody who writes an agent fills or reads.
+CONTAINERS = {
+    "ActorCriticMetrics": ("policy_loss", "value_loss", "entropy"),
+    "Constants": ("statistics", "target_params", "exploration", "reward_scale"),
+    "EpsilonGreedy": ("q_values", "epsilons", "mask"),
+    "Exploration": ("epsilons", "entropy_factor"),
+    "LearnerState": ("params", "opt_state", "target_params", "seen"),
+    "NetworkOutput": ("policy", "values"),
+    "ObservationStatistics": ("mean", "scale"),
+    "QMetrics": ("value_loss", "q_value", "epsilon"),
+    "Snapshot": (
+        *("version", "num_frames", "params", "statistics", "target_params", "reward_scale"),
+    ),
+    "TimeStep": ("observation", "reward", "discount", "is_first", "action_mask", "is_idle"),
+    "Trajectory": (
+        *("observations", "actions", "rewards", "discounts", "is_first", "core_state"),
+        *("action_masks", "is_idle"),
+    ),
+    "VTrace": ("targets", "advantages"),
+}
+PROTOCOLS = {
+    "Density": {"log_prob", "entropy"},
+    "Distribution": {"log_prob", "entropy", "sample", "mode", "kl_divergence"},
+}
 METHODS = {
     "sample": "(self, key)",
     "log_prob": "(self, actions)",
     "entropy": "(self)",
     "mode": "(self)",
+    "kl_divergence": "(self, other)",
 }
 PURE_MODULES = {"distributions", "losses", "returns", "types"}
 
@@ -57,7 +89,9 @@ def signature_of(function):
 
 
 def test_public_names_are_these():
-    assert sorted(a3cjax.__all__) == sorted([*SIGNATURES, *FIELDS, "Config"])
+    assert sorted(a3cjax.__all__) == sorted(
+        [*SIGNATURES, *FIELDS, *CONTAINERS, *PROTOCOLS, "Config"]
+    )
 
 
 @pytest.mark.parametrize("name", SIGNATURES)
@@ -74,8 +108,18 @@ def test_distributions_are_named_tuples_with_pinned_methods(name):
     assert methods == METHODS
 
 
-def test_metrics_of_the_actor_critic_loss_are_pinned():
-    assert ActorCriticMetrics._fields == ("policy_loss", "value_loss", "entropy")
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_fields_of_containers_are_pinned(name):
+    assert getattr(a3cjax, name)._fields == CONTAINERS[name]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_methods_of_protocols_are_pinned(name):
+    bases = getattr(a3cjax, name).__mro__
+    members = {member for base in bases for member in vars(base) if not member.startswith("_")}
+    assert members == PROTOCOLS[name]
+    for distribution in FIELDS:
+        assert all(hasattr(getattr(a3cjax, distribution), member) for member in members)
 
 
 def modules_after(program):

@@ -10,10 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from a3cjax.returns import (
+    double_q_targets,
+    gae_advantages,
     lambda_returns,
     n_step_returns,
     one_step_q_targets,
     one_step_sarsa_targets,
+    vtrace_targets,
 )
 
 BATCH_SHAPES = [(), (3,), (3, 2)]
@@ -222,6 +225,111 @@ def test_one_step_targets_agree_with_rlax(name):
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
+def test_gae_of_a_hand_example():
+    # γ = λ = 0.5, v = (4, 2), V(s_T) = 8: δ = (1 + 1 − 4, 2 + 4 − 2) = (−2, 4); Â = (−2 + ¼ · 4, 4)
+    advantages = gae_advantages(jnp.array([1.0, 2.0]), 0.5, jnp.array([4.0, 2.0]), 8.0, 0.5)
+    np.testing.assert_allclose(advantages, [-1.0, 4.0])
+
+
+def test_gae_agrees_with_rlax_and_lambda_one_is_the_return_less_the_value():
+    rewards, discounts, values, lambdas = random_unroll(10, (6, 4))
+    after = np.float32([1, -2, 3, 0])
+    theirs = jax.vmap(rlax.truncated_generalized_advantage_estimation, in_axes=1, out_axes=1)
+    expected = theirs(rewards, discounts, lambdas, np.concatenate([values, after[None]]))
+    advantages = gae_advantages(rewards, discounts, values, after, lambdas)
+    np.testing.assert_allclose(advantages, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(
+        gae_advantages(rewards, discounts, values, after),
+        n_step_returns(rewards, discounts, after) - values,
+    )
+
+
+def slow_vtrace(rewards, discounts, values, after, log_rhos, lambdas, clips):
+    """Equation 1 as it is printed, a sum of corrected temporal differences for each step."""
+    T = len(rewards)
+    next_values = np.append(values[1:], after)
+    rhos, cs, pg_rhos = (np.minimum(clip, np.exp(log_rhos)) for clip in clips)
+    deltas = rhos * (rewards + discounts * next_values - values)
+    targets = [
+        values[s]
+        + sum(np.prod(discounts[s:t] * lambdas[s:t] * cs[s:t]) * deltas[t] for t in range(s, T))
+        for s in range(T)
+    ]
+    next_targets = np.append(targets[1:], after)
+    mixed = (1 - lambdas) * next_values + lambdas * next_targets
+    return targets, pg_rhos * (rewards + discounts * mixed - values)
+
+
+@pytest.mark.parametrize("clips", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.5), (np.inf, 1.0, np.inf)])
+def test_vtrace_equals_the_slow_sum(clips):
+    rewards, discounts, values, lambdas = (x.astype(float) for x in random_unroll(11, (7,)))
+    log_rhos = np.random.default_rng(12).normal(size=7)
+    unroll = rewards, discounts, values, 1.5, log_rhos
+    names = ("clip_rho", "clip_c", "clip_pg_rho")
+    trace = vtrace_targets(*unroll, lambda_=lambdas, **dict(zip(names, clips, strict=True)))
+    targets, advantages = slow_vtrace(*unroll, lambdas, clips)
+    np.testing.assert_allclose(trace.targets, targets, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(trace.advantages, advantages, rtol=1e-4, atol=1e-5)
+
+
+def test_vtrace_agrees_with_rlax():
+    rewards, discounts, values, lambdas = map(jnp.asarray, random_unroll(13, (6,)))
+    log_rhos = jax.random.normal(jax.random.key(0), (6,))
+    next_values = jnp.append(values[1:], 2.0)
+    theirs = rlax.vtrace_td_error_and_advantage(
+        values, next_values, rewards, discounts, jnp.exp(log_rhos), lambdas, 1.2, 0.8
+    )
+    options = {"lambda_": lambdas, "clip_rho": 1.2, "clip_pg_rho": 0.8}
+    trace = vtrace_targets(rewards, discounts, values, 2.0, log_rhos, **options)
+    np.testing.assert_allclose(trace.targets, theirs.errors + values, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(trace.advantages, theirs.pg_advantage, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lambda_", [1.0, 0.6])
+def test_vtrace_on_policy_is_lambda_returns_and_gae(lambda_):
+    rewards, discounts, values, _ = random_unroll(14, (6, 3))
+    after = values[0] + 1
+    unroll = rewards, discounts, values, after
+    trace = vtrace_targets(*unroll, np.zeros_like(rewards), lambda_=lambda_)
+    returns = lambda_returns(rewards, discounts, np.concatenate([values[1:], after[None]]), lambda_)
+    np.testing.assert_allclose(trace.targets, returns, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(
+        trace.advantages, gae_advantages(*unroll, lambda_), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_ratio_beyond_floats_is_clipped_and_one_of_zero_keeps_the_value():
+    values, log_rhos = jnp.array([4.0, 2.0]), jnp.array([-np.inf, 1000.0])
+
+    def first(log_rhos):
+        return jnp.sum(vtrace_targets(jnp.array([1.0, 2.0]), 0.5, values, 8.0, log_rhos).targets)
+
+    total, gradient = jax.value_and_grad(first)(log_rhos)
+    np.testing.assert_allclose(total, 4.0 + 6.0)  # V(s₀), and 2 + ½ · 8
+    np.testing.assert_array_equal(gradient, [0.0, 0.0])
+
+
+def test_double_q_judges_by_one_what_the_other_chose():
+    # The selector prefers action 0: 1 + 0.5 · 2 = 2, though the maximum is 6
+    targets = double_q_targets(
+        jnp.array([1.0]), 0.5, jnp.array([[2.0, 6.0]]), jnp.array([[3.0, 1.0]])
+    )
+    np.testing.assert_allclose(targets, [2.0])
+
+
+def test_double_q_agrees_with_rlax_and_with_one_network_is_q_learning():
+    rewards, discounts, _, _ = map(jnp.asarray, random_unroll(15, (4,)))
+    next_q, selector = jax.random.normal(jax.random.key(1), (2, 4, 3))
+    actions, zeros = jnp.zeros(4, int), jnp.zeros((4, 3))
+    theirs = jax.vmap(rlax.double_q_learning)(zeros, actions, rewards, discounts, next_q, selector)
+    ours = double_q_targets(rewards, discounts, next_q, selector)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    np.testing.assert_array_equal(
+        double_q_targets(rewards, discounts, next_q, next_q),
+        one_step_q_targets(rewards, discounts, next_q),
+    )
+
+
 X, B = np.ones((4, 3), np.float32), np.ones(3, np.float32)
 Q, A = np.ones((4, 3, 2), np.float32), np.zeros((4, 3), np.int32)
 VALID_CALLS = [
@@ -229,6 +337,9 @@ VALID_CALLS = [
     (lambda_returns, (X, X, X, X)),
     (one_step_q_targets, (X, X, Q)),
     (one_step_sarsa_targets, (X, X, Q, A)),
+    (double_q_targets, (X, X, Q, Q)),
+    (gae_advantages, (X, X, X, B)),
+    (vtrace_targets, (X, X, X, B, X)),
 ]
 
 
@@ -242,7 +353,7 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
         return function(*arguments)
 
     jitted = jax.jit(counted)
-    np.testing.assert_allclose(jitted(*arguments), function(*arguments), rtol=1e-6)
+    chex.assert_trees_all_close(jitted(*arguments), function(*arguments), rtol=1e-6)
     jitted(*(array + 1 for array in arguments))
     assert num_traces == 1
 
@@ -254,7 +365,6 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
         (n_step_returns, (X, X[:, :1], B)),
         (n_step_returns, (X, X, B[:1])),
         (n_step_returns, (X, X, X)),
-        (n_step_returns, (X, X, np.float32(0.0))),
         (lambda_returns, (X, X[:, :1], X)),
         (lambda_returns, (X, X, B)),
         (lambda_returns, (X, X, X, X[:, :1])),
@@ -283,7 +393,7 @@ def test_wrong_dtypes_raise(function, arguments):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS[:4])
 def test_a_discount_of_zero_cuts_whatever_stands_behind_it(function, arguments, bad):
     rewards, discounts, values, *rest = arguments
     discounts = discounts.copy()
@@ -299,6 +409,25 @@ def test_a_discount_of_zero_cuts_whatever_stands_behind_it(function, arguments, 
         rest[0] = rest[0].copy()
         rest[0][-1] = bad if function is lambda_returns else 99
     chex.assert_trees_all_equal(jax.value_and_grad(first, (0, 1))(rewards, values), expected)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("function", [gae_advantages, vtrace_targets])
+def test_a_discount_of_zero_cuts_what_advantages_would_look_at(function, bad):
+    rewards, discounts, values, _ = random_unroll(16, (5, 2))
+    discounts[:], discounts[2] = 0.9, 0.0
+
+    def before(rewards, values, after):
+        rest = (np.full((5, 2), 0.3),) if function is vtrace_targets else ()
+        results = function(rewards, discounts, values, after, *rest)
+        return sum(jnp.sum(x[:3]) for x in (results if rest else (results,)))
+
+    gradient = jax.value_and_grad(before, (0, 1, 2))
+    expected = gradient(rewards, values, values[0])
+    rewards[3:], values[3:] = bad, bad
+    actual = gradient(rewards, values, np.full(2, bad, np.float32))
+    assert np.isfinite(expected[0])
+    chex.assert_trees_all_equal(actual, expected)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -1,0 +1,178 @@
+"""Where returns and losses are used otherwise than in our own training, and how they refuse."""
+
+import os
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from a3cjax import (
+    Categorical,
+    actor_critic_loss,
+    clipped_surrogate_loss,
+    double_q_targets,
+    gae_advantages,
+    lambda_returns,
+    n_step_returns,
+    one_step_q_targets,
+    one_step_sarsa_targets,
+    policy_gradient_loss,
+    q_loss,
+    value_loss,
+    vtrace_targets,
+)
+
+T, B, A = 4, 3, 2
+X = np.random.default_rng(0).normal(size=(T, B)).astype(np.float32)
+Q = np.random.default_rng(1).normal(size=(T, B, A)).astype(np.float32)
+ACTIONS, LAST = np.zeros((T, B), np.int32), X[0]
+ALONG_TIME = {
+    n_step_returns: lambda x: (x, 0.9, 0.0),
+    lambda_returns: lambda x: (x, 0.9, x, 0.5),
+    gae_advantages: lambda x: (x, 0.9, x, 0.0, 0.5),
+    vtrace_targets: lambda x: (x, 0.9, x, 0.0, x),
+}
+
+SHARDED = """
+import jax, jax.numpy as jnp, numpy as np
+from jax.sharding import PartitionSpec as P
+from a3cjax import gae_advantages, lambda_returns, n_step_returns, vtrace_targets
+
+mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+zeros = np.zeros_like(x)
+calls = [
+    lambda r: n_step_returns(r, 0.9, jnp.zeros(r.shape[1:])),
+    lambda r: lambda_returns(r, 0.9, jnp.zeros(r.shape), 0.5),
+    lambda r: lambda_returns(jnp.ones(r.shape), 0.9 + 0 * r, jnp.ones(r.shape)),
+    lambda r: gae_advantages(r, 0.9, jnp.zeros(r.shape), 0.0, 0.5),
+    lambda r: vtrace_targets(r, 0.9, jnp.zeros(r.shape), 0.0, jnp.zeros(r.shape)).targets,
+]
+for call in calls:
+    specs = {"in_specs": P(None, "i"), "out_specs": P(None, "i")}
+    for function in (call, jax.grad(lambda r: jnp.sum(call(r)))):
+        sharded = jax.jit(jax.shard_map(function, mesh=mesh, **specs))(x)
+        np.testing.assert_allclose(sharded, jax.jit(function)(x), rtol=1e-6)
+    mapped = jax.pmap(call)(np.stack([x, x + 1]))
+    np.testing.assert_allclose(mapped[1], jax.jit(call)(x + 1), rtol=1e-6)
+"""
+
+
+def test_under_shard_map_and_pmap_a_constant_may_bootstrap_what_is_sharded():
+    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run([sys.executable, "-c", SHARDED], check=True, env=flags)
+
+
+@pytest.mark.parametrize("function", ALONG_TIME)
+def test_a_number_stands_for_the_same_at_every_step(function):
+    arguments = ALONG_TIME[function](X)
+    names = list(function.__annotations__)
+    full = [
+        np.full(B if name == "bootstrap_value" else (T, B), x, np.float32) if np.ndim(x) == 0 else x
+        for name, x in zip(names, arguments, strict=False)
+    ]
+    chex.assert_trees_all_equal(function(*arguments), function(*full))
+
+
+def test_lists_and_whole_numbers_are_taken_where_a_person_writes_them():
+    returns = n_step_returns([0.0, 0.0, 1.0], 1, 0)
+    np.testing.assert_array_equal(returns, np.ones(3))
+    losses = value_loss([1.0, 2.0], [3.0, 2.0])
+    np.testing.assert_array_equal(losses, [2.0, 0.0])
+
+
+@pytest.mark.parametrize("function", ALONG_TIME)
+def test_numbers_of_pythons_do_not_make_float64_of_float32(function):
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        for call in (function, jax.jit(function)):
+            results = jax.tree.leaves(call(*ALONG_TIME[function](X)))
+            assert {x.dtype for x in results} == {jnp.dtype(jnp.float32)}
+            results = jax.tree.leaves(call(*ALONG_TIME[function](X.astype(np.float64))))
+            assert {x.dtype for x in results} == {jnp.dtype(jnp.float64)}
+
+
+@pytest.mark.parametrize("function", ALONG_TIME)
+def test_vmap_and_scan_give_what_calls_one_by_one_do(function):
+    xs = np.stack([X, X + 1])
+
+    def call(x):
+        return function(*ALONG_TIME[function](x))
+
+    expected = jax.tree.map(lambda *x: jnp.stack(x), *map(call, xs))
+    chex.assert_trees_all_close(jax.vmap(call)(xs), expected, rtol=1e-5, atol=1e-6)
+    scanned = jax.lax.scan(lambda _, x: (None, call(x)), None, xs)[1]
+    chex.assert_trees_all_close(scanned, expected, rtol=1e-5, atol=1e-6)
+
+
+def total_loss(logits):
+    policy = Categorical(logits)
+    options = {"advantages": X, "weights": np.abs(X), "normalize_advantages": True}
+    loss, _ = actor_critic_loss(policy, jnp.mean(logits, axis=-1), ACTIONS, X, **options)
+    log_probs = policy.log_prob(ACTIONS)
+    surrogate = clipped_surrogate_loss(log_probs, Categorical(Q).log_prob(ACTIONS) - 0.05, X)
+    return loss + jnp.sum(surrogate) + jnp.sum(q_loss(logits, ACTIONS, X, huber_delta=100.0))
+
+
+def test_hessian_vector_products_are_differences_of_gradients():
+    direction = np.random.default_rng(2).normal(size=Q.shape).astype(np.float32)
+    gradient = jax.jit(jax.grad(total_loss))
+    _, forward = jax.jvp(gradient, (Q,), (direction,))
+    backward = jax.grad(lambda q: jnp.vdot(jax.grad(total_loss)(q), direction))(Q)
+    differences = (gradient(Q + 1e-2 * direction) - gradient(Q - 1e-2 * direction)) / 2e-2
+    np.testing.assert_allclose(forward, backward, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(forward, differences, rtol=2e-2, atol=2e-3)
+
+
+def a3c(logits, values, actions, returns, **options):
+    return actor_critic_loss(Categorical(logits), values, actions, returns, **options)
+
+
+EMPTY, NOBODY = X[:0], X[:, :0]
+REFUSALS = [
+    (lambda: n_step_returns(X, X[0], 0.0), "discounts has shape (3,), rewards (4, 3)"),
+    (lambda: n_step_returns(X, X, X), "bootstrap_value has shape (4, 3), rewards (4, 3)"),
+    (lambda: n_step_returns(LAST, 0.9, LAST), "bootstrap_value has shape (3,), rewards (3,)"),
+    (lambda: n_step_returns(1.0, 0.9, 0.0), "rewards has shape ()"),
+    (lambda: n_step_returns(EMPTY, 0.9, 0.0), "rewards has shape (0, 3)"),
+    (lambda: lambda_returns(NOBODY, 0.9, NOBODY), "rewards has shape (4, 0)"),
+    (lambda: lambda_returns(X, 0.9, LAST), "next_values has shape (3,), rewards (4, 3)"),
+    (lambda: lambda_returns(X, 0.9, X, LAST), "lambda_ has shape (3,), rewards (4, 3)"),
+    (lambda: gae_advantages(X, 0.9, LAST, 0.0), "values has shape (3,), rewards (4, 3)"),
+    (lambda: gae_advantages(EMPTY, 0.9, EMPTY, 0.0), "rewards has shape (0, 3)"),
+    (lambda: vtrace_targets(X, 0.9, X, LAST, LAST), "log_rhos has shape (3,), rewards (4, 3)"),
+    (lambda: one_step_q_targets(X, 0.9, X), "next_q_values has shape (4, 3), rewards (4, 3)"),
+    (
+        lambda: one_step_sarsa_targets(X, 0.9, Q, ACTIONS[0]),
+        "next_actions has shape (3,), rewards (4, 3)",
+    ),
+    (
+        lambda: double_q_targets(X, 0.9, Q, Q[:1]),
+        "selector_q_values has shape (1, 3, 2), next_q_values (4, 3, 2)",
+    ),
+    (lambda: policy_gradient_loss(X, LAST), "advantages has shape (3,), log_probs (4, 3)"),
+    (
+        lambda: clipped_surrogate_loss(X, LAST, X),
+        "old_log_probs has shape (3,), log_probs (4, 3)",
+    ),
+    (lambda: q_loss(X, ACTIONS, X), "q_values has shape (4, 3), actions (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS, LAST), "returns has shape (3,), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS, X, mask=LAST), "mask has shape (3,), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS, X, weights=LAST), "weights has shape (3,), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS, X, advantages=LAST), "advantages has shape (3,), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS[0], X), "actions has shape (3,), values (4, 3)"),
+    (lambda: a3c(Q[:, :0], NOBODY, ACTIONS[:, :0], NOBODY), "values has shape (4, 0)"),
+    (lambda: value_loss(X, ACTIONS), "returns must be floating point, got int32"),
+    (lambda: n_step_returns(X, X > 0, 0.0), "discounts must be floating point, got bool"),
+    (lambda: q_loss(Q, X, X), "actions must be integers, got float32"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSALS, ids=[message for _, message in REFUSALS])
+def test_refusals_name_the_argument_and_both_shapes(call, message):
+    with pytest.raises(AssertionError) as refusal:
+        call()
+    assert str(refusal.value).startswith(message)
