@@ -155,6 +155,8 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
     """
 
     def chunked(inputs: jax.Array) -> jax.Array:
+        if not isinstance(inputs.shape[0], int):  # exported for a batch of any size
+            return function(inputs)
         num_chunks, num_left = divmod(len(inputs), CHUNK_SIZE)
         if num_chunks < 2:
             return function(inputs)

@@ -17,6 +17,7 @@ VERBS = {
     "report": "lays runs over each other and over published ones, as one HTML file",
     "sweep": "trains one run for every combination of settings",
     "publish": "makes a small folder of a trained agent, to pass on",
+    "export": "writes a trained agent as a program that needs JAX alone",
     "doctor": "measures how fast this machine trains",
 }
 
@@ -74,5 +75,6 @@ def missing_extra(verb: str, error: ModuleNotFoundError) -> Exception:
 # Which extra of pyproject.toml brings a package; a test compares them.
 EXTRAS = {
     **dict.fromkeys(("envpool", "gymnasium", "rich", "tensorboardX", "safetensors", "av"), "train"),
+    "flatbuffers": "train",
     **dict.fromkeys(("yaml", "jinja2", "markupsafe", "matplotlib", "PIL"), "report"),
 }

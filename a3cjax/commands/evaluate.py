@@ -99,4 +99,5 @@ def default_path(name: str, settings: EvaluateSettings, result: dict) -> Path:
     if settings.sticky_actions is not None:
         words.append(f"sticky{settings.sticky_actions:g}")
     stem, folder = "-".join([*words, str(result["num_episodes"])]), Path(name)
-    return folder / f"{stem}.json" if folder.is_dir() else Path(f"{name}-{stem}.json")
+    own = name.rpartition("/")[2]  # of hf://<user>/<name>
+    return folder / f"{stem}.json" if folder.is_dir() else Path(f"{own}-{stem}.json")

@@ -96,7 +96,7 @@ def choose_files(
     # An agent that comes with a3cjax has no folder of the user's.
     stem = Path(settings.output or (name if Path(name).is_dir() else "."))
     if stem.is_dir():
-        stem /= "game" if Path(name).is_dir() else name
+        stem /= "game" if Path(name).is_dir() else name.rpartition("/")[2]
     elif stem.suffix[1:] in known:
         formats = formats or (stem.suffix[1:],)
         stem = stem.with_suffix("")

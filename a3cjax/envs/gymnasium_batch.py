@@ -121,7 +121,7 @@ def _place(call: str, env: str, index: int) -> str:
     return f"{call} of {env} (environment {index} of the batch)"
 
 
-def nest(space: gymnasium.Space, leaves: Iterator[np.ndarray]) -> Any:
+def nest(space: gymnasium.Space, leaves: Iterator[Any]) -> Any:
     """The leaves, in the order of `leaves_of`, nested as the space is."""
     if isinstance(space, Dict):
         return {key: nest(space[key], leaves) for key in sorted_keys(space)}

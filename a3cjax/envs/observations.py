@@ -109,7 +109,7 @@ def structure_of(space: gymnasium.Space, plan: Sequence[Leaf]) -> Any:
             vectors.append(_shape_of_numbers(leaf.space))
     if isinstance(space, Dict | Tuple):
         vectors = [(sum(map(math.prod, vectors)),)] if vectors else []
-    return _join(images, [jax.ShapeDtypeStruct(shape, np.float32) for shape in vectors])
+    return join(images, [jax.ShapeDtypeStruct(shape, np.float32) for shape in vectors])
 
 
 def read_observations(
@@ -149,10 +149,10 @@ def read_observations(
     vectors = [_as_numbers(leaf.space, value) for leaf, value in pairs if not leaf.layout]
     if vectors and isinstance(space, Dict | Tuple):
         vectors = [np.concatenate([part.reshape(num_envs, -1) for part in vectors], axis=1)]
-    return _join(images, vectors)
+    return join(images, vectors)
 
 
-def _join(images: Mapping[str, Any], vectors: Sequence[Any]) -> Any:
+def join(images: Mapping[str, Any], vectors: Sequence[Any]) -> Any:
     """One array as it is, several by their keys."""
     parts = dict(images) | dict.fromkeys([VECTOR] * len(vectors), *vectors)
     return parts if len(parts) > 1 else next(iter(parts.values()))

@@ -23,6 +23,7 @@ from a3cjax.parameters.shared import make_snapshot
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.environment_files import read_environment
 from a3cjax.runs.folder import BEST, NEWEST
+from a3cjax.runs.hub import download, is_on_hub
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.trust import check_trust
@@ -44,7 +45,8 @@ def load(
     """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
 
     Args:
-      run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name: `pong`.
+      run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name: `pong`,
+        or `hf://<user>/<name>` of an agent on the hub.
       best: the best parameters by evaluation instead of the last; of a run folder only.
       trust: whether a folder that this user has not trained in may name a module to import, as
         in `gymnasium:<module>:<id>`. To `predict`, nothing is imported; older folders, without
@@ -101,9 +103,14 @@ def find_spec(
 def find_agent(name: str | os.PathLike[str]) -> Path:
     """The folder of this name, or else of the agent of this name in the package: `pong`, `Pong`.
 
+    What `hf://...` names is downloaded.
+
     Raises:
       FileNotFoundError: if there is neither; names the agents that come with the package.
+      ConfigError: as `download`.
     """
+    if is_on_hub(name):
+        return download(str(name))
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

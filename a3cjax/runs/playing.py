@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.predicting import Predictor
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_fork
+from a3cjax.system.files import replace_file
 from a3cjax.system.output import Lasting, warn
 from a3cjax.types import CoreState, Snapshot, TimeStep
 from a3cjax.updates import make_act
@@ -116,6 +118,55 @@ class TrainedAgent:
         return self._predictor.predict(
             observation, state, deterministic, episode_start, action_mask, key
         )
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        deterministic: bool = True,
+        *,
+        has_mask: bool = False,
+        batch_size: int | None = None,
+        platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    ) -> Path:
+        """Writes a program that chooses as `predict` does, where JAX is and a3cjax is not.
+
+        There `jax.export.deserialize(path.read_bytes()).call` is
+
+            call(observation, state, is_first) -> (action, state)
+
+        for B observations as the environment shows them, `[B, ...]`, which are not checked.
+        `state` is a tuple of float32 arrays, one with zeros where nothing went before, and `()`
+        of a network without memory; `is_first`, bool `[B]`, is where games begin. Numbers have 32
+        bits at most. Parameters and statistics are in the file.
+
+        Args:
+          path: of the file; one that is there is written over.
+          deterministic: the most probable action; else a sampled one: call has `key=`, uint32
+            `[2]`, as `jax.random.PRNGKey` makes them.
+          has_mask: call has `action_mask=`, bool `[B, A]`, or `[B, K, M]` of K choices at once.
+          batch_size: B; None: any.
+          platforms: of JAX, on which it runs.
+
+        Returns:
+          The path.
+
+        Raises:
+          ValueError: if `batch_size` is below 1, or a mask is asked for of continuous actions.
+          OSError: if the file cannot be written.
+        """
+        from a3cjax.runs.exporting import export_agent  # which needs a package more
+
+        content = export_agent(
+            self.agent,
+            self.snapshot,
+            self.spec,
+            is_greedy=deterministic,
+            has_mask=has_mask,
+            batch_size=batch_size,
+            platforms=platforms,
+        )
+        replace_file(Path(path).expanduser(), content)
+        return Path(path)
 
     def make_environments(
         self,

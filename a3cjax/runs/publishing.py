@@ -13,18 +13,20 @@ import yaml
 from a3cjax.config.settings import CONFIG_FILE, Config
 from a3cjax.errors import ConfigError, quote
 from a3cjax.runs.environment_files import ENVIRONMENT_FILE, write_environment
+from a3cjax.runs.hub import CARD, PICTURE, PREFIX
 from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
-from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, PLAY, SUMMARY, read_summary
+from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, SUMMARY, read_summary
 from a3cjax.system.files import replace_file
 from a3cjax.system.quoting import code, markdown, without_folders
 
-PICTURE = f"{PLAY}.gif"
 PARTS_OF_RUNS = {"checkpoints", "best", "run.lock", METRICS, EPISODES, EVALUATIONS}
 TEMPLATE = Path(__file__).with_name("model_card.md")
 
 
-def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
+def publish(
+    run_dir: Path, output_dir: Path, *, trust: bool = False, hub: str | None = None
+) -> Path:
     """Makes a folder from which `a3cjax.load` brings a finished run's agent back; returns it.
 
     Args:
@@ -32,6 +34,7 @@ def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
       output_dir: gets the parameters, config.yaml, environment.json, summary.json, a model card
         as README.md and, if there is one, the run's picture; its own files are written over.
       trust: as for `a3cjax.load`.
+      hub: `<user>/<name>` by which the model card has it loaded; None: by the folder.
 
     Raises:
       FileNotFoundError: if the run folder holds no checkpoint or no summary.
@@ -64,7 +67,8 @@ def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
             f"{agent.snapshot.num_frames}."
         )
     has_picture = (run_dir / PICTURE).is_file()
-    card = make_model_card(agent.config, summary, output_dir, has_picture=has_picture)
+    name = output_dir.resolve().name if hub is None else PREFIX + hub
+    card = make_model_card(agent.config, summary, name, has_picture=has_picture)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_parameters(output_dir, agent.snapshot)
     for name in (PICTURE, ENVIRONMENT_FILE):  # of an agent that was there before
@@ -77,14 +81,16 @@ def publish(run_dir: Path, output_dir: Path, *, trust: bool = False) -> Path:
     replace_file(output_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
     summary |= {n: without_folders(text) for n, text in summary.items() if isinstance(text, str)}
     replace_file(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    replace_file(output_dir / "README.md", card)
+    replace_file(output_dir / CARD, card)
     return output_dir
 
 
 def make_model_card(
-    config: Config, summary: dict[str, Any], folder: Path, *, has_picture: bool = False
+    config: Config, summary: dict[str, Any], name: str, *, has_picture: bool = False
 ) -> str:
     """The model card: what the agent is, what it reaches, how to use it, where it comes from.
+
+    `name` is what `a3cjax.load` takes.
 
     Its head is the metadata that model hubs read (huggingface.co/docs/hub/model-cards). What it
     quotes stays text, and of paths it has the last part alone.
@@ -103,7 +109,7 @@ def make_model_card(
             "versions": versions,
             "processor": summary["machine"]["processor"],
             "actions": summary["evaluation"]["actions"],
-            "folder": shlex.quote(folder.resolve().name),
+            "load_name": shlex.quote(name),
         }
         return TEMPLATE.read_text().format(
             text={name: markdown(text) for name, text in texts.items()},
@@ -112,7 +118,7 @@ def make_model_card(
             evaluation=summary["evaluation"],
             num_frames=summary["num_frames"],
             cores=summary["machine"]["cores"],
-            folder=json.dumps(folder.resolve().name),
+            load_name=json.dumps(name),
             picture=f"![A game of {markdown(config.env)}]({PICTURE})" if has_picture else "",
             minutes=round(summary["training_seconds"] / 60),
         )

@@ -235,7 +235,7 @@ def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, publis
 
 def test_names_with_colons_are_text_in_the_head_of_a_model_card(published):
     config = load_config(published).replace(env="gymnasium:a/B-v1")
-    card = make_model_card(config, read_summary(published), published)
+    card = make_model_card(config, read_summary(published), published.name)
     metadata = yaml.safe_load(card.split("---\n")[1])
     assert metadata["tags"][-1] == "gymnasium:a/B-v1"
     (model,) = metadata["model-index"]
@@ -249,7 +249,7 @@ HOSTILE = "x` | <b>\n---\n# y: [z](u) {0} \x1b[3m"
 def test_what_a_model_card_quotes_stays_text(published):
     render = pytest.importorskip("markdown").markdown
     config, summary = load_config(published), read_summary(published)
-    plain = make_model_card(config, summary, published)
+    plain = make_model_card(config, summary, published.name)
     hostile = {
         **summary,
         "commit": HOSTILE,
@@ -258,7 +258,7 @@ def test_what_a_model_card_quotes_stays_text(published):
         "machine": {"processor": HOSTILE, "cores": 2},
         "evaluation": summary["evaluation"] | {"actions": HOSTILE},
     }
-    card = make_model_card(config.replace(env=HOSTILE), hostile, Path(HOSTILE.replace("/", "")))
+    card = make_model_card(config.replace(env=HOSTILE), hostile, HOSTILE)
     assert yaml.safe_load(card.split("---\n")[1])["tags"][-1].startswith("x` | <b>")
     assert "\x1b" not in card
     bodies = [text.split("---\n", 2)[2] for text in (plain, card)]
@@ -321,10 +321,10 @@ def test_no_model_card_is_made_of_a_damaged_summary(finished, tmp_path, damage):
     if "evaluation_mean" in damage:
         damage = {"evaluation": summary["evaluation"] | {"mean": damage["evaluation_mean"]}}
     with pytest.raises(ConfigError, match=r"^summary\.json must be as a run writes it, got "):
-        make_model_card(Config(), summary | damage, tmp_path)
+        make_model_card(Config(), summary | damage, "x")
     for name in summary.keys() & {"machine", "versions", "command", "commit", "evaluation"}:
         with pytest.raises(ConfigError, match=name):
-            make_model_card(Config(), {n: v for n, v in summary.items() if n != name}, tmp_path)
+            make_model_card(Config(), {n: v for n, v in summary.items() if n != name}, "x")
 
 
 @pytest.mark.parametrize(
