@@ -76,7 +76,7 @@ class Callback:
         """Called after every evaluation: those of `eval_period_frames`, and the last one."""
 
 
-class OptunaPruning:
+class OptunaPruning(Callback):
     """Tells a trial of Optuna how a run goes, and stops the run that its pruner gives up.
 
     Step k of the trial is the mean return of the training games that ended in the k-th period of
