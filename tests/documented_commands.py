@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
+from importlib.metadata import metadata
 from pathlib import Path
 from unittest import mock
 
@@ -178,7 +179,10 @@ def _check_pip(arguments: Sequence[str]) -> None:
         raise WrongCommandError("pip is only used to install")
     for argument in arguments[1:]:
         extras = re.fullmatch(r"\.\[([\w,]+)\]", argument)
-        if extras:
+        if accelerator := re.fullmatch(r"jax\[([\w-]+)\]", argument):
+            if accelerator[1] not in metadata("jax").get_all("Provides-Extra", []):
+                raise WrongCommandError(f"JAX has no extra {accelerator[1]}")
+        elif extras:
             unknown = set(extras[1].split(",")) - set(project["optional-dependencies"])
             if unknown:
                 raise WrongCommandError(f"there is no extra {', '.join(sorted(unknown))}")

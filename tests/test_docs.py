@@ -143,6 +143,7 @@ def test_what_a_page_shows_works(page, folder):
         ("```sh\nmake trian env=Pong\n```", "trian"),
         ("```sh\nmake train env=Pong sede=3\n```", "sede"),
         ("```sh\npip install -e '.[everything]'\n```", "no extra everything"),
+        ("```sh\npip install 'jax[abacus]'\n```", "JAX has no extra abacus"),
         ("```sh\nrm -rf runs\n```", "nothing here can check it"),
         ("```sh\n# a comment\nmake test\nmake \\\n    trian\n```", "trian"),
         ("```bahs\nmake test\n```", "language bahs is not tested"),

@@ -30,7 +30,7 @@ MOST_FILES = 13  # that lie directly in the package: what it is about, at a glan
 HOST_PACKAGES = {
     *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "safetensors", "tensorboardX", "rich"),
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
-    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow"),
+    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow", "optuna"),
 }
 # The config is taken apart here; everything else receives plain arguments.
 READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands"}
@@ -151,7 +151,7 @@ def test_optional_extras_are_imported_when_asked_for():
             node for node in ast.parse(path.read_text()).body if isinstance(node, ast.Import)
         ]
         names = {alias.name.split(".")[0] for node in at_the_top for alias in node.names}
-        assert not names & {"wandb", "mlflow"}, path
+        assert not names & {"wandb", "mlflow", "optuna"}, path
 
 
 def test_config_is_seen_by_the_program_only():

@@ -1,4 +1,4 @@
-"""Where actor-learners compute: each on a device, and on a core, of its own.
+"""Where a run computes: its learner, and each actor-learner on a device and a core of its own.
 
 On a CPU, XLA splits every larger operation over all cores. That suits one program with one
 thread; between actor-learners that all keep a core busy it only makes them wait for each
@@ -15,12 +15,14 @@ from typing import NamedTuple
 
 import jax
 
+from a3cjax.errors import ConfigError
 from a3cjax.system.machine import available_cores, cores_of_thread
 from a3cjax.types import Device
 
 # Measured on two cores: three actors with a client each gain, sixteen with two clients lose a
 # quarter of their speed.
 MAX_ACTORS_PER_CORE = 2
+AUTO, CPU = "auto", "cpu"
 
 
 class Place(NamedTuple):
@@ -43,16 +45,78 @@ class Place(NamedTuple):
             os.sched_setaffinity(0, before)
 
 
-def place_actors(num_actors: int) -> list[Place]:
-    """A place for each actor-learner, the same ones at every call.
+class Placement(NamedTuple):
+    """Where the shared parameters and the optimizer are, and a place for each actor-learner."""
+
+    learner: Device
+    actors: list[Place]
+
+
+def place_run(devices: str, num_actors: int) -> Placement:
+    """Where a run computes, the same places at every call.
+
+    Args:
+      devices: as `find_devices`. The learner gets the first of them, actor-learners in turn the
+        others, or the very same where there is one. With `auto` all are on JAX's first device;
+        where that is a CPU, and with `cpu`, actor-learners have devices as `place_actors` says.
+      num_actors: how many actor-learners there are; devices beyond stay idle.
+
+    Raises:
+      ConfigError: as `find_devices`.
+    """
+    learner, *others = find_devices(devices)
+    if devices in (AUTO, CPU):
+        return Placement(learner, place_actors(num_actors, learner))
+    others = others or [learner]
+    return Placement(learner, [Place(others[i % len(others)]) for i in range(num_actors)])
+
+
+def find_devices(names: str) -> list[Device]:
+    """The devices of these names: `cuda` for all of a platform, `cuda:1` for one, or several.
+
+    `auto` is the one that JAX takes by default. Platforms are called as JAX calls them.
+
+    Raises:
+      ConfigError: if JAX does not find one of them, or one is named twice.
+    """
+    if names == AUTO:
+        return jax.local_devices()[:1]
+    found: list[Device] = []
+    for name in names.replace(" ", "").split(","):
+        platform, _, index = name.partition(":")
+        there = _devices_of(platform)
+        named = there[int(index) :][:1] if index else there
+        if not named:
+            all_there = dict.fromkeys([*jax.local_devices(), *_devices_of(CPU)])
+            rule = f"of those that JAX finds here ({', '.join(map(_name_of, all_there))})"
+            raise ConfigError(f"devices must be {rule}, got {name}.")
+        found += named
+    if len(set(found)) < len(found):
+        raise ConfigError(f"devices must name each device once, got {names}.")
+    return found
+
+
+def _devices_of(platform: str) -> list[Device]:
+    try:
+        return jax.local_devices(backend=platform)
+    except RuntimeError:  # there is no such platform, or none of its devices
+        return []
+
+
+def _name_of(device: Device) -> str:
+    return f"{device.platform}:{_devices_of(device.platform).index(device)}"
+
+
+def place_actors(num_actors: int, learner: Device) -> list[Place]:
+    """A place for each actor-learner beside a learner on this device, the same at every call.
 
     CPU devices, each of a client with one thread, bound to a core each where that uses every
-    core of this process equally. The default device for all where there are many more actors
-    than cores (copying parameters then costs more than it saves), where the default platform
-    is no CPU, or where this JAX has no way to make further clients.
+    core of this process equally. The learner's device for all where there are many more actors
+    than cores (copying parameters then costs more than it saves), where it is no CPU, or where
+    this JAX has no way to make further clients.
     """
-    shared = [Place(jax.devices()[0])] * num_actors
-    if jax.default_backend() != "cpu" or num_actors > MAX_ACTORS_PER_CORE * available_cores():
+    shared = [Place(learner)] * num_actors
+    if learner.platform != CPU or num_actors > MAX_ACTORS_PER_CORE * available_cores():
         return shared
     cores = sorted(cores_of_thread())
     # Fewer actors than cores stay free: another run may be bound to the very same cores.
@@ -63,10 +127,10 @@ def place_actors(num_actors: int) -> list[Place]:
     return shared if None in devices else list(map(Place, devices, bindings))
 
 
-def background_device() -> Device:
-    """A CPU device that no actor-learner uses; the default one where there can be none."""
-    device = _single_threaded_cpu(-1, None) if jax.default_backend() == "cpu" else None
-    return device or jax.devices()[0]
+def background_device(learner: Device) -> Device:
+    """A CPU device that no actor-learner uses beside this learner; its own where it is no CPU."""
+    device = _single_threaded_cpu(-1, None) if learner.platform == CPU else None
+    return device or learner
 
 
 @functools.cache

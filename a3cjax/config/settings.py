@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ import yaml
 from a3cjax.config.declaring import (
     BELOW_ONE,
     POSITIVE,
+    Rule,
     Settings,
     at_least,
     between,
@@ -39,6 +41,11 @@ MAX_FILE_BYTES, MAX_NESTING = 100_000, 8  # of a file of settings; ours have 2 k
 def _names(module: str, attribute: str, *also: str):
     """Names that another file has, looked up when they are needed."""
     return one_of(lambda: (*also, *getattr(importlib.import_module(f"a3cjax.{module}"), attribute)))
+
+
+def _explain_devices(names: str) -> str | None:
+    is_right = names == AUTO or re.fullmatch(r"[a-z]+(:\d{1,4})?(, *[a-z]+(:\d{1,4})?)*", names)
+    return None if is_right else "auto, or devices as cuda, cuda:1 or cuda:0,cuda:1"
 
 
 _problem = functools.partial(setting, group="The problem")
@@ -167,6 +174,12 @@ class Config(Settings):
         None,
         "of random play in each environment; null: 512, at most a tenth of the budget",
         between(0, 10**15),
+    )
+    devices: str = _actors(
+        AUTO,
+        "where to compute: cpu, cuda, tpu, or cuda:0,cuda:1; the learner on the first, "
+        "actor-learners in turn on the others; auto: JAX's first device",
+        Rule("auto or names of devices", _explain_devices),
     )
     deterministic: bool = _actors(False, "actors take turns: two runs are equal to the last bit")
 

@@ -152,10 +152,11 @@ def make_snapshot(
 class ParametersOnDevice:
     """The same store as it is seen from another device: snapshots and gradients are copied."""
 
-    def __init__(self, store: ParameterStore, device: Device):
+    def __init__(self, store: ParameterStore, device: Device, home: Device):
+        """`device` is where this store is seen from, `home` where its parameters are."""
         self._store = store
         self._device = device
-        self._home = jax.devices()[0]
+        self._home = home
         self._target_params: tuple[Params, Params] = (None, None)  # there, and here
 
     def pull(self) -> Snapshot:

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
-from a3cjax.actors.placement import place_actors
+from a3cjax.actors.placement import place_run
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
@@ -37,6 +37,7 @@ from a3cjax.parameters.shared import ParametersOnDevice, ParameterStore, SharedP
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
+from a3cjax.types import Device, LearnerState
 from a3cjax.updates import make_apply_gradients
 
 
@@ -135,8 +136,8 @@ def build_batches(
     With a supervisor each batch is made in the thread that it will be driven by.
 
     Raises:
-      ConfigError: if there is no such environment, its spaces are of another kind, or there
-        are more environments than seeds.
+      ConfigError: if there is no such environment, its spaces are of another kind, there are
+        more environments than seeds, or no such devices.
       Stopped: if a stop is asked for meanwhile, or an environment stands still.
     """
     assert config.num_actors is not None
@@ -146,12 +147,13 @@ def build_batches(
             f"num_actors must be <= {most} with envs_per_actor={config.envs_per_actor}, "
             f"got {config.num_actors}."
         )
+    places = place_run(config.devices, config.num_actors).actors
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
     first_seed = config.seed * SEEDS_PER_RUN + num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
-        for index, place in enumerate(place_actors(config.num_actors)):
+        for index, place in enumerate(places):
             make = functools.partial(
                 make_environments,
                 config.env,
@@ -222,8 +224,9 @@ def assemble(
         state = init_state(config, agent, spec)
         state = state._replace(seen=build_normalizer(config, spec, seen))
         checkpoint = Checkpoint(state, statistics, past)
+    learner, places = place_run(config.devices, len(batches))
     store = SharedParameters(
-        checkpoint.state,
+        put_state(checkpoint.state, learner),
         make_apply_gradients(build_optimizer(config)),
         statistics=checkpoint.statistics,
         # Random play costs frames, too.
@@ -247,7 +250,7 @@ def assemble(
     factors = spread_factors(len(batches), config.entropy_spread)
     num_frames = config.exploration_frames
     assert num_frames is not None
-    for index, (batch, place) in enumerate(zip(batches, place_actors(len(batches)), strict=True)):
+    for index, (batch, place) in enumerate(zip(batches, places, strict=True)):
         key = jax.random.fold_in(actors_key, index)
         if index < len(past.actor_keys):
             key = jax.random.wrap_key_data(jnp.asarray(past.actor_keys[index], jnp.uint32))
@@ -259,7 +262,7 @@ def assemble(
             index,
             programs,
             batch,
-            ParametersOnDevice(stores[index], place.device),
+            ParametersOnDevice(stores[index], place.device, learner),
             Standing(timesteps[index], core_state, None, key, np.zeros(batch.num_envs)),
             explore,
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,
@@ -280,3 +283,10 @@ def assemble(
     if config.deterministic:
         fleet.note_round()
     return fleet
+
+
+def put_state(state: LearnerState, device: Device) -> LearnerState:
+    """The state with parameters and all that is computed beside them on this device."""
+    learned = (state.params, state.opt_state, state.target_params)
+    params, opt_state, target_params = jax.device_put(learned, device)
+    return state._replace(params=params, opt_state=opt_state, target_params=target_params)

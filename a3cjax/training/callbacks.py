@@ -4,7 +4,10 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from a3cjax.errors import quote
+from a3cjax.runs.folder import Summary
 from a3cjax.runs.playing import TrainedAgent
 
 Answer = Literal["stop"] | None
@@ -71,6 +74,46 @@ class Callback:
 
     def on_evaluation(self, evaluation: EvaluationEvent) -> Answer:
         """Called after every evaluation: those of `eval_period_frames`, and the last one."""
+
+
+class OptunaPruning(Callback):
+    """Tells a trial of Optuna how a run goes, and stops the run that its pruner gives up.
+
+    Step k of the trial is the mean return of the training games that ended in the k-th period of
+    frames, from 0 on: pruners compare trials at equal steps, which evaluations do not have.
+    """
+
+    def __init__(self, trial: Any, period_frames: int):
+        """`trial` is an `optuna.Trial`, which is told once every `period_frames`."""
+        self.is_pruned = False
+        self._trial, self._period_frames = trial, period_frames
+        self._step, self._returns = 0, []
+
+    def on_episode(self, episode: EpisodeEvent) -> Answer:
+        """Reports the period before as soon as a game ends in a later one."""
+        step = episode.num_frames // self._period_frames
+        if step > self._step and not self.is_pruned:
+            if self._returns:
+                self._trial.report(float(np.mean(self._returns)), step=self._step)
+                self.is_pruned = self._trial.should_prune()
+            self._step, self._returns = step, []
+        self._returns.append(episode.episode_return)
+        return "stop" if self.is_pruned else None
+
+    def score(self, summary: Summary) -> float:
+        """What `objective(trial)` is to return: the mean of the run's final evaluation.
+
+        Raises:
+          optuna.TrialPruned: if the run was stopped; Optuna's `optimize` takes it as the answer.
+          ValueError: if the run was not evaluated.
+        """
+        if self.is_pruned:
+            import optuna
+
+            raise optuna.TrialPruned(f"after {summary.num_frames:,} frames")
+        if summary.evaluation is None:
+            raise ValueError("eval_episodes must be >= 1 for a score, got a run without any.")
+        return summary.evaluation.mean
 
 
 METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))

@@ -13,7 +13,7 @@ from a3cjax.actors.supervisor import Job
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.system.machine import available_cores
-from a3cjax.types import LearnerState, Snapshot
+from a3cjax.types import Device, LearnerState, Snapshot
 
 EVALUATION_SHARE = 0.04
 """Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
@@ -51,13 +51,14 @@ class Evaluator:
     store: SharedParameters
     num_frames: int  # of the last evaluation
     period_frames: int
+    learner: Device  # beside which it computes
 
     def __post_init__(self):
         self.results = queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]]()
 
     def run(self, stop_event: threading.Event | Job) -> None:
         """Evaluates whenever it is due, until it is asked to stop."""
-        device = background_device()
+        device = background_device(self.learner)
         share = min(1.0, EVALUATION_SHARE * available_cores())
         while not stop_event.wait(0.1):
             state, snapshot = self.store.read()

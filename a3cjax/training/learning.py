@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.actors.placement import find_devices
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_evaluation_environments
@@ -80,6 +81,7 @@ class Learning:
             store,
             num_frames=self.logs.judged_frames,
             period_frames=config.eval_period_frames or config.total_frames,
+            learner=find_devices(config.devices)[0],
         )
 
     def run(self) -> None:

@@ -14,11 +14,9 @@ from arguments import make_parser
 from flax import linen as nn
 
 from a3cjax import torsos
-from a3cjax.actors.placement import Place
 from a3cjax.config.settings import Config
 from a3cjax.envs import observations as reading
 from a3cjax.system import machine
-from a3cjax.training import assembly
 from a3cjax.training.measuring import Training
 
 
@@ -40,19 +38,14 @@ def frames_to_nhwc(frames: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(frames.transpose(0, 2, 3, 1))
 
 
-def share_default_device(num_actors: int) -> list[Place]:
-    """One place for all actors, on XLA's default client."""
-    return [Place(jax.devices()[0])] * num_actors
-
-
 def main() -> None:
     arguments = make_parser(__doc__).parse_args()
     num_actors = machine.available_cores()
     torsos.TORSOS["atari"] = (PlainTorso, 256)
     reading.frames_to_blocks = frames_to_nhwc
-    assembly.place_actors = share_default_device
     config = Config(
         num_actors=num_actors,
+        devices="cpu:0",  # XLA's default client for all
         envs_per_actor=arguments.num_envs // num_actors,
         unroll_length=arguments.unroll_length,
         network="atari_ff",

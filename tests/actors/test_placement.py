@@ -1,5 +1,8 @@
 import os
+import re
 import threading
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,14 @@ import numpy as np
 import pytest
 
 from a3cjax.actors import placement
-from a3cjax.actors.placement import Place, background_device, place_actors
+from a3cjax.actors.placement import (
+    Place,
+    background_device,
+    find_devices,
+    place_actors,
+    place_run,
+)
+from a3cjax.errors import ConfigError
 from a3cjax.system.machine import cores_of_thread
 
 has_affinity = pytest.mark.skipif(not cores_of_thread(), reason="the system binds no threads")
@@ -26,7 +36,7 @@ def cores(monkeypatch):
 
 
 def devices(num_actors):
-    return [place.device for place in place_actors(num_actors)]
+    return [place.device for place in place_actors(num_actors, jax.devices()[0])]
 
 
 def test_every_actor_can_have_a_device_of_its_own():
@@ -37,7 +47,7 @@ def test_every_actor_can_have_a_device_of_its_own():
 
 
 def test_places_are_the_same_at_every_call():
-    assert place_actors(2) == place_actors(2)
+    assert place_run("auto", 2) == place_run("auto", 2)
 
 
 def test_computations_follow_their_arguments_and_agree():
@@ -56,23 +66,24 @@ def test_computations_follow_their_arguments_and_agree():
 def test_actors_are_bound_to_cores_only_if_all_cores_get_as_many(cores, num_actors, bindings):
     cores(3)
     expected = [{core} for core in bindings] if bindings else [None] * num_actors
-    assert [place.cores for place in place_actors(num_actors)] == expected
+    assert [place.cores for place in place_actors(num_actors, jax.devices()[0])] == expected
 
 
 def test_a_share_of_the_cores_is_left_to_the_scheduler(cores, monkeypatch):
     cores(4)
     monkeypatch.setattr(placement, "available_cores", lambda: 2)  # a container's share
-    assert [place.cores for place in place_actors(2)] == [None, None]
+    assert [place.cores for place in place_actors(2, jax.devices()[0])] == [None, None]
 
 
-def test_other_platforms_keep_their_own_device(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert place_actors(2) == [Place(jax.devices()[0])] * 2
+def test_other_platforms_keep_their_own_device():
+    gpu = SimpleNamespace(platform="gpu")
+    assert place_actors(2, gpu) == [Place(gpu)] * 2
+    assert background_device(gpu) is gpu
 
 
 def test_many_more_actors_than_cores_share_the_default_device(cores):
     cores(1)
-    assert place_actors(3) == [Place(jax.devices()[0])] * 3
+    assert place_actors(3, jax.devices()[0]) == [Place(jax.devices()[0])] * 3
     assert jax.devices()[0] not in devices(2)
 
 
@@ -80,8 +91,8 @@ def test_without_a_way_to_make_clients_the_default_device_is_used(monkeypatch):
     make = placement._single_threaded_cpu.__wrapped__  # without those that are there already
     monkeypatch.setattr(placement, "_single_threaded_cpu", make)
     monkeypatch.delattr("jax._src.lib.xla_client.make_cpu_client")
-    assert place_actors(2) == [Place(jax.devices()[0])] * 2
-    assert background_device() == jax.devices()[0]
+    assert place_actors(2, jax.devices()[0]) == [Place(jax.devices()[0])] * 2
+    assert background_device(jax.devices()[0]) == jax.devices()[0]
 
 
 def test_environment_is_left_as_it_was(monkeypatch):
@@ -127,7 +138,70 @@ def test_unbound_places_change_nothing():
 
 
 def test_what_runs_beside_the_actors_has_a_device_of_its_own():
-    device = background_device()
+    device = background_device(jax.devices()[0])
     assert device.platform == "cpu"
     assert device not in devices(2)
-    assert background_device() is device
+    assert background_device(jax.devices()[0]) is device
+
+
+# Devices that were chosen.
+
+
+class FakeDevice(NamedTuple):
+    platform: str
+    id: int
+
+
+GPUS = GPU_0, GPU_1, GPU_2, GPU_3 = [FakeDevice("gpu", index) for index in range(4)]
+CPUS = [CPU_0] = [FakeDevice("cpu", 0)]
+
+
+@pytest.fixture
+def four_gpus(monkeypatch, cores):
+    """JAX as on a machine with four GPUs."""
+    names = {None: GPUS, "gpu": GPUS, "cuda": GPUS, "cpu": CPUS}
+
+    def local_devices(backend=None):
+        if backend not in names:
+            raise RuntimeError(f"Unknown backend {backend}")
+        return list(names[backend])
+
+    monkeypatch.setattr(jax, "local_devices", local_devices)
+    cores(3)
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.parametrize(
+    ("devices", "learner", "actors"),
+    [
+        ("auto", GPU_0, [GPU_0, GPU_0, GPU_0]),
+        ("cuda", GPU_0, [GPU_1, GPU_2, GPU_3]),
+        ("gpu:2", GPU_2, [GPU_2, GPU_2, GPU_2]),
+        ("cuda:3,cuda:0", GPU_3, [GPU_0, GPU_0, GPU_0]),
+        ("cpu:0, cuda:1, cuda:2", CPU_0, [GPU_1, GPU_2, GPU_1]),
+        ("cpu:0", CPU_0, [CPU_0, CPU_0, CPU_0]),
+        ("cpu", CPU_0, [0, 1, 2]),  # clients of their own
+    ],
+)
+def test_learner_is_on_the_first_device_and_actors_take_turns_on_the_others(
+    devices, learner, actors
+):
+    placed = place_run(devices, 3)
+    assert placed.learner == learner
+    assert [place.device for place in placed.actors] == actors
+
+
+@pytest.mark.usefixtures("four_gpus")
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        ("cuda:4", "of those that JAX finds here (gpu:0, gpu:1, gpu:2, gpu:3, cpu:0), got cuda:4."),
+        ("cuda:0,cpu:1", "gpu:3, cpu:0), got cpu:1."),
+        ("tpu", "gpu:3, cpu:0), got tpu."),
+        ("abacus:0", "gpu:3, cpu:0), got abacus:0."),
+        ("cuda,gpu:1", "name each device once, got cuda,gpu:1."),
+    ],
+)
+def test_devices_that_are_not_there_are_refused(devices, message):
+    with pytest.raises(ConfigError, match=f"devices must .*{re.escape(message)}"):
+        find_devices(devices)

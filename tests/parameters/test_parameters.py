@@ -437,8 +437,9 @@ def test_no_push_is_lost_from_anyones_own_statistics():
 def test_another_device_sees_the_same_parameters_and_pushes_to_them():
     statistics = ObservationStatistics(jnp.zeros(2), jnp.ones(()))
     store = sgd_store(statistics=statistics, num_updates=4, num_frames=16)
-    device = place_actors(1)[0].device
-    remote = ParametersOnDevice(store, device)
+    home = jax.devices()[0]
+    device = place_actors(1, home)[0].device
+    remote = ParametersOnDevice(store, device, home)
     snapshot = remote.pull()
     assert snapshot[:2] == store.pull()[:2] == (4, 16)
     for leaf in jax.tree.leaves((snapshot.params, snapshot.statistics)):
@@ -453,8 +454,9 @@ def test_another_device_sees_the_same_parameters_and_pushes_to_them():
 
 
 def test_another_device_sees_the_target_parameters_and_copies_them_only_when_they_change():
-    store, device = target_store(), place_actors(1)[0].device
-    remote = ParametersOnDevice(store, device)
+    store, home = target_store(), jax.devices()[0]
+    device = place_actors(1, home)[0].device
+    remote = ParametersOnDevice(store, device, home)
     first = remote.pull()
     for leaf in jax.tree.leaves(first.target_params):
         assert leaf.devices() == {device}
@@ -475,13 +477,14 @@ def test_another_device_sees_the_target_parameters_and_copies_them_only_when_the
 
 def test_pushes_from_another_device_carry_what_was_seen():
     store = FakeStore()
-    ParametersOnDevice(store, jax.devices()[0]).push(np.float32(1), 8, 0, 3, seen := Seen())
+    ParametersOnDevice(store, *jax.devices()[:1] * 2).push(np.float32(1), 8, 0, 3, seen := Seen())
     assert store.seen == [seen]
 
 
 def test_pushes_from_another_device_carry_the_actors_index():
     store = FakeStore()
-    remote = ParametersOnDevice(store, place_actors(1)[0].device)
+    home = jax.devices()[0]
+    remote = ParametersOnDevice(store, place_actors(1, home)[0].device, home)
     for actor_index in (2, 0):
         remote.push(np.ones(2), 8, 0, actor_index)
     assert store.pushed_by == [2, 0]

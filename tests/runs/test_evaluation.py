@@ -1,5 +1,6 @@
 import threading
 
+import jax
 import pytest
 
 from a3cjax.envs.base import Episode
@@ -82,7 +83,7 @@ def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch
         assert not should_stop()
         rests.set()
 
-    Evaluator(evaluate, Store(), num_frames=0, period_frames=1).run(rests)
+    Evaluator(evaluate, Store(), num_frames=0, period_frames=1, learner=jax.devices()[0]).run(rests)
     # Of two cores' time 4 % are 8 % of one's: 0.02 of 0.25 seconds.
     assert rests.seconds[1:-1] == [pytest.approx(0.23)]
 

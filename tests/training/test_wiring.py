@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from a3cjax.actors import placement
 from a3cjax.actors.placement import Place
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
@@ -377,7 +378,7 @@ def test_actor_learners_run_on_the_cores_of_their_places(build, monkeypatch):
         seen.add((threading.current_thread().name, *cores_of_thread()))
         return step(self, actions)
 
-    monkeypatch.setattr(assembly, "place_actors", lambda num_actors: [place] * num_actors)
+    monkeypatch.setattr(placement, "place_actors", lambda num_actors, _: [place] * num_actors)
     _, _, fleet = build()
     monkeypatch.setattr(FakeEnvironments, "step", look_and_step)
     train_once(fleet)
