@@ -1,0 +1,88 @@
+"""Puts small faults into a copy of the package, one at a time, and lists those unnoticed.
+
+    python -m tests.mutants [returns]
+
+takes those whose file or fault has the words given, or all: a quarter of an hour. Exits with 1 if a
+fault goes unnoticed that has no reason written beside it, or one with a reason is noticed.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.documents import ROOT
+from tests.mutants import PACKAGE, Mutant, read_mutants, read_row_mutants
+
+PYTEST = ("-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--timeout", "120")
+PASSED, FAILED = 0, 1  # pytest's exit status; others mean that no test was run
+
+
+def copy_repository(folder: Path) -> None:
+    """A copy whose package may be changed; what else tests read is linked."""
+    for path in ROOT.iterdir():
+        if path in (PACKAGE, ROOT / "tests"):
+            shutil.copytree(path, folder / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif not path.name.startswith("."):
+            (folder / path.name).symlink_to(path)
+
+
+def run_tests(folder: Path, tests: Sequence[str]) -> int:
+    """The exit status of pytest, which stops at the first failure."""
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, *PYTEST, *tests]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if run.returncode not in (PASSED, FAILED):
+        print(run.stdout[-2000:] + run.stderr[-2000:], file=sys.stderr)
+    return run.returncode
+
+
+def judge(mutant: Mutant, folder: Path) -> str:
+    """Whether its tests notice a fault: `noticed`, `survives`, or `no test was run`."""
+    path = folder / "a3cjax" / mutant.file
+    before = path.read_text()
+    mutant.apply(folder / "a3cjax")
+    try:
+        status = run_tests(folder, mutant.find_tests())
+    finally:
+        path.write_text(before)
+    return {PASSED: "survives", FAILED: "noticed"}.get(status, "no test was run")
+
+
+def main(words: Sequence[str]) -> int:
+    """Tells of each fault whether it was noticed; returns the exit status."""
+    mutants = [
+        mutant
+        for mutant in (*read_mutants(), *read_row_mutants().values())
+        if all(word in f"{mutant.file} {mutant.fault}" for word in words)
+    ]
+    verdicts, num_wrong = Counter(), 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_repository(folder)
+        tests = sorted({test for mutant in mutants for test in mutant.find_tests()})
+        if run_tests(folder, tests) != PASSED:
+            raise SystemExit("all tests must pass before a fault is put in: make test")
+        for mutant in mutants:
+            began = time.monotonic()
+            verdict = judge(mutant, folder)
+            verdicts[verdict] += 1
+            num_wrong += verdict != ("survives" if mutant.survives else "noticed")
+            seconds = time.monotonic() - began
+            print(f"{verdict:16} {seconds:3.0f} s  {mutant.file}: {mutant.fault}", flush=True)
+            if mutant.survives:
+                print(f"{'':23}{mutant.survives}")
+    print(f"{len(mutants)} faults:", ", ".join(f"{n} {verdict}" for verdict, n in verdicts.items()))
+    return int(num_wrong > 0)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("words", nargs="*", help="of the file or the fault")
+    sys.exit(main(parser.parse_args().words))
