@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -24,10 +25,11 @@ import pytest
 from tests.documents import ROOT
 from tests.mutants import PACKAGE, Mutant, read_mutants, read_row_mutants
 
-PYTEST = ("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout", "300")
+PYTEST = ("-qx", "--assert=plain", "-pno:cacheprovider", "-pno:xdist", "--timeout=300")
 PASSED, FAILED = 0, 1  # pytest's exit status; others mean that no test was run
-# Imported once, and not anew for each fault, which takes longer than most tests.
-ALREADY_IMPORTED = ("jax", "flax.linen", "optax", "chex", "rlax", "gymnasium", "envpool")
+# Imported once with all that they need, which takes longer than most tests; ours then go again.
+IMPORTED_ONCE = ("tests.conftest", "rlax", "envpool")
+OURS = ("a3cjax", "tests")
 
 
 def copy_repository(folder: Path) -> None:
@@ -51,14 +53,16 @@ def run_tests(folder: Path, tests: Sequence[str]) -> int:
         with open("output", "w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
             del sys.modules[name]
         sys.path.insert(0, str(folder))
         sys.dont_write_bytecode = True
         os.environ["PYTHONPATH"] = str(folder)
         status = int(pytest.main([*PYTEST, *tests]))
-    finally:
-        os._exit(status)
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    os._exit(status)
 
 
 def judge(mutant: Mutant, folder: Path) -> str:
@@ -81,7 +85,7 @@ def main(words: Sequence[str], *, unchecked: bool) -> int:
         if all(word in f"{mutant.file} {mutant.fault}" for word in words)
     ]
     with warnings.catch_warnings(action="ignore"):
-        for name in ALREADY_IMPORTED:
+        for name in IMPORTED_ONCE:
             importlib.import_module(name)
     verdicts, num_wrong = Counter(), 0
     with tempfile.TemporaryDirectory() as name:
@@ -89,7 +93,7 @@ def main(words: Sequence[str], *, unchecked: bool) -> int:
         copy_repository(folder)
         tests = sorted({test for mutant in mutants for test in mutant.find_tests()})
         if not unchecked and run_tests(folder, tests) != PASSED:
-            raise SystemExit((folder / "output").read_text())
+            raise SystemExit((folder / "output").read_text()[-9000:])
         for mutant in mutants:
             began = time.monotonic()
             verdict = judge(mutant, folder)
