@@ -22,7 +22,7 @@ OVERRIDE_WORDS = $(subst \ ,,$(subst \\,,$(MAKEOVERRIDES)))
 OVERRIDE_NAMES = $(foreach WORD,$(OVERRIDE_WORDS),$(firstword $(subst =, ,$(WORD))))
 OVERRIDES = $(foreach NAME,$(OVERRIDE_NAMES),'$(NAME)=$(subst ','\'',$(value $(NAME)))')
 
-.PHONY: help train atari5 control test test-slow docs lint format
+.PHONY: help train atari5 control test test-slow mutants docs lint format
 
 help:
 	@echo "make train env=Pong     train an agent; every name=value is passed to a3cjax train,"
@@ -33,6 +33,7 @@ help:
 	@echo "                        for example env=CartPole,Acrobot seed=1,2 jobs=2"
 	@echo "make test               run the tests"
 	@echo "make test-slow          run the long tests: learning, kills"
+	@echo "make mutants            put small faults into a copy, one at a time, and run their tests"
 	@echo "make docs               build the documentation: site/index.html"
 	@echo "make lint               check style, format and types"
 	@echo "make format             rewrite the code in the common format"
@@ -55,6 +56,9 @@ test: $(FOR_DEVELOPMENT)
 
 test-slow: $(FOR_DEVELOPMENT)
 	$(RUN) -m pytest -m slow --timeout 3600
+
+mutants: $(FOR_DEVELOPMENT)
+	$(RUN) -m tests.mutants
 
 # mkdocs.yml makes errors of warnings. The variable keeps the theme from advertising its successor.
 docs: $(FOR_DEVELOPMENT)

@@ -7,7 +7,7 @@ import numpy as np
 
 from a3cjax.types import Exploration
 
-# Mnih et al. 2016, section 5.1: the final ε of a thread, and how probable it is.
+# Mnih et al. 2016, section 8: the final ε of a thread, and how probable it is.
 FINAL_EPSILONS = (0.1, 0.01, 0.5)
 FINAL_PROBABILITIES = (0.4, 0.3, 0.3)
 
@@ -19,30 +19,41 @@ Explore = Callable[[int], Exploration]
 
 
 def make_explore(
-    seed: int, actor_index: int, num_envs: int, *, num_frames: int, entropy_factor: float = 1.0
+    seed: int,
+    actor_index: int,
+    num_envs: int,
+    *,
+    num_frames: int,
+    period_frames: int | None = None,
+    entropy_factor: float = 1.0,
 ) -> Explore:
     """The exploration of one actor-learner.
 
     Every environment has an ε of its own: the paper's threads have one environment each. It
-    goes in a line from 1 to a final value that is drawn once.
+    goes in a line from 1 to a final value that is drawn once, or again and again: "periodically"
+    in Mnih et al. 2016, section 4.
 
     Args:
       seed: of the run.
       actor_index: draws differ from actor to actor.
       num_envs: B.
       num_frames: emulator frames after which ε has its final value.
+      period_frames: emulator frames after which final values are drawn anew; None never.
       entropy_factor: multiplies the entropy cost of this actor.
 
     Raises:
-      ValueError: unless `num_envs` and `num_frames` are >= 1, seed and index >= 0, and the factor
+      ValueError: unless `num_envs`, `num_frames` and `period_frames` are >= 1, seed and index >= 0, and the factor
         is >= 0 and finite.
     """
     _check(seed=(seed, 0), actor_index=(actor_index, 0), entropy_factor=(entropy_factor, 0))
     _check(num_envs=(num_envs, 1), num_frames=(num_frames, 1))
-    generator = np.random.default_rng([seed, actor_index])
-    finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
+    if period_frames is not None:
+        _check(period_frames=(period_frames, 1))
 
     def explore(frames_now: int) -> Exploration:
+        period = 0 if period_frames is None else frames_now // period_frames
+        generator = np.random.default_rng([seed, actor_index, period])
+        finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
         progress = min(1.0, frames_now / num_frames)
         epsilons = 1.0 + progress * (finals - 1.0)
         return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor))

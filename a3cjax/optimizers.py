@@ -22,7 +22,7 @@ class OptimizerConstants(NamedTuple):
 
 
 DEFAULT_CONSTANTS = {
-    # Mnih et al. 2016: g shared, no momentum; 0.99 and 0.1 by e-mail, muupan/async-rl wiki.
+    # Mnih et al. 2016, section 8: 0.99; 0.1 by e-mail, muupan/async-rl wiki.
     "rmsprop": OptimizerConstants(decay=0.99, epsilon=0.1, momentum=None),
     # The momentum of stale updates is enough: docs/decisions.md.
     "adam": OptimizerConstants(decay=0.999, epsilon=1e-5, momentum=0.0),
@@ -41,7 +41,9 @@ def fill_constants(
 
 
 def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
-    """A line from `learning_rate` at frame 0 to 0 at `total_frames` (Mnih et al. 2016, sec. 8).
+    """A line from `learning_rate` at frame 0 to 0 at `total_frames`.
+
+    Mnih et al. 2016, section 8, anneals to 0; in a line by e-mail, muupan/async-rl wiki.
 
     Raises:
       ValueError: unless `total_frames` is > 0 and finite, and `learning_rate` >= 0 and finite.

@@ -187,7 +187,7 @@ PAPER_LAYERS = ((16, 8, 4), (32, 4, 2))  # Mnih et al. 2016, section 8; Mnih et 
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, methods
 MINATAR_LAYERS = ((16, 3, 1),)  # Young & Tian 2019, section 4; kenjyoung/MinAtar, examples/dqn.py
 
-# How many features a recurrent core has: 256 in Atari games (Mnih et al. 2016, section 8), 128
+# How many features a recurrent core has: 256 in Atari games (Mnih et al. 2016, section 5.1), 128
 # in MuJoCo (section 9); for small problems our choice.
 TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "atari": (functools.partial(ImageTorso, layers=PAPER_LAYERS, hidden_size=256), 256),

@@ -47,7 +47,7 @@ def test_epsilon_stays_at_its_final_value(frames_now):
 
 
 def test_final_values_are_those_of_the_paper_with_its_probabilities():
-    # Mnih et al. 2016, section 5.1.
+    # Mnih et al. 2016, section 8.
     assert dict(zip(FINAL_EPSILONS, FINAL_PROBABILITIES, strict=True)) == {
         0.1: 0.4,
         0.01: 0.3,
@@ -76,6 +76,16 @@ def test_draws_follow_from_seed_and_actor():
 def test_neither_frames_nor_entropy_factor_change_the_draws():
     explore = make_explore(3, 2, 50, num_frames=7, entropy_factor=2.0)
     np.testing.assert_array_equal(explore(7).epsilons, final_epsilons(3, 2, 50))
+
+
+def test_final_values_are_drawn_anew_after_every_period_and_once_without():
+    explore = make_explore(1, 0, 50, num_frames=NUM_FRAMES, period_frames=NUM_FRAMES)
+    draws = [tuple(explore(number * NUM_FRAMES).epsilons) for number in range(1, 4)]
+    assert len(set(draws)) == 3
+    for number, draw in enumerate(draws, start=1):  # until the end of the period
+        assert tuple(explore((number + 1) * NUM_FRAMES - 1).epsilons) == draw
+    once = make_explore(1, 0, 50, num_frames=NUM_FRAMES)
+    np.testing.assert_array_equal(once(10**9).epsilons, once(NUM_FRAMES).epsilons)
 
 
 @given(frames_now=st.integers(0, 2 * NUM_FRAMES), num_envs=st.integers(1, 20))

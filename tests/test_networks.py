@@ -670,3 +670,22 @@ def test_every_part_of_a_dict_counts_and_is_centred_by_its_own_statistics(name, 
     expected = values_of(halved, plain)
     np.testing.assert_allclose(values_of(moved, statistics), expected, rtol=1e-3, atol=1e-4)
     assert not np.allclose(values_of(moved, plain), expected, atol=1e-4)
+
+
+def test_policy_and_values_of_an_actor_critic_share_all_but_their_heads():
+    observations, network, params, core_state = make("mlp_ff")
+
+    def outputs(params):
+        is_first = jnp.zeros((T, B), bool)
+        output, _ = network.apply(params, None, observations, is_first, core_state)
+        return jnp.mean(output.policy.logits[..., 0]), jnp.mean(output.values)
+
+    def reached(gradients):
+        leaves = jax.tree.leaves_with_path(gradients)
+        return {jax.tree_util.keystr(path) for path, gradient in leaves if np.any(gradient != 0)}
+
+    by_policy, by_values = map(reached, jax.jit(jax.jacrev(outputs))(params))
+    body = {jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)}
+    body = {path for path in body if path.startswith("['body']")}
+    assert by_policy == body | {"['policy']['kernel']", "['policy']['bias']"}
+    assert by_values == body | {"['value']['kernel']", "['value']['bias']"}

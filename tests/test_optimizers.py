@@ -10,12 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from a3cjax.agents import make_a3c
+from a3cjax.distributions import Categorical
+from a3cjax.exploration import evaluation_exploration
+from a3cjax.networks import Network
 from a3cjax.optimizers import (
     OPTIMIZER_NAMES,
     linear_annealing,
     make_optimizer,
     scale_by_frames,
 )
+from a3cjax.types import LearnerState, NetworkOutput, Snapshot, Trajectory
+from a3cjax.updates import make_apply_gradients, make_compute_gradients
 
 
 def constant(learning_rate):
@@ -197,3 +203,31 @@ def test_unknown_name_raises_with_rule_and_value():
     with pytest.raises(ValueError, match="optimizer must be") as error:
         make_optimizer("lion", schedule=constant(1.0))
     assert str(error.value) == "optimizer must be one of rmsprop, adam, sgd, got lion."
+
+
+def test_policy_and_values_share_the_statistics_of_their_summed_gradient():
+    # One parameter w = 0 is the logit of action 0 beside one of 0, and the value, too. A reward of
+    # 1 ends the episode: −(1 − π) A = −½ of the policy and ½ (V − R) = −½ of the value make −1,
+    # and θ −= −1/√(0.01 · 1² + 0.1). With statistics of their own it would be 1/√(0.01 · ½² + 0.1).
+    def apply(params, statistics, observations, is_first, core_state):
+        values = params["w"] * jnp.ones(is_first.shape)
+        return NetworkOutput(
+            Categorical(jnp.stack([values, 0 * values], axis=-1)), values
+        ), core_state
+
+    agent = make_a3c(Network(lambda *_: None, apply, lambda _: ()), entropy_cost=0.0)
+    optimizer = make_optimizer("rmsprop", schedule=constant(1.0))
+    params = {"w": jnp.zeros(())}
+    trajectory = Trajectory(
+        observations=np.zeros((2, 1), np.float32),
+        actions=np.zeros((1, 1), np.int32),
+        rewards=np.ones((1, 1), np.float32),
+        discounts=np.zeros((1, 1), np.float32),
+        is_first=np.zeros((2, 1), bool),
+        core_state=(),
+    )
+    exploration = evaluation_exploration(1)
+    grads, _ = make_compute_gradients(agent)(Snapshot(0, 0, params), exploration, trajectory)
+    state = LearnerState(params, optimizer.init(params))
+    state, _ = make_apply_gradients(optimizer)(state, grads, 0)
+    np.testing.assert_allclose(state.params["w"], 1 / math.sqrt(0.11), rtol=1e-5)

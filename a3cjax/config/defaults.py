@@ -13,7 +13,7 @@ from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
 # Steps of random play in each environment; our choice.
 WARMUP_STEPS = 512
-# ε is final after this many emulator frames (Mnih et al. 2016, section 5.1), but a budget of a
+# ε is final after this many emulator frames (Mnih et al. 2016, section 8), but a budget of a
 # few million is not to be spent on random actions alone; the fifth is our choice.
 EXPLORATION_FRAMES = 4_000_000
 

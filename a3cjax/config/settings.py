@@ -137,6 +137,9 @@ class Config(Settings):
     exploration_frames: int | None = _agent(
         None, "until ε is final (Q methods); null: 4M, at most a fifth of the budget", at_least(1)
     )
+    epsilon_period_frames: int | None = _agent(
+        None, "final ε are drawn anew this often (Q methods); null: never", FRAMES
+    )
     target_period_frames: int = _agent(
         40_000, "target parameters are renewed this often (Q methods)", FRAMES
     )

@@ -256,8 +256,14 @@ def assemble(
             key = jax.random.wrap_key_data(jnp.asarray(past.actor_keys[index], jnp.uint32))
         start = (programs.initial_state(batch.num_envs), key)
         core_state, key = jax.device_put(start, place.device)
-        options = {"num_frames": num_frames, "entropy_factor": factors[index]}
-        explore = make_explore(config.seed, index, batch.num_envs, **options)
+        explore = make_explore(
+            config.seed,
+            index,
+            batch.num_envs,
+            num_frames=num_frames,
+            period_frames=config.epsilon_period_frames,
+            entropy_factor=factors[index],
+        )
         actor = ActorLearner(
             index,
             programs,

@@ -120,6 +120,7 @@ AT_LEAST_ONE = [
     "max_bad_updates",
     "target_period_frames",
     "exploration_frames",
+    "epsilon_period_frames",
 ]
 AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
 FACTORS = ["entropy_spread"]
@@ -514,6 +515,7 @@ def test_paper_preset_has_the_values_of_the_paper():
         normalize_advantages=False,
         greedy_evaluation=False,
         exploration_frames=4_000_000,
+        epsilon_period_frames=40_000,
         target_period_frames=40_000,
         warmup_steps=0,
         optimizer="rmsprop",

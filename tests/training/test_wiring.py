@@ -460,3 +460,10 @@ def test_resumed_run_plays_at_random_in_another_way_and_a_finished_one_does_not(
         build(checkpoint._replace(progress=progress))
     assert [num_steps for num_steps, _ in plays] == [2, 2, 0]
     assert len({seed for _, seed in plays}) == 3
+
+
+def test_final_epsilons_are_drawn_anew_where_they_are_to_be(build):
+    options = {"algorithm": "n_step_q", "exploration_frames": 400, "envs_per_actor": 16}
+    explore = build(**options, epsilon_period_frames=500)[2].actors[0].explore
+    assert np.all(explore(499).epsilons == explore(400).epsilons)
+    assert np.any(explore(500).epsilons != explore(499).epsilons)
