@@ -8,6 +8,7 @@ from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import make_network
 from a3cjax.torsos import LEAST_PIXELS
+from tests.cases import for_each
 
 ONE_ACTOR = Config(num_actors=1)
 
@@ -32,7 +33,7 @@ def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
         init(LEAST_PIXELS[torso] - 1)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("size", "network"),
     [
         ((7, 7), "minatar_ff"),
