@@ -10,6 +10,7 @@ import pytest
 
 from a3cjax.config.settings import read_config
 from benchmarks import control
+from tests.cases import for_each
 from tests.documents import ROOT
 
 BY_NAME = {problem.name: problem for problem in control.PROBLEMS}
@@ -121,7 +122,7 @@ def test_another_budget_is_another_run_and_no_row_of_the_table(call, tmp_path):
     assert cells_of("CartPole", rows)[3] == "0 of 1"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("means", "reached"),
     [
         ([490.0, 495.0, 500.0, 500.0, 500.0], "**5 of 5**"),

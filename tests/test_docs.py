@@ -18,6 +18,7 @@ import yaml
 from a3cjax.agents import ALGORITHMS
 from a3cjax.commands import VERBS
 from a3cjax.config.settings import Config
+from tests.cases import for_each
 from tests.documented_commands import WrongCommandError, check_command, check_text_settings
 from tests.documents import (
     ROOT,
@@ -119,7 +120,7 @@ def test_what_a_page_shows_works(page, folder):
         check_text_settings(settings, SETTING_NAMES)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "message"),
     [
         ("```sh\na3cjax train env=Pong unrol_length=5\n```", "unroll_length"),
@@ -185,7 +186,7 @@ def test_block_with_a_title_is_a_file_that_later_ones_import(folder):
 PAGES_THAT_NAME_TESTS = ["fidelity.md", "reliability.md", "faq.md", "how-a3c-works.md"]
 
 
-@pytest.mark.parametrize("page", PAGES_THAT_NAME_TESTS)
+@for_each("page", PAGES_THAT_NAME_TESTS)
 def test_every_test_that_is_named_exists(page):
     named = re.findall(r"(test_\w+)\.py(?:::(test_\w+)(…?))?", (ROOT / "docs" / page).read_text())
     assert named
@@ -200,7 +201,7 @@ def test_every_test_that_is_named_exists(page):
 TO_BE_WRITTEN = {ROOT / "a3cjax/agents/mellowmax_q.py"}  # by the reader of docs/algorithms.md
 
 
-@pytest.mark.parametrize("page", pages(), ids=name_of)
+@for_each("page", pages())
 def test_every_path_that_is_named_or_linked_exists(page):
     missing = {path for path in read_paths(page) if not path.exists()}
     assert missing <= TO_BE_WRITTEN
@@ -218,7 +219,7 @@ def test_one_version_everywhere():
     assert newest[1] == version
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / ".github").rglob("*.yml")), ids=name_of)
+@for_each("path", sorted((ROOT / ".github").rglob("*.yml")))
 def test_forms_and_workflows_can_be_read(path):
     content = yaml.safe_load(path.read_text())
     if path.parent.name == "workflows":

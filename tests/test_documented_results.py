@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.cases import for_each
 from tests.documented_results import (
     Printed,
     check_printed,
@@ -15,7 +16,7 @@ PRINTED = read_printed()
 RESULT = {"takes": "seconds", "mean": [490, 500], "beside": "{least} or more of {most}"}
 
 
-@pytest.mark.parametrize("printed", PRINTED, ids=lambda p: f"{p.place}: {p.command}")
+@for_each("printed", PRINTED)
 def test_documents_tell_what_a_command_comes_to(printed):
     check_printed(printed, read_results())
 
@@ -24,7 +25,7 @@ def test_every_result_is_of_a_command_that_is_printed():
     assert read_results().keys() == {printed.command for printed in PRINTED}
 
 
-@pytest.mark.parametrize("command", read_results())
+@for_each("command", read_results())
 def test_results_say_something_that_can_fail(command):
     result = read_results()[command]
     assert result["takes"] in {"seconds", "minutes", "hours"}
@@ -48,7 +49,7 @@ def test_commands_are_found_wherever_they_are_printed():
     }
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("command", "answer"),
     [
         ("a3cjax train env=Pong", True),
@@ -63,7 +64,7 @@ def test_forms_and_help_are_no_runs(command, answer):
     assert is_run(command) == answer
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "message"),
     [
         ("It ends at 490 or more of 500.", None),

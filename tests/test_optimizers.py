@@ -22,6 +22,7 @@ from a3cjax.optimizers import (
 )
 from a3cjax.types import LearnerState, NetworkOutput, Snapshot, Trajectory
 from a3cjax.updates import make_apply_gradients, make_compute_gradients
+from tests.cases import for_each
 
 
 def constant(learning_rate):
@@ -71,7 +72,7 @@ def test_adam_has_no_momentum_unless_told():
     np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-3 / (3 + 1e-5), second], rtol=1e-4)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "constants"),
     [
         ("adam", {"decay": 1.0}),
@@ -93,25 +94,25 @@ def test_constants_out_of_range_are_refused(name, constants):
         make_optimizer(name, schedule=constant(1.0), **constants)
 
 
-@pytest.mark.parametrize("learning_rate", [-1.0, math.nan, math.inf])
-@pytest.mark.parametrize("schedule", [constant, lambda rate: linear_annealing(rate, 100)])
+@for_each("learning_rate", [-1.0, math.nan, math.inf])
+@for_each("schedule", [constant, lambda rate: linear_annealing(rate, 100)])
 def test_learning_rates_that_cannot_be_are_refused(schedule, learning_rate):
     with pytest.raises(ValueError, match=r"^learning_rate must be .*, got"):
         make_optimizer("sgd", schedule=schedule(learning_rate))
 
 
-@pytest.mark.parametrize("total_frames", [0, -1, math.nan, math.inf])
+@for_each("total_frames", [0, -1, math.nan, math.inf])
 def test_annealing_over_no_frames_is_refused(total_frames):
     with pytest.raises(ValueError, match=r"^total_frames must be .*, got"):
         linear_annealing(1.0, total_frames)
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+@for_each("name", OPTIMIZER_NAMES)
 def test_zero_gradients_leave_finite_parameters(name):
     assert run(make_optimizer(name, schedule=constant(1.0)), [0.0, 0.0]) == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+@for_each("name", OPTIMIZER_NAMES)
 def test_compiled_and_eager_updates_agree(name):
     optimizer = make_optimizer(name, schedule=linear_annealing(1.0, 100), max_grad_norm=1.0)
     params = {"w": jnp.ones(3), "b": jnp.zeros(())}
@@ -142,7 +143,7 @@ def test_annealing_is_linear_in_frames(learning_rate, total_frames, fraction):
     np.testing.assert_allclose(actual, expected, rtol=1e-3, atol=1e-6 * learning_rate)
 
 
-@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+@for_each("name", OPTIMIZER_NAMES)
 def test_annealing_scales_updates_and_ends_at_zero(name):
     optimizer = make_optimizer(name, schedule=linear_annealing(0.5, 1000))
     at = {frames: run(optimizer, [3.0], frames)[0] for frames in (0, 250, 999, 1000, 1016)}

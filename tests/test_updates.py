@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import pytest
 
 from a3cjax.agents import make_a3c, make_one_step_q
 from a3cjax.optimizers import OPTIMIZER_NAMES, linear_annealing, make_optimizer
@@ -20,6 +19,7 @@ from a3cjax.types import (
     TimeStep,
 )
 from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from tests.cases import for_each
 from tests.tabular import make_tabular_network, random_tables, random_trajectory
 
 T, B, A = 4, 3, 2
@@ -149,8 +149,8 @@ def test_compute_gradients_compiles_once_for_all_snapshots_and_trajectories():
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("make", [make_agent, make_q_agent])
-@pytest.mark.parametrize("is_greedy", [False, True])
+@for_each("make", [make_agent, make_q_agent])
+@for_each("is_greedy", [False, True])
 def test_actions_are_those_of_the_agents_policy(make, is_greedy):
     agent, key = make(), jax.random.key(0)
     act = make_act(agent, is_greedy=is_greedy)
@@ -253,7 +253,7 @@ def test_following_the_gradient_lowers_the_value_loss():
     assert after.parts.value_loss < before.parts.value_loss
 
 
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+@for_each("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_apply_gradients_tells_whether_the_new_parameters_are_finite(bad):
     optimizer, state = make_learner()
     apply_gradients = make_apply_gradients(optimizer)
@@ -267,9 +267,9 @@ def test_apply_gradients_tells_whether_the_new_parameters_are_finite(bad):
 NORM_OF_MANY = {"w": jnp.full(2, 1.5e19)}  # each square is finite, their sum is not
 
 
-@pytest.mark.parametrize("grads", [{"w": jnp.array([1e20, 0.0])}, NORM_OF_MANY], ids=["one", "sum"])
-@pytest.mark.parametrize("max_grad_norm", [None, 40.0])
-@pytest.mark.parametrize("name", OPTIMIZER_NAMES)
+@for_each("grads", [{"w": jnp.array([1e20, 0.0])}, NORM_OF_MANY])
+@for_each("max_grad_norm", [None, 40.0])
+@for_each("name", OPTIMIZER_NAMES)
 def test_a_gradient_whose_norm_is_not_finite_is_refused(name, max_grad_norm, grads):
     # Clipping would make zeros of it, and a second moment of infinity freezes its weight for good.
     rule = make_optimizer(name, schedule=lambda _: 1e-9, max_grad_norm=max_grad_norm)
@@ -289,8 +289,8 @@ class Kept(NamedTuple):
     count: jax.Array
 
 
-@pytest.mark.parametrize("name", Kept._fields[:3])
-@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
+@for_each("name", Kept._fields[:3])
+@for_each("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_what_makes_any_part_of_the_optimizers_state_not_finite_is_refused(name, bad):
     params = {"a": jnp.ones(()), "b": jnp.ones(3)}
     kept = Kept(jax.tree.map(jnp.ones_like, params), jnp.ones((2, 2)), jnp.ones(()), jnp.int32(1))

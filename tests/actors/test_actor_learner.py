@@ -10,6 +10,7 @@ from a3cjax.envs.base import Episode
 from a3cjax.parameters.moments import merge, moments_of
 from a3cjax.types import Seen
 from a3cjax.updates import GradientMetrics
+from tests.cases import for_each
 from tests.fakes import DISCOUNT, FakeClock, FakeEnvironments, FakeStore, counting
 
 T, B = 3, 2
@@ -419,7 +420,7 @@ def test_report_seconds_add_up_to_the_whole_time(acts_ahead):
     assert (seconds.wait, seconds.hold) == (0.25, 0.5)
 
 
-@pytest.mark.parametrize(("total_frames", "num_updates"), [(24, 1), (25, 2), (48, 2), (49, 3)])
+@for_each(("total_frames", "num_updates"), [(24, 1), (25, 2), (48, 2), (49, 3)])
 def test_frame_budget_ends_the_run(total_frames, num_updates):
     bench = Bench(total_frames=total_frames).run(num_updates=100)
     assert len(bench.reports) == num_updates

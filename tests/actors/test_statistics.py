@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.errors import ConfigError
 from a3cjax.parameters.moments import map_moments, merge, moments_of
+from tests.cases import for_each
 
 
 def statistics_of_batches(*batches):
@@ -75,7 +76,7 @@ def test_each_entry_of_a_vector_has_its_own_scale(dtype):
     assert {leaf.dtype for leaf in statistics} == {np.dtype(np.float32)}
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-40, 1e-8, 0.1, 200.0, -1e9])
+@for_each("value", [0.0, 1e-40, 1e-8, 0.1, 200.0, -1e9])
 def test_entries_that_did_not_vary_are_not_scaled(value):
     values = np.full((7, 2), value)
     values[:, 1] *= 1 + 1e-7 * np.arange(7)  # as rounding does
@@ -89,9 +90,7 @@ def test_states_that_random_play_has_not_come_to_are_ones_later():
     np.testing.assert_allclose(statistics.scale, [0.5, 0.5, 1, 1])
 
 
-@pytest.mark.parametrize(
-    "values", [[0.0, 1e20, 0.0], [1e20, -1e20, 0.0], [1e20, 1e20, 1e20], [0.0, -np.inf, 1.0]]
-)
+@for_each("values", [[0.0, 1e20, 0.0], [1e20, -1e20, 0.0], [1e20, 1e20, 1e20], [0.0, -np.inf, 1.0]])
 def test_observations_whose_squares_are_not_finite_are_refused_by_entry(values):
     observations = np.ones((3, 2, 2))
     observations[:, 1, 0] = values

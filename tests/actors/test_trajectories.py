@@ -18,6 +18,7 @@ from a3cjax.networks import make_network
 from a3cjax.parameters.shared import Receipt
 from a3cjax.types import Constants, Exploration, QMetrics, Snapshot, TimeStep
 from a3cjax.updates import GradientMetrics
+from tests.cases import for_each
 from tests.fakes import FakeEnvironments
 from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
@@ -104,10 +105,8 @@ def test_what_was_played_stays_as_it_was(seed, num_steps):
     assert kept.core_state is trajectory.core_state
 
 
-@pytest.mark.parametrize("acts_ahead", [False, True])
-@pytest.mark.parametrize(
-    ("num_steps", "padded"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16)]
-)
+@for_each("acts_ahead", [False, True])
+@for_each(("num_steps", "padded"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8), (8, 8), (9, 16)])
 def test_length_grows_to_a_power_of_two_with_steps_that_are_no_experience(
     num_steps, padded, acts_ahead
 ):

@@ -17,6 +17,7 @@ from a3cjax.commands.sweep import split
 from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
 from a3cjax.errors import ConfigError
 from a3cjax.system.machine import available_cores, cores_of_thread
+from tests.cases import for_each
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
 # Stands for the program: notes what it was called with and where, and leaves what a run leaves.
@@ -79,7 +80,7 @@ def names(points):
     return [point.run_dir.name for point in points]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "values"),
     [
         ("3", ["3"]),
@@ -150,8 +151,8 @@ def test_a_larger_budget_makes_finished_runs_longer(tmp_path, program):
 
 
 # "50" is of an older version: the run says that it cannot read it, and nothing is deleted.
-@pytest.mark.parametrize("name", ["50.safetensors", "50"])
-@pytest.mark.parametrize(
+@for_each("name", ["50.safetensors", "50"])
+@for_each(
     "summary",
     [None, '{"signal": 2, "num_frames": 100}', '{"signal": null, "num_frames": 99}'],
 )
@@ -224,7 +225,7 @@ def test_a_damaged_summary_fails_its_run_in_a_line_and_nothing_is_written(tmp_pa
     assert folder_content(tmp_path) == before
 
 
-@pytest.mark.parametrize("text", [*DAMAGED[:7], '{"seed1": 3}', '{"seed1": [1]}'])
+@for_each("text", [*DAMAGED[:7], '{"seed1": 3}', '{"seed1": [1]}'])
 def test_a_damaged_note_of_a_sweep_is_refused_and_kept(tmp_path, text):
     points = expand({"seed": ["1"]}, tmp_path)
     begin(points[0])
@@ -311,11 +312,11 @@ def test_runs_at_once_share_the_cores(tmp_path, program):
     assert cores_of_thread() == before
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("cores", "jobs", "expected"),
     [(4, 1, [{0, 1, 2, 3}]), (4, 2, [{0, 2}, {1, 3}]), (3, 2, [{0, 2}, {1}])],
 )
-@pytest.mark.parametrize("num_others", [0, 60])
+@for_each("num_others", [0, 60])
 def test_cores_are_shared_out_evenly(monkeypatch, cores, jobs, expected, num_others):
     monkeypatch.setattr(sweeps, "available_cores", lambda: cores)  # a container's share of more
     monkeypatch.setattr(sweeps, "cores_of_thread", lambda: set(range(cores + num_others)))

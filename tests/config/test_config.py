@@ -39,6 +39,7 @@ from a3cjax.envs.making import PROTOCOL_NAMES
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.types import Constants, TimeStep
+from tests.cases import for_each
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 
@@ -205,7 +206,7 @@ def test_seed_is_bounded():
     assert Config(seed=20_000).seed == 20_000
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "known"),
     [
         *(("algorithm", algorithm) for algorithm in ALGORITHMS),
@@ -264,7 +265,7 @@ def test_config_cannot_be_changed_but_replaced():
 # Unknown settings.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "nearest"),
     [
         ("evn", "env"),
@@ -281,7 +282,7 @@ def test_unknown_settings_are_answered_with_the_nearest(name, nearest):
             attempt()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "ours"),
     [
         ("lr", "learning_rate"),
@@ -319,7 +320,7 @@ def test_unlike_settings_have_no_nearest():
 # What stands on a command line.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "text", "value"),
     [
         ("total_frames", "1e6", 1_000_000),
@@ -349,7 +350,7 @@ def test_values_mean_what_they_say(name, text, value):
     assert (read, type(read)) == (value, type(value))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "text"),
     [
         *(
@@ -416,7 +417,7 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
 )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "message"),
     [
         ("- 1", "settings by name, got list"),
@@ -442,7 +443,6 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
         (f"? {'k' * 5000}\n: 1", "There is no setting named kkk"),
         ("seed: \0", "settings by name, got"),
     ],
-    ids=lambda text: text[:30],
 )
 def test_files_with_something_else_are_refused(tmp_path, text, message):
     write_config(tmp_path, text)
@@ -484,7 +484,7 @@ def test_default_preset_has_the_defaults_of_config():
     assert compose() == compose("preset=laptop") == Config()
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@for_each("name", PRESETS)
 def test_presets_name_only_what_differs(name):
     settings = yaml.safe_load(PRESETS[name].read_text()) or {}
     base = read_preset(settings.pop("preset", "laptop"))
@@ -606,7 +606,7 @@ TABLE = {
 }
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("network", "spec", "expected"),
     [
         ("auto", IMAGES, {**ATARI, "network": "atari_ff"}),
@@ -641,7 +641,7 @@ OWN_VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", ["network", "optimizer", "learning_rate", "max_grad_norm"])
+@for_each("name", ["network", "optimizer", "learning_rate", "max_grad_norm"])
 def test_no_agent_is_built_of_settings_that_are_left_open(name):
     config = resolve(ONE_ACTOR, VECTORS).replace(**{name: getattr(Config, name)})
     with pytest.raises(ConfigError, match=rf"^{name} must be settled in the config.yaml"):
@@ -663,9 +663,7 @@ def test_no_clipping_and_whole_episodes_are_settings_of_ones_own():
     assert (config.max_grad_norm, config.unroll_length) == (None, "episode")
 
 
-@pytest.mark.parametrize(
-    ("network", "spec"), [("auto", IMAGES), ("auto", CONTINUOUS), ("tabular", STATES)]
-)
+@for_each(("network", "spec"), [("auto", IMAGES), ("auto", CONTINUOUS), ("tabular", STATES)])
 def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec):
     config = resolve(ONE_ACTOR.replace(network=network), spec)
     settings = dataclasses.asdict(config)
@@ -681,7 +679,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     assert resolve(config, spec) == config
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("total_frames", "expected"), [(6_000_000, 1_200_000), (10**9, 4_000_000), (100, 20), (4, 1)]
 )
 def test_exploration_takes_a_fifth_of_the_budget_up_to_the_papers(total_frames, expected):
@@ -691,10 +689,10 @@ def test_exploration_takes_a_fifth_of_the_budget_up_to_the_papers(total_frames, 
     assert resolve(config, VECTORS).exploration_frames == expected
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("spec", "what"), [(CONTINUOUS, "continuous actions"), (CHOICES, "several choices at once")]
 )
-@pytest.mark.parametrize("algorithm", [name for name in ALGORITHMS if name != "a3c"])
+@for_each("algorithm", [name for name in ALGORITHMS if name != "a3c"])
 def test_q_methods_refuse_all_but_one_choice(algorithm, spec, what):
     config = ONE_ACTOR.replace(algorithm=algorithm, env="Pendulum")
     with pytest.raises(ConfigError) as caught:
@@ -707,7 +705,7 @@ def test_q_methods_refuse_all_but_one_choice(algorithm, spec, what):
 UNBOUNDED = CONTINUOUS._replace(actions=ActionSpec("continuous", (6,), is_bounded=False))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("policy", "spec", "rule"),
     [
         ("gaussian", VECTORS, "auto for Some-v0, whose actions are choices"),
@@ -740,14 +738,14 @@ def test_policy_of_a_run_is_the_one_that_acts():
     assert policy_of(resolve(ONE_ACTOR, CHOICES), CHOICES) is MultiCategorical
 
 
-@pytest.mark.parametrize("spec", [VECTORS, IMAGES, CONTINUOUS])
+@for_each("spec", [VECTORS, IMAGES, CONTINUOUS])
 def test_table_refuses_observations_that_are_no_numbered_states(spec):
     config = ONE_ACTOR.replace(network="tabular", env="CartPole")
     with pytest.raises(ConfigError, match=r"^network must not be tabular for CartPole: "):
         resolve(config, spec)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@for_each("algorithm", ALGORITHMS)
 def test_every_algorithm_takes_a_table(algorithm):
     config = resolve(ONE_ACTOR.replace(network="tabular", algorithm=algorithm), STATES)
     assert config.network == "tabular"
@@ -769,7 +767,7 @@ def test_image_networks_refuse_images_smaller_than_their_kernels(network, least)
     resolve(config, IMAGES._replace(observation=image(least, 30, 64)))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("optimizer", "expected"),
     [
         ("auto", (0.999, 1e-5, 0.0)),
@@ -794,7 +792,7 @@ def test_random_play_must_leave_something_of_the_budget():
         resolve(config.replace(total_frames=120), IMAGES)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("num_actors", "total_frames", "expected"),
     [
         (2, 400_000, 512),

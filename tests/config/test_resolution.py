@@ -12,6 +12,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.networks import make_network
 from a3cjax.torsos import LEAST_PIXELS
 from a3cjax.types import Constants, Exploration
+from tests.cases import for_each
 from tests.tabular import random_params, random_trajectory
 
 ONE_ACTOR = Config(num_actors=1)
@@ -37,7 +38,7 @@ def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
         init(LEAST_PIXELS[torso] - 1)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("size", "network"),
     [
         ((7, 7), "minatar_ff"),

@@ -14,6 +14,7 @@ from a3cjax.envs.base import ActionSpec
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.errors import AnswerError
+from tests.cases import for_each
 
 INFINITY = np.inf
 NESTED = MultiDiscrete([[3, 2], [1, 4]], start=[[0, -1], [5, 0]])
@@ -50,7 +51,7 @@ def test_bounds_of_minus_one_and_one_change_no_bit():
     np.testing.assert_array_equal(taken, actions)
 
 
-@pytest.mark.parametrize("bound", [INFINITY, np.finfo(np.float32).max, 1e10])
+@for_each("bound", [INFINITY, np.finfo(np.float32).max, 1e10])
 def test_numbers_without_two_bounds_are_left_as_they_are(bound):
     space = bounds([-bound, 0.0, -bound, 0.0], [bound, bound, 1.0, 100.0])
     actions = np.array([[-30, -30, -30, -0.5], [30, 30, 30, 0.5]], np.float32)
@@ -58,8 +59,8 @@ def test_numbers_without_two_bounds_are_left_as_they_are(bound):
     np.testing.assert_array_equal(clip_actions(space, actions), expected)
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 2)])
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64, np.uint8, bool])
+@for_each("shape", [(), (1,), (2, 3), (2, 1, 2)])
+@for_each("dtype", [np.float16, np.float32, np.float64, np.int64, np.uint8, bool])
 def test_actions_have_the_shape_and_dtype_of_their_box(shape, dtype):
     space = Box(0, 1 if dtype is bool else 100, shape, dtype)
     generator = np.random.default_rng(0)
@@ -89,7 +90,7 @@ def test_order_of_numbers_in_a_box_is_kept():
     np.testing.assert_array_equal(taken, [[[1, 10], [100, 1000]], [[0.5, 10], [0, 500]]])
 
 
-@pytest.mark.parametrize("bound", [INFINITY, np.finfo(np.float32).max, 1e10])
+@for_each("bound", [INFINITY, np.finfo(np.float32).max, 1e10])
 def test_samples_are_uniform_in_bounds_and_normal_where_one_is_missing(bound):
     space = bounds([-bound, 0.5, -bound, 0], [bound, bound, -0.5, 100])
     sampled = sample_actions(space, 4000, np.random.default_rng(0))
@@ -106,7 +107,7 @@ def test_samples_are_uniform_in_bounds_and_normal_where_one_is_missing(bound):
 # Choices.
 
 
-@pytest.mark.parametrize("start", [0, -1, 5, 2**40])
+@for_each("start", [0, -1, 5, 2**40])
 def test_discrete_actions_are_numbered_from_the_start_of_their_space(start):
     actions = np.array([0, 2], np.int32)
     taken = clip_actions(Discrete(3, start=start), actions)
@@ -121,7 +122,7 @@ def test_discrete_samples_are_the_integers_of_the_generator():
     np.testing.assert_array_equal(sampled, expected)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("space", "sizes"),
     [
         (MultiDiscrete([3, 2]), (3, 2)),
@@ -131,7 +132,6 @@ def test_discrete_samples_are_the_integers_of_the_generator():
         (MultiBinary(3), (2, 2, 2)),
         (MultiBinary((2, 2)), (2, 2, 2, 2)),
     ],
-    ids=str,
 )
 def test_every_choice_of_several_numbers_is_reached_and_is_one_of_the_space(space, sizes):
     assert make_action_spec(space) == ActionSpec("multi_discrete", sizes)
@@ -165,7 +165,7 @@ MASKS = [  # a space, a mask, and what of each number is allowed
 ]
 
 
-@pytest.mark.parametrize(("space", "mask", "expected"), MASKS, ids=str)
+@for_each(("space", "mask", "expected"), MASKS)
 def test_masks_are_read_as_the_space_itself_samples_by_them(space, mask, expected):
     if isinstance(expected, str):
         expected = [[int(bit) for bit in row] for row in expected.split()]
@@ -186,7 +186,7 @@ def test_masks_are_read_as_the_space_itself_samples_by_them(space, mask, expecte
     assert all(space.contains(action) for action in clip_actions(space, actions))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("space", "mask", "rule"),
     [
         (Discrete(3), np.ones(2), r"0 or 1 for each choice in Discrete\(3\), got an array"),
@@ -205,7 +205,6 @@ def test_masks_are_read_as_the_space_itself_samples_by_them(space, mask, expecte
         (MultiDiscrete([3, 2]), np.array([[1, 1, 1], [0, 0, 1]]), "choice for number 1,"),
         (BITS, np.array([[0, 1, 3]]), "0 or 1 for each"),
     ],
-    ids=str,
 )
 def test_masks_that_are_none_are_one_line(space, mask, rule):
     with pytest.raises(AnswerError, match=rf"^info\['action_mask'\] must .*{rule}.*") as caught:
@@ -288,7 +287,7 @@ def test_one_buffer_that_an_environment_writes_its_masks_into_is_copied(monkeypa
     np.testing.assert_array_equal(environments.step(np.zeros(1, np.int32)).action_mask, [LAST])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("scripts", "got", "index"),
     [
         ([[ALL, "none"]], "none after there was", 0),

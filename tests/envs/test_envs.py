@@ -22,6 +22,7 @@ from a3cjax.envs.batches import AnswerError, VectorEnvironments
 from a3cjax.envs.making import canonical_name, make_environments, resolve_envpool_id
 from a3cjax.errors import ConfigError
 from a3cjax.training import assembly
+from tests.cases import for_each
 from tests.fakes import DISCOUNT, PoolStep, ScriptedPool
 
 NO, YES = [False], [True]
@@ -223,9 +224,7 @@ def numbered(space) -> Callable[[int], Any]:
     return lambda t: ((np.arange(size) + 7 * t) % 251).reshape(space.shape)
 
 
-@pytest.mark.parametrize(
-    "space", [BYTES, BYTES_LAST, NUMBERS, SHORT_NUMBERS, STATES, PARTS], ids=str
-)
+@for_each("space", [BYTES, BYTES_LAST, NUMBERS, SHORT_NUMBERS, STATES, PARTS])
 def test_observations_stay_as_they_were(space):
     pool = ScriptedPool(
         [PoolStep([0.0, 0.0])] * 3,
@@ -377,7 +376,7 @@ def test_sampled_actions_are_one_for_each_environment():
 # Pools that misbehave.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("position", "answer", "message"),
     [
         (0, np.zeros((2, 2), np.float32), r"observations must be of shape \(2, 1\), got \(2, 2\)"),
@@ -658,7 +657,7 @@ def test_cliff_sends_back_to_the_start_until_the_goal_is_reached():
     assert environments.pop_episodes() == [Episode(0, -113.0, 14)]
 
 
-@pytest.mark.parametrize("env", ["Catch", "CartPole", "FrozenLake", "gymnasium:CartPole-v1"])
+@for_each("env", ["Catch", "CartPole", "FrozenLake", "gymnasium:CartPole-v1"])
 def test_real_observations_are_fresh_arrays(env):
     environments = make_environments(env, num_envs=2, seed=2, discount=DISCOUNT)
     first = environments.reset().observation
@@ -725,7 +724,7 @@ def test_dm_control_shows_what_the_pool_shows():
         np.testing.assert_array_equal(timestep.reward, reward)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "limit"),
     [
         ("Pendulum", 200),
@@ -961,7 +960,7 @@ def test_sticky_actions_elsewhere_are_refused(env):
 # Names.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "env_id"),
     [
         ("Pong", "Pong-v5"),
@@ -978,7 +977,7 @@ def test_names_are_completed_with_the_newest_version(env, env_id):
     assert resolve_envpool_id(env) == env_id
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "nearest"),
     [("Pnog", "Pong"), ("Breakot", "Breakout"), ("space invaders", "SpaceInvaders")],
 )
@@ -987,7 +986,7 @@ def test_unknown_names_are_answered_with_the_nearest(env, nearest):
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "name"),
     [
         ("PongNoFrameskip-v4", "Pong"),
@@ -1003,7 +1002,7 @@ def test_ids_of_other_libraries_are_answered_with_ours(env, name):
         resolve_envpool_id(env)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "canonical"),
     [
         ("pong", "Pong"),
@@ -1024,14 +1023,14 @@ def test_every_environment_has_its_own_id_and_name():
         assert canonical_name(env_id.rpartition("-v")[0]) == env_id.rpartition("-v")[0]
 
 
-@pytest.mark.parametrize("env", ["qwertyuiop", "", "gymnasium:", "gymnasium:CartPoel-v1"])
+@for_each("env", ["qwertyuiop", "", "gymnasium:", "gymnasium:CartPoel-v1"])
 def test_unknown_names_are_errors_of_one_line(env):
     with pytest.raises(ConfigError, match=r"^env must be .*, got ") as caught:
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("code", ["import no_such_module", "1 / 0", "def", "raise OSError"])
+@for_each("code", ["import no_such_module", "1 / 0", "def", "raise OSError"])
 def test_modules_that_cannot_be_imported_are_errors_of_one_line(tmp_path, monkeypatch, code):
     (tmp_path / "module_of_a_user.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
@@ -1041,7 +1040,7 @@ def test_modules_that_cannot_be_imported_are_errors_of_one_line(tmp_path, monkey
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("env_id", [":X-v0", "a:b:X-v0", ".a:X-v0", "../a:X-v0", "/a:X-v0", "a b:"])
+@for_each("env_id", [":X-v0", "a:b:X-v0", ".a:X-v0", "../a:X-v0", "/a:X-v0", "a b:"])
 def test_malformed_modules_are_errors_of_one_line(env_id):
     with pytest.raises(ConfigError, match=r"^env must be .*, got gymnasium:.*Error: "):
         make_environments(f"gymnasium:{env_id}", num_envs=1, seed=0, discount=DISCOUNT)

@@ -17,6 +17,7 @@ from a3cjax.envs.batches import AnswerError, VectorEnvironments
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import ConfigError
+from tests.cases import for_each
 
 NAME = "gymnasium:Wrong-v0"
 SHOWN = np.zeros(2, np.float32)
@@ -77,7 +78,7 @@ def play_wrong(name=NAME, num_steps=1, num_envs=2, **options):
 # What environments raise.
 
 
-@pytest.mark.parametrize("call", ["constructor", "reset", "step", "close"])
+@for_each("call", ["constructor", "reset", "step", "close"])
 def test_what_environments_raise_tells_where(monkeypatch, call):
     play_wrong()
     monkeypatch.setattr(Wrong, "raises_in", call)
@@ -128,8 +129,8 @@ def step_of(observation: Any = SHOWN, reward: Any = 0.0, terminated: Any = False
     return observation, reward, terminated, False, {}
 
 
-@pytest.mark.parametrize("name", [NAME, "gymnasium:WrongBare-v0", "gymnasium:WrongInside-v0"])
-@pytest.mark.parametrize(
+@for_each("name", [NAME, "gymnasium:WrongBare-v0", "gymnasium:WrongInside-v0"])
+@for_each(
     ("call", "answer", "message"),
     [
         ("step", (SHOWN, 0.0, False, {}), r"5 values, got 4 \(the API before Gymnasium 0\.26\)"),
@@ -155,7 +156,7 @@ def test_number_of_values_is_checked_before_any_wrapper_unpacks_them(
         play_wrong(name)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("answer", "message"),
     [
         (step_of(reward=np.array([1.0])), r"rewards must be numbers, got an array of shape \(1,\)"),
@@ -189,8 +190,8 @@ def test_rewards_and_ends_of_another_kind_are_refused(monkeypatch, answer, messa
 PICTURE = Box(0, 255, (4, 4, 3), np.uint8)
 
 
-@pytest.mark.parametrize("call", ["reset", "step"])
-@pytest.mark.parametrize(
+@for_each("call", ["reset", "step"])
+@for_each(
     ("space", "right", "wrong", "message"),
     [
         (Box(-1, 1, (2,)), SHOWN, np.zeros(3), r"of shape \(2,\) and float32, .* shape \(3,\)"),
@@ -227,7 +228,7 @@ def test_observations_that_are_not_as_announced_are_refused(
         play_wrong()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("observation", "name"),
     [
         ({"a": (SHOWN,), "b": [0, 0]}, r"observations\['a'\] must be a tuple of 2"),
@@ -244,7 +245,7 @@ def test_part_of_an_observation_that_is_wrong_is_named(monkeypatch, observation,
         play_wrong()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("space", "observation", "expected"),
     [
         (Box(-1, 1, (2,)), np.array([0.5, 0.25]), [0.5, 0.25]),  # in twice as many bits
@@ -266,8 +267,8 @@ def test_observations_may_be_written_in_several_ways(monkeypatch, space, observa
     np.testing.assert_array_equal(timestep.observation, np.array([expected] * 2, np.float32))
 
 
-@pytest.mark.parametrize("reward", [1, True, np.float32(1), np.int8(1), np.array(1.0), np.True_])
-@pytest.mark.parametrize("is_over", [True, 1, np.True_, np.array(True), np.int64(1)])
+@for_each("reward", [1, True, np.float32(1), np.int8(1), np.array(1.0), np.True_])
+@for_each("is_over", [True, 1, np.True_, np.array(True), np.int64(1)])
 def test_rewards_and_ends_may_be_of_any_kind_of_number(monkeypatch, reward, is_over):
     monkeypatch.setattr(Wrong, "then", step_of(SHOWN, reward, is_over))
     (timestep,) = play_wrong()
@@ -289,7 +290,7 @@ def test_whole_numbers_become_the_bytes_that_were_announced(monkeypatch):
 # Infos and options are none of the learner's business.
 
 
-@pytest.mark.parametrize("kind", ["ragged", "mixed", "growing", "lives", "no dict"])
+@for_each("kind", ["ragged", "mixed", "growing", "lives", "no dict"])
 def test_infos_change_nothing(monkeypatch, kind):
     def infos():
         for t in itertools.count(1):

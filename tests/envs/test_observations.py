@@ -16,6 +16,7 @@ from a3cjax.envs.observations import (
 )
 from a3cjax.envs.supported import check_layout
 from a3cjax.errors import AnswerError, ConfigError
+from tests.cases import for_each
 
 BYTES, SHARES = np.uint8, np.float32
 RNG = np.random.default_rng(0)
@@ -36,7 +37,7 @@ COLOURS = np.concatenate([STACK[0].transpose(2, 0, 1), STACK[1].transpose(2, 0, 
 TEXT = "image 10×12 with {} channels, channels {}"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("values", "space", "expected", "text"),
     [
         (LAST, Box(0, 255, LAST.shape, BYTES), FIRST, TEXT.format(4, "last")),
@@ -66,7 +67,7 @@ def test_pixels_reach_networks_as_bytes_with_their_channels_first(values, space,
     assert told.startswith(text)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "space",
     [
         Box(-np.inf, np.inf, (64, 64, 3)),
@@ -80,7 +81,6 @@ def test_pixels_reach_networks_as_bytes_with_their_channels_first(values, space,
         Box(0, 255, (2, 2, 10, 10, 3), BYTES),
         MultiBinary(100),
     ],
-    ids=str,
 )
 def test_what_is_announced_as_no_picture_stays_numbers(space):
     space.seed(1)
@@ -184,7 +184,7 @@ SPACES = [
 ]
 
 
-@pytest.mark.parametrize("space", SPACES, ids=str)
+@for_each("space", SPACES)
 def test_structure_is_told_without_an_observation(space):
     space.seed(0)
     batch = concatenate(
@@ -198,7 +198,7 @@ def test_structure_is_told_without_an_observation(space):
         assert (array.shape, array.dtype) == ((2, *struct.shape), struct.dtype)
 
 
-@pytest.mark.parametrize("space", SPACES, ids=str)
+@for_each("space", SPACES)
 def test_settled_layout_reads_as_auto_does(space):
     def layouts(name):
         return [leaf.layout for leaf in plan_reading(space, name)]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from a3cjax.convolutions import blocks_to_frames
 from a3cjax.envs.observations import read_observations
 from a3cjax.envs.spaces import AnswerError
+from tests.cases import for_each
 
 INFINITY = np.inf
 
@@ -53,7 +54,7 @@ def test_order_of_a_dict_does_not_depend_on_who_wrote_it():
     np.testing.assert_array_equal(*vectors)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "space",
     [
         Discrete(5),
@@ -70,7 +71,6 @@ def test_order_of_a_dict_does_not_depend_on_who_wrote_it():
         Tuple([Discrete(3), Box(-1, 1, (2, 2)), Tuple([MultiBinary(2)])]),
         Dict({"b": Tuple([MultiDiscrete([2, 2]), ARM]), "a": Discrete(2, start=1)}),
     ],
-    ids=str,
 )
 def test_observations_are_what_gymnasium_flattens_them_to(space):
     space.seed(3)
@@ -105,7 +105,7 @@ def test_many_states_need_no_matrix_of_all_states_by_all():
     assert vectors.sum() == 3
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("space", "values", "rule"),
     [
         (Discrete(5), 5, r"in \[0, 4\], got 5"),
@@ -134,11 +134,11 @@ def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
     np.testing.assert_array_equal(vectors, values)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("keys", "name"),
     [(("Height",), "observations['Height']"), (("arm", "b"), "observations['arm']['b']")],
 )
-@pytest.mark.parametrize("value", [np.nan, INFINITY, -INFINITY])
+@for_each("value", [np.nan, INFINITY, -INFINITY])
 def test_leaf_that_is_not_finite_is_named(keys, name, value):
     observations = arm(3)
     leaf = observations
@@ -182,7 +182,7 @@ def test_images_of_any_size_keep_all_their_pixels(height, width, channels, is_la
     assert frames.shape[2:] == (-(-rows // 4) * 4, -(-columns // 4) * 4)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shape", "blocks"),
     [
         ((3, 64, 64), (16, 16, 48)),  # Procgen

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from a3cjax.envs.stored_spaces import space_from_json, space_to_json
+from tests.cases import for_each
 
 INFINITY = np.inf
 CHANNELS = np.broadcast_to(np.array([1, 20, 3], np.uint8)[:, None, None], (3, 40, 50))
@@ -49,7 +50,7 @@ def parts_of(space):
     return space.shape, space.dtype, np.asarray(getattr(space, "start", 0)).tolist()
 
 
-@pytest.mark.parametrize("space", SPACES, ids=str)
+@for_each("space", SPACES)
 def test_spaces_come_back_with_the_order_of_their_keys_their_starts_and_dtypes(space):
     again = through_json(space)
     assert again == space
@@ -75,7 +76,7 @@ def test_bounds_that_repeat_are_stored_once():
     assert content["high"] == [[[1]], [[20]], [[3]]]
 
 
-@pytest.mark.parametrize(
+@for_each(
     "space",
     [
         Text(3),
@@ -84,7 +85,6 @@ def test_bounds_that_repeat_are_stored_once():
         Dict({(float("nan"),): Discrete(2)}),
         Box(np.longdouble(0), np.longdouble(1), (1,), np.longdouble),
     ],
-    ids=str,
 )
 def test_what_could_not_be_read_again_is_not_stored(space):
     with pytest.raises(ValueError, match=r"stored|keys must be of JSON"):
@@ -99,7 +99,7 @@ def nested(depth):
     return {"type": "Tuple", "spaces": [nested(depth - 1)]} if depth else DISCRETE
 
 
-@pytest.mark.parametrize(
+@for_each(
     "content",
     [
         *(None, 3, "Box", [], {}, {"type": "Text"}, {"type": ["Box"]}, {"type": "Box"}),
@@ -126,7 +126,6 @@ def nested(depth):
         nested(50),
         nested(300),
     ],
-    ids=lambda content: repr(content)[:70],
 )
 def test_what_no_space_is_written_as_is_refused(content):
     with pytest.raises(ValueError):  # noqa: PT011 - of a hundred reasons

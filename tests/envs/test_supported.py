@@ -18,13 +18,14 @@ from gymnasium.spaces import (
 
 from a3cjax.envs.supported import MAX_STATES, check_spaces, doubts
 from a3cjax.errors import ConfigError
+from tests.cases import for_each
 
 VECTOR, CHOICES = Box(-1, 1, (3,)), Discrete(2)
 ACTIONS = "actions of a Box .of whole numbers within bounds., Discrete, MultiDiscrete"
 MOST_ACTIONS = "at most 10000 actions to choose from"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("observations", "actions"),
     [
         (VECTOR, Discrete(2, start=5)),
@@ -48,7 +49,7 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
     check_spaces("Some-v0", observations, actions)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("observations", "actions", "rule", "wrapper"),
     [
         (VECTOR, Box(0, np.iinfo(np.int64).max, (2,), np.int64), ACTIONS, "TransformAction"),
@@ -78,7 +79,6 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
         (VECTOR, Box(-1, 1, (0,)), "observations and actions of at least one", "FilterObservation"),
         (Tuple([VECTOR, Box(0, 1, (3, 0))]), CHOICES, "observations and", "FilterObservation"),
     ],
-    ids=str,
 )
 def test_refusals_are_one_line_and_name_a_wrapper_that_exists(observations, actions, rule, wrapper):
     with pytest.raises(
@@ -92,7 +92,7 @@ def test_refusals_are_one_line_and_name_a_wrapper_that_exists(observations, acti
 BYTES = Box(0, 255, (24, 24, 3), np.uint8)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("observations", "reason"),
     [
         (Box(-1, 1, (64, 64, 3)), r"float32 of shape \(64, 64, 3\), are read as 12288 numbers"),
@@ -118,7 +118,6 @@ BYTES = Box(0, 255, (24, 24, 3), np.uint8)
         (Dict({"a": VECTOR, "b": Discrete(4)}), None),
         (MultiBinary((30, 30)), None),
     ],
-    ids=str,
 )
 def test_what_may_be_a_picture_and_meets_no_convolutions_is_told(observations, reason):
     lines = list(doubts("Some-v0", observations))

@@ -10,6 +10,7 @@ from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.vector_batch import VectorBatch
 from a3cjax.errors import AnswerError, ConfigError
+from tests.cases import for_each
 
 NUM_ENVS, DISCOUNT = 3, 0.9
 MODES = list(AutoresetMode)
@@ -114,7 +115,7 @@ def test_idle_steps_change_nothing_while_others_begin(mode):
     assert num_idle > 5
 
 
-@pytest.mark.parametrize("mode", MODES)
+@for_each("mode", MODES)
 def test_restarted_games_begin_anew_and_others_go_on(mode):
     environments = of_vector(SyncVectorEnv(make_fns(), autoreset_mode=mode))
     environments.reset()  # games 2, 3, 4, of 3, 4 and 1 steps
@@ -154,7 +155,7 @@ class Answers(VectorEnv):
         return tuple((answer | self.answers).values())
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("answers", "message"),
     [
         ({"info": {}}, r'info must hold "final_obs" where a game ends .* got a dict of \[\]'),

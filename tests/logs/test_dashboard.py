@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from a3cjax.logs.dashboard import NUM_INTERVALS, Curve, clock
+from tests.cases import for_each
 
 
 def filled(pairs, total_frames=NUM_INTERVALS):
@@ -71,7 +72,7 @@ def test_curve_of_nothing_is_empty():
     assert drawn(filled([(0, math.inf)]), 2, 5) == [" " * 5] * 2
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("seconds", "text"),
     [
         (0, "0:00:00"),

@@ -11,6 +11,7 @@ from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.tables import EpisodeRow
+from tests.cases import for_each
 from tests.fakes import make_row
 
 COLOURS = {"TERM": "xterm-256color"}
@@ -122,7 +123,7 @@ def test_frames_beyond_the_budget_leave_no_time():
     assert "left 0:00:00" in stream.getvalue()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("stream", "environment", "is_live"),
     [
         (Terminal, COLOURS, True),
@@ -253,8 +254,8 @@ def test_curve_that_is_flat_or_empty_is_drawn():
 # Windows of any size.
 
 
-@pytest.mark.parametrize("num_actors", [2, 100])
-@pytest.mark.parametrize(
+@for_each("num_actors", [2, 100])
+@for_each(
     ("width", "height", "encoding"),
     [
         (80, 24, "utf-8"),
@@ -316,7 +317,7 @@ def test_view_without_colours_has_none():
     window.logger.close()
 
 
-@pytest.mark.parametrize("size", [(60, 24), (100, 30), (50, 12)])
+@for_each("size", [(60, 24), (100, 30), (50, 12)])
 def test_view_follows_a_window_that_changes_its_size(size):
     window = Window(num_actors=4)
     learning_curve(window.logger)

@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -21,6 +20,7 @@ from a3cjax.parameters.moments import (
     reward_scale,
 )
 from a3cjax.types import Moments, ObservationStatistics, Seen, Trajectory
+from tests.cases import for_each
 
 T, B = 9, 3
 numbers = st.floats(-1e6, 1e6)
@@ -41,7 +41,7 @@ def test_moments_agree_with_numpy_however_they_are_cut_and_merged(values, data):
         assert {np.asarray(part).dtype for part in moments} == {np.dtype(np.float64)}
 
 
-@pytest.mark.parametrize("first", [1e9, 0.0, -1e9])
+@for_each("first", [1e9, 0.0, -1e9])
 def test_small_deviations_from_a_large_mean_are_seen(first):
     # Wherever the sums begin: with what all the others are like, or far away.
     values = 1e9 + 1e4 * np.random.default_rng(0).normal(size=(4000, 2))
@@ -118,7 +118,7 @@ def test_scale_of_rewards_is_the_returns_deviation_and_follows_their_unit(return
         np.testing.assert_allclose(other, unit * scale, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("returns", "scale"), [([], 1), ([0, 0, 0], 1), ([5, 5, 5], 0.5), ([-5, -5], 0.5), ([3, -3], 3)]
 )
 def test_scale_of_rewards_where_returns_are_none_or_all_alike(returns, scale):

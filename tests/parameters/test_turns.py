@@ -14,6 +14,7 @@ from a3cjax.parameters.shared import SharedParameters
 from a3cjax.parameters.turns import take_turns
 from a3cjax.types import LearnerState
 from a3cjax.updates import GradientMetrics
+from tests.cases import for_each
 from tests.fakes import (
     PATIENCE_SECONDS,
     FakeClock,
@@ -122,7 +123,7 @@ class Call:
 # The law.
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_each("seed", range(3))
 def test_pushes_come_in_the_order_of_the_actors(seed):
     order = []
 
@@ -220,7 +221,7 @@ def test_refused_gradient_takes_its_turn_too():
 # Between rounds.
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_each("seed", range(3))
 def test_round_end_is_told_once_between_rounds_while_no_actor_works(seed):
     store, works, lock = shared_parameters(), [0], threading.Lock()
     ends = []
@@ -290,7 +291,7 @@ def test_order_of_the_gradients_matters_here():
     assert np.all(in_order != reversed_order)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@for_each("seed", range(3))
 def test_parameters_do_not_depend_on_delays(seed):
     store = shared_parameters()
     run_rounds(take_turns(store, N, threading.Event()), seed)
@@ -364,7 +365,7 @@ class Bench:
         return self
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("total_frames", "num_rounds"),
     [(1, 1), (N * FRAMES, 1), (N * FRAMES + 1, 2), (2 * N * FRAMES, 2), (3 * N * FRAMES - 1, 3)],
 )

@@ -19,6 +19,7 @@ from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
 from a3cjax.reports.videos import find_video
 from a3cjax.reports.writing import render_csv
+from tests.cases import for_each
 from tests.run_folders import RESULTS, make_run_folder
 
 HOSTILE = '</script><script>window.hacked=1</script><img src=x onerror="window.hacked=1">$\\bad{$'
@@ -153,7 +154,7 @@ def test_nothing_out_of_a_file_becomes_html(tmp_path):
         assert tag not in (path.parent / "report.md").read_text()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "cell"),
     [
         ("=cmd|'/c calc'!A1", "'=cmd|'/c calc'!A1"),
@@ -267,7 +268,7 @@ def test_video_that_is_too_large_or_damaged_is_left_out(tmp_path, monkeypatch):
     assert find_video(run)[0] is None
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("scores", "caption"),
     [
         ([(1.0,), (2.0,)], "final evaluation, median of 2 seeds: 1.0 to 2.0"),
@@ -301,7 +302,7 @@ def test_dots_of_many_methods_stay_in_the_row_of_their_game(tmp_path):
     assert max(axis.get_ylim()) > max(float(y[0]) for y in rows)
 
 
-@pytest.mark.parametrize("score", [0.0, 345.0, 17_668.0, 5_000_000.0])
+@for_each("score", [0.0, 345.0, 17_668.0, 5_000_000.0])
 def test_ticks_of_normalised_scores_do_not_overlap(tmp_path, score):
     make_run_folder(tmp_path / "run", env="VideoPinball", scores=(score,))
     figure = figures.new_figure(*PANEL_SIZE)
@@ -326,7 +327,7 @@ def test_group_shows_the_video_of_its_best_run_that_has_one(tmp_path):
     assert [video.run_name for video in pick_videos([group], [])] == ["better"]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("shown", "expected"),
     [
         (format_score(-20.44), "−20.4"),

@@ -9,6 +9,7 @@ from a3cjax.reports.curves import make_band, return_panels, speed_panels
 from a3cjax.reports.groups import MISSING, differing_settings, group_runs
 from a3cjax.reports.published import published_curves
 from a3cjax.reports.runs import RunFolderError, distinct_names, read_run, read_runs
+from tests.cases import for_each
 from tests.run_folders import METRICS, RESULTS, make_run_folder
 
 
@@ -76,7 +77,7 @@ def test_frames_to_a_score_are_those_at_which_it_is_first_reached(tmp_path):
     assert math.isnan(run.frames_to(10.0))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("file", "text", "note"),
     [
         ("metrics.csv", None, "metrics.csv is missing"),
@@ -119,7 +120,7 @@ def test_summary_from_before_a_run_was_resumed_says_nothing_of_its_result(tmp_pa
     assert not any("signal" in note for note in run.notes)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "line",
     [
         "3000\n",
@@ -148,7 +149,7 @@ def test_columns_that_an_older_run_lacks_are_unknown(tmp_path):
     assert math.isnan(run.best_training)
 
 
-@pytest.mark.parametrize("text", [None, "", "- 1\n", "a: [", "!!bool x"])
+@for_each("text", [None, "", "- 1\n", "a: [", "!!bool x"])
 def test_folder_without_settings_is_no_run_folder(tmp_path, text):
     if text is not None:
         (tmp_path / "config.yaml").write_text(text)

@@ -20,6 +20,7 @@ from a3cjax.reports.scores import (
     stratified_bootstrap,
 )
 from a3cjax.runs.tables import read_rows
+from tests.cases import for_each
 
 
 def test_random_play_is_0_and_human_is_1():
@@ -48,7 +49,7 @@ def test_human_normalized_refuses_a_human_like_random_play():
         human_normalized(1.0, random=2.0, human=2.0)
 
 
-@pytest.mark.parametrize("num_scores", [1, 2, 3, 4, 5, 7, 8, 15, 24])
+@for_each("num_scores", [1, 2, 3, 4, 5, 7, 8, 15, 24])
 def test_interquartile_mean_agrees_with_scipy(num_scores):
     scores = np.random.default_rng(num_scores).normal(size=(6, num_scores))
     expected = scipy.stats.trim_mean(scores, 0.25, axis=1)
@@ -81,7 +82,7 @@ def enumerate_resamples(games):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     "games",
     [
         [[0.1, 0.9], [2.0, 3.7]],
@@ -90,7 +91,7 @@ def enumerate_resamples(games):
         [[0.2, 0.3], [1.0, 1.7], [0.0, 5.0]],
     ],
 )
-@pytest.mark.parametrize("level", [0.95, 0.7])
+@for_each("level", [0.95, 0.7])
 def test_bootstrap_agrees_with_all_resamples_enumerated(games, level):
     every = enumerate_resamples(games)
     tail = (1 - level) / 2
@@ -125,7 +126,7 @@ def test_bootstrap_of_single_seeds_has_no_interval():
     assert np.isnan(stratified_bootstrap([[1.0], [2.0]])).all()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "rule"),
     [
         ({"scores_by_game": []}, "at least one seed a game"),
@@ -139,9 +140,7 @@ def test_bootstrap_refuses_what_it_cannot_draw_from(arguments, rule):
         stratified_bootstrap(**arguments)
 
 
-@pytest.mark.parametrize(
-    "env", ["Breakout", "Breakout-v5", "gymnasium:ALE/Breakout-v5", "BreakoutNoFrameskip-v4"]
-)
+@for_each("env", ["Breakout", "Breakout-v5", "gymnasium:ALE/Breakout-v5", "BreakoutNoFrameskip-v4"])
 def test_every_name_of_a_game_finds_its_published_scores(env):
     scores = atari_scores(env)
     assert scores is not None
@@ -149,7 +148,7 @@ def test_every_name_of_a_game_finds_its_published_scores(env):
     assert (scores.random, scores.human) == (1.7, 30.5)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "env",
     [
         *("CartPole-v1", "gymnasium:my_module:Breakout-v0", "gymnasium:mine/Breakout-v0"),
@@ -182,7 +181,7 @@ def test_the_papers_scores_are_normalised_by_human_starts():
     assert scores.normalized_peer(others[0]) == pytest.approx((18.9 + 20.7) / (14.6 + 20.7))
 
 
-@pytest.mark.parametrize("env", ["Pong", "Breakout", "BeamRider", "Qbert", "SpaceInvaders"])
+@for_each("env", ["Pong", "Breakout", "BeamRider", "Qbert", "SpaceInvaders"])
 def test_the_games_of_the_papers_figure_have_published_curves(env):
     over_frames = published_curves(env, {"a3c"}, "frames")
     over_hours = published_curves(env, {"a3c"}, "hours")

@@ -17,6 +17,7 @@ from a3cjax.reports.run_curves import plot_curves
 from a3cjax.reports.runs import read_run
 from a3cjax.reports.writing import render_csv
 from a3cjax.runs import tables
+from tests.cases import for_each
 from tests.run_folders import make_run_folder
 
 TABLES = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
@@ -121,15 +122,15 @@ CONTENTS = {
 }
 
 
-@pytest.mark.parametrize("content", CONTENTS)
-@pytest.mark.parametrize("name", FILES)
+@for_each("content", CONTENTS)
+@for_each("name", FILES)
 def test_damaged_files_are_read_or_refused_in_a_line(folder, name, content):
     make_sound(folder)
     (folder / name).write_bytes(CONTENTS[content])
     read_all(folder, draws=name in TABLES)
 
 
-@pytest.mark.parametrize("name", FILES)
+@for_each("name", FILES)
 def test_folders_and_pipes_in_place_of_files_are_refused_in_a_line(folder, name):
     for make in (os.mkdir, os.mkfifo):
         make_sound(folder)

@@ -20,6 +20,7 @@ from a3cjax.runs.environment_files import (
 )
 from a3cjax.runs.folder import NEWEST
 from a3cjax.training.saver import open_run_dir
+from tests.cases import for_each
 
 SPEC = make_spec(
     Dict({"b": Box(-1, 1, (2,)), "a": MultiBinary(3)}),
@@ -77,9 +78,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in FAULTS.items() for value in values]
-)
+@for_each(("name", "value"), [(name, value) for name, values in FAULTS.items() for value in values])
 def test_field_that_is_not_as_it_is_written_is_refused(tmp_path, name, value):
     change(tmp_path, lambda content: content.update({name: value}))
     assert_refused(tmp_path)
@@ -93,7 +92,7 @@ def assert_refused(folder):
     assert len(str(caught.value)) <= 1000
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         *("", "{", "[]", "{}", "null", "\xff", "[" * 10**5, '{"format": 1' + "0" * 5000 + "}"),
@@ -101,7 +100,6 @@ def assert_refused(folder):
         '{"format": "a3cjax-environment-1"}',
         '{"format": "' + "x\\n\\u001b" * 10**4 + '"}',
     ],
-    ids=lambda text: text[:20],
 )
 def test_damaged_file_is_refused_in_a_line(tmp_path, text):
     (tmp_path / ENVIRONMENT_FILE).write_text(text, encoding="latin-1")

@@ -18,6 +18,7 @@ from a3cjax.errors import CheckpointError
 from a3cjax.runs.checkpoints import FORMAT, Checkpoint, Checkpointer, Progress, seal
 from a3cjax.runs.parameter_files import pack
 from a3cjax.types import LearnerState, ObservationStatistics
+from tests.cases import for_each
 
 OLD, NEW = 100, 200
 NESTED = "[" * 100_000
@@ -119,24 +120,22 @@ def test_what_is_forged_without_a_fault_is_read(folder):
 # The progress.
 
 
-@pytest.mark.parametrize(
+@for_each(
     "content",
     ["", "{", "\x00", NESTED, '{"num_frames":' * 100_000, '{"num_frames": ' + "9" * 5000 + "}"],
-    ids=["empty", "cut", "no text", "nested lists", "nested objects", "5000 digits"],
 )
 def test_progress_that_is_no_json_is_refused(folder, content):
     forge_progress(folder, content)
     assert refused(folder)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "content",
     [
         *([], [1], None, "text", 5, {}, {"a": 1}, list(CONTENT), list(CONTENT.items())),
         *({key: value for key, value in CONTENT.items() if key != name} for name in CONTENT),
         *({**CONTENT, name: 1} for name in ("more", "", "a\nb", "\ud800", "_fields", "__class__")),
     ],
-    ids=range(9 + len(CONTENT) + 6),
 )
 def test_progress_must_hold_all_its_parts_and_nothing_else(folder, content):
     forge_progress(folder, json.dumps(content))
@@ -187,7 +186,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", Progress._fields)
+@for_each("name", Progress._fields)
 def test_progress_of_other_types_is_refused(folder, name):
     for value in WRONG[name]:
         forge_progress(folder, {**CONTENT, name: value})
@@ -215,7 +214,7 @@ HOSTILE_TREES = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE_TREES)
+@for_each("name", HOSTILE_TREES)
 def test_arrays_of_another_agent_are_refused_by_name(folder, name):
     params, message = HOSTILE_TREES[name]
     forge(folder, {**TREE, "params": TREE["params"] | params})
@@ -275,7 +274,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@for_each("name", FILES)
 def test_sealed_file_of_something_else_is_refused(folder, name):
     newest(folder).write_bytes(seal(FILES[name]))
     assert refused(folder)

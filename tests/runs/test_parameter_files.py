@@ -13,6 +13,7 @@ import pytest
 from a3cjax.errors import CheckpointError
 from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters, write_parameters
 from a3cjax.types import ObservationStatistics, Snapshot
+from tests.cases import for_each
 
 PARAMS = {"params": {"dense": {"kernel": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}}}
 STATISTICS = ObservationStatistics(jnp.full((4, 4), 0.5), jnp.asarray(2.0))
@@ -41,8 +42,8 @@ def write_by_hand(folder, metadata, array, data):
     (folder / PARAMETER_FILE).write_bytes(content)
 
 
-@pytest.mark.parametrize("reward_scale", [jnp.asarray(3.0), None], ids=["scaled", ""])
-@pytest.mark.parametrize("statistics", [STATISTICS, None], ids=["centred", ""])
+@for_each("reward_scale", [jnp.asarray(3.0), None])
+@for_each("statistics", [STATISTICS, None])
 def test_what_is_written_is_read(tmp_path, statistics, reward_scale):
     snapshot = SNAPSHOT._replace(statistics=statistics, reward_scale=reward_scale)
     write_parameters(tmp_path, snapshot)
@@ -97,7 +98,7 @@ def test_any_flipped_byte_of_the_header_or_cut_is_noticed_or_changes_numbers_onl
         assert jax.tree.map(jnp.shape, read) == jax.tree.map(jnp.shape, SNAPSHOT)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("params", "statistics", "message"),
     [
         (
@@ -112,14 +113,13 @@ def test_any_flipped_byte_of_the_header_or_cut_is_noticed_or_changes_numbers_onl
         ),
         (PARAMS, None, "statistics/mean must be absent, got F32[4, 4]."),
     ],
-    ids=["a name too many", "another shape", "statistics too many"],
 )
 def test_parameters_of_another_network_are_refused(tmp_path, params, statistics, message):
     write_parameters(tmp_path, SNAPSHOT)
     assert message in refused(tmp_path, params, statistics)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("bad", "rule"),
     [(np.inf, "finite"), (np.nan, "finite"), (0.0, "> 0"), (-2.0, "> 0"), (1e-40, "> 0")],
 )
@@ -133,7 +133,7 @@ def test_scales_that_cannot_be_are_refused(tmp_path, bad, rule):
         read_parameters(tmp_path, rewards)
 
 
-@pytest.mark.parametrize(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("I32", 4), ("F64", 8)])
+@for_each(("dtype", "size"), [("F8_E5M2", 1), ("BF16", 2), ("I32", 4), ("F64", 8)])
 def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
     kernel = {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * size]}
     write_by_hand(tmp_path, METADATA, kernel, bytes(2 * size))
@@ -141,7 +141,7 @@ def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
     assert message.endswith(f"params/kernel must be F32[2], got {dtype}[2].")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         "-5",
@@ -157,13 +157,13 @@ def test_numbers_of_another_type_are_refused(tmp_path, dtype, size):
         "1\x1b",
     ],
 )
-@pytest.mark.parametrize("name", ["num_frames", "num_updates"])
+@for_each("name", ["num_frames", "num_updates"])
 def test_counts_are_whole_numbers(tmp_path, name, text):
     write_by_hand(tmp_path, {**METADATA, name: text}, KERNEL, ONE_AND_TWO)
     assert refused(tmp_path, {"kernel": jnp.ones(2)}, None)
 
 
-@pytest.mark.parametrize("metadata", [{}, {"format": "pt"}, {**METADATA, "format": "a3cjax-2"}])
+@for_each("metadata", [{}, {"format": "pt"}, {**METADATA, "format": "a3cjax-2"}])
 def test_files_of_other_programs_are_refused(tmp_path, metadata):
     write_by_hand(tmp_path, metadata, KERNEL, ONE_AND_TWO)
     got = metadata.get("format")
@@ -172,7 +172,7 @@ def test_files_of_other_programs_are_refused(tmp_path, metadata):
     )
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@for_each("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_not_read(tmp_path, make):
     make(tmp_path / PARAMETER_FILE)
     assert refused(tmp_path).endswith("it is no file")

@@ -21,6 +21,7 @@ from a3cjax.runs.tables import (
     read_summary,
 )
 from a3cjax.types import Snapshot
+from tests.cases import for_each
 
 GAMES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
 METRICS_HEADER, REST = ",".join(COLUMNS[METRICS]), ",1" * (len(COLUMNS[METRICS]) - 1)
@@ -210,7 +211,7 @@ def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
     assert (rows[0]["mean"], rows[0]["scores"]) == ("1.5", "1 2.5 1")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     [
         None,

@@ -18,6 +18,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import Logger
 from a3cjax.networks import make_network
 from a3cjax.training import Callback
+from tests.cases import for_each
 
 pytestmark = pytest.mark.usefixtures("compile_once")
 
@@ -141,7 +142,7 @@ def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
     assert run(longer, env=envs).num_frames >= 3400
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("brought", "match"),
     [
         ({"env": Echo()}, r"^env must be a function .*env=lambda: Echo\(\).*got one that is made"),
@@ -198,7 +199,7 @@ def test_arguments_of_envpool_are_its_options(run):
     assert max(run(short).evaluation.scores) == 5
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("text", "value"),
     [
         ("{difficulty: 3}", {"difficulty": 3}),
@@ -219,7 +220,7 @@ def test_arguments_are_read_and_written_as_yaml(text, value, tmp_path):
     assert load_config(tmp_path).env_kwargs == value
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text", ["{a", "3", "[1]", "{a: 2020-01-01}", "{1: 2}", "{a: {b: {c: {d: 1}}}}", "&a {x: *a}"]
 )
 def test_other_arguments_are_refused_in_a_line(text):
@@ -476,7 +477,7 @@ class Misspelt:
     def on_episodes(self, episode): ...
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("brought", "match"),
     [
         ({"callbacks": [Tape]}, r"^callbacks must be objects, as Tape\(\), got the class Tape\.$"),

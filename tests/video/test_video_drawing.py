@@ -32,6 +32,7 @@ from a3cjax.video.pictures import (
     observed_picture,
 )
 from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Labels, Screen
+from tests.cases import for_each
 
 
 def choices(num_actions):
@@ -72,7 +73,7 @@ def count(image, colour):
 # The whole frame.
 
 
-@pytest.mark.parametrize("size", [(210, 160), (84, 84), (83, 41), (1, 1), (400, 600), (999, 3)])
+@for_each("size", [(210, 160), (84, 84), (83, 41), (1, 1), (400, 600), (999, 3)])
 def test_frames_have_even_sides_and_room_for_any_picture(size):
     frame = make_screen().draw(make_moment(picture=np.full((*size, 3), 90, np.uint8)))
     assert frame.dtype == np.uint8
@@ -182,7 +183,7 @@ def test_game_stands_at_the_left_enlarged_by_whole_pixels():
     np.testing.assert_array_equal(game, picture.repeat(2, axis=0).repeat(2, axis=1))
 
 
-@pytest.mark.parametrize(("num_games", "is_counted"), [(1, False), (2, True), (None, True)])
+@for_each(("num_games", "is_counted"), [(1, False), (2, True), (None, True)])
 def test_games_are_counted_where_more_than_one_may_come(num_games, is_counted):
     screen = make_screen(num_games=num_games)
     first, second = (screen.draw(make_moment())[: MARGIN + 20] for _ in range(2))
@@ -232,7 +233,7 @@ def test_rare_rewards_are_marked_and_constant_ones_are_not(reward, colour):
 # The choice of action.
 
 
-@pytest.mark.parametrize("num_actions", [1, 2, 18, 19, 300])
+@for_each("num_actions", [1, 2, 18, 19, 300])
 def test_probabilities_shown_sum_to_one(num_actions):
     logits = np.random.default_rng(0).normal(size=num_actions)
     names = [f"action {index}" for index in range(num_actions)]
@@ -308,7 +309,7 @@ def test_every_game_with_few_actions_is_one_that_there_is():
         assert set(numbers) < set(range(18))
 
 
-@pytest.mark.parametrize("game", ["Freeway", "Breakout", "Qbert", "BeamRider"])
+@for_each("game", ["Freeway", "Breakout", "Qbert", "BeamRider"])
 def test_names_fit_the_number_of_actions_of_a_game(game):
     spec = envpool.make_spec(f"{game}-v5", full_action_space=False)
     num_actions = int(spec.action_array_spec["action"].maximum) + 1
@@ -409,7 +410,7 @@ def test_saliency_is_shown_on_what_the_network_reads():
 # Numbers and colours.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("number", "text"),
     [
         *(

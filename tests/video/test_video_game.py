@@ -15,6 +15,7 @@ from a3cjax.runs.playing import TrainedAgent
 from a3cjax.types import Constants, NetworkOutput, Snapshot, TimeStep
 from a3cjax.video import game
 from a3cjax.video.game import value_saliency
+from tests.cases import for_each
 from tests.fakes import FakeEnvironments
 
 KEY = jax.random.key(0)
@@ -149,7 +150,7 @@ def test_values_are_shown_in_units_of_rewards_and_change_no_action(head):
             np.testing.assert_array_equal(other.policy.q_values, 8 * one.policy.q_values)
 
 
-@pytest.mark.parametrize(("variance", "number"), [("free", 2), ("each", 2), ("shared", 1)])
+@for_each(("variance", "number"), [("free", 2), ("each", 2), ("shared", 1)])
 def test_gaussian_policies_show_mean_and_variance(variance, number):
     network = make_network("mlp_ff", 2, "gaussian_actor_critic", variance=variance)
     params = network.init(KEY, np.zeros((1, 1, 1), np.float32))
