@@ -42,8 +42,8 @@ def make_explore(
       entropy_factor: multiplies the entropy cost of this actor.
 
     Raises:
-      ValueError: unless `num_envs`, `num_frames` and `period_frames` are >= 1, seed and index >= 0, and the factor
-        is >= 0 and finite.
+      ValueError: unless `num_envs`, `num_frames` and `period_frames` are >= 1, seed and index
+        >= 0, and the factor is >= 0 and finite.
     """
     _check(seed=(seed, 0), actor_index=(actor_index, 0), entropy_factor=(entropy_factor, 0))
     _check(num_envs=(num_envs, 1), num_frames=(num_frames, 1))

@@ -226,8 +226,8 @@ def actor_critic_loss(
     # Before log π and H, whose gradients are NaN where a parameter is none. A variance may be 1.
     distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
     actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
-    log_probs = distribution.log_prob(actions)
-    entropies = distribution.entropy()
+    log_probs = jnp.asarray(distribution.log_prob(actions))
+    entropies = jnp.asarray(distribution.entropy())
     of_policy = {"log_prob(actions)": log_probs, "entropy()": entropies}
     check_shapes(values.shape, beside, **of_policy)
     given = {name: without_cut(array, 0.0) for name, array in given.items()}
