@@ -6,6 +6,7 @@ import pytest
 
 from tests.documents import ROOT
 from tests.mutants import PACKAGE, Mutant, read_mutants, read_row_mutants, read_rows
+from tests.mutants import __main__ as program
 
 FAULTS, ROWS = read_mutants(), read_row_mutants()
 
@@ -44,3 +45,23 @@ def test_every_row_of_the_fidelity_page_has_a_fault_in_a_file_that_it_links():
     assert rows.keys() == ROWS.keys()
     for detail, mutant in ROWS.items():
         assert mutant.file in rows[detail].files, detail
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"), [(0, "survives"), (1, "noticed"), (2, "no test was run")]
+)
+def test_verdict_is_that_of_the_tests_and_the_fault_is_taken_out(
+    tmp_path, monkeypatch, status, verdict
+):
+    path = tmp_path / "a3cjax" / "returns.py"
+    path.parent.mkdir()
+    path.write_text("x = 1\n")
+
+    def run_tests(folder, tests):
+        assert (path.read_text(), tests) == ("x = 2\n", ["tests/test_returns.py"])
+        return status
+
+    monkeypatch.setattr(program, "run_tests", run_tests)
+    mutant = Mutant("a number", "returns.py", "1", "2", "test_returns.py")
+    assert program.judge(mutant, tmp_path) == verdict
+    assert path.read_text() == "x = 1\n"
