@@ -44,11 +44,7 @@ def test_a_trial_hears_of_each_period_once_and_its_pruner_ends_the_run(tmp_path)
 def test_a_run_that_came_to_its_end_has_the_score_of_its_evaluation(tmp_path):
     pruning = OptunaPruning(FakeTrial(last_step=None), period_frames=100)
     assert play(pruning, [(50, 1.0), (250, 3.0), (520, 5.0)]) == [None] * 3
-    assert (
-        pruning.score(
-            summary(tmp_path, Evaluation([Episode(4.0, 5), Episode(8.0, 5)], is_greedy=True))
-        )
-        == 6.0
-    )
+    evaluation = Evaluation([Episode(0, 4.0, 5), Episode(1, 8.0, 5)], is_greedy=True)
+    assert pruning.score(summary(tmp_path, evaluation)) == 6.0
     with pytest.raises(ValueError, match="eval_episodes must be >= 1"):
         pruning.score(summary(tmp_path))
