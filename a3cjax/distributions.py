@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr
 
-from a3cjax.types import Array, as_floats
+from a3cjax.types import Array, as_floats, check_floats, check_integers, check_shapes
 
 # Beyond it, on either side, a squashed action has the mean density of all that is beyond: 32-bit
 # floats tell too few of them apart to say which number was squashed (our choice; the idea is that
@@ -76,8 +76,10 @@ def mask_logits(logits: Array, mask: Array | None) -> jax.Array:
     logits = jnp.asarray(logits)
     if mask is None:
         return logits
-    chex.assert_type(mask, bool)
-    chex.assert_equal_shape([logits, mask])
+    dtype = jnp.asarray(mask).dtype
+    if not jnp.issubdtype(dtype, jnp.bool):
+        raise AssertionError(f"mask must be bools, True where an action is allowed, got {dtype}.")
+    check_shapes(logits.shape, f"logits {logits.shape}", mask=mask)
     return jnp.where(mask, logits, -jnp.inf)
 
 
@@ -100,8 +102,9 @@ class Categorical(NamedTuple):
         Raises:
           AssertionError: if the shapes do not fit or the actions are not integers.
         """
-        chex.assert_type(actions, int)
-        chex.assert_shape(actions, self.logits.shape[:-1])
+        check_integers(actions=actions)
+        shape = jnp.shape(self.logits)
+        check_shapes(shape[:-1], f"logits {shape}", actions=actions)
         log_probs = jax.nn.log_softmax(as_floats(self.logits)[0])
         return jnp.take_along_axis(log_probs, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
 
@@ -200,7 +203,8 @@ class EpsilonGreedy(NamedTuple):
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
         """Draws actions, int32 `[...]`."""
-        chex.assert_shape(self.epsilons, self.q_values.shape[:-1])
+        shape = jnp.shape(self.q_values)
+        check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         which_key, action_key = jax.random.split(key)
         best, (epsilons,) = self.mode(), as_floats(self.epsilons)
         is_random = jax.random.uniform(which_key, best.shape, epsilons.dtype) < epsilons
@@ -238,7 +242,8 @@ class EpsilonGreedy(NamedTuple):
 
     def _as_categorical(self) -> Categorical:
         """ε/n for each of n allowed actions, and 1 − ε for the best one in addition."""
-        chex.assert_shape(self.epsilons, self.q_values.shape[:-1])
+        shape = jnp.shape(self.q_values)
+        check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         (epsilons,) = as_floats(jnp.asarray(self.epsilons)[..., None])
         allowed = jnp.ones(self.q_values.shape, bool) if self.mask is None else self.mask
         is_best = jax.nn.one_hot(self.mode(), self.q_values.shape[-1], dtype=bool)
@@ -273,8 +278,9 @@ class DiagonalGaussian(NamedTuple):
 
         `actions` are float `[..., D]`.
         """
-        chex.assert_type(actions, float)
-        chex.assert_equal_shape([actions, self.mean])
+        check_floats(actions=actions)
+        shape = jnp.shape(self.mean)
+        check_shapes(shape, f"mean {shape}", actions=actions)
         actions, mean, variances = as_floats(actions, *self._moments())
         squared_distances = jnp.square(actions - mean) / variances
         return -0.5 * jnp.sum(squared_distances + jnp.log(2 * math.pi * variances), axis=-1)
@@ -305,9 +311,10 @@ class DiagonalGaussian(NamedTuple):
 
     def _moments(self) -> list[jax.Array]:
         """Mean and variance of each dimension; only the last axis may be shared."""
-        chex.assert_type([self.mean, self.variance], float)
-        *leading, num_dimensions = self.mean.shape
-        chex.assert_shape(self.variance, (*leading, {1, num_dimensions}))
+        check_floats(mean=self.mean, variance=self.variance)
+        *leading, num_dimensions = shape = jnp.shape(self.mean)
+        last = 1 if jnp.shape(self.variance)[-1:] == (1,) else num_dimensions
+        check_shapes((*leading, last), f"mean {shape}", variance=self.variance)
         return as_floats(self.mean, jnp.broadcast_to(self.variance, self.mean.shape))
 
 
@@ -334,8 +341,9 @@ class SquashedGaussian(NamedTuple):
         `actions` are float `[..., D]` in [-1, 1]. Where |a_d| ≥ `MAX_SQUASHED` its density is the
         mean of all there: it integrates to 1, and is finite at the bounds.
         """
-        chex.assert_type(actions, float)
-        chex.assert_equal_shape([actions, self.mean])
+        check_floats(actions=actions)
+        shape = jnp.shape(self.mean)
+        check_shapes(shape, f"mean {shape}", actions=actions)
         mean, variances = self._before()._moments()
         actions, mean, variances = as_floats(actions, mean, variances)
         deviations, is_tail = jnp.sqrt(variances), jnp.abs(actions) >= MAX_SQUASHED
@@ -386,7 +394,8 @@ def _assert_alike(one: tuple, other: tuple) -> None:
     """Of one class, and of the same shape: a divergence broadcasts nothing."""
     if type(other) is not type(one):
         raise TypeError(f"other must be a {type(one).__name__}, got a {type(other).__name__}.")
-    chex.assert_equal_shape([one[0], other[0]])
+    name, shape = one._fields[0], jnp.shape(one[0])
+    check_shapes(shape, f"that of self {shape}", **{name: other[0]})
 
 
 def _squash(u: jax.Array) -> jax.Array:

@@ -203,6 +203,11 @@ def actor_critic_loss(
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
+    if not hasattr(distribution, "log_prob"):
+        kind = type(distribution).__name__
+        raise AssertionError(
+            f"distribution must have log_prob, as Categorical(logits), got {kind}."
+        )
     given = {"advantages": advantages, "weights": weights}
     given = {name: jnp.asarray(array) for name, array in given.items() if array is not None}
     check_floats(values=values, returns=returns, **given)

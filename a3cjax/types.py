@@ -60,7 +60,7 @@ def check_floats(**arrays: Array | float) -> None:
     A single whole number may stand for a float.
     """
     for name, array in arrays.items():
-        dtype, is_scalar = jnp.asarray(array).dtype, np.ndim(array) == 0
+        dtype, is_scalar = _dtype_of(name, array), np.ndim(array) == 0
         if not jnp.issubdtype(dtype, jnp.floating) and not (
             is_scalar and jnp.issubdtype(dtype, jnp.integer)
         ):
@@ -70,9 +70,16 @@ def check_floats(**arrays: Array | float) -> None:
 def check_integers(**arrays: Array) -> None:
     """Raises an AssertionError that names the array which does not hold whole numbers."""
     for name, array in arrays.items():
-        dtype = jnp.asarray(array).dtype
+        dtype = _dtype_of(name, array)
         if not jnp.issubdtype(dtype, jnp.integer):
             raise AssertionError(f"{name} must be integers, got {dtype}.")
+
+
+def _dtype_of(name: str, array: Any) -> Any:
+    try:
+        return jnp.asarray(array).dtype
+    except (TypeError, ValueError) as error:  # None, text, lists of unequal lengths
+        raise AssertionError(f"{name} must be an array, got {type(array).__name__}.") from error
 
 
 def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | float) -> None:
