@@ -12,6 +12,7 @@ import pytest
 
 from a3cjax import (
     Categorical,
+    DiagonalGaussian,
     actor_critic_loss,
     clipped_surrogate_loss,
     double_q_targets,
@@ -168,6 +169,16 @@ REFUSALS = [
     (lambda: value_loss(X, ACTIONS), "returns must be floating point, got int32"),
     (lambda: n_step_returns(X, X > 0, 0.0), "discounts must be floating point, got bool"),
     (lambda: q_loss(Q, X, X), "actions must be integers, got float32"),
+    (lambda: n_step_returns(X, X, None), "bootstrap_value must be an array, got NoneType"),
+    (lambda: n_step_returns([[1.0], [1.0, 2.0]], 0.9, 0.0), "rewards must be an array, got list"),
+    (lambda: actor_critic_loss(Q, X, ACTIONS, X), "distribution must have log_prob"),
+    (lambda: a3c(Q[:, 0], X, ACTIONS, X), "actions has shape (4, 3), logits (4, 2)"),
+    (lambda: a3c(Q, X, X, X), "actions must be integers, got float32"),
+    (lambda: Categorical(Q).masked(X > 0), "mask has shape (4, 3), logits (4, 3, 2)"),
+    (lambda: Categorical(Q).masked(Q), "mask must be bools"),
+    (lambda: Categorical(Q).kl_divergence(Categorical(X)), "logits has shape (4, 3), that of self"),
+    (lambda: DiagonalGaussian(Q, X).entropy(), "variance has shape (4, 3), mean (4, 3, 2)"),
+    (lambda: DiagonalGaussian(Q, Q**2).log_prob(X), "actions has shape (4, 3), mean (4, 3, 2)"),
 ]
 
 
