@@ -61,7 +61,7 @@ class Config(Settings):
     """Settings of one run. Frames are emulator frames: 4 a step in Atari games.
 
     None and `auto` stand for what suits the environment (config/defaults.py); `train` fills
-    them in, and they stand so in the run folder's config.yaml.
+    them in, and they stand so in the run folder's config.yaml; `devices` alone stays `auto`.
     """
 
     env: str = _problem(

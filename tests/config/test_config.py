@@ -229,6 +229,13 @@ def test_names_are_refused_with_those_there_are(name, known):
     assert getattr(Config(**{name: known}), name) == known
 
 
+def test_devices_are_names():
+    for devices in ["1,2", "cuda:", "cuda:0,", "cuda:0 cuda:1", "cuda:-1", ""]:
+        assert refused("devices", devices).startswith("devices must be auto, or devices as cuda")
+    for devices in ["auto", "cpu", "cuda:1", "tpu:0, tpu:12"]:
+        assert Config(devices=devices).devices == devices
+
+
 def test_every_protocol_of_the_environments_can_be_chosen():
     for protocol in PROTOCOL_NAMES:
         assert Config(protocol=protocol).protocol == protocol
@@ -247,7 +254,7 @@ def test_centring_needs_a_warmup():
 def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
     named = {"env", "env_kwargs", "run_dir", "resume", "seed", "algorithm", "network", "policy"}
-    named |= {"optimizer", "protocol", "image_layout", "variance"}
+    named |= {"optimizer", "protocol", "image_layout", "variance", "devices"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 
@@ -670,6 +677,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     assert settings.pop("policy") == (
         "gaussian" if spec.is_continuous else AUTO
     )  # of choices: none
+    assert settings.pop("devices") == AUTO  # of the machine, and a run may go on on another
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
