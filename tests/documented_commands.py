@@ -148,7 +148,8 @@ def _check_arguments(program: str | Path, arguments: Sequence[str]) -> None:
                 runpy.run_path(str(program), run_name="__main__")
             else:
                 with mock.patch.dict(sys.modules):
-                    sys.modules.pop(program, None)  # runpy warns of a module that is there already
+                    for name in (program, f"{program}.__main__"):
+                        sys.modules.pop(name, None)  # runpy warns of what is there already
                     runpy.run_module(program, run_name="__main__")
         except _ParsedError:
             return

@@ -43,7 +43,7 @@ def read_traced(space: gymnasium.Space, observations: Any, plan: Sequence[Leaf])
 def _as_numbers(leaf: gymnasium.Space, values: jax.Array) -> jax.Array:
     if not isinstance(leaf, Discrete | MultiDiscrete):
         return values.astype(jnp.float32)
-    numbers = (values - np.asarray(leaf.start, np.int32)).reshape(values.shape[0], -1)
+    numbers = (values - np.asarray(leaf.start, np.int32)[None]).reshape(values.shape[0], -1)
     sizes = count_states(leaf).ravel().tolist()
     columns = [jax.nn.one_hot(numbers[:, i], size) for i, size in enumerate(sizes)]
     return jnp.concatenate(columns, axis=1)

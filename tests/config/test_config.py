@@ -681,7 +681,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
-    meaningful.add("epsilon_period_frames")
+    meaningful |= {"epsilon_period_frames", "huber_delta"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful
