@@ -32,12 +32,12 @@ CONFIG = Config(
 needs_four = pytest.mark.skipif(len(jax.devices()) < 4, reason="a child process has four devices")
 
 
-@pytest.mark.skipif(len(jax.devices()) >= 4, reason="this process has four devices itself")
+@pytest.mark.slow  # 40 s
 def test_these_tests_pass_on_four_devices():
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", __file__]
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "4"}
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert "3 passed, 1 skipped" in child.stdout, child.stdout + child.stderr
+    assert "3 passed, 1 deselected" in child.stdout, child.stdout + child.stderr
     assert child.returncode == 0
 
 
