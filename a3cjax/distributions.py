@@ -390,7 +390,7 @@ class SquashedGaussian(NamedTuple):
         return DiagonalGaussian(self.mean, self.variance)
 
 
-def _assert_alike(one: tuple, other: tuple) -> None:
+def _assert_alike(one: Any, other: Any) -> None:
     """Of one class, and of the same shape: a divergence broadcasts nothing."""
     if type(other) is not type(one):
         raise TypeError(f"other must be a {type(one).__name__}, got a {type(other).__name__}.")
