@@ -10,7 +10,7 @@ not depend on it.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import chex
 import jax
@@ -138,7 +138,7 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
     )
 
 
-def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Array:
+def map_chunks(function: Callable[[Any], Any], inputs: Any) -> Any:
     """Applies convolutions to a large batch, on a CPU a few samples at a time.
 
     What a chunk needs then stays in the processor's cache, in both directions: of the
@@ -146,35 +146,46 @@ def map_chunks(function: Callable[[Array], jax.Array], inputs: Array) -> jax.Arr
     others are computed again.
 
     Args:
-      function: maps `[n, ...]` to `[n, ...]` for any n, each sample by itself; it may
-        close over parameters.
-      inputs: `[N, ...]`.
+      function: maps a pytree of `[n, ...]` to another one for any n, each sample by itself; it
+        may close over parameters.
+      inputs: of `[N, ...]`.
 
     Returns:
       `function(inputs)`.
     """
 
-    def chunked(inputs: jax.Array) -> jax.Array:
-        if not isinstance(inputs.shape[0], int):  # exported for a batch of any size
+    def chunked(inputs: Any) -> Any:
+        num_samples = jax.tree.leaves(inputs)[0].shape[0]
+        if not isinstance(num_samples, int):  # exported for a batch of any size
             return function(inputs)
-        num_chunks, num_left = divmod(len(inputs), CHUNK_SIZE)
+        num_chunks, num_left = divmod(num_samples, CHUNK_SIZE)
         if num_chunks < 2:
             return function(inputs)
         policy = jax.checkpoint_policies.save_only_these_names(_STORED)
-        split = len(inputs) - num_left
-        chunks = inputs[:split].reshape(num_chunks, CHUNK_SIZE, *inputs.shape[1:])
+        split = num_samples - num_left
+        chunks = jax.tree.map(lambda x: x[:split].reshape(-1, CHUNK_SIZE, *x.shape[1:]), inputs)
         outputs = jax.lax.map(jax.checkpoint(function, policy=policy), chunks)
-        outputs = outputs.reshape(split, *outputs.shape[2:])
+        outputs = jax.tree.map(lambda x: x.reshape(split, *x.shape[2:]), outputs)
         if num_left:
-            outputs = jnp.concatenate([outputs, function(inputs[split:])])
+            left = function(jax.tree.map(lambda x: x[split:], inputs))
+            outputs = jax.tree.map(lambda *x: jnp.concatenate(x), outputs, left)
         return outputs
 
-    return jax.lax.platform_dependent(jnp.asarray(inputs), cpu=chunked, default=function)
+    inputs = jax.tree.map(jnp.asarray, inputs)
+    return jax.lax.platform_dependent(inputs, cpu=chunked, default=function)
+
+
+def relu(x: jax.Array, recalled: Array | None = None) -> jax.Array:
+    """max(x, 0), differentiated through its output: x need not be computed again.
+
+    Nor at all where the output is `recalled` from an earlier pass: of x only the tangent counts.
+    """
+    return stored_relu(x) if recalled is None else recalled_relu(x, recalled)
 
 
 @jax.custom_jvp
 def stored_relu(x: jax.Array) -> jax.Array:
-    """max(x, 0), differentiated through its output: x need not be computed again."""
+    """max(x, 0), which `map_chunks` stores for the backward pass."""
     return jnp.maximum(x, 0)
 
 
@@ -183,6 +194,19 @@ def _stored_relu_jvp(primals, tangents):
     (x,), (tangent,) = primals, tangents
     y = checkpoint_name(stored_relu(x), _STORED)
     return y, jnp.where(y > 0, tangent, 0)
+
+
+@jax.custom_jvp
+def recalled_relu(x: jax.Array, recalled: Array) -> jax.Array:
+    """`recalled`, which must be max(x, 0)."""
+    chex.assert_equal_shape([x, recalled])
+    return jnp.asarray(recalled, x.dtype)
+
+
+@recalled_relu.defjvp
+def _recalled_relu_jvp(primals, tangents):
+    y = recalled_relu(*primals)
+    return y, jnp.where(y > 0, tangents[0], 0)
 
 
 def _assert_covers(size: tuple[int, ...], taps: int) -> None:

@@ -20,10 +20,11 @@ from a3cjax.distributions import (
     SquashedGaussian,
     mask_logits,
 )
-from a3cjax.torsos import TORSOS, OwnTorso, VectorTorso
+from a3cjax.torsos import LAYERS, TORSOS, OwnTorso, VectorTorso
 from a3cjax.types import (
     Array,
     CoreState,
+    LayerOutputs,
     NetworkOutput,
     Observation,
     ObservationStatistics,
@@ -46,14 +47,16 @@ class Network(NamedTuple):
     observations and `[T, B]` is_first -> `(output, core_state)`. The output is a
     NetworkOutput, or Q(s, ·) as float32 `[T, B, A]`.
     `initial_state(batch_size) -> core_state` with `[B, H]` arrays.
+    `observe(params, statistics, observations) -> layer_outputs`: what its layers answer, which
+    `apply` then recalls if it is given them as its last argument; None for one that cannot.
     """
 
     init: Callable[[chex.PRNGKey, Observation], Params]
-    apply: Callable[
-        [Params, ObservationStatistics | None, Observation, Array, CoreState],
-        tuple[Any, CoreState],
-    ]
+    apply: Callable[..., tuple[Any, CoreState]]
     initial_state: Callable[[int], CoreState]
+    observe: Callable[[Params, ObservationStatistics | None, Observation], LayerOutputs] | None = (
+        None
+    )
 
 
 class Body(nn.Module):
@@ -249,15 +252,27 @@ def make_network(
         state = () if body.cell is None else body.cell.initialize_carry(key, (batch_size, 1))
         return state if gaussian is None else (state, state)
 
-    def init(key: chex.PRNGKey, observations: Observation) -> Params:
+    def begin(observations: Observation) -> tuple[Observation, jax.Array, CoreState]:
         is_first = jnp.ones(jax.tree.leaves(observations)[0].shape[:2], bool)
-        core_state = initial_state(is_first.shape[1])
-        return module.init(key, observations, is_first, core_state, None)["params"]
+        return observations, is_first, initial_state(is_first.shape[1])
 
-    def apply(params, statistics, observations, is_first, core_state):
-        return module.apply({"params": params}, observations, is_first, core_state, statistics)
+    def init(key: chex.PRNGKey, observations: Observation) -> Params:
+        return module.init(key, *begin(observations), None)["params"]
 
-    return Network(init=init, apply=apply, initial_state=initial_state)
+    def apply(params, statistics, observations, is_first, core_state, layer_outputs=None):
+        # The torso sees all steps at once.
+        layers = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), layer_outputs or {})
+        variables = {"params": params, LAYERS: layers}
+        return module.apply(variables, observations, is_first, core_state, statistics)
+
+    def observe(params, statistics, observations):
+        inputs = observations, is_first, _ = begin(observations)
+        variables = {"params": params}
+        _, kept = module.apply(variables, *inputs, statistics, mutable=[LAYERS])
+        layers = kept.get(LAYERS, {})
+        return jax.tree.map(lambda x: x.reshape(*is_first.shape, *x.shape[1:]), layers)
+
+    return Network(init, apply, initial_state, observe)
 
 
 def _check_arguments(name, head, variance, dueling, torso) -> None:

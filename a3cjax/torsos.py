@@ -16,7 +16,7 @@ from a3cjax.convolutions import (
     conv_valid,
     map_chunks,
     num_channels,
-    stored_relu,
+    relu,
 )
 from a3cjax.types import VECTOR, Array, Observation, ObservationStatistics
 
@@ -62,15 +62,41 @@ class ImageTorso(nn.Module):
             chex.assert_shape(statistics.mean, observations.shape[1:])
             biases[0] -= convolve_first(statistics.mean[None], kernels[0])
 
-        def convolve(blocks: Array) -> jax.Array:
-            x = stored_relu(convolve_first(blocks, kernels[0]) + biases[0])
-            for kernel, bias, layer in zip(kernels[1:], biases[1:], self.layers[1:], strict=True):
-                x = stored_relu(conv_valid(x, kernel, stride=layer[2]) + bias)
-            return x
+        keeps = self.is_mutable_collection(LAYERS)
+        names = [f"conv_{i}" for i in range(len(self.layers))]
 
-        x = map_chunks(convolve, observations)
-        x = x.reshape(x.shape[0], -1)
-        return nn.relu(nn.Dense(self.hidden_size)(x))
+        def convolve(inputs: tuple[Array, list[Array | None]]) -> list[jax.Array]:
+            x, recalled = inputs
+            outputs = []
+            for i, (_, _, stride) in enumerate(self.layers):
+                convolved = (
+                    conv_valid(x, kernels[i], stride) if i else convolve_first(x, kernels[0])
+                )
+                outputs.append(x := relu(convolved + biases[i], recalled[i]))
+            return outputs if keeps else outputs[-1:]
+
+        recalled = [self.get_variable(LAYERS, name) for name in names]
+        outputs = map_chunks(convolve, (observations, recalled))
+        if keeps:
+            for name, output in zip(names, outputs, strict=True):
+                _keep(self, name, output)
+        return _dense_relu(self, self.hidden_size, outputs[-1].reshape(len(observations), -1))
+
+
+LAYERS = "layers"
+"""The collection of a module's variables that holds what its layers answered before."""
+
+
+def _keep(module: nn.Module, name: str, output: jax.Array) -> None:
+    """Keeps the output of a layer, where the collection is asked for."""
+    module.sow(LAYERS, name, output, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+
+
+def _dense_relu(module: nn.Module, size: int, x: jax.Array) -> jax.Array:
+    """A dense layer and max(·, 0), recalled or kept under the name `dense`."""
+    x = relu(nn.Dense(size)(x), module.get_variable(LAYERS, "dense"))
+    _keep(module, "dense", x)
+    return x
 
 
 def _conv_of_frames(blocks: Array, kernel: Array, stride: int) -> jax.Array:
@@ -134,7 +160,7 @@ class MultiTorso(nn.Module):
                 fitting = _image_torsos_for(observations[key].shape[1:])
                 torso = TORSOS[fitting[0]][0](name=f"image_{key}")
             parts.append(torso(observations[key], own))
-        return nn.relu(nn.Dense(self.hidden_size)(jnp.concatenate(parts, axis=-1)))
+        return _dense_relu(self, self.hidden_size, jnp.concatenate(parts, axis=-1))
 
 
 class OwnTorso(nn.Module):

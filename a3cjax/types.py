@@ -25,6 +25,10 @@ dict of several images by their names, and of all other numbers, joined under `V
 
 VECTOR = "vector"
 
+LayerOutputs = Any
+"""What the layers of a network's torso answered to observations, a pytree of `[T, B, ...]` floats;
+without any leaf for a network that keeps nothing."""
+
 CoreState = Any
 """A pytree of `[B, ...]` arrays carried from step to step; `()` for feed-forward networks."""
 
@@ -147,7 +151,9 @@ class Trajectory(NamedTuple):
     `[T, B, K]` of K choices at once, or float32 `[T, B, D]`; of an agent that acts ahead there
     are T + 1, the last one chosen at the last observation. float32 `rewards` and `discounts` are
     `[T, B]`. `core_state` is the network's state before the first observation. `action_masks` and
-    `is_idle` are those of the T + 1 timesteps, or None.
+    `is_idle` are those of the T + 1 timesteps, or None. `layer_outputs` are what the network's
+    layers answered to the T + 1 observations with the very parameters that are differentiated:
+    the loss recalls them in place of computing them again. With None it computes them.
     """
 
     observations: Observation
@@ -158,6 +164,7 @@ class Trajectory(NamedTuple):
     core_state: CoreState
     action_masks: Array | None = None
     is_idle: Array | None = None
+    layer_outputs: LayerOutputs | None = None
 
 
 class ObservationStatistics(NamedTuple):
@@ -240,7 +247,7 @@ class Constants(NamedTuple):
 
     statistics: ObservationStatistics | None
     target_params: Params | None
-    exploration: Exploration
+    exploration: Exploration | None
     reward_scale: Array | np.floating | None = None
 
 

@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from a3cjax.agents.base import Agent, Look, allow
+from a3cjax.agents.base import Agent, Look, Observe, allow, recalled
 from a3cjax.types import (
     Constants,
     CoreState,
     Exploration,
+    LayerOutputs,
     LearnerState,
     Params,
     Snapshot,
@@ -42,6 +43,11 @@ Act = Callable[
     [Snapshot, Exploration, TimeStep, CoreState, chex.PRNGKey],
     tuple[jax.Array, CoreState, chex.PRNGKey],
 ]
+ActAndKeep = Callable[
+    [Snapshot, Exploration, TimeStep, CoreState, chex.PRNGKey],
+    tuple[jax.Array, CoreState, chex.PRNGKey, LayerOutputs | None],
+]
+ObserveAt = Callable[[Snapshot, TimeStep], LayerOutputs]
 ComputeGradients = Callable[[Snapshot, Exploration, Trajectory], tuple[Params, GradientMetrics]]
 ApplyGradients = Callable[
     [LearnerState, Params, chex.Numeric], tuple[LearnerState, jax.Array | bool]
@@ -55,28 +61,50 @@ def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
     `[B, K]`, or float32 `[B, D]`, sampled from the agent's policy, or its mode with `is_greedy`,
     and one that is allowed where the timestep has a mask.
     """
-    act = compile_act(agent.look, is_greedy)
+    act = compile_act(agent.look, None, is_greedy)
 
-    def act_upon(snapshot, exploration, *args):
-        constants = Constants(snapshot.statistics, None, exploration, snapshot.reward_scale)
-        return act(snapshot.params, constants, *args)
+    def act_upon(*args):
+        actions, core_state, key, _ = _call_act(act, *args)
+        return actions, core_state, key
 
     return act_upon
 
 
+def make_act_and_keep(agent: Agent) -> ActAndKeep:
+    """As `make_act`; the layer outputs that it chose upon come last, None if it keeps none."""
+    return functools.partial(_call_act, compile_act(agent.look, agent.observe, False))
+
+
+def _call_act(act: Callable[..., Any], snapshot: Snapshot, exploration: Exploration, *args):
+    constants = Constants(snapshot.statistics, None, exploration, snapshot.reward_scale)
+    return act(snapshot.params, constants, *args)
+
+
 @functools.lru_cache(maxsize=8)  # an evaluation comes again and again, and must not compile
-def compile_act(look: Look, is_greedy: bool) -> Callable[..., Any]:
-    """Compiles acting upon what an agent's `look` answers."""
+def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callable[..., Any]:
+    """Compiles acting upon what an agent's `look` answers, and keeping what it observes."""
 
     @jax.jit
     def act(params, constants, timestep, core_state, key):
-        output, core_state = look(params, constants, timestep, core_state)
+        layer_outputs = None if observe is None else observe(params, constants, timestep)
+        inputs = (timestep, core_state, *recalled(layer_outputs))
+        output, core_state = look(params, constants, *inputs)
         key, subkey = jax.random.split(key)
         policy = allow(output.policy, timestep.action_mask)  # whoever has written `look`
         actions = policy.mode() if is_greedy else policy.sample(subkey)
-        return actions, core_state, key
+        return actions, core_state, key, layer_outputs
 
     return act
+
+
+def make_observe_at(agent: Agent) -> ObserveAt | None:
+    """Compiles `observe_at(snapshot, timestep) -> layer_outputs`; None if the agent keeps none."""
+    if agent.observe is None:
+        return None
+    observe = jax.jit(agent.observe)
+    return lambda snapshot, timestep: observe(
+        snapshot.params, Constants(snapshot.statistics, None, None), timestep
+    )
 
 
 def make_compute_gradients(agent: Agent) -> ComputeGradients:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from a3cjax.actors.supervisor import Job
-from a3cjax.actors.trajectories import keep_first_episodes, stack
+from a3cjax.actors.trajectories import keep_first_episodes, stack, stack_trees
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
@@ -22,13 +22,21 @@ from a3cjax.parameters.shared import ParameterStore
 from a3cjax.types import (
     CoreState,
     Exploration,
+    LayerOutputs,
     Seen,
     Snapshot,
     TimeStep,
     Trajectory,
     is_experienced,
 )
-from a3cjax.updates import Act, ComputeGradients, make_act, make_compute_gradients
+from a3cjax.updates import (
+    ActAndKeep,
+    ComputeGradients,
+    ObserveAt,
+    make_act_and_keep,
+    make_compute_gradients,
+    make_observe_at,
+)
 
 
 class Programs(NamedTuple):
@@ -36,28 +44,42 @@ class Programs(NamedTuple):
 
     `learning_slot` is held while a gradient is computed and applied; a semaphore in its place
     lets only so many learn at once. `normalizer` is an example of what they are to look at for
-    `LearnerState.seen`.
+    `LearnerState.seen`. With `observe_at` learning recalls what the network's layers answered
+    when it acted, since both have the same parameters.
     """
 
-    act: Act
+    act: ActAndKeep
     compute_gradients: ComputeGradients
     initial_state: Callable[[int], CoreState]
     acts_ahead: bool = False
     learning_slot: AbstractContextManager = contextlib.nullcontext()
     normalizer: Seen = Seen()
+    observe_at: ObserveAt | None = None
 
 
-def make_programs(agent: Agent) -> Programs:
-    """Compiles an agent's functions, for all actor-learners that run it."""
-    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
-    return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
+def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
+    """Compiles an agent's functions, for all actor-learners that run it.
+
+    `recalls`: whether learning recalls what acting computed, where the agent can. One that acts
+    ahead cannot: its first action is chosen with the parameters of the unroll before.
+    """
+    if agent.acts_ahead or not recalls:
+        agent = agent._replace(observe=None)
+    return Programs(
+        make_act_and_keep(agent),
+        make_compute_gradients(agent),
+        agent.initial_state,
+        agent.acts_ahead,
+        observe_at=make_observe_at(agent),
+    )
 
 
 class Decision(NamedTuple):
-    """An action, and the core state before the observation that it was chosen at."""
+    """An action, the core state before the observation that it was chosen at, and layer outputs."""
 
     action: np.ndarray
     core_state: CoreState
+    layer_outputs: LayerOutputs | None = None
 
 
 class Standing(NamedTuple):
@@ -197,13 +219,14 @@ class ActorLearner:
             self.standing = self.standing._replace(timestep=self.environments.reset(), ahead=None)
             self._lap("env")
         core_state = (self.standing.ahead or self.standing).core_state
-        timesteps, actions = [self.standing.timestep], []
+        timesteps, actions, layer_outputs = [self.standing.timestep], [], []
         has_ended = np.zeros(self.environments.num_envs, bool)
         while not (has_ended.all() if plays_episodes else len(actions) == self.unroll_length):
             if self._stop_event.is_set():
                 return None
             decision = self.standing.ahead or self._decide(snapshot, exploration)
             actions.append(decision.action)
+            layer_outputs.append(decision.layer_outputs)
             self._lap("act")
             timestep = self.environments.step(decision.action)
             self.standing = self.standing._replace(timestep=timestep, ahead=None)
@@ -215,13 +238,21 @@ class ActorLearner:
             self.standing = self.standing._replace(ahead=ahead)
             actions.append(ahead.action)
             self._lap("act")
-        return None if self._stop_event.is_set() else stack(timesteps, actions, core_state)
+        if self._stop_event.is_set():
+            return None
+        trajectory = stack(timesteps, actions, core_state)
+        if self.programs.observe_at is None or not jax.tree.leaves(layer_outputs):
+            return trajectory
+        layer_outputs.append(self.programs.observe_at(snapshot, self.standing.timestep))
+        return trajectory._replace(layer_outputs=stack_trees(layer_outputs))
 
     def _decide(self, snapshot: Snapshot, exploration: Exploration) -> Decision:
         timestep, before, _, key, _ = self.standing
-        action, core_state, key = self.programs.act(snapshot, exploration, timestep, before, key)
+        action, core_state, key, layer_outputs = self.programs.act(
+            snapshot, exploration, timestep, before, key
+        )
         self.standing = self.standing._replace(core_state=core_state, key=key)
-        return Decision(np.asarray(action), before)
+        return Decision(np.asarray(action), before, layer_outputs)
 
     def _look_at(self, trajectory: Trajectory) -> Seen:
         """What the trajectory adds to the moments of what the run has seen."""
@@ -269,6 +300,8 @@ class ActorLearner:
                 metrics=metrics.as_dict(),
                 episodes=self.environments.pop_episodes(),
                 seconds=Seconds(**self._spent, **at_lock),
-                bad_trajectory=trajectory if receipt.is_refused else None,
+                bad_trajectory=trajectory._replace(layer_outputs=None)
+                if receipt.is_refused
+                else None,
             )
         )

@@ -1,5 +1,7 @@
 """From the timesteps of one unroll to a Trajectory."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -14,7 +16,7 @@ def stack(
     masks = [t.action_mask for t in timesteps if t.action_mask is not None]
     idle = [t.is_idle for t in timesteps if t.is_idle is not None]
     return Trajectory(
-        observations=jax.tree.map(lambda *x: np.stack(x), *(t.observation for t in timesteps)),
+        observations=stack_trees([t.observation for t in timesteps]),
         actions=np.stack(actions),
         rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
         discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
@@ -23,6 +25,11 @@ def stack(
         action_masks=np.stack(masks) if masks else None,
         is_idle=np.stack(idle) if idle else None,
     )
+
+
+def stack_trees(trees: list[Any]) -> Any:
+    """Pytrees of `[B, ...]` arrays, one for each step, as one of `[T, B, ...]`, NumPy's."""
+    return jax.tree.map(lambda *x: np.stack(x), *trees)
 
 
 def keep_first_episodes(trajectory: Trajectory) -> Trajectory:

@@ -10,7 +10,14 @@ The paper's lines                                  here
 
 import jax
 
-from a3cjax.agents.base import Agent, allow, in_units_of_rewards, look_once
+from a3cjax.agents.base import (
+    Agent,
+    allow,
+    evaluate,
+    in_units_of_rewards,
+    look_once,
+    make_observe,
+)
 from a3cjax.agents.experience import clean, episode_returns, find_experience
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
@@ -40,14 +47,13 @@ def make_a3c(
       normalize_advantages: as for `actor_critic_loss`.
     """
 
-    def look(params, constants, timestep, core_state):
-        output, core_state = look_once(network, params, constants, timestep, core_state)
+    def look(params, constants, *inputs):
+        output, core_state = look_once(network, params, constants, *inputs)
         values = in_units_of_rewards(output.values, constants)
         return output._replace(values=values), core_state
 
     def loss(params, constants, trajectory):
-        inputs = (trajectory.observations, trajectory.is_first, trajectory.core_state)
-        output, _ = network.apply(params, constants.statistics, *inputs)
+        output = evaluate(network, params, constants, trajectory)
         is_experience, continues = find_experience(trajectory)
         returns = episode_returns(
             clean(trajectory, is_experience, max_abs_reward, constants.reward_scale),
@@ -67,4 +73,5 @@ def make_a3c(
             normalize_advantages=normalize_advantages,
         )
 
-    return Agent(network.init, network.initial_state, look, loss)
+    observe = make_observe(network)
+    return Agent(network.init, network.initial_state, look, loss, observe=observe)

@@ -11,6 +11,7 @@ from a3cjax.types import (
     Array,
     Constants,
     CoreState,
+    LayerOutputs,
     NetworkOutput,
     Observation,
     Params,
@@ -18,7 +19,8 @@ from a3cjax.types import (
     Trajectory,
 )
 
-Look = Callable[[Params, Constants, TimeStep, CoreState], tuple[NetworkOutput, CoreState]]
+Look = Callable[..., tuple[NetworkOutput, CoreState]]
+Observe = Callable[[Params, Constants, TimeStep], LayerOutputs]
 
 
 class Agent(NamedTuple):
@@ -29,6 +31,9 @@ class Agent(NamedTuple):
     `look(params, constants, timestep, core_state) -> (NetworkOutput, core_state)`: the policy
     from which actions are sampled (`make_act` of updates.py), and float32 `[B]` values, V(s) or
     maxₐ Q(s, a), in units of rewards.
+    `observe(params, constants, timestep) -> layer_outputs`, each `[B, ...]`: what the network's
+    layers answer. `look` recalls them if it is given them as its last argument, `loss` if they
+    are in the trajectory. None for an agent that cannot.
     `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
     scalars.
     `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
@@ -39,6 +44,7 @@ class Agent(NamedTuple):
     look: Look
     loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
     acts_ahead: bool = False
+    observe: Observe | None = None
 
 
 class Algorithm(NamedTuple):
@@ -62,21 +68,58 @@ def look_once(
     constants: Constants,
     timestep: TimeStep,
     core_state: CoreState,
+    layer_outputs: LayerOutputs | None = None,
 ) -> tuple[Any, CoreState]:
     """What the network answers to one timestep, `[B, ...]`, and the core state after it.
 
     A policy is one among the actions that are allowed there.
     """
-    observations, is_first = jax.tree.map(
-        lambda x: x[None], (timestep.observation, timestep.is_first)
+    observations, is_first, layer_outputs = jax.tree.map(
+        lambda x: x[None], (timestep.observation, timestep.is_first, layer_outputs)
     )
     output, core_state = network.apply(
-        params, constants.statistics, observations, is_first, core_state
+        params,
+        constants.statistics,
+        observations,
+        is_first,
+        core_state,
+        *recalled(layer_outputs),
     )
     output = jax.tree.map(lambda x: x[0], output)
     if isinstance(output, NetworkOutput):
         output = output._replace(policy=allow(output.policy, timestep.action_mask))
     return output, core_state
+
+
+def recalled(layer_outputs: LayerOutputs | None) -> tuple[LayerOutputs, ...]:
+    """The last argument of `Network.apply`, which a network of one's own may not take."""
+    return () if layer_outputs is None else (layer_outputs,)
+
+
+def make_observe(network: Network) -> Observe | None:
+    """`Agent.observe` of an agent around this network."""
+    if (observe := network.observe) is None:
+        return None
+
+    def observe_once(params, constants, timestep):
+        observations = jax.tree.map(lambda x: x[None], timestep.observation)
+        layer_outputs = observe(params, constants.statistics, observations)
+        return jax.tree.map(lambda x: x[0], layer_outputs)
+
+    return observe_once
+
+
+def evaluate(network: Network, params: Params, constants: Constants, trajectory: Trajectory) -> Any:
+    """What the network answers to the T + 1 observations of a trajectory."""
+    output, _ = network.apply(
+        params,
+        constants.statistics,
+        trajectory.observations,
+        trajectory.is_first,
+        trajectory.core_state,
+        *recalled(trajectory.layer_outputs),
+    )
+    return output
 
 
 def in_units_of_rewards(values: jax.Array, constants: Constants) -> jax.Array:

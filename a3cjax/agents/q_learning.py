@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from a3cjax.agents.base import Agent, in_units_of_rewards, look_once
+from a3cjax.agents.base import Agent, evaluate, in_units_of_rewards, look_once, make_observe
 from a3cjax.agents.experience import clean, find_experience
 from a3cjax.distributions import EpsilonGreedy, mask_logits
 from a3cjax.losses import q_loss
@@ -43,18 +43,19 @@ def make_q_agent(
       huber_delta: as for `q_loss`.
     """
 
-    def look(params, constants, timestep, core_state):
+    def look(params, constants, timestep, *inputs):
         """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a), both among the allowed actions."""
-        q_values, core_state = look_once(network, params, constants, timestep, core_state)
+        q_values, core_state = look_once(network, params, constants, timestep, *inputs)
         q_values = in_units_of_rewards(q_values, constants)  # which changes no action
         mask = timestep.action_mask
         policy = EpsilonGreedy(q_values, constants.exploration.epsilons, mask)
         return NetworkOutput(policy, jnp.max(mask_logits(q_values, mask), axis=-1)), core_state
 
     def loss(params, constants, trajectory):
-        inputs = (trajectory.observations, trajectory.is_first, trajectory.core_state)
-        q_values, _ = network.apply(params, constants.statistics, *inputs)
-        next_q_values, _ = network.apply(constants.target_params, constants.statistics, *inputs)
+        q_values = evaluate(network, params, constants, trajectory)
+        # Of other parameters there is nothing to recall.
+        anew = trajectory._replace(layer_outputs=None)
+        next_q_values = evaluate(network, constants.target_params, constants, anew)
         # No target hopes for an action that is forbidden.
         next_q_values = mask_logits(next_q_values, trajectory.action_masks)[1:]
         selector_q_values = next_q_values
@@ -78,4 +79,5 @@ def make_q_agent(
         )
         return jnp.mean(jnp.sum(losses, axis=0)), metrics
 
-    return Agent(network.init, network.initial_state, look, loss, acts_ahead)
+    observe = make_observe(network)
+    return Agent(network.init, network.initial_state, look, loss, acts_ahead, observe)

@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
-from a3cjax.actors.placement import place_run
+from a3cjax.actors.placement import CPU, place_run
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
@@ -27,7 +27,7 @@ from a3cjax.config.builders import (
     make_keys,
 )
 from a3cjax.config.resolution import resolve
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, Environments
 from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import make_environments
@@ -237,7 +237,11 @@ def assemble(
     )
     fleet = Fleet(store)
     stores: Sequence[ParameterStore] = [store] * len(batches)
-    programs = make_programs(agent)._replace(normalizer=checkpoint.state.seen)
+    # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
+    recalls = config.unroll_length != EPISODE and all(
+        place.device.platform == CPU for place in places
+    )
+    programs = make_programs(agent, recalls=recalls)._replace(normalizer=checkpoint.state.seen)
     if config.deterministic:
         stop_event = supervisor.stop_event
         stores = take_turns(store, len(batches), stop_event, at_round_end=fleet.note_round)
