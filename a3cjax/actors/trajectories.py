@@ -5,7 +5,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from a3cjax.types import CoreState, TimeStep, Trajectory
+from a3cjax.types import Array, CoreState, TimeStep, Trajectory
+
+ALIGNMENT = 64
+"""Bytes: of what XLA reads in place, the address is a multiple (its client's minimum on a CPU)."""
 
 
 def stack(
@@ -29,7 +32,17 @@ def stack(
 
 def stack_trees(trees: list[Any]) -> Any:
     """Pytrees of `[B, ...]` arrays, one for each step, as one of `[T, B, ...]`, NumPy's."""
-    return jax.tree.map(lambda *x: np.stack(x), *trees)
+    return jax.tree.map(_stack_aligned, *trees)
+
+
+def _stack_aligned(*arrays: Array) -> np.ndarray:
+    """As `np.stack`, at an address that lets JAX read the array where it is, without a copy."""
+    first = np.asarray(arrays[0])
+    num_bytes = len(arrays) * first.nbytes
+    memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    stacked = memory[begin : begin + num_bytes].view(first.dtype)
+    return np.stack(arrays, out=stacked.reshape(len(arrays), *first.shape))
 
 
 def keep_first_episodes(trajectory: Trajectory) -> Trajectory:

@@ -73,7 +73,7 @@ class Bench:
         self.keys.append(key)
         self.clock.take(1.0)
         actions = np.arange(B, dtype=np.int32) + self._num_acts()
-        return actions, f"core after {t}", f"key after {t}"
+        return actions, f"core after {t}", f"key after {t}", None
 
     def compute_gradients(self, snapshot, exploration, trajectory):
         self.tape.append(("gradients", snapshot.version))
@@ -336,12 +336,35 @@ class Restorable(FakeEnvironments):
         self._t = state["t"]
 
 
+class Keeping(Bench):
+    """Its network keeps of an observation what it is and which parameters saw it."""
+
+    def __init__(self, **arguments):
+        super().__init__(observe_at=self.observe_at, **arguments)
+
+    def observe_at(self, snapshot, timestep):
+        return {"layer": 100 * snapshot.version + timestep.observation}
+
+    def act(self, snapshot, exploration, timestep, core_state, key):
+        acted = super().act(snapshot, exploration, timestep, core_state, key)
+        return *acted[:3], self.observe_at(snapshot, timestep)
+
+
+def test_learning_is_given_what_its_own_parameters_observed():
+    bench = Keeping().run(num_updates=3)
+    for version, trajectory in enumerate(bench.trajectories):
+        np.testing.assert_array_equal(
+            trajectory.layer_outputs["layer"], 100 * version + trajectory.observations
+        )
+    assert Bench().run().trajectories[0].layer_outputs is None
+
+
 class Numeric(Bench):
     """Its core state is an array, as in a checkpoint."""
 
     def act(self, snapshot, exploration, timestep, core_state, key):
-        actions, _, key = super().act(snapshot, exploration, timestep, core_state, key)
-        return actions, core_state + 1.5, key
+        actions, _, key, kept = super().act(snapshot, exploration, timestep, core_state, key)
+        return actions, core_state + 1.5, key, kept
 
 
 @pytest.mark.parametrize("acts_ahead", [False, True])

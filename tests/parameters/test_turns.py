@@ -337,7 +337,7 @@ class Bench:
             self.on_step(index, t)
 
         def act(snapshot, exploration, timestep, core_state, key):
-            return np.zeros(B, np.int32), core_state, key
+            return np.zeros(B, np.int32), core_state, key, None
 
         def compute_gradients(snapshot, exploration, trajectory):
             delay()
