@@ -121,17 +121,19 @@ def test_no_layer_is_computed_twice():
     agent, constants, params, trajectory = make_case("atari_ff")
     one = jax.tree.map(lambda x: x[:2, :1], trajectory.observations)  # XLA counts a loop once
     short = random_trajectory("atari_ff", make_network("atari_ff", A), np.zeros((1, 1), np.int32))
-    short = short._replace(
-        **{"observations": one, "is_first": np.zeros((2, 1), bool)},
-        **{name: getattr(short, name)[:1, :1] for name in ("rewards", "discounts")},
-    )
+    rewards, discounts = short.rewards[:1, :1], short.discounts[:1, :1]
+    short = short._replace(observations=one, rewards=rewards, discounts=discounts)
+    short = short._replace(is_first=np.zeros((2, 1), bool))
     layer_outputs = jax.tree.map(
         lambda x: x[:2, :1], observe_all(agent, params, constants, trajectory).layer_outputs
     )
 
     def count(trajectory):
         gradient = jax.jit(jax.grad(agent.loss, has_aux=True))
-        return gradient.lower(params, constants, trajectory).compile().cost_analysis()["flops"]
+        program = gradient.lower(params, constants, trajectory).compile()
+        costs = program.cost_analysis()
+        assert costs is not None
+        return costs["flops"]
 
     # Forward, and backward for the kernels of three layers and the inputs of two.
     assert count(short._replace(layer_outputs=layer_outputs)) < 0.7 * count(short)
@@ -150,6 +152,7 @@ def test_acting_keeps_what_it_acted_upon(name):
     expected = observe_all(agent, params, constants, trajectory).layer_outputs
     expected = jax.tree.map(lambda x: x[1], expected)
     chex.assert_trees_all_close(kept, expected, rtol=1e-5, atol=1e-5)
+    assert programs.observe_at is not None
     chex.assert_trees_all_close(
         programs.observe_at(snapshot, timestep), expected, rtol=1e-5, atol=1e-5
     )

@@ -248,9 +248,8 @@ class ActorLearner:
 
     def _decide(self, snapshot: Snapshot, exploration: Exploration) -> Decision:
         timestep, before, _, key, _ = self.standing
-        action, core_state, key, layer_outputs = self.programs.act(
-            snapshot, exploration, timestep, before, key
-        )
+        acted = self.programs.act(snapshot, exploration, timestep, before, key)
+        action, core_state, key, layer_outputs = acted
         self.standing = self.standing._replace(core_state=core_state, key=key)
         return Decision(np.asarray(action), before, layer_outputs)
 

@@ -491,8 +491,10 @@ def test_failures_of_collaborators_come_through():
 
 
 def test_refused_update_leaves_its_trajectory():
-    bench = Bench(store=FakeStore(refuses=True)).run()
-    assert bench.reports[0].bad_trajectory is bench.trajectories[0]
+    bench = Keeping(store=FakeStore(refuses=True)).run()
+    [trajectory], [report] = bench.trajectories, bench.reports
+    assert report.bad_trajectory._replace(layer_outputs=trajectory.layer_outputs) == trajectory
+    assert report.bad_trajectory.layer_outputs is None  # which nobody wants to read
     assert Bench().run().reports[0].bad_trajectory is None
 
 

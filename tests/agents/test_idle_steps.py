@@ -64,7 +64,8 @@ def test_gradient_is_that_without_idle_steps(name, index):
 @pytest.mark.parametrize("index", range(5))
 def test_moments_are_those_without_idle_steps(index):
     def look(trajectory):
-        _, _, rewards, discounts, is_first, *_, is_idle = trajectory
+        _, _, rewards, discounts, is_first, *_ = trajectory
+        is_idle = trajectory.is_idle
         sums, after = discounted_sums(rewards, discounts, is_first, np.array([2.0]))
         is_taken = is_experienced(is_first[1:], None if is_idle is None else is_idle[1:])
         seen = moments_of_new(moments_of((), OBSERVATION), trajectory.observations, is_idle)
