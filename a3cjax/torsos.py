@@ -89,7 +89,8 @@ LAYERS = "layers"
 
 def _keep(module: nn.Module, name: str, output: jax.Array) -> None:
     """Keeps the output of a layer, where the collection is asked for."""
-    module.sow(LAYERS, name, output, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+    if module.is_mutable_collection(LAYERS):
+        module.put_variable(LAYERS, name, output)
 
 
 def _dense_relu(module: nn.Module, size: int, x: jax.Array) -> jax.Array:
