@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from a3cjax.actors.supervisor import Job
-from a3cjax.actors.trajectories import keep_first_episodes, stack, stack_trees
+from a3cjax.actors.trajectories import fill_up, keep_first_episodes, stack, stack_trees
 from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
@@ -118,6 +118,16 @@ class Seconds(NamedTuple):
         return self.env + self.act + self.learn + self.push
 
 
+class Stepped(NamedTuple):
+    """Where actions led, and the seconds that it took."""
+
+    timestep: TimeStep
+    seconds: float
+
+
+Work = Generator[np.ndarray, Stepped, None]
+
+
 class UpdateReport(NamedTuple):
     """What one update of one actor-learner leaves for the log.
 
@@ -155,6 +165,7 @@ class ActorLearner:
     unroll_length: int | None  # T; None makes an update of a whole episode in every environment
     total_frames: int  # of the run, after which it returns
     report: Callable[[UpdateReport], None]
+    first_length: int | None = None  # of the first unroll, if it is to be shorter
 
     def __post_init__(self):
         self.clock = time.perf_counter
@@ -190,6 +201,16 @@ class ActorLearner:
 
     def run(self, stop_event: threading.Event | Job) -> None:
         """Updates until the frame budget is used up or `stop_event` is set: asked at every step."""
+        work = self.work(stop_event)
+        with contextlib.suppress(StopIteration):
+            actions = next(work)
+            while True:
+                began = self.clock()
+                timestep = self.environments.step(actions)
+                actions = work.send(Stepped(timestep, self.clock() - began))
+
+    def work(self, stop_event: threading.Event | Job) -> Work:
+        """As `run`, but whoever it yields actions to takes them, and sends what came of it."""
         self._stop_event = stop_event
         while not stop_event.is_set():
             self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
@@ -199,7 +220,7 @@ class ActorLearner:
                 return
             self._lap("push")
             exploration = self.explore(snapshot.num_frames)
-            trajectory = self._unroll(snapshot, exploration)
+            trajectory = yield from self._unroll(snapshot, exploration)
             if trajectory is not None:
                 self._learn(snapshot, exploration, trajectory)
 
@@ -209,30 +230,34 @@ class ActorLearner:
         self._spent[part] += now - self._lap_began
         self._lap_began = now
 
-    def _unroll(self, snapshot: Snapshot, exploration: Exploration) -> Trajectory | None:
+    def _unroll(
+        self, snapshot: Snapshot, exploration: Exploration
+    ) -> Generator[np.ndarray, Stepped, Trajectory | None]:
         """Acts for T steps, or whole episodes; None if it was asked to stop.
 
         The last timestep is kept and starts the next unroll.
         """
         plays_episodes = self.unroll_length is None
+        length, self.first_length = self.first_length or self.unroll_length, None
         if plays_episodes:
             self.standing = self.standing._replace(timestep=self.environments.reset(), ahead=None)
             self._lap("env")
         core_state = (self.standing.ahead or self.standing).core_state
         timesteps, actions, layer_outputs = [self.standing.timestep], [], []
         has_ended = np.zeros(self.environments.num_envs, bool)
-        while not (has_ended.all() if plays_episodes else len(actions) == self.unroll_length):
+        while not (has_ended.all() if plays_episodes else len(actions) == length):
             if self._stop_event.is_set():
                 return None
             decision = self.standing.ahead or self._decide(snapshot, exploration)
             actions.append(decision.action)
             layer_outputs.append(decision.layer_outputs)
             self._lap("act")
-            timestep = self.environments.step(decision.action)
+            timestep, seconds = yield decision.action
+            self._lap_began = self.clock()
+            self._spent["env"] += seconds
             self.standing = self.standing._replace(timestep=timestep, ahead=None)
             timesteps.append(timestep)
             has_ended |= np.asarray(timestep.is_first)
-            self._lap("env")
         if self.programs.acts_ahead:
             ahead = self._decide(snapshot, exploration)
             self.standing = self.standing._replace(ahead=ahead)
@@ -277,6 +302,8 @@ class ActorLearner:
         seen = self._look_at(trajectory)  # before it is filled up with what nobody has seen
         if self.unroll_length is None:
             trajectory = keep_first_episodes(trajectory)
+        else:
+            trajectory = fill_up(trajectory, self.unroll_length)
         num_frames = num_steps * self.environments.spec.frames_per_step
         with self.programs.learning_slot:
             if self._stop_event.is_set():  # after waiting for others

@@ -45,6 +45,19 @@ class Place(NamedTuple):
             os.sched_setaffinity(0, before)
 
 
+def share_out(num_actors: int, devices: str) -> list[int]:
+    """How many actor-learners each thread is to drive: one, or of many small ones several.
+
+    More than twice as many as cores on CPUs are shared out over a thread for each core.
+    """
+    cores = available_cores()
+    are_cpus = all(device.platform == CPU for device in find_devices(devices))
+    if num_actors <= MAX_ACTORS_PER_CORE * cores or not are_cpus:
+        return [1] * num_actors
+    least, num_larger = divmod(num_actors, cores)
+    return [least + (index < num_larger) for index in range(cores)]
+
+
 class Placement(NamedTuple):
     """Where the shared parameters and the optimizer are, and a place for each actor-learner."""
 

@@ -53,12 +53,19 @@ def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
     is_first = np.asarray(trajectory.is_first).copy()
     is_first[1:] = np.logical_or.accumulate(is_first[1:], axis=0)
     num_steps = len(trajectory.rewards)
-    num_missing = (1 << (num_steps - 1).bit_length()) - num_steps
+    return fill_up(trajectory._replace(is_first=is_first), 1 << (num_steps - 1).bit_length())
 
-    def pad(values):
+
+def fill_up(trajectory: Trajectory, num_steps: int) -> Trajectory:
+    """A trajectory of so many steps, those that it lacks marked as not experienced."""
+    num_missing = num_steps - len(trajectory.rewards)
+    if num_missing == 0:
+        return trajectory
+
+    def repeat_last(values):
         return np.concatenate([values, np.repeat(values[-1:], num_missing, axis=0)])
 
-    after = np.ones((num_missing, is_first.shape[1]), bool)
-    names = {*Trajectory._fields} - {"is_first", "core_state"}
-    padded = jax.tree.map(pad, {name: getattr(trajectory, name) for name in names})
-    return trajectory._replace(**padded, is_first=np.concatenate([is_first, after]))
+    names = {*Trajectory._fields} - {"core_state"}
+    filled = jax.tree.map(repeat_last, {name: getattr(trajectory, name) for name in names})
+    filled["is_first"][-num_missing:] = True
+    return trajectory._replace(**filled)

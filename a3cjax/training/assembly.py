@@ -5,7 +5,7 @@ import functools
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,8 @@ import numpy as np
 from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
-from a3cjax.actors.placement import CPU, place_run
+from a3cjax.actors.crews import Crew, SharedBatch
+from a3cjax.actors.placement import CPU, Place, place_run, share_out
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
@@ -37,7 +38,7 @@ from a3cjax.parameters.shared import ParametersOnDevice, ParameterStore, SharedP
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
-from a3cjax.types import Device, LearnerState
+from a3cjax.types import Device, LearnerState, TimeStep
 from a3cjax.updates import make_apply_gradients
 
 
@@ -103,13 +104,25 @@ def prepare(
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
         # Vector environments have as many as they have.
-        config = config.replace(envs_per_actor=batches[0].num_envs)
+        config = config.replace(envs_per_actor=batches[0].num_envs // crew_sizes(config)[0])
         config = resolve(config, batches[0].spec)
         agent = build_agent(config, batches[0].spec, parts.network)
         if parts.network is not None:  # of which nobody knows yet whether it can be built
             jax.eval_shape(lambda: init_state(config, agent, batches[0].spec))
         stack.pop_all()
     return config, agent, batches
+
+
+def crew_sizes(config: Config) -> list[int]:
+    """How many actor-learners each thread drives, and so how many share a batch.
+
+    Those that take turns wait for each other, and episodes end at different times: each of them
+    has a thread.
+    """
+    assert config.num_actors is not None
+    if config.deterministic or config.unroll_length == EPISODE:
+        return [1] * config.num_actors
+    return share_out(config.num_actors, config.devices)
 
 
 def _check_vector(config: Config) -> None:
@@ -129,7 +142,7 @@ def build_batches(
     supervisor: Supervisor | None = None,
     source: Source | None = None,
 ) -> list[Environments]:
-    """Every actor's training environments, no two with the same seed.
+    """The training environments of every thread's actors, no two with the same seed.
 
     `num_seeds` were used by the run before: resumed, it plays other games than it began with.
     `source` is what the name of the environment stands for, if it was brought.
@@ -147,17 +160,18 @@ def build_batches(
             f"num_actors must be <= {most} with envs_per_actor={config.envs_per_actor}, "
             f"got {config.num_actors}."
         )
-    places = place_run(config.devices, config.num_actors).actors
+    sizes = crew_sizes(config)
+    places = place_run(config.devices, len(sizes)).actors
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
     first_seed = config.seed * SEEDS_PER_RUN + num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
-        for index, place in enumerate(places):
+        for index, (place, size) in enumerate(zip(places, sizes, strict=True)):
             make = functools.partial(
                 make_environments,
                 config.env,
-                num_envs=config.envs_per_actor,
+                num_envs=size * config.envs_per_actor,
                 seed=first_seed + sum(batch.num_envs for batch in batches),
                 discount=config.discount,
                 protocol=config.protocol,
@@ -198,7 +212,7 @@ def assemble(
     supervisor: Supervisor,
     checkpoint: Checkpoint | None = None,
 ) -> Fleet:
-    """Plays at random, then makes the shared parameters and an actor-learner for each batch.
+    """Plays at random, then makes the shared parameters and the actor-learners of each batch.
 
     With a `checkpoint` they go on from there. Random play and turns follow the `supervisor`.
 
@@ -236,7 +250,8 @@ def assemble(
         shares_statistics=config.shared_statistics,
     )
     fleet = Fleet(store)
-    stores: Sequence[ParameterStore] = [store] * len(batches)
+    assert config.num_actors is not None
+    stores: Sequence[ParameterStore] = [store] * config.num_actors
     # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
     recalls = config.unroll_length != EPISODE and all(
         place.device.platform == CPU for place in places
@@ -251,36 +266,48 @@ def assemble(
         # Those that take turns would keep the slots of those whose turn it is.
         programs = programs._replace(learning_slot=threading.BoundedSemaphore(available_cores()))
     actors_key, unroll_length = make_keys(config.seed).actors, config.unroll_length
-    factors = spread_factors(len(batches), config.entropy_spread)
+    factors = spread_factors(config.num_actors, config.entropy_spread)
     num_frames = config.exploration_frames
     assert num_frames is not None
-    for index, (batch, place) in enumerate(zip(batches, places, strict=True)):
+
+    def make_actor(environments: Environments, timestep: TimeStep, place: Place) -> ActorLearner:
+        index, num_envs = len(fleet.actors), environments.num_envs
         key = jax.random.fold_in(actors_key, index)
         if index < len(past.actor_keys):
             key = jax.random.wrap_key_data(jnp.asarray(past.actor_keys[index], jnp.uint32))
-        start = (programs.initial_state(batch.num_envs), key)
-        core_state, key = jax.device_put(start, place.device)
-        explore = make_explore(
-            config.seed,
-            index,
-            batch.num_envs,
-            num_frames=num_frames,
-            period_frames=config.epsilon_period_frames,
-            entropy_factor=factors[index],
-        )
+        core_state, key = jax.device_put((programs.initial_state(num_envs), key), place.device)
         actor = ActorLearner(
             index,
             programs,
-            batch,
+            environments,
             ParametersOnDevice(stores[index], place.device, learner),
-            Standing(timesteps[index], core_state, None, key, np.zeros(batch.num_envs)),
-            explore,
+            Standing(timestep, core_state, None, key, np.zeros(num_envs)),
+            make_explore(
+                config.seed,
+                index,
+                num_envs,
+                num_frames=num_frames,
+                period_frames=config.epsilon_period_frames,
+                entropy_factor=factors[index],
+            ),
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,
             total_frames=config.total_frames,
             report=fleet.reports.put,
         )
         fleet.actors.append(actor)
-        fleet.targets.append(place.entered()(actor.run))  # which enters it for every call
+        return actor
+
+    for batch, timestep, place in zip(batches, timesteps, places, strict=True):
+        if batch.num_envs == config.envs_per_actor:
+            run = make_actor(batch, timestep, place).run
+        else:
+            shared = SharedBatch(batch, config.envs_per_actor)
+            crew = [
+                make_actor(cast(Environments, share), own, place)
+                for share, own in zip(shared.shares, shared.split(timestep), strict=True)
+            ]
+            run = Crew(crew, shared).run
+        fleet.targets.append(place.entered()(run))  # which enters it for every call
     if past.standings:
         try:
             # Of a deterministic run, which goes on with as many actors.

@@ -96,12 +96,11 @@ class Training:
         self._pop_reports()
         self._run(seconds, self._reports.qsize)
         reports = self._pop_reports()
-        # Whole updates over their own time: what a stop cuts off counts in neither.
-        rate = 0.0
-        for index in {report.actor_index for report in reports}:
-            own = [report for report in reports if report.actor_index == index]
-            rate += sum(r.num_steps for r in own) / sum(r.seconds.total for r in own)
         sums = Seconds(*map(sum, zip(*(report.seconds for report in reports), strict=True)))
+        # Whole updates over their own time: what a stop cuts off counts in neither. Threads work
+        # at the same time, the actor-learners of one after another.
+        num_steps = sum(report.num_steps for report in reports)
+        rate = len(self._targets) * num_steps / sums.total
         shares = {part: seconds / sums.total for part, seconds in sums._asdict().items()}
         return {"steps_per_second": rate, **shares}
 
