@@ -33,7 +33,12 @@ class Place(NamedTuple):
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """The calling thread, and threads that it starts inside the block, run on these cores."""
+        """The calling thread computes here, and runs on these cores with threads that it starts."""
+        with jax.default_device(self.device), self._bound():
+            yield
+
+    @contextlib.contextmanager
+    def _bound(self) -> Iterator[None]:
         if self.cores is None:
             yield
             return
@@ -63,6 +68,12 @@ class Placement(NamedTuple):
 
     learner: Device
     actors: list[Place]
+
+    @property
+    def is_one_memory(self) -> bool:
+        """Whether all are devices of one CPU, which read each other's arrays where they are."""
+        devices = [self.learner, *(place.device for place in self.actors)]
+        return all(device.platform == CPU for device in devices)
 
 
 def place_run(devices: str, num_actors: int) -> Placement:

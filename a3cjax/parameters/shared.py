@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -73,6 +73,7 @@ class SharedParameters:
         num_updates: int = 0,
         target_period_frames: int = 1,
         shares_statistics: bool = True,
+        hand_over: Callable[[Any], Any] = lambda arrays: arrays,
         clock: Callable[[], float] = time.perf_counter,
     ):
         """Begins with this state, after so many emulator frames and updates.
@@ -80,10 +81,12 @@ class SharedParameters:
         `statistics` are those of observations, None where they are not centred. Every
         `target_period_frames` the target parameters, if there are any, become the newest ones.
         Unless it `shares_statistics`, `state.opt_state` is a tuple with one for each actor.
+        `hand_over` makes of what was computed what others are given, such as `as_views`.
         """
         self._apply_gradients = apply_gradients
         self._target_period_frames = target_period_frames
         self._shares_statistics = shares_statistics
+        self._hand_over = hand_over
         self._clock = clock
         self._lock = threading.Lock()
         self._published = (state, make_snapshot(state, num_updates, num_frames, statistics))
@@ -127,6 +130,8 @@ class SharedParameters:
         state, is_finite = self._apply_gradients(state, grads, np.float32(old.num_frames))
         if not is_finite:
             return self._published
+        params, opt_state = self._hand_over((state.params, state.opt_state))
+        state = state._replace(params=params, opt_state=opt_state)
         if not self._shares_statistics:
             opt_states = list(opt_states)
             opt_states[actor_index] = state.opt_state
@@ -138,6 +143,14 @@ class SharedParameters:
         if seen is not None:
             state = state._replace(seen=merge_seen(state.seen, seen))
         return state, make_snapshot(state, old.version + 1, num_frames, old.statistics)
+
+
+def as_views(arrays: Any) -> Any:
+    """A pytree of a CPU's arrays as NumPy's: the same memory, of no device.
+
+    Whoever computes with them does so on a device of its own, and nothing is copied.
+    """
+    return jax.tree.map(np.asarray, arrays)
 
 
 def make_snapshot(

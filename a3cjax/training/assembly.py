@@ -14,7 +14,7 @@ from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
 from a3cjax.actors.crews import Crew, SharedBatch
-from a3cjax.actors.placement import CPU, Place, place_run, share_out
+from a3cjax.actors.placement import AUTO, CPU, Place, Placement, place_run, share_out
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
@@ -34,11 +34,16 @@ from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
-from a3cjax.parameters.shared import ParametersOnDevice, ParameterStore, SharedParameters
+from a3cjax.parameters.shared import (
+    ParametersOnDevice,
+    ParameterStore,
+    SharedParameters,
+    as_views,
+)
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
-from a3cjax.types import Device, LearnerState, TimeStep
+from a3cjax.types import TimeStep
 from a3cjax.updates import make_apply_gradients
 
 
@@ -238,24 +243,16 @@ def assemble(
         state = init_state(config, agent, spec)
         state = state._replace(seen=build_normalizer(config, spec, seen))
         checkpoint = Checkpoint(state, statistics, past)
-    learner, places = place_run(config.devices, len(batches))
-    store = SharedParameters(
-        put_state(checkpoint.state, learner),
-        make_apply_gradients(build_optimizer(config)),
-        statistics=checkpoint.statistics,
-        # Random play costs frames, too.
-        num_frames=past.num_frames + num_steps * spec.frames_per_step,
-        num_updates=past.num_updates,
-        target_period_frames=config.target_period_frames,
-        shares_statistics=config.shared_statistics,
-    )
+    placement = place_run(config.devices, len(batches))
+    learner, places = placement
+    # Random play costs frames, too.
+    past_frames = past.num_frames + num_steps * spec.frames_per_step
+    store = _make_store(config, checkpoint, placement, past_frames)
     fleet = Fleet(store)
     assert config.num_actors is not None
     stores: Sequence[ParameterStore] = [store] * config.num_actors
     # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
-    recalls = config.unroll_length != EPISODE and all(
-        place.device.platform == CPU for place in places
-    )
+    recalls = config.unroll_length != EPISODE and placement.is_one_memory
     programs = make_programs(agent, recalls=recalls)._replace(normalizer=checkpoint.state.seen)
     if config.deterministic:
         stop_event = supervisor.stop_event
@@ -280,7 +277,9 @@ def assemble(
             index,
             programs,
             environments,
-            ParametersOnDevice(stores[index], place.device, learner),
+            stores[index]
+            if _hands_over_views(config, placement)
+            else ParametersOnDevice(stores[index], place.device, learner),
             Standing(timestep, core_state, None, key, np.zeros(num_envs)),
             make_explore(
                 config.seed,
@@ -322,8 +321,28 @@ def assemble(
     return fleet
 
 
-def put_state(state: LearnerState, device: Device) -> LearnerState:
-    """The state with parameters and all that is computed beside them on this device."""
-    learned = (state.params, state.opt_state, state.target_params)
-    params, opt_state, target_params = jax.device_put(learned, device)
-    return state._replace(params=params, opt_state=opt_state, target_params=target_params)
+def _hands_over_views(config: Config, placement: Placement) -> bool:
+    """Whether parameters belong to no device: where the run chose the devices, and all are CPUs."""
+    return placement.is_one_memory and config.devices in (AUTO, CPU)
+
+
+def _make_store(
+    config: Config, checkpoint: Checkpoint, placement: Placement, num_frames: int
+) -> SharedParameters:
+    """The shared parameters as a checkpoint has them, after so many frames."""
+    hand_over = as_views
+    if not _hands_over_views(config, placement):
+        hand_over = functools.partial(jax.device_put, device=placement.learner)
+    state = checkpoint.state
+    learned = hand_over((state.params, state.opt_state, state.target_params))
+    params, opt_state, target_params = learned
+    return SharedParameters(
+        state._replace(params=params, opt_state=opt_state, target_params=target_params),
+        make_apply_gradients(build_optimizer(config)),
+        statistics=checkpoint.statistics,
+        num_frames=num_frames,
+        num_updates=checkpoint.progress.num_updates,
+        target_period_frames=config.target_period_frames,
+        shares_statistics=config.shared_statistics,
+        hand_over=hand_over,
+    )
