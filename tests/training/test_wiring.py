@@ -193,6 +193,40 @@ def test_every_actor_has_environments_and_a_key_of_its_own(build):
         np.testing.assert_array_equal(jax.random.key_data(actor.standing.key), expected)
 
 
+def test_many_actors_share_threads_and_keep_what_is_their_own(build, asked, monkeypatch):
+    monkeypatch.setattr(placement, "available_cores", lambda: 5)
+    plain = build(num_actors=5)[2].actors  # a thread for each
+    one_by_one = [(call["seed"], call["num_envs"]) for call in asked]
+    asked.clear()
+    monkeypatch.setattr(placement, "available_cores", lambda: 2)
+    config, _, fleet = build(num_actors=5)
+    shared = [(call["seed"], call["num_envs"]) for call in asked]
+    assert shared == [(one_by_one[0][0], 3 * NUM_ENVS), (one_by_one[3][0], 2 * NUM_ENVS)]
+    assert config.envs_per_actor == NUM_ENVS
+    assert len(fleet.targets) == 2
+    assert [actor.index for actor in fleet.actors] == list(range(5))
+    for actor, alone in zip(fleet.actors, plain, strict=True):
+        keys = [jax.random.key_data(one.standing.key) for one in (actor, alone)]
+        np.testing.assert_array_equal(*keys)
+        assert actor.environments.num_envs == NUM_ENVS
+
+
+@pytest.mark.parametrize(
+    "settings", [{"deterministic": True}, {"unroll_length": "episode"}, {"num_actors": 4}]
+)
+def test_those_that_take_turns_or_play_episodes_or_are_few_have_a_thread_each(
+    build, monkeypatch, settings
+):
+    monkeypatch.setattr(placement, "available_cores", lambda: 2)
+    config, _, fleet = build(**{"num_actors": 5} | settings)
+    assert len(fleet.targets) == config.num_actors == len(fleet.actors)
+
+
+def test_learning_recalls_what_acting_computed_but_of_whole_episodes(build):
+    assert build()[2].actors[0].programs.observe_at is not None
+    assert build(unroll_length="episode")[2].actors[0].programs.observe_at is None
+
+
 def test_keys_follow_the_seed(build):
     words = [
         jax.random.key_data(build(seed=seed)[2].actors[0].standing.key).tolist() for seed in (1, 2)
