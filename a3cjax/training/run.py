@@ -22,7 +22,6 @@ from a3cjax.logs import tracking
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.networks import Network
-from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
@@ -41,7 +40,6 @@ from a3cjax.training.bringing import (
 from a3cjax.training.callbacks import Callback, check_callbacks
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
-from a3cjax.video import record_at_end
 
 
 def train(
@@ -168,6 +166,8 @@ def learn_and_judge(
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
         if config.video and not signal_stop.is_set():
+            from a3cjax.video import record_at_end
+
             record_at_end(learning.trained_agent(), run_dir, supervisor.is_told)
         if signal_stop.is_set():
             is_over = summary.num_frames >= config.total_frames
@@ -182,6 +182,8 @@ def learn_and_judge(
 def keep(config: Config, summary: Summary, commit: str) -> None:
     """Writes what a run came to, before it is shown and anything is closed."""
     write_summary(config, summary, commit)
+    from a3cjax.reports.run_curves import plot_curves  # which `Learning` has imported by then
+
     title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
     plot_curves(summary.run_dir, title)
 
