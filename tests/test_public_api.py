@@ -140,6 +140,17 @@ def test_losses_import_the_pure_layer_only():
     assert ours == {f"a3cjax.{module}" for module in PURE_MODULES}
 
 
+def test_training_begins_without_what_its_end_draws_with():
+    modules = modules_after("import a3cjax.training, a3cjax.envs.making")
+    packages = {module.split(".")[0] for module in modules}
+    assert packages >= {"jax", "envpool"}
+    assert not packages & {"matplotlib", "PIL", "av", "jinja2"}
+
+
+def test_first_line_of_training_is_there_before_jax_is():
+    assert "jax" not in modules_after("import a3cjax.commands.train")
+
+
 def test_command_line_is_there_before_jax_is():
     program = "from a3cjax.commands import main; main(['--help'])"
     packages = {module.split(".")[0] for module in modules_after(program)}

@@ -19,6 +19,7 @@ from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
 from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
 from a3cjax.parameters.shared import ParameterStore
+from a3cjax.system.compilation import first_alone
 from a3cjax.types import (
     CoreState,
     Exploration,
@@ -49,7 +50,8 @@ class Programs(NamedTuple):
 
 def make_programs(agent: Agent) -> Programs:
     """Compiles an agent's functions, for all actor-learners that run it."""
-    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+    act = first_alone(make_act(agent))
+    compute_gradients = first_alone(make_compute_gradients(agent))
     return Programs(act, compute_gradients, agent.initial_state, agent.acts_ahead)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
+from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.agents import Algorithm
@@ -28,6 +29,8 @@ from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.lock import claimed
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
+from a3cjax.system.machine import available_cores
+from a3cjax.system.output import tell
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
 from a3cjax.training.assembly import assemble, close_all, prepare
@@ -136,6 +139,9 @@ def learn_and_judge(
         with contextlib.chdir("."):  # environments may change it
             checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
+        if not isinstance(brought.parts.env, VectorEnv):  # which is made already
+            num_actors = config.num_actors or available_cores()
+            tell(f"making {num_actors} × {config.envs_per_actor} environments of {config.env} ...")
         config, agent, batches = prepare(config, past.num_seeds, supervisor, brought.parts)
         stack.callback(close_all, batches, supervisor)
         spec = batches[0].spec

@@ -815,6 +815,32 @@ def test_buttons_of_vizdoom_are_discrete_and_its_first_process_is_alone(monkeypa
     assert (spec.num_actions, spec.frames_per_step) == (6, 4)
 
 
+def test_envpool_is_asked_once_about_pools_that_are_alike(monkeypatch):
+    asked, make_spec = [], envpool.make_spec
+
+    def spy(env_id, **options):
+        asked.append(options.get("max_episode_steps"))
+        return make_spec(env_id, **options)
+
+    monkeypatch.setattr(envpool, "make_spec", spy)
+    monkeypatch.setattr(making, "_CHECKED", set())
+    for env_kwargs in (None, {"max_episode_steps": 7}, None):
+        config = Config(env="CartPole", num_actors=2, envs_per_actor=1, env_kwargs=env_kwargs)
+        for batch in assembly.build_batches(config):
+            batch.close()
+    assert asked == [None, 7]
+
+
+def test_jumanji_has_pictures_where_they_are_asked_for():
+    for renders in (False, True):
+        environments = make_environments(
+            "Game2048", num_envs=1, seed=1, discount=DISCOUNT, renders=renders
+        )
+        picture = environments.render()
+        environments.close()
+        assert (picture is not None and picture.shape == (256, 256, 3)) is renders
+
+
 # Seeds and options.
 
 
