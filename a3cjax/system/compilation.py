@@ -19,7 +19,8 @@ from a3cjax.system.files import user_cache
 from a3cjax.system.machine import cpuinfo
 from a3cjax.system.provenance import describe_versions
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # What breaks a run or changes what it comes to. Found by training, resuming, loading and
 # evaluating under every setting of JAX 0.10; one that a version does not have is left out.
