@@ -147,6 +147,13 @@ def test_training_begins_without_what_its_end_draws_with():
     assert not packages & {"matplotlib", "PIL", "av", "jinja2"}
 
 
+def test_jumanji_is_drawn_by_matplotlib_where_pictures_are_asked_for():
+    make = "make_environments('Game2048', num_envs=1, seed=1, discount=1.0, renders=True)"
+    program = f"from a3cjax.envs import make_environments; picture = {make}.render()"
+    modules = modules_after(f"{program}; assert picture.shape == (256, 256, 3)")
+    assert "matplotlib.pyplot" in modules
+
+
 def test_first_line_of_training_is_there_before_jax_is():
     assert "jax" not in modules_after("import a3cjax.commands.train")
 

@@ -831,16 +831,6 @@ def test_envpool_is_asked_once_about_pools_that_are_alike(monkeypatch):
     assert asked == [None, 7]
 
 
-def test_jumanji_has_pictures_where_they_are_asked_for():
-    for renders in (False, True):
-        environments = make_environments(
-            "Game2048", num_envs=1, seed=1, discount=DISCOUNT, renders=renders
-        )
-        picture = environments.render()
-        environments.close()
-        assert (picture is not None and picture.shape == (256, 256, 3)) is renders
-
-
 # Seeds and options.
 
 

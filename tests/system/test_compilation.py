@@ -232,7 +232,7 @@ def test_program_is_called_alone_by_each_thread_the_first_time_only():
         if meets:
             met.wait()
         else:
-            time.sleep(0.02)
+            time.sleep(0.1)
         inside.pop()
         return len(most)
 
