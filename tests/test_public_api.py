@@ -140,6 +140,24 @@ def test_losses_import_the_pure_layer_only():
     assert ours == {f"a3cjax.{module}" for module in PURE_MODULES}
 
 
+def test_training_begins_without_what_its_end_draws_with():
+    modules = modules_after("import a3cjax.training, a3cjax.envs.making")
+    packages = {module.split(".")[0] for module in modules}
+    assert packages >= {"jax", "envpool"}
+    assert not packages & {"matplotlib", "PIL", "av", "jinja2"}
+
+
+def test_jumanji_is_drawn_by_matplotlib_where_pictures_are_asked_for():
+    make = "make_environments('Game2048', num_envs=1, seed=1, discount=1.0, renders=True)"
+    program = f"from a3cjax.envs import make_environments; picture = {make}.render()"
+    modules = modules_after(f"{program}; assert picture.shape == (256, 256, 3)")
+    assert "matplotlib.pyplot" in modules
+
+
+def test_first_line_of_training_is_there_before_jax_is():
+    assert "jax" not in modules_after("import a3cjax.commands.train")
+
+
 def test_command_line_is_there_before_jax_is():
     program = "from a3cjax.commands import main; main(['--help'])"
     packages = {module.split(".")[0] for module in modules_after(program)}

@@ -19,6 +19,7 @@ from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
 from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
 from a3cjax.parameters.shared import ParameterStore
+from a3cjax.system.compilation import first_alone
 from a3cjax.types import (
     CoreState,
     Exploration,
@@ -66,8 +67,8 @@ def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
     if agent.acts_ahead or not recalls:
         agent = agent._replace(observe=None)
     return Programs(
-        make_act_and_keep(agent),
-        make_compute_gradients(agent),
+        first_alone(make_act_and_keep(agent)),
+        first_alone(make_compute_gradients(agent)),
         agent.initial_state,
         agent.acts_ahead,
         observe_at=make_observe_at(agent),

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 from a3cjax.commands.arguments import read
+from a3cjax.commands.beginning import importing
 from a3cjax.config.declaring import POSITIVE, Settings, setting
 from a3cjax.config.settings import Config
 from a3cjax.system import machine
@@ -39,11 +40,11 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     del words
     settings = read(DoctorSettings, texts)
     config = Config(env=settings.env, network=settings.network, warmup_steps=16)
-    print("importing JAX and envpool ...", flush=True)
-    import rich.console
-    import rich.table
+    with importing():
+        import rich.console
+        import rich.table
 
-    from a3cjax.training.measuring import Training, emulator_rate
+        from a3cjax.training.measuring import Training, emulator_rate
 
     console = rich.console.Console(highlight=False)
     cores, usual = machine.available_cores(), config.envs_per_actor

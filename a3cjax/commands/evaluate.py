@@ -14,6 +14,7 @@ from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands.arguments import read, refusing
+from a3cjax.commands.beginning import importing
 from a3cjax.commands.ending import conclude, watched
 from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
 from a3cjax.config.settings import MAX_BATCH
@@ -55,11 +56,11 @@ SETTINGS, PLACES = (EvaluateSettings,), "<run folder or name>"
 def main(words: list[str], texts: dict[str, str]) -> None:
     """Evaluates an agent, prints the table and writes the scores."""
     (name,), settings = words, read(EvaluateSettings, texts)
-    print("importing JAX and envpool ...", flush=True)
-    from a3cjax.logs.terminal import print_evaluation
-    from a3cjax.runs.evaluation import Evaluation
-    from a3cjax.runs.loading import load
-    from a3cjax.system.compilation import jax_settings
+    with importing():
+        from a3cjax.logs.terminal import print_evaluation
+        from a3cjax.runs.evaluation import Evaluation
+        from a3cjax.runs.loading import load
+        from a3cjax.system.compilation import jax_settings
 
     def judge(supervisor: Supervisor) -> Evaluation:
         with jax_settings():

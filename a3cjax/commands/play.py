@@ -13,6 +13,7 @@ from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands.arguments import read, refusing
+from a3cjax.commands.beginning import importing
 from a3cjax.commands.ending import conclude, watched
 from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
 from a3cjax.errors import CheckpointError, ConfigError
@@ -52,10 +53,10 @@ SETTINGS, PLACES = (PlaySettings,), "<run folder or name>"
 def main(words: list[str], texts: dict[str, str]) -> None:
     """Plays games and writes them as MP4 and GIF into the run folder, or elsewhere."""
     (name,), settings = words, read(PlaySettings, texts)
-    print("importing JAX and envpool ...", flush=True)
-    from a3cjax.runs.loading import load
-    from a3cjax.system.compilation import jax_settings
-    from a3cjax.video import FORMATS, Recording, VideoOptions, record_video
+    with importing():
+        from a3cjax.runs.loading import load
+        from a3cjax.system.compilation import jax_settings
+        from a3cjax.video import FORMATS, Recording, VideoOptions, record_video
 
     stem, formats = choose_files(name, settings, tuple(FORMATS))
     options = VideoOptions(

@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from a3cjax.commands.arguments import read
+from a3cjax.commands.beginning import importing
 from a3cjax.commands.sweeps import Point, Sweep, expand, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
 from a3cjax.config.settings import CONFIG_FILE, Config, Preset, read_config
@@ -44,8 +45,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     program = [sys.executable, "-m", "a3cjax", "train"]
     # Flushed: a run writes to the same output.
     sweep = Sweep(program, points, settings.jobs, functools.partial(print, flush=True))
-    print("importing JAX and envpool ...", flush=True)
-    check(points)
+    with importing():
+        check(points)
     with contextlib.ExitStack() as stack:
         lock = stack.enter_context(occupied(sweep_dir))
         record(points, sweep_dir)

@@ -12,6 +12,7 @@ what), 2 a wrong setting (one line says which), 128 + its number stopped by a si
 130 SIGINT, 143 SIGTERM, 129 SIGHUP.
 """
 
+from a3cjax.commands.beginning import importing
 from a3cjax.commands.ending import conclude
 from a3cjax.config.settings import Config, Preset, read_config
 from a3cjax.errors import ConfigError
@@ -22,7 +23,6 @@ SETTINGS, PLACES = (Preset, Config), ""
 def main(words: list[str], texts: dict[str, str]) -> None:
     """Runs one training."""
     del words
-    print("importing JAX and envpool ...", flush=True)
     try:
         run(read_config(texts))
     except ConfigError as error:
@@ -35,6 +35,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
 def run(config: Config) -> None:
     """Trains, and leaves with the exit code that belongs to what happened."""
-    from a3cjax.training import train
+    with importing():
+        from a3cjax.training import train
 
     conclude(lambda: train(config))

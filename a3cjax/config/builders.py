@@ -152,8 +152,13 @@ def make_keys(seed: int) -> RunKeys:
 def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:
     """What learning starts from: parameters, optimizer state, and targets if there are any."""
     observations = jax.tree.map(lambda x: np.zeros((1, 1, *x.shape), x.dtype), spec.observation)
-    params = jax.jit(agent.init)(make_keys(config.seed).init, observations)
-    opt_state = build_optimizer(config).init(params)
+
+    @jax.jit  # one program: it is compiled, and read from the cache, as a whole
+    def init(key, observations):
+        params = agent.init(key, observations)
+        return params, build_optimizer(config).init(params)
+
+    params, opt_state = init(make_keys(config.seed).init, observations)
     if not config.shared_statistics:
         assert config.num_actors is not None
         opt_state = (opt_state,) * config.num_actors

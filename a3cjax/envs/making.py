@@ -10,14 +10,13 @@ import subprocess
 import sys
 import tempfile
 import traceback
+import types
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import envpool
 import gymnasium
 import numpy as np
-from envpool.registration import registry
 from gymnasium.envs.registration import load_env_creator
 
 from a3cjax.envs.base import GYMNASIUM_PREFIX
@@ -34,10 +33,20 @@ from a3cjax.envs.observations import AUTO
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError, quote
 
-# Some of envpool's modules give matplotlib a cache in /tmp, which then knows fonts of environments
-# of Python that are long gone.
-if "envpool" in os.environ.get("MPLCONFIGDIR", ""):
-    del os.environ["MPLCONFIGDIR"]
+# To import it takes matplotlib and half a second, for pictures of Jumanji's games that few ask for:
+# they get a stand-in, which leaves these games without, until `_draw_jumanji`.
+JUMANJI_PICTURES = "envpool.jumanji.jumanji_render"
+if "envpool" not in sys.modules:
+    stand_in: Any = types.ModuleType(JUMANJI_PICTURES)
+    stand_in.with_jumanji_python_render = lambda envs, _: envs
+    sys.modules[JUMANJI_PICTURES] = stand_in
+    importlib.import_module("envpool")
+    del sys.modules[JUMANJI_PICTURES]
+
+import envpool  # noqa: E402
+from envpool.registration import registry  # noqa: E402
+
+_CHECKED = set[str]()  # pools that can be learned on; to ask envpool takes as long as a game
 
 NO_LIMIT = np.iinfo(np.int32).max  # of steps of a game, as envpool writes it
 
@@ -196,10 +205,15 @@ def make_pool(
     if is_vizdoom:
         options["use_combined_action"] = True  # buttons are pressed or not
     with _without_warnings_on_bounds():
-        spec = envpool.make_spec(env_id, **options)
-        check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
+        pool = f"{env_id} {sorted(options.items())}"
+        if pool not in _CHECKED:
+            spec = envpool.make_spec(env_id, **options)
+            check_spaces(env_id, spec.gymnasium_observation_space, spec.gymnasium_action_space)
+            _CHECKED.add(pool)
         if renders and _can_render(env_id):
             options["render_mode"] = "rgb_array"
+            if _family(env_id) == "envpool.jumanji":
+                _draw_jumanji()
         make = functools.partial(envpool.make, env_id, env_type="gymnasium", seed=seed, **options)
         if is_vizdoom and num_envs > 1:
             # Its processes race for files that the first one writes in the working directory:
@@ -209,6 +223,25 @@ def make_pool(
             first.close()
             del first
         return make(num_envs=num_envs, num_threads=num_threads)
+
+
+def _draw_jumanji() -> None:
+    """Gives Jumanji's games their pictures back, see `JUMANJI_PICTURES`."""
+    if JUMANJI_PICTURES not in sys.modules:
+        importlib.reload(sys.modules["envpool.jumanji"])
+    _have_own_fonts()
+
+
+def _have_own_fonts() -> None:
+    """Takes back that matplotlib has its cache in /tmp, since envpool draws Jumanji's games by it.
+
+    It would know fonts of environments of Python that are long gone.
+    """
+    if "envpool" in os.environ.get("MPLCONFIGDIR", ""):
+        del os.environ["MPLCONFIGDIR"]
+
+
+_have_own_fonts()  # somebody else may have imported envpool
 
 
 def _can_render(env_id: str) -> bool:

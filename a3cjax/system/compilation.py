@@ -1,14 +1,15 @@
 """JAX as the program needs it: its settings, its devices, and where compiled programs are kept."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -17,6 +18,9 @@ from a3cjax.errors import ConfigError
 from a3cjax.system.files import user_cache
 from a3cjax.system.machine import cpuinfo
 from a3cjax.system.provenance import describe_versions
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # What breaks a run or changes what it comes to. Found by training, resuming, loading and
 # evaluating under every setting of JAX 0.10; one that a version does not have is left out.
@@ -164,6 +168,26 @@ def _set_jax(settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("jax_compilation_cache_dir") != before.get("jax_compilation_cache_dir"):
         compilation_cache.reset_cache()  # it has settled on the folder, or on none
     return before
+
+
+def first_alone(program: Callable[P, T]) -> Callable[P, T]:
+    """The same program, which threads call for the first time one after another.
+
+    Then it is compiled, for each device anew. Of two threads that do so at once each does all of
+    the work; one that comes second finds it traced, and compiled in the cache.
+    """
+    turn, own = threading.Lock(), threading.local()
+
+    @functools.wraps(program)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if hasattr(own, "has_called"):
+            return program(*args, **kwargs)
+        with turn:
+            result = program(*args, **kwargs)
+        own.has_called = True
+        return result
+
+    return call
 
 
 def compilation_cache_dir() -> Path | None:

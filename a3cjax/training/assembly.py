@@ -230,6 +230,9 @@ def assemble(
     spec = batches[0].spec
     past = checkpoint.progress if checkpoint else Progress()
     is_played = past.standings or past.num_frames >= config.total_frames
+    # Compiled while random play has nothing to compile.
+    initial = [] if checkpoint else [lambda _: init_state(config, agent, spec)]
+    initialising = supervisor.start(initial, "initialiser", "making parameters", "help")
     timesteps, seen, num_steps = warm_up(
         batches,
         0 if is_played else config.warmup_steps or 0,
@@ -240,8 +243,7 @@ def assemble(
         statistics = None
         if config.centre_observations:
             statistics = statistics_of(seen.observations, spec.observation)
-        state = init_state(config, agent, spec)
-        state = state._replace(seen=build_normalizer(config, spec, seen))
+        state = initialising[0].result._replace(seen=build_normalizer(config, spec, seen))
         checkpoint = Checkpoint(state, statistics, past)
     placement = place_run(config.devices, len(batches))
     learner, places = placement

@@ -181,7 +181,10 @@ class Learning:
     def _look_after_files(self) -> None:
         self.journal.write()
         self._take_evaluations()
-        num_frames = self.fleet.store.pull().num_frames
+        snapshot = self.fleet.store.pull()
+        num_frames = snapshot.num_frames
+        if snapshot.version > 0:
+            import_pictures()
         if num_frames - self._saved_frames >= self.config.checkpoint_period_frames:
             self._saved_frames = self.save()
 
@@ -227,3 +230,13 @@ class Learning:
                 if isinstance(failure, BadUpdatesError):
                     self.saver.save_bad_trajectory(failure)
         supervisor.raise_failures()
+
+
+def import_pictures() -> None:
+    """Imports what draws at the end of a run.
+
+    Not before the first update, which need not wait for matplotlib; and not at the end: the files
+    of a checkout may be others by then.
+    """
+    from a3cjax import video  # noqa: F401
+    from a3cjax.reports import run_curves  # noqa: F401

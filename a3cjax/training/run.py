@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flax import linen as nn
+from gymnasium.vector import VectorEnv
 
 from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.agents import Algorithm
@@ -22,13 +23,14 @@ from a3cjax.logs import tracking
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.networks import Network
-from a3cjax.reports.run_curves import plot_curves
 from a3cjax.runs import tables
 from a3cjax.runs.checkpoints import Progress
 from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.lock import claimed
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
+from a3cjax.system.machine import available_cores
+from a3cjax.system.output import tell
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
 from a3cjax.training.assembly import assemble, close_all, prepare
@@ -41,7 +43,6 @@ from a3cjax.training.bringing import (
 from a3cjax.training.callbacks import Callback, check_callbacks
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
-from a3cjax.video import record_at_end
 
 
 def train(
@@ -138,6 +139,9 @@ def learn_and_judge(
         with contextlib.chdir("."):  # environments may change it
             checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
+        if not isinstance(brought.parts.env, VectorEnv):  # which is made already
+            num_actors = config.num_actors or available_cores()
+            tell(f"making {num_actors} × {config.envs_per_actor} environments of {config.env} ...")
         config, agent, batches = prepare(config, past.num_seeds, supervisor, brought.parts)
         stack.callback(close_all, batches, supervisor)
         spec = batches[0].spec
@@ -168,6 +172,8 @@ def learn_and_judge(
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
         if config.video and not signal_stop.is_set():
+            from a3cjax.video import record_at_end
+
             record_at_end(learning.trained_agent(), run_dir, supervisor.is_told)
         if signal_stop.is_set():
             is_over = summary.num_frames >= config.total_frames
@@ -182,6 +188,8 @@ def learn_and_judge(
 def keep(config: Config, summary: Summary, commit: str) -> None:
     """Writes what a run came to, before it is shown and anything is closed."""
     write_summary(config, summary, commit)
+    from a3cjax.reports.run_curves import plot_curves  # which `Learning` has imported by then
+
     title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
     plot_curves(summary.run_dir, title)
 

@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -13,6 +14,7 @@ import pytest
 
 from a3cjax.commands import EXTRAS, VERBS, main, missing_extra
 from a3cjax.commands.arguments import parse
+from a3cjax.commands.beginning import importing
 from a3cjax.config.settings import Config
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
@@ -260,6 +262,13 @@ def test_missing_extra_is_said_in_one_line(verb):
         assert any(line.startswith(names.get(package, package)) for line in extras[extra])
     other = ModuleNotFoundError("none", name="somebodys_module")
     assert missing_extra(verb, other) is other
+
+
+def test_imports_are_announced_and_spared_the_garbage_collector(capsys):
+    with importing():
+        assert capsys.readouterr().out == "importing JAX and envpool ...\n"
+        assert not gc.isenabled()
+    assert gc.isenabled()
 
 
 # Runs.

@@ -815,6 +815,22 @@ def test_buttons_of_vizdoom_are_discrete_and_its_first_process_is_alone(monkeypa
     assert (spec.num_actions, spec.frames_per_step) == (6, 4)
 
 
+def test_envpool_is_asked_once_about_pools_that_are_alike(monkeypatch):
+    asked, make_spec = [], envpool.make_spec
+
+    def spy(env_id, **options):
+        asked.append(options.get("max_episode_steps"))
+        return make_spec(env_id, **options)
+
+    monkeypatch.setattr(envpool, "make_spec", spy)
+    monkeypatch.setattr(making, "_CHECKED", set())
+    for env_kwargs in (None, {"max_episode_steps": 7}, None):
+        config = Config(env="CartPole", num_actors=2, envs_per_actor=1, env_kwargs=env_kwargs)
+        for batch in assembly.build_batches(config):
+            batch.close()
+    assert asked == [None, 7]
+
+
 # Seeds and options.
 
 

@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,13 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from a3cjax.errors import ConfigError
 from a3cjax.system import compilation
-from a3cjax.system.compilation import SETTINGS, check_jax, configure_jax, jax_settings
+from a3cjax.system.compilation import (
+    SETTINGS,
+    check_jax,
+    configure_jax,
+    first_alone,
+    jax_settings,
+)
 from tests.fakes import PATIENCE_SECONDS
 
 # What a user might have chosen, of each setting something else than the program needs.
@@ -212,3 +220,28 @@ def test_a_process_forked_from_one_that_used_jax_is_told_so(tmp_path):
 
 def test_jax_can_compute_here():
     check_jax()
+
+
+def test_program_is_called_alone_by_each_thread_the_first_time_only():
+    inside, most, met = [], [], threading.Barrier(2, timeout=PATIENCE_SECONDS)
+
+    @first_alone
+    def program(meets):
+        inside.append(None)
+        most.append(len(inside))
+        if meets:
+            met.wait()
+        else:
+            time.sleep(0.1)
+        inside.pop()
+        return len(most)
+
+    def call_twice():
+        assert program(False)
+        program(meets=True)
+
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(call_twice) for _ in range(2)]:
+            future.result()
+    assert most[:2] == [1, 1]
+    assert max(most) == 2

@@ -36,7 +36,6 @@ from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training import learning
-from a3cjax.training import run as run_module
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
@@ -436,7 +435,7 @@ def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(
         stop()
         wait_until(should_stop)
 
-    monkeypatch.setattr(run_module, "record_at_end", record_at_end)
+    monkeypatch.setattr("a3cjax.video.record_at_end", record_at_end)
     settings = {"run_dir": str(tmp_path / "run"), "total_frames": WARMUP_FRAMES + 1, "video": True}
     with pytest.raises(stop.PassedOn):
         train(CONFIG.replace(**settings))
