@@ -14,14 +14,14 @@ def stack(
     masks = [t.action_mask for t in timesteps if t.action_mask is not None]
     idle = [t.is_idle for t in timesteps if t.is_idle is not None]
     return Trajectory(
-        observations=jax.tree.map(lambda *x: np.stack(x), *(t.observation for t in timesteps)),
-        actions=np.stack(actions),
-        rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
-        discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
-        is_first=np.stack([timestep.is_first for timestep in timesteps]),
+        observations=jax.tree.map(lambda *x: np.array(x), *(t.observation for t in timesteps)),
+        actions=np.array(actions),
+        rewards=np.array([timestep.reward for timestep in timesteps[1:]]),
+        discounts=np.array([timestep.discount for timestep in timesteps[1:]]),
+        is_first=np.array([timestep.is_first for timestep in timesteps]),
         core_state=core_state,
-        action_masks=np.stack(masks) if masks else None,
-        is_idle=np.stack(idle) if idle else None,
+        action_masks=np.array(masks) if masks else None,
+        is_idle=np.array(idle) if idle else None,
     )
 
 

@@ -50,6 +50,7 @@ class LeanStep:
     infos: dict[str, int]
 
     def __call__(self, actions: np.ndarray) -> Any:
+        """Steps: see `answer`."""
         self.send([*self.env_ids, actions.astype(self.action_dtype, order="C")])
         return self.answer(self.receive())
 
@@ -73,11 +74,6 @@ def _pick(indices: Any, received: list[np.ndarray]) -> Any:
 
 def _step_first(pool: Any, actions: np.ndarray) -> tuple[Any, Callable[[np.ndarray], Any]]:
     """The answer of envpool's own step, and how to step from then on."""
-    try:
-        send, receive = pool._send, pool._recv
-        action_keys, state_keys = list(pool._action_keys), list(pool._state_keys)
-    except AttributeError:
-        return pool.step(actions), pool.step
     sent, received = [], []
 
     def watched_send(arrays):
@@ -88,7 +84,12 @@ def _step_first(pool: Any, actions: np.ndarray) -> tuple[Any, Callable[[np.ndarr
         received.extend(receive())
         return received
 
-    pool._send, pool._recv = watched_send, watched_receive  # before those of its class
+    try:
+        send, receive = pool._send, pool._recv
+        action_keys, state_keys = list(pool._action_keys), list(pool._state_keys)
+        pool._send, pool._recv = watched_send, watched_receive  # before those of its class
+    except AttributeError:
+        return pool.step(actions), pool.step
     try:
         answer = pool.step(actions)
     finally:
@@ -96,7 +97,7 @@ def _step_first(pool: Any, actions: np.ndarray) -> tuple[Any, Callable[[np.ndarr
 
     places = {id(array): index for index, array in enumerate(received)}
 
-    def find(value):
+    def find(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: find(inner) for key, inner in value.items()}
         return places[id(value)]
