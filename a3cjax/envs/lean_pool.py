@@ -76,17 +76,16 @@ def _step_first(pool: Any, actions: np.ndarray) -> tuple[Any, Callable[[np.ndarr
     """The answer of envpool's own step, and how to step from then on."""
     sent, received = [], []
 
-    def watched_send(arrays):
+    def watched_send(arrays: list[np.ndarray]) -> None:
         sent.extend(arrays)
         send(arrays)
 
-    def watched_receive():
+    def watched_receive() -> list[np.ndarray]:
         received.extend(receive())
         return received
 
     try:
         send, receive = pool._send, pool._recv
-        action_keys, state_keys = list(pool._action_keys), list(pool._state_keys)
         pool._send, pool._recv = watched_send, watched_receive  # before those of its class
     except AttributeError:
         return pool.step(actions), pool.step
@@ -94,7 +93,20 @@ def _step_first(pool: Any, actions: np.ndarray) -> tuple[Any, Callable[[np.ndarr
         answer = pool.step(actions)
     finally:
         del pool._send, pool._recv
+    try:
+        return answer, _recognise(pool, actions, sent, received, answer) or pool.step
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return answer, pool.step
 
+
+def _recognise(
+    pool: Any,
+    actions: np.ndarray,
+    sent: list[np.ndarray],
+    received: list[np.ndarray],
+    answer: Any,
+) -> LeanStep | None:
+    """The step that was seen; None, or what `_step_first` catches, if it is of another kind."""
     places = {id(array): index for index, array in enumerate(received)}
 
     def find(value: Any) -> Any:
@@ -102,22 +114,20 @@ def _step_first(pool: Any, actions: np.ndarray) -> tuple[Any, Callable[[np.ndarr
             return {key: find(inner) for key, inner in value.items()}
         return places[id(value)]
 
-    try:
-        observations, rewards, terminated, truncated, info = answer
-        step = LeanStep(
-            send=send,
-            receive=receive,
-            env_ids=sent[:-1],
-            action_dtype=sent[-1].dtype,
-            observations=find(observations),
-            rewards=find(rewards),
-            done=state_keys.index("done"),
-            truncated=find(truncated),
-            infos={name: find(info[name]) for name in INFOS if name in info},
-        )
-        same = [(step.answer(received)[2], terminated), (sent[-1], actions)]
-        same += [(env_ids, np.arange(len(actions))) for env_ids in step.env_ids]
-        is_known = action_keys[:-1] == _ENV_IDS and all(np.array_equal(*pair) for pair in same)
-    except (LookupError, TypeError, ValueError):
-        is_known = False
-    return answer, step if is_known else pool.step
+    observations, rewards, terminated, truncated, info = answer
+    *env_ids, sent_actions = sent
+    step = LeanStep(
+        send=pool._send,
+        receive=pool._recv,
+        env_ids=env_ids,
+        action_dtype=sent_actions.dtype,
+        observations=find(observations),
+        rewards=find(rewards),
+        done=list(pool._state_keys).index("done"),
+        truncated=find(truncated),
+        infos={name: find(info[name]) for name in INFOS if name in info},
+    )
+    same = [(ids, np.arange(len(actions))) for ids in env_ids]
+    same += [(sent_actions, actions), (step.answer(received)[2], terminated)]
+    is_known = list(pool._action_keys)[:-1] == _ENV_IDS
+    return step if is_known and all(np.array_equal(*pair) for pair in same) else None
