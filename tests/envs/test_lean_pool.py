@@ -3,7 +3,7 @@ import numpy as np
 
 from a3cjax.envs.actions import clip_actions, sample_actions
 from a3cjax.envs.lean_pool import INFOS, LeanPool, LeanStep
-from a3cjax.envs.making import make_pool, resolve_envpool_id
+from a3cjax.envs.making import make_environments, make_pool, resolve_envpool_id
 from tests.cases import for_each
 
 B = 3
@@ -52,6 +52,17 @@ def test_lean_steps_are_envpools_own(env, end):
     assert isinstance(lean._step, LeanStep)
     assert end is None or end in ends
     lean.close(), public.close()
+
+
+def test_environments_by_name_are_stepped_so(monkeypatch):
+    num_steps, step = 5, LeanStep.__call__
+    calls = []
+    monkeypatch.setattr(LeanStep, "__call__", lambda *args: calls.append(1) or step(*args))
+    environments = make_environments("CartPole", num_envs=B, seed=0, discount=0.9)
+    for _ in range(num_steps):
+        environments.step(np.zeros(B, np.int32))
+    assert len(calls) == num_steps - 1  # all but the first
+    environments.close()
 
 
 def test_what_a_pool_has_shown_stays_as_it_was():
