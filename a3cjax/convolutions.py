@@ -9,7 +9,7 @@ not depend on it.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 import chex
@@ -49,15 +49,23 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
     batch_size, channels, height, width = frames.shape
     rows, columns = height // BLOCK_SIZE, width // BLOCK_SIZE
     frames = frames[:, :, : rows * BLOCK_SIZE, : columns * BLOCK_SIZE]
-    shape = (batch_size, channels, rows, BLOCK_SIZE, columns)
     if frames.dtype == np.uint8:
         # Four neighbouring bytes move as one word: five times as fast as byte by byte.
-        words = np.ascontiguousarray(frames).view(np.uint32).reshape(shape)
-        # A copy even of a single block, which lies in this order already.
-        blocks = words.transpose(0, 2, 4, 1, 3).copy().view(np.uint8)
+        order = _order_of_words(channels, rows, columns)
+        words = np.ascontiguousarray(frames).view(np.uint32).reshape(batch_size, order.size)
+        # Always a copy. No word is out of range: "clip" only spares the search for one.
+        blocks = words.take(order, axis=1, mode="clip").view(np.uint8)
     else:
-        blocks = frames.reshape(*shape, BLOCK_SIZE).transpose(0, 2, 4, 1, 3, 5)
+        shape = (batch_size, channels, rows, BLOCK_SIZE, columns, BLOCK_SIZE)
+        blocks = frames.reshape(shape).transpose(0, 2, 4, 1, 3, 5)
     return blocks.reshape(batch_size, rows, columns, channels * BLOCK_SIZE**2)
+
+
+@lru_cache
+def _order_of_words(channels: int, rows: int, columns: int) -> np.ndarray:
+    """Where in its frames each word of an image in blocks stands; faster than to transpose them."""
+    words = np.arange(channels * rows * BLOCK_SIZE * columns)
+    return words.reshape(channels, rows, BLOCK_SIZE, columns).transpose(1, 3, 0, 2).ravel()
 
 
 def num_channels(blocks: Array) -> int:

@@ -9,6 +9,8 @@ from a3cjax.types import Array, CoreState, TimeStep, Trajectory
 
 ALIGNMENT = 64
 """Bytes: of what XLA reads in place, the address is a multiple (its client's minimum on a CPU)."""
+LARGE = 2**16
+"""Bytes from which on a copy takes longer than looking for such an address."""
 
 
 def stack(
@@ -20,13 +22,13 @@ def stack(
     idle = [t.is_idle for t in timesteps if t.is_idle is not None]
     return Trajectory(
         observations=stack_trees([t.observation for t in timesteps]),
-        actions=np.stack(actions),
-        rewards=np.stack([timestep.reward for timestep in timesteps[1:]]),
-        discounts=np.stack([timestep.discount for timestep in timesteps[1:]]),
-        is_first=np.stack([timestep.is_first for timestep in timesteps]),
+        actions=np.array(actions),
+        rewards=np.array([timestep.reward for timestep in timesteps[1:]]),
+        discounts=np.array([timestep.discount for timestep in timesteps[1:]]),
+        is_first=np.array([timestep.is_first for timestep in timesteps]),
         core_state=core_state,
-        action_masks=np.stack(masks) if masks else None,
-        is_idle=np.stack(idle) if idle else None,
+        action_masks=np.array(masks) if masks else None,
+        is_idle=np.array(idle) if idle else None,
     )
 
 
@@ -36,9 +38,11 @@ def stack_trees(trees: list[Any]) -> Any:
 
 
 def _stack_aligned(*arrays: Array) -> np.ndarray:
-    """As `np.stack`, at an address that lets JAX read the array where it is, without a copy."""
+    """As `np.stack`; a large array so that JAX reads it where it is, without a copy."""
     first = np.asarray(arrays[0])
     num_bytes = len(arrays) * first.nbytes
+    if num_bytes < LARGE:
+        return np.array([np.asarray(array) for array in arrays])
     memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
     begin = -memory.ctypes.data % ALIGNMENT
     stacked = memory[begin : begin + num_bytes].view(first.dtype)

@@ -4,7 +4,7 @@ Agents number their choices from 0, all in one row, and act between -1 and 1 whe
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -58,6 +58,11 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
         clipped; numbers without two bounds are left as they are, or clipped to the one there is.
         Where an environment takes whole numbers it is given the nearest.
     """
+    return make_clip(space)(actions)
+
+
+def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
+    """`clip_actions` of one space, with what is the same at every step computed once."""
     if isinstance(space, Box):
         low, high, is_bounded = space.low.astype(float), space.high.astype(float), has_bounds(space)
         is_whole = space.dtype.kind != "f"
@@ -66,12 +71,17 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
         least = np.where(is_bounded, low - edge, -1.0)
         most = np.where(is_bounded, high + edge, 1.0)
         # So written, bounds of -1 and 1 change nothing, to the last bit.
-        taken = (least + most) / 2 + (most - least) / 2 * _in_shape(space, actions)
-        taken = np.clip(taken, low, high)
-        return (np.rint(taken) if is_whole else taken).astype(space.dtype)
+        middle, half = (least + most) / 2, (most - least) / 2
+
+        def clip(actions: np.ndarray) -> np.ndarray:
+            taken = np.clip(middle + half * _in_shape(space, actions), low, high)
+            return (np.rint(taken) if is_whole else taken).astype(space.dtype)
+
+        return clip
+    start = getattr(space, "start", 0)
     if isinstance(space, Discrete):
-        return actions.astype(space.dtype) + space.start if space.start else actions
-    return (_in_shape(space, actions) + getattr(space, "start", 0)).astype(space.dtype)
+        return lambda actions: actions.astype(space.dtype) + start if start else actions
+    return lambda actions: (_in_shape(space, actions) + start).astype(space.dtype)
 
 
 def sample_actions(

@@ -4,7 +4,6 @@ The traps of automatic resets, life losses and time limits end in this file; pas
 there are only `discount` and `is_first`.
 """
 
-import contextlib
 import functools
 import threading
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from a3cjax.envs.actions import ACTION_MASK, clip_actions, sample_actions
+from a3cjax.envs.actions import ACTION_MASK, make_clip, sample_actions
 from a3cjax.envs.base import Episode
 from a3cjax.envs.observations import AUTO, plan_reading, read_observations
 from a3cjax.envs.spaces import AnswerError as AnswerError
@@ -66,6 +65,8 @@ class VectorEnvironments:
         self._discount = discount
         self._read = functools.partial(read_observations, space, plan=plan)
         self._action_space = envs.single_action_space
+        self._clip = make_clip(self._action_space)
+        self._noting_step = Noting(env, "step()")
         self._episodes: list[Episode] = []
         self._has_pauses = getattr(envs, "has_pauses", False)
         self.num_envs = len(self.reset().is_first)
@@ -83,7 +84,7 @@ class VectorEnvironments:
 
     def reset(self) -> TimeStep:
         """Starts every environment anew; running games are dropped."""
-        with noting(self._env, "reset()") as where:
+        with Noting(self._env, "reset()") as where:
             observations, info = self._envs.reset()
         observation = self._read(observations, where)
         num_envs = len(jax.tree.leaves(observation)[0])
@@ -109,7 +110,7 @@ class VectorEnvironments:
             return
         mask = np.zeros(self.num_envs, bool)
         mask[indices] = True
-        with noting(self._env, "reset()"):
+        with Noting(self._env, "reset()"):
             _, info = self._envs.reset(options={"reset_mask": mask})
         self._action_mask = info.get(ACTION_MASK)
         self._was_done[indices] = False
@@ -118,37 +119,43 @@ class VectorEnvironments:
 
     def step(self, actions: np.ndarray) -> TimeStep:
         """Takes actions as agents choose them; ignores them where an episode just ended."""
-        actions = clip_actions(self._action_space, actions)
-        with noting(self._env, "step()") as where:
+        actions = self._clip(actions)
+        with self._noting_step as where:
             observations, rewards, terminated, truncated, info = self._envs.step(actions)
         observation = self._read(observations, where, self.num_envs)
         check_numbers("rewards", rewards, (self.num_envs,), where)
         self._action_mask = info.get(ACTION_MASK)
         is_first, is_idle = self._was_done, info.get("is_idle") if self._has_pauses else None
-        terminated = terminated & ~is_first
-        truncated = truncated & ~is_first
+        counted = rewards
+        if True in is_first.tolist():
+            counted = np.where(is_first, 0.0, rewards)
+            terminated, truncated = terminated & ~is_first, truncated & ~is_first
         self._was_done = terminated | truncated
-
-        self._returns += np.where(is_first, 0.0, rewards)
+        self._returns += counted
         self._lengths += is_experienced(is_first, is_idle)
-        # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
-        counts_lives = self.spec.is_atari and "lives" in info and "terminated" in info
-        is_over = info["terminated"].astype(bool) if counts_lives else terminated
-        for i in np.flatnonzero((is_over | truncated) & ~is_first):
-            self._episodes.append(Episode(int(i), float(self._returns[i]), int(self._lengths[i])))
-            self._returns[i] = self._lengths[i] = 0
 
-        discount = np.where(terminated, 0.0, self._discount)
+        discount = np.full(self.num_envs, self._discount, np.float32)
+        if True in self._was_done.tolist():
+            discount[terminated] = 0.0
+            # In envpool's Atari, `terminated` includes lost lives and info["terminated"] does not.
+            counts_lives = self.spec.is_atari and "lives" in info and "terminated" in info
+            is_over = (info["terminated"] != 0) & ~is_first if counts_lives else terminated
+            self._close_episodes(is_over | truncated)
         if is_idle is not None:
-            discount = np.where(is_idle, 1.0, discount)
+            discount[is_idle] = 1.0
         return TimeStep(
             observation=observation,
             reward=rewards.astype(np.float32),
-            discount=discount.astype(np.float32),
+            discount=discount,
             is_first=is_first,
             action_mask=self._action_mask,
             is_idle=is_idle,
         )
+
+    def _close_episodes(self, is_over: np.ndarray) -> None:
+        for i in np.flatnonzero(is_over).tolist():
+            self._episodes.append(Episode(i, float(self._returns[i]), int(self._lengths[i])))
+            self._returns[i] = self._lengths[i] = 0
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
         """A uniformly random action for each environment, of those that are allowed there."""
@@ -164,7 +171,7 @@ class VectorEnvironments:
         envs = getattr(self._envs, "envs", ())
         if not envs or not all(hasattr(env.unwrapped, "get_state") for env in envs):
             return None
-        with noting(self._env, "get_state()"):
+        with Noting(self._env, "get_state()"):
             states = [env.unwrapped.get_state() for env in envs]
         return {
             "states": states,
@@ -180,7 +187,7 @@ class VectorEnvironments:
         for env, own, elapsed_steps in zip(
             self._envs.envs, state["states"], state["elapsed_steps"], strict=True
         ):
-            with noting(self._env, "set_state()"):
+            with Noting(self._env, "set_state()"):
                 env.unwrapped.set_state(own)
             for limit, num_steps in zip(_time_limits(env), elapsed_steps, strict=True):
                 limit._elapsed_steps = num_steps
@@ -195,7 +202,7 @@ class VectorEnvironments:
         """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
         if getattr(self._envs, "render_mode", None) != "rgb_array":
             return None
-        with noting(self._env, "render()") as where:
+        with Noting(self._env, "render()") as where:
             picture = np.asarray(self._envs.render()[0])
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             rule = "pictures must be uint8 of shape (height, width, 3)"
@@ -205,7 +212,7 @@ class VectorEnvironments:
 
     def close(self) -> None:
         """Frees the environments."""
-        with noting(self._env, "close()"):
+        with Noting(self._env, "close()"):
             self._envs.close()
 
 
@@ -216,21 +223,23 @@ def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
         env = env.env
 
 
-@contextlib.contextmanager
-def noting(env: str, call: str) -> Iterator[str]:
+class Noting:
     """Adds to what is raised inside where it was: in which call of which environment."""
-    where = f"{call} of {env}"
-    try:
-        yield where
-    except (AnswerError, ConfigError):  # which say so themselves
-        raise
-    except BaseException as failure:
+
+    def __init__(self, env: str, call: str):
+        self._where = f"{call} of {env}"
+
+    def __enter__(self) -> str:
+        return self._where
+
+    def __exit__(self, _: Any, failure: BaseException | None, __: Any) -> None:
+        if failure is None or isinstance(failure, AnswerError | ConfigError):  # say so themselves
+            return
         is_main = threading.current_thread() is threading.main_thread()
         if isinstance(failure, SystemExit) or (
             isinstance(failure, KeyboardInterrupt) and not is_main
         ):  # it is no more than a fault of this environment
-            raise RuntimeError(f"{where} ended by {failure!r}") from failure
+            raise RuntimeError(f"{self._where} ended by {failure!r}") from failure
         hints = [hint for words, hint in _HINTS.items() if words in str(failure)]
         told = f": environments live in a thread of their own, {hints[0]}" if hints else ""
-        failure.add_note(f"in {where}{told}")
-        raise
+        failure.add_note(f"in {self._where}{told}")

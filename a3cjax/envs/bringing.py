@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorEnv
 
-from a3cjax.envs.batches import VectorEnvironments, noting
+from a3cjax.envs.batches import Noting, VectorEnvironments
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.observations import AUTO
 from a3cjax.envs.supported import check_spaces
@@ -128,7 +128,7 @@ def make_brought(
     def call(**more: str) -> Any:
         return source(**{**options, **more})  # pyright: ignore[reportCallIssue]
 
-    with noting(name, "the constructor"):
+    with Noting(name, "the constructor"):
         first = call()
     if isinstance(first, VectorEnv):
         if renders and first.render_mode is None and "render_mode" in parameters:
@@ -157,7 +157,7 @@ def make_batch(
     def make(**options: str) -> GymnasiumBatch:
         return GymnasiumBatch(name, functools.partial(make_one, **options), num_envs)
 
-    with noting(name, "the constructor"):
+    with Noting(name, "the constructor"):
         envs = make()
         if renders and "rgb_array" in envs.metadata.get("render_modes", ()):
             with contextlib.suppress(Exception):  # those that play are closed later, and told
@@ -180,7 +180,7 @@ def start(
     """Checks the spaces and seeds the generators: environment i gets `seed + i`."""
     try:
         check_spaces(name, envs.single_observation_space, envs.single_action_space)
-        with noting(name, "reset()"):
+        with Noting(name, "reset()"):
             envs.reset(seed=seed)
         spec = envs.envs[0].spec if isinstance(envs, GymnasiumBatch) else None
         return VectorEnvironments(

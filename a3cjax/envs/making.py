@@ -29,6 +29,7 @@ from a3cjax.envs.bringing import (
     make_brought,
     start,
 )
+from a3cjax.envs.lean_pool import LeanPool
 from a3cjax.envs.observations import AUTO
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError, quote
@@ -170,7 +171,7 @@ def make_environments(
         limit = envs.config.get("max_episode_steps", NO_LIMIT)
         environments = VectorEnvironments(
             env_id,
-            envs,
+            LeanPool(envs),
             discount=discount,
             frames_per_step=frames_per_step,
             is_atari=is_atari,

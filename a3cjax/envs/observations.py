@@ -17,6 +17,9 @@ from a3cjax.types import VECTOR
 AUTO, CHANNELS_FIRST, CHANNELS_LAST, NONE = "auto", "channels_first", "channels_last", "none"
 IMAGE_LAYOUTS = (AUTO, CHANNELS_FIRST, CHANNELS_LAST, NONE)
 
+# Made once: they are asked for at every step.
+NESTED, NUMBERED, BYTE = (Dict, Tuple), (Discrete, MultiDiscrete), np.dtype(np.uint8)
+
 # What is smaller along two axes is seldom a picture, if it is no array of bytes; our choice.
 LEAST_SIDE = 8
 MOST_COLOURS = 4  # of one frame of a stack: grey, RGB, and both with one more channel
@@ -140,16 +143,18 @@ def read_observations(
       AnswerError: names `where`, unless all leaves are as the space has them.
     """
     plan = plan_reading(space) if plan is None else plan
+    if not isinstance(space, NESTED):
+        return _read(plan[0], observations, num_envs, where)
     values = [value for *_, value in leaves_of(space, observations, where)]
     num_envs = len(values[0]) if num_envs is None else num_envs
+    images, vectors = {}, []
     for leaf, value in zip(plan, values, strict=True):
-        _check(leaf, value, num_envs, where)
-    pairs = list(zip(plan, values, strict=True))
-    images = {leaf.key: _as_blocks(leaf, value, where) for leaf, value in pairs if leaf.layout}
-    vectors = [_as_numbers(leaf.space, value) for leaf, value in pairs if not leaf.layout]
-    if vectors and isinstance(space, Dict | Tuple):
-        vectors = [np.concatenate([part.reshape(num_envs, -1) for part in vectors], axis=1)]
-    return join(images, vectors)
+        read = _read(leaf, value, num_envs, where)
+        if leaf.layout:
+            images[leaf.key] = read
+        else:
+            vectors.append(read.reshape(num_envs, -1))
+    return join(images, [np.concatenate(vectors, axis=1)] if vectors else [])
 
 
 def join(images: Mapping[str, Any], vectors: Sequence[Any]) -> Any:
@@ -242,9 +247,16 @@ def _is_doubtful(shape: tuple[int, ...], layout: str) -> bool:
     return side >= min(LEAST_SIDE, min(height, width) / slack) and channels <= slack * side
 
 
-def _check(leaf: Leaf, values: np.ndarray, num_envs: int, where: str) -> None:
+def _read(leaf: Leaf, values: np.ndarray, num_envs: int | None, where: str) -> np.ndarray:
+    num_envs = len(values) if num_envs is None else num_envs
+    check_numbers(leaf.name, values, (num_envs, *(leaf.space.shape or ())), where)
+    if not isinstance(leaf.space, Box):
+        _check_whole(leaf, values, where)
+    return _as_blocks(leaf, values, where) if leaf.layout else _as_numbers(leaf.space, values)
+
+
+def _check_whole(leaf: Leaf, values: np.ndarray, where: str) -> None:
     space = leaf.space
-    check_numbers(leaf.name, values, (num_envs, *(space.shape or ())), where)
     if isinstance(space, Discrete | MultiDiscrete):
         numbers, sizes = _number_states(space, values), count_states(space)
         rule = f"in {space}"
@@ -273,7 +285,7 @@ def _number_states(leaf: Discrete | MultiDiscrete, values: np.ndarray) -> np.nda
 
 
 def _as_numbers(leaf: gymnasium.Space, values: np.ndarray) -> np.ndarray:
-    if not isinstance(leaf, Discrete | MultiDiscrete):
+    if not isinstance(leaf, NUMBERED):
         return np.array(values, np.float32)
     sizes = count_states(leaf).ravel()
     begins = np.cumsum(sizes) - sizes
@@ -288,19 +300,20 @@ def _as_blocks(leaf: Leaf, values: np.ndarray, where: str) -> np.ndarray:
     if images.ndim > 3 and leaf.layout == CHANNELS_LAST:
         images = np.moveaxis(images, -1, -3)
     images = images.reshape(len(images), -1, *images.shape[-2:])  # frames of a stack: channels
-    padding = [(0, -size % BLOCK_SIZE) for size in images.shape[2:]]
-    if padding != [(0, 0), (0, 0)]:  # with black, to whole blocks: no pixel is lost
-        images = np.pad(images, [(0, 0), (0, 0), *padding])
+    height, width = images.shape[2:]
+    if height % BLOCK_SIZE or width % BLOCK_SIZE:  # with black, to whole blocks: no pixel is lost
+        padding = [(0, 0), (0, 0), (0, -height % BLOCK_SIZE), (0, -width % BLOCK_SIZE)]
+        images = np.pad(images, padding)
     return frames_to_blocks(images)
 
 
 def _as_bytes(leaf: Leaf, values: np.ndarray, where: str) -> np.ndarray:
     space = leaf.space
+    if space.dtype == BYTE:
+        return values
     if isinstance(space, MultiBinary) or space.dtype == bool:
         return values.astype(np.uint8) * np.uint8(255)
     assert isinstance(space, Box)
-    if space.dtype == np.uint8:
-        return values
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     span = np.where(high > low, high - low, 1)
     shares = (values - low) / span

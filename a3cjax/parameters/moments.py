@@ -23,10 +23,24 @@ MIN_RETURN_DEVIATION = 0.1
 
 def moments_of(values: npt.ArrayLike, shape: tuple[int, ...] = ()) -> Moments:
     """Of N arrays `[N, *shape]`: how many, their mean and their variance, entry by entry."""
-    values = np.asarray(values, np.float64).reshape(-1, *shape)
-    if len(values) == 0:
+    values = np.asarray(values).reshape(-1, *shape)
+    count = len(values)
+    if count == 0:
         return Moments(np.zeros(()), np.zeros(shape), np.zeros(shape))
-    return Moments(np.array(float(len(values))), values.mean(axis=0), values.var(axis=0))
+    if values.dtype == np.uint8:  # sums of whole numbers are exact, and take a tenth of the time
+        squares = np.square(values, dtype=np.uint16)
+        mean = _sum(values, 255 * count) / count
+        variance = _sum(squares, 255**2 * count) / count - np.square(mean)
+    else:
+        values = values.astype(np.float64)
+        mean = values.mean(axis=0)
+        variance = np.square(values - mean).mean(axis=0)
+    return Moments(np.array(float(count)), mean, variance)
+
+
+def _sum(values: np.ndarray, largest: int) -> np.ndarray:
+    """Along the first axis, in the smallest integers that hold it."""
+    return values.sum(axis=0, dtype=np.min_scalar_type(largest))
 
 
 def merge(one: Moments, other: Moments) -> Moments:
@@ -137,9 +151,10 @@ def discounted_sums(
       the numbers in their places mean nothing. Nor have idle steps: with their reward of 0 and
       discount of 1 they pass on the sum before them.
     """
+    kept = np.where(is_first[1:], 0.0, discounts)
     carried = np.where(is_first[0], 0.0, before)
     sums = np.zeros(np.shape(rewards))
-    for t in range(len(sums)):
-        sums[t] = carried + rewards[t]
-        carried = np.where(is_first[t + 1], 0.0, discounts[t] * sums[t])
+    for sum_t, reward_t, kept_t in zip(sums, rewards, kept, strict=True):
+        np.add(carried, reward_t, out=sum_t)
+        carried = kept_t * sum_t
     return sums, carried

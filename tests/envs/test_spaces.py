@@ -126,6 +126,14 @@ def test_states_that_do_not_exist_are_refused(space, values, rule):
         read_observations(Dict({"x": Tuple([space])}), {"x": (batch,)}, "step() of Arm")
 
 
+@for_each("dtype", [np.float32, np.float64])
+def test_the_largest_finite_numbers_are_read(dtype):
+    # The sum of their squares, by which most batches are found right, is infinite.
+    values = np.full((2, 3), np.finfo(np.float32).max, dtype)
+    vectors = read_observations(Box(-np.inf, np.inf, (3,), dtype), values, "reset()")
+    np.testing.assert_array_equal(vectors, values)
+
+
 @pytest.mark.parametrize("space", [Box(-1, 1, (3,)), Box(-1, 1, (3,), np.float64)], ids=str)
 def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
     values = np.ones((2, 3), space.dtype)

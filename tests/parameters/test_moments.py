@@ -51,6 +51,17 @@ def test_small_deviations_from_a_large_mean_are_seen(first):
     np.testing.assert_allclose(scale, values.std(axis=0), rtol=1e-5)
 
 
+@for_each("num_images", [1, 8, 257, 258, 70_000])  # sums of 257 have 16 bits, squares of 66,051 32
+def test_moments_of_bytes_agree_with_numpy(num_images):
+    values = np.random.default_rng(0).integers(250, 256, (num_images, 3), dtype=np.uint8)
+    values[:, 0] = 255
+    moments = moments_of(values, (3,))
+    np.testing.assert_array_equal(moments.mean, values.mean(axis=0))
+    np.testing.assert_allclose(moments.variance, values.var(axis=0), rtol=1e-9, atol=1e-9)
+    assert moments.variance[0] == 0
+    assert {np.asarray(part).dtype for part in moments} == {np.dtype(np.float64)}
+
+
 # Discounted sums of rewards.
 
 
