@@ -162,11 +162,18 @@ def make_snapshot(
     return Snapshot(version, num_frames, state.params, statistics, state.target_params, scale)
 
 
+# As quick as `device_put` with large arrays and eight times as quick with small ones.
+_copy_to_default_device = jax.jit(lambda arrays: arrays)
+
+
 class ParametersOnDevice:
     """The same store as it is seen from another device: snapshots and gradients are copied."""
 
-    def __init__(self, store: ParameterStore, device: Device, home: Device):
-        """`device` is where this store is seen from, `home` where its parameters are."""
+    def __init__(self, store: ParameterStore, device: Device, home: Device | None):
+        """`device` is where this store is seen from, `home` where its parameters are.
+
+        That is None where they are views; gradients then go as they are.
+        """
         self._store = store
         self._device = device
         self._home = home
@@ -175,9 +182,9 @@ class ParametersOnDevice:
     def pull(self) -> Snapshot:
         """The newest parameters, on this device."""
         snapshot = self._store.pull()
-        params, statistics = jax.device_put((snapshot.params, snapshot.statistics), self._device)
+        params, statistics = self._bring((snapshot.params, snapshot.statistics))
         if snapshot.target_params is not self._target_params[0]:  # they change rarely
-            here = jax.device_put(snapshot.target_params, self._device)
+            here = self._bring(snapshot.target_params)
             self._target_params = (snapshot.target_params, here)
         target_params = self._target_params[1]
         return snapshot._replace(params=params, statistics=statistics, target_params=target_params)
@@ -191,5 +198,12 @@ class ParametersOnDevice:
         seen: Seen | None = None,
     ) -> Receipt:
         """As `SharedParameters.push`, with gradients from this device."""
-        grads = jax.device_put(grads, self._home)
+        if self._home is not None:
+            grads = jax.device_put(grads, self._home)
         return self._store.push(grads, num_frames, version, actor_index, seen)
+
+    def _bring(self, arrays: Any) -> Any:
+        if self._home is not None:
+            return jax.device_put(arrays, self._device)
+        with jax.default_device(self._device):
+            return _copy_to_default_device(arrays)

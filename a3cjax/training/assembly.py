@@ -269,6 +269,8 @@ def assemble(
     num_frames = config.exploration_frames
     assert num_frames is not None
 
+    home = None if _hands_over_views(config, placement) else learner
+
     def make_actor(environments: Environments, timestep: TimeStep, place: Place) -> ActorLearner:
         index, num_envs = len(fleet.actors), environments.num_envs
         key = jax.random.fold_in(actors_key, index)
@@ -279,9 +281,7 @@ def assemble(
             index,
             programs,
             environments,
-            stores[index]
-            if _hands_over_views(config, placement)
-            else ParametersOnDevice(stores[index], place.device, learner),
+            ParametersOnDevice(stores[index], place.device, home),
             Standing(timestep, core_state, None, key, np.zeros(num_envs)),
             make_explore(
                 config.seed,
