@@ -127,10 +127,10 @@ def main() -> None:
             reasons[name] = str(error)
     num_actors = machine.available_cores()
     config = Config(num_actors=num_actors, network="atari_ff", warmup_steps=64)
-    num_envs = num_actors * config.envs_per_actor
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in pythons}
     training = Training(config)
+    num_envs = num_actors * training.config.envs_per_actor
     unroll_length = training.config.unroll_length
     for _ in range(arguments.rounds):
         ours.append(training.run(arguments.seconds)["steps_per_second"])
