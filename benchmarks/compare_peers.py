@@ -5,8 +5,8 @@ then times ours and theirs in turn, several rounds: Pong, conv 16 â€“ conv 32 â€
 number of environments and steps in an update. One row a figure goes to
 benchmarks/results/peers.csv. A peer that does not install or run is listed with the reason.
 
-`--env CartPole` compares programs as they come, each with its own defaults, in as many environments;
-its rows go to benchmarks/results/peers-CartPole.csv.
+`--env CartPole` compares programs as they come, each with its own defaults, in as many
+environments; its rows go to benchmarks/results/peers-CartPole.csv.
 """
 
 import argparse
@@ -53,6 +53,10 @@ PEERS = {
         ),
         "Sample Factory": Peer(
             ("sample-factory>=2.1.1", "ale-py>=0.10", OPENCV), "sample_factory_appo.py"
+        ),
+        # PufferLib's own package does not install without GitHub; this is the same without games.
+        "PufferLib PPO": Peer(
+            ("pufferlib-core>=3.0.23", "ale-py>=0.11", OPENCV), "pufferlib_ppo.py"
         ),
         "plain Flax": Peer((), "plain_flax.py"),
     },
