@@ -120,7 +120,7 @@ def time_peer(python: Path, peer: Peer, num_envs: int, unroll_length: int, secon
         *(python, FOLDER / peer.script, *peer.options, "--seconds", str(seconds)),
         *("--num-envs", str(num_envs), "--unroll-length", str(unroll_length)),
     ]
-    output = run_command(command, timeout=10 * seconds + 300)
+    output = run_command(command, timeout=10 * seconds + 900)
     found = re.search(r"^steps_per_second (\S+)$", output, re.MULTILINE)
     if found is None:
         raise PeerError(f"{peer.script} printed no rate")

@@ -27,7 +27,7 @@ from typing import NamedTuple
 
 from a3cjax.runs.tables import RETURN_WINDOW, EpisodeRow
 from a3cjax.system import machine, provenance
-from a3cjax.system.files import alone, replace_file
+from a3cjax.system.files import replace_file
 
 RUN = Path(__file__).parent.parent / "experiments" / "run.py"
 RESULTS = Path(__file__).parent / "results" / "learning-seeds.csv"
@@ -126,21 +126,25 @@ def read_rows(path: Path) -> list[Row]:
 def add_row(path: Path, row: Row) -> None:
     """Writes the file anew with one more row: as it was before or complete, whatever happens."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with alone(path.with_name(path.name + ".lock")):
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([Row._fields, *read_rows(path), row])
-        replace_file(path, text.getvalue())
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([Row._fields, *read_rows(path), row])
+    replace_file(path, text.getvalue())
+
+
+def show(figures: Sequence[float]) -> str:
+    """Minutes, core-minutes and million frames as cells."""
+    return " | ".join(
+        f"{value:.{digits}f}" for value, digits in zip(figures, (1, 1, 2), strict=True)
+    )
 
 
 def make_table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each seed, and the medians."""
     lines = ["| seed | minutes | core-minutes | million frames | commit |", "|---|---|---|---|---|"]
     for row in sorted(rows, key=lambda row: row.seed):
-        figures = (f"{value:.1f}" for value in row[3:6])
-        lines.append(f"| {row.seed} | {' | '.join(figures)} | {row.commit[:7]} |")
-    columns = list(zip(*rows, strict=True))[3:6]
-    medians = (f"**{statistics.median(values):.1f}**" for values in columns)
-    lines.append(f"| median | {' | '.join(medians)} | |")
+        lines.append(f"| {row.seed} | {show(row[3:6])} | {row.commit[:7]} |")
+    medians = [statistics.median(values) for values in list(zip(*rows, strict=True))[3:6]]
+    lines.append(f"| median | {show(medians)} | |")
     return "\n".join(lines)
 
 

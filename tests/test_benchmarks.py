@@ -1,15 +1,26 @@
 """Benchmarks: what they compute from what was measured; nothing here depends on seconds."""
 
 import csv
+import math
+import os
+import signal
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.figure import Figure
 
+from a3cjax.config.settings import Config
+from a3cjax.training.measuring import Training
 from tests.documents import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))  # scripts, which import one another by name
 
+import compare_peers
+import free_environments
+import learning
+import scaling
 import throughput
 import timing_worker
 from checkouts import Checkout, CheckoutError
@@ -147,3 +158,144 @@ def test_checkouts_take_turns_and_ratios_are_those_of_rounds(tmp_path, monkeypat
     assert float(rows["CartPole: staleness, median"]["median"]) == 2
     assert float(rows["CartPole: staleness, maximum"]["median"]) == 9
     assert float(rows["CartPole: CPU time / that of old-com+"]["min"]) == pytest.approx(1 / 8)
+
+
+class FakeTraining:
+    """Trains as fast as there are environments, and a percent faster every time."""
+
+    def __init__(self, config):
+        self.config = config
+        self.rate = config.num_actors * config.envs_per_actor
+
+    def run(self, seconds):
+        self.rate *= 1.01
+        return {"steps_per_second": self.rate / 1.01, "wait": 0.02, "hold": 0.01}
+
+    def close(self):
+        pass
+
+
+def test_free_environments_are_timed_in_all_combinations_and_drawn(tmp_path, monkeypatch):
+    drawn = {}
+
+    def savefig(figure, path, dpi):
+        for line in figure.axes[0].lines:
+            drawn[line.get_label()] = (list(line.get_xdata()), list(line.get_ydata()))
+
+    monkeypatch.setattr(scaling, "Training", FakeTraining)
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    numbers = ["--actors", "1", "4", "--environments", "2", "8"]
+    options = [*numbers, "--rounds", "1", "--results", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["scaling.py", "--env", "free", *options])
+    scaling.main()
+    rows = read_rows(tmp_path / "scaling-free.csv")
+    assert {name: float(row["median"]) for name, row in rows.items() if "lock" not in name} == {
+        **{"1 × 2": 2.0, "1 × 8": 8.0, "4 × 2": 8.0, "4 × 8": 32.0}
+    }
+    assert float(rows["4 × 8: lock"]["median"]) == pytest.approx(3.0)
+    assert drawn == {"1 actor": ([2, 8], [2.0, 8.0]), "4 actors": ([2, 8], [8.0, 32.0])}
+
+
+def test_free_environments_are_trained_in():
+    config = Config(env=free_environments.NAME, num_actors=2, envs_per_actor=3, unroll_length=5)
+    training = Training(config.replace(warmup_steps=4))
+    result = training.run(0.0)
+    training.close()
+    assert training.config.network == "mlp_ff"
+    assert sum(result[part] for part in ("env", "act", "learn", "push")) == pytest.approx(1.0)
+
+
+def test_peers_are_compared_round_by_round_until_one_fails(tmp_path, monkeypatch):
+    answers = iter([4.0, compare_peers.PeerError("stopped"), 8.0])
+
+    def time_peer(python, peer, num_envs, unroll_length, seconds):
+        assert python == "python"
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(
+        compare_peers,
+        "Training",
+        lambda config: FakeTraining(config.replace(envs_per_actor=8, unroll_length=32)),
+    )
+    monkeypatch.setattr(compare_peers, "prepare", lambda peer: "python")
+    monkeypatch.setattr(compare_peers, "time_peer", time_peer)
+    monkeypatch.setattr(compare_peers.machine, "available_cores", lambda: 2)
+    options = ["--rounds", "2", "--results", str(tmp_path / "peers.csv")]
+    monkeypatch.setattr(sys, "argv", ["compare_peers.py", "--env", "CartPole", *options])
+    compare_peers.main()
+    rows = read_rows(tmp_path / "peers.csv")
+    assert float(rows["a3cjax"]["min"]) == 16.0
+    ratios = rows["a3cjax / SB3 A2C"]
+    assert float(ratios["max"]) == pytest.approx(16.0 / 4.0)
+    assert float(ratios["min"]) == pytest.approx(16.16 / 8.0)
+    assert rows["SB3 PPO: not available: stopped"]["median"] == "nan"
+
+
+# Stands for the program: a hundred games of 0 points, then a hundred of 20 in 10,000 frames each.
+PROGRAM = """
+import json, os, pathlib, signal, sys, time
+settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
+run_dir, seed = pathlib.Path(settings["run_dir"]), settings["seed"]
+with open(pathlib.Path(__file__).parent / "calls", "a") as file:
+    file.write(seed)
+run_dir.mkdir()
+games = [f"{10_000 * (n + 1)},1.0,0,{20 * (n >= 100)},9" for n in range(200)]
+header = "num_frames,wall_seconds,actor,episode_return,episode_length"
+lines = [header, *games[:50 if seed in "89" else 200]]
+(run_dir / "episodes.csv").write_text("\\n".join(lines) + "\\n")
+if seed == "7":
+    (run_dir / "episodes.csv").write_text("")
+    os.kill(os.getppid(), signal.SIGTERM)
+if seed == "9":
+    sys.exit(3)
+(run_dir / "summary.json").write_text(json.dumps({"signal": None}))
+if seed != "8":
+    signal.signal(signal.SIGINT, lambda *_: sys.exit())
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture
+def learn(tmp_path, monkeypatch):
+    """Runs the script for these seeds; its file of results, and the seeds that were run."""
+    before = signal.getsignal(signal.SIGTERM)
+    (tmp_path / "program.py").write_text(PROGRAM)
+    monkeypatch.setattr(learning, "RUN", tmp_path / "program.py")
+
+    def run(*seeds):
+        options = ["--results", str(tmp_path / "seeds.csv"), "--seeds", *seeds]
+        monkeypatch.setattr(sys, "argv", ["learning.py", *options])
+        learning.main()
+        return learning.read_rows(tmp_path / "seeds.csv"), (tmp_path / "calls").read_text()
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_a_seed_is_stopped_at_the_score_and_not_run_again(learn, capsys):
+    rows, _ = learn("3", "2")
+    # 18 points are the mean of the last hundred games after the ninetieth of 20 points.
+    assert [(row.seed, row.million_frames) for row in rows] == [(3, 1.9), (2, 1.9)]
+    rows, calls = learn("2", "3", "8")
+    assert calls == "328"
+    assert rows[-1].million_frames == math.inf  # its budget ended below
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[0] for line in lines[-4:-1]] == ["| 2", "| 3", "| 8"]
+    assert lines[-1].split(" | ")[3] == "1.90"  # the median
+
+
+def test_cpu_time_is_that_of_all_threads_of_the_process():
+    this = SimpleNamespace(pid=os.getpid())
+    assert learning.cpu_seconds(this) == pytest.approx(time.process_time(), abs=0.5)
+
+
+@pytest.mark.parametrize(("seed", "code"), [("7", 143), ("9", "seed 9: the program ended with 3.")])
+def test_a_seed_that_is_interrupted_or_fails_leaves_nothing(learn, seed, code):
+    rows, _ = learn("1")
+    with pytest.raises(SystemExit) as caught:
+        learn(seed)
+    assert caught.value.code == code
+    assert learn("1")[0] == rows
