@@ -41,6 +41,8 @@ class Peer(NamedTuple):
 
 
 SB3 = ("stable-baselines3[extra]>=2.9", "ale-py>=0.11")
+# PufferLib's own package does not install without GitHub; this is the same without its games.
+PUFFERLIB = ("pufferlib-core>=3.0.23", "ale-py>=0.11", OPENCV)
 PEERS = {
     "Pong": {
         "SB3 A2C": Peer(SB3, "sb3_a2c.py"),
@@ -54,10 +56,8 @@ PEERS = {
         "Sample Factory": Peer(
             ("sample-factory>=2.1.1", "ale-py>=0.10", OPENCV), "sample_factory_appo.py"
         ),
-        # PufferLib's own package does not install without GitHub; this is the same without games.
-        "PufferLib PPO": Peer(
-            ("pufferlib-core>=3.0.23", "ale-py>=0.11", OPENCV), "pufferlib_ppo.py"
-        ),
+        "PufferLib PPO": Peer(PUFFERLIB, "pufferlib_ppo.py", ("--serial",)),
+        "PufferLib PPO, processes": Peer(PUFFERLIB, "pufferlib_ppo.py"),
         "plain Flax": Peer((), "plain_flax.py"),
     },
     "CartPole": {
