@@ -3,6 +3,7 @@
 import csv
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -46,7 +47,8 @@ class Results:
             table.add_column(name, justify="left" if name in ("figure", "unit") else "right")
         for row in self._rows:
             table.add_row(*(str(row[name]) for name in ("figure", "median", "min", "max", "unit")))
-        rich.console.Console(highlight=False, soft_wrap=True).print(table)
+        width = None if sys.stdout.isatty() else 120  # in a pipe rich takes 80
+        rich.console.Console(highlight=False, soft_wrap=True, width=width).print(table)
         rows: list[Mapping[str, object]] = [{**row, **self._origin} for row in self._rows]
         is_new = not self._path.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
+from a3cjax.system.machine import available_cores
 from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
 # Steps of random play in each environment; our choice.
@@ -16,6 +17,10 @@ WARMUP_STEPS = 512
 # ε is final after this many emulator frames (Mnih et al. 2016, section 8), but a budget of a
 # few million is not to be spent on random actions alone; the fifth is our choice.
 EXPLORATION_FRAMES = 4_000_000
+
+# Environments of an actor. Python's lock lets one process make so many calls a second and no more,
+# however many cores: where many actors share it, each call is to bring more steps.
+ENVS_PER_ACTOR, ENVS_PER_ACTOR_OF_MANY, MANY_ACTORS = 8, 32, 16
 
 # What is found best on a few cores, for images and for all else: docs/decisions.md.
 IMAGES: dict[str, Any] = {
@@ -62,9 +67,20 @@ REASONS = {
 }
 
 
+def fill_counts(config: Config) -> Config:
+    """Replaces None by an actor for each core, and by what suits so many: all that act at once."""
+    cores = available_cores()
+    num_actors = config.num_actors or cores
+    is_many = min(num_actors, cores) >= MANY_ACTORS
+    num_envs = config.envs_per_actor or (ENVS_PER_ACTOR_OF_MANY if is_many else ENVS_PER_ACTOR)
+    return config.replace(num_actors=num_actors, envs_per_actor=num_envs)
+
+
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to: see `resolve`."""
+    config = fill_counts(config)
     assert config.num_actors is not None
+    assert config.envs_per_actor is not None
     num_envs = config.num_actors * config.envs_per_actor
     has_images = any(part.dtype == np.uint8 for part in jax.tree.leaves(spec.observation))
     defaults = TABLE if config.network == TABULAR else IMAGES if has_images else VECTORS

@@ -25,7 +25,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to for this environment.
 
     Args:
-      config: settings, `num_actors` among them.
+      config: settings.
       spec: of the training environments.
 
     Returns:
@@ -37,6 +37,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
     """
     config = fill_defaults(config, spec)
     assert config.num_actors is not None
+    assert config.envs_per_actor is not None
     assert config.warmup_steps is not None
     _check_update_size(config, spec)
     num_envs = config.num_actors * config.envs_per_actor
@@ -109,6 +110,8 @@ def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
     if config.unroll_length == EPISODE:
         return
     assert isinstance(config.unroll_length, int)
+    assert config.num_actors is not None
+    assert config.envs_per_actor is not None
     num_steps = config.unroll_length * config.envs_per_actor
     if num_steps * spec.frames_per_step > config.total_frames:
         raise ConfigError(
@@ -116,7 +119,6 @@ def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
             f"(unroll_length={config.unroll_length} in {config.envs_per_actor} environments), "
             f"got {config.total_frames}."
         )
-    assert config.num_actors is not None
     parts = jax.tree.leaves(spec.observation)
     bytes_per_step = sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)
     # Each actor holds what it saw in this unroll, and stacked; the gradient needs far more.

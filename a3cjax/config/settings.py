@@ -172,7 +172,11 @@ class Config(Settings):
 
     # Every actor is a thread of Python.
     num_actors: int | None = _actors(None, "threads; null: one for each core", between(1, 1_000))
-    envs_per_actor: int = _actors(8, "environments of each", between(1, MAX_BATCH))
+    envs_per_actor: int | None = _actors(
+        None,
+        "environments of each; null: 8, from 16 actors on as many cores on 32",
+        between(1, MAX_BATCH),
+    )
     warmup_steps: int | None = _actors(
         None,
         "of random play in each environment; null: 512, at most a tenth of the budget",

@@ -27,6 +27,7 @@ from a3cjax.config.builders import (
     init_state,
     make_keys,
 )
+from a3cjax.config.defaults import fill_counts
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, Environments
@@ -104,7 +105,7 @@ def prepare(
     if isinstance(parts.env, VectorEnv):
         _check_vector(config)
         config = config.replace(num_actors=1)
-    config = config.replace(num_actors=config.num_actors or available_cores())
+    config = fill_counts(config)
     batches = build_batches(config, num_seeds, supervisor, parts.env)
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
@@ -159,6 +160,7 @@ def build_batches(
       Stopped: if a stop is asked for meanwhile, or an environment stands still.
     """
     assert config.num_actors is not None
+    assert config.envs_per_actor is not None
     most = (EVALUATION_SEED_OFFSET - 1) // config.envs_per_actor
     if config.num_actors > most:
         raise ConfigError(

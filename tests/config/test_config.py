@@ -12,6 +12,7 @@ from a3cjax.commands.evaluate import EvaluateSettings
 from a3cjax.commands.play import PlaySettings
 from a3cjax.commands.report import ReportSettings
 from a3cjax.commands.sweep import SweepSettings
+from a3cjax.config import defaults
 from a3cjax.config.builders import build_agent
 from a3cjax.config.declaring import (
     describe,
@@ -813,12 +814,35 @@ def test_random_play_must_leave_something_of_the_budget():
 def test_default_random_play_takes_at_most_a_tenth_of_the_budget(
     num_actors, total_frames, expected
 ):
-    config = Config(num_actors=num_actors, total_frames=total_frames)
+    config = Config(num_actors=num_actors, envs_per_actor=8, total_frames=total_frames)
     assert resolve(config, IMAGES).warmup_steps == expected
     # A number of one's own is taken as it is, or refused.
     if num_actors > 2:
         with pytest.raises(ConfigError, match=rf"^total_frames .*\(warmup_steps={10**5} in"):
             resolve(config.replace(warmup_steps=10**5), IMAGES)
+
+
+@for_each(
+    ("cores", "counts", "expected"),
+    [
+        (2, {}, (2, 8)),
+        (15, {}, (15, 8)),
+        (16, {}, (16, 32)),
+        (64, {}, (64, 32)),
+        (64, {"num_actors": 15}, (15, 8)),  # few share Python's lock
+        (2, {"num_actors": 16}, (16, 8)),  # few run at once
+        (64, {"num_actors": 16}, (16, 32)),
+        (64, {"envs_per_actor": 8}, (64, 8)),
+        (2, {"num_actors": 1, "envs_per_actor": 1}, (1, 1)),
+    ],
+)
+@pytest.mark.parametrize("spec", [IMAGES, VECTORS])
+def test_actors_are_as_many_as_cores_and_have_more_environments_if_they_are_many(
+    monkeypatch, spec, cores, counts, expected
+):
+    monkeypatch.setattr(defaults, "available_cores", lambda: cores)
+    config = resolve(Config(**counts), spec)
+    assert (config.num_actors, config.envs_per_actor) == expected
 
 
 def test_budget_holds_one_update():

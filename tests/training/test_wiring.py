@@ -15,6 +15,7 @@ from a3cjax.actors.placement import Place
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.warmup import warm_up
 from a3cjax.agents import ALGORITHMS, Algorithm
+from a3cjax.config import defaults
 from a3cjax.config.builders import build_agent, build_evaluation_environments, make_keys
 from a3cjax.config.settings import Config
 from a3cjax.envs import making
@@ -417,6 +418,17 @@ def test_actor_learners_run_on_the_cores_of_their_places(build, monkeypatch):
     monkeypatch.setattr(FakeEnvironments, "step", look_and_step)
     train_once(fleet)
     assert seen == {(f"actor-learner-{index}", core) for index in range(NUM_ACTORS)}
+
+
+def test_a_run_keeps_the_number_of_environments_that_many_actors_have_by_default(
+    asked, monkeypatch
+):
+    monkeypatch.setattr(defaults, "available_cores", lambda: 16)
+    config, _, batches = prepare(SETTINGS.replace(num_actors=None, envs_per_actor=None))
+    assert (config.num_actors, config.envs_per_actor) == (16, 32)
+    assert (
+        [call["num_envs"] for call in asked] == [batch.num_envs for batch in batches] == [32] * 16
+    )
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
