@@ -18,8 +18,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from results_table import Results
 
+from a3cjax.actors.actor_learner import make_programs
 from a3cjax.actors.supervisor import Supervisor
-from a3cjax.actors.trajectories import stack
+from a3cjax.actors.trajectories import stack, stack_trees
 from a3cjax.config.builders import build_optimizer
 from a3cjax.config.settings import Config
 from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
@@ -28,11 +29,14 @@ from a3cjax.system.compilation import configure_jax
 from a3cjax.training.assembly import assemble, prepare
 from a3cjax.training.measuring import emulator_rate
 from a3cjax.types import Constants
-from a3cjax.updates import make_act, make_apply_gradients, make_compute_gradients
+from a3cjax.updates import make_apply_gradients
 
 RESULTS = Path(__file__).parent / "results" / "breakdown.csv"
 # What a step of training is made of. "environment step" is the emulator and the blocks.
-SUMMANDS = ("environment step", "act", "stack the trajectory", "learn", "apply")
+SUMMANDS = (
+    *("environment step", "act", "stack the trajectory"),
+    *("observe the last", "learn", "apply"),
+)
 
 
 def core_seconds(call: Callable[[], object], repetitions: int) -> list[float]:
@@ -91,9 +95,18 @@ def main() -> None:
     timesteps = [batch.step(actions) for _ in range(unroll_length + 1)]
     timestep = timesteps[-1]
     all_actions = [actions] * unroll_length
-    trajectory = stack(timesteps, all_actions, core_state)
-    act, compute_gradients = make_act(agent), make_compute_gradients(agent)
+    programs = make_programs(agent)
+    act, compute_gradients, observe_at = programs[0], programs[1], programs.observe_at
+    assert observe_at is not None
     apply_gradients = make_apply_gradients(build_optimizer(config))
+    layer_outputs = [observe_at(snapshot, timestep) for timestep in timesteps]
+
+    def stack_all():
+        kept = stack_trees(layer_outputs)
+        return stack(timesteps, all_actions, core_state)._replace(layer_outputs=kept)
+
+    trajectory = stack_all()
+    forgetful = trajectory._replace(layer_outputs=None)
     grads, _ = compute_gradients(snapshot, exploration, trajectory)
     frames = np.zeros((num_envs, 4, 84, 84), np.uint8)
 
@@ -103,10 +116,15 @@ def main() -> None:
         "blocks from frames": (lambda: frames_to_blocks(frames), per_step),
         "environment step": (lambda: batch.step(actions).observation, per_step),
         "stack the trajectory": (
-            lambda: stack(timesteps, all_actions, core_state).observations,
+            lambda: stack_all().observations,
             per_update,
         ),
+        "observe the last": (lambda: observe_at(snapshot, timestep), per_update),
         "learn": (lambda: compute_gradients(snapshot, exploration, trajectory)[0], per_update),
+        "learn without recalling": (
+            lambda: compute_gradients(snapshot, exploration, forgetful)[0],
+            per_update,
+        ),
         "apply": (lambda: apply_gradients(state, grads, np.float32(0)), per_update),
     }
     results, costs = Results(RESULTS), {}

@@ -166,10 +166,10 @@ class ActorLearner:
     unroll_length: int | None  # T; None makes an update of a whole episode in every environment
     total_frames: int  # of the run, after which it returns
     report: Callable[[UpdateReport], None]
-    first_length: int | None = None  # of the first unroll, if it is to be shorter
 
     def __post_init__(self):
         self.clock = time.perf_counter
+        self.first_length: int | None = None  # of the first unroll, if it is to be shorter
 
     def get_standing(self) -> dict[str, Any] | None:
         """Where it stands between two updates, but for its key, in plain values for JSON.

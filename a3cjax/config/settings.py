@@ -171,7 +171,9 @@ class Config(Settings):
     )
 
     # Every actor is a thread of Python.
-    num_actors: int | None = _actors(None, "actor-learners; null: one for each core", between(1, 1_000))
+    num_actors: int | None = _actors(
+        None, "actor-learners; null: one for each core", between(1, 1_000)
+    )
     envs_per_actor: int | None = _actors(
         None,
         "environments of each; null: 8, from 16 actors on as many cores on 32",
