@@ -107,15 +107,24 @@ def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
       AssertionError: if the shapes do not fit.
     """
     chex.assert_rank([blocks, kernel], 4)
+    kernel = kernel_for_blocks(kernel)
+    chex.assert_equal(blocks.shape[3], kernel.shape[2])
+    _assert_covers(blocks.shape[1:3], kernel.shape[0])
+    return jax.lax.platform_dependent(blocks, kernel, cpu=_conv_by_matmul, default=_conv_native)
+
+
+def kernel_for_blocks(kernel: Array) -> Array:
+    """A kernel `[K, K, C, C_out]` for frames as the `[K/4, K/4, C·16, C_out]` for their blocks.
+
+    Raises:
+      AssertionError: if the kernel is not square, or K no multiple of 4.
+    """
     chex.assert_equal(kernel.shape[0], kernel.shape[1])
     chex.assert_is_divisible(kernel.shape[0], BLOCK_SIZE)
-    chex.assert_equal(blocks.shape[3], kernel.shape[2] * BLOCK_SIZE**2)
-    taps = kernel.shape[0] // BLOCK_SIZE
-    _assert_covers(blocks.shape[1:3], taps)
+    taps, num_out = kernel.shape[0] // BLOCK_SIZE, kernel.shape[3]
     # (tap_y, y, tap_x, x, channel, out) -> (tap_y, tap_x, (channel, y, x), out)
     kernel = kernel.reshape(taps, BLOCK_SIZE, taps, BLOCK_SIZE, *kernel.shape[2:])
-    kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, blocks.shape[3], -1)
-    return jax.lax.platform_dependent(blocks, kernel, cpu=_conv_by_matmul, default=_conv_native)
+    return kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, -1, num_out)
 
 
 def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:

@@ -4,6 +4,7 @@ torso (torsos.py): one observation -> features; core: feed-forward, GRU or LSTM 
 policy and state value, or action values. The same `apply` acts (T = 1) and learns (T steps).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from a3cjax.distributions import (
     SquashedGaussian,
     mask_logits,
 )
-from a3cjax.torsos import LAYERS, TORSOS, OwnTorso, VectorTorso
+from a3cjax.torsos import LAYERS, TORSOS, ImageKernels, ImageTorso, OwnTorso, VectorTorso
 from a3cjax.types import (
     Array,
     CoreState,
@@ -212,6 +213,7 @@ def make_network(
     variance: str = "free",
     dueling: bool = False,
     torso: nn.Module | None = None,
+    kernels: ImageKernels | None = None,
 ) -> Network:
     """Builds a network of the zoo, or around a torso of one's own, as pure functions.
 
@@ -228,6 +230,7 @@ def make_network(
       variance: of the Gaussian, `free`, `each` or `shared`: see `GaussianActorCritic`.
       dueling: whether action values are a value and advantages: see `ActionValues`.
       torso: one's own, see `OwnTorso`; of the name only the core, its last part, then matters.
+      kernels: what computes the layers of an `ImageTorso` in place of JAX.
 
     Raises:
       ValueError: if an argument is none of these, or does not fit the others.
@@ -235,14 +238,15 @@ def make_network(
     _check_arguments(name, head, variance, dueling, torso)
     num_actions = _read_sizes(num_actions)
     use_bias = name != TABULAR
-    body = _make_body(name, torso)
+    make_body = functools.partial(_make_body, name, torso, kernels)
+    body = make_body()
     gaussian = _GAUSSIANS.get(head.removesuffix("_actor_critic"))
     if head == "actor_critic":
         module = ActorCritic(body, num_actions, use_bias)
     elif not isinstance(num_actions, int):
         raise ValueError(f"head must be actor_critic for several choices at once, got {head}.")
     elif gaussian is not None:
-        module = GaussianActorCritic(body, _make_body(name, torso), num_actions, variance, gaussian)
+        module = GaussianActorCritic(body, make_body(), num_actions, variance, gaussian)
     else:
         module = ActionValues(body, num_actions, use_bias, dueling)
 
@@ -311,7 +315,7 @@ def core_of(name: str) -> str:
     return core if core in _CELLS else "ff"
 
 
-def _make_body(name: str, own_torso: nn.Module | None) -> Body:
+def _make_body(name: str, own_torso: nn.Module | None, kernels: ImageKernels | None) -> Body:
     if own_torso is not None:
         # A copy: two bodies with one module would share its parameters.
         return Body(OwnTorso(own_torso.clone(parent=None)), _CELLS[core_of(name)](OWN_CORE_SIZE))
@@ -319,4 +323,7 @@ def _make_body(name: str, own_torso: nn.Module | None) -> Body:
         return Body(VectorTorso(hidden_sizes=()), None)
     torso, core = name.split("_")
     make_torso, core_size = TORSOS[torso]
-    return Body(make_torso(), _CELLS[core](core_size))
+    module = make_torso()
+    if isinstance(module, ImageTorso):
+        module = module.clone(kernels=kernels)
+    return Body(module, _CELLS[core](core_size))

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -28,15 +28,31 @@ KERNEL_INIT = nn.initializers.lecun_normal()
 MAX_CENTRED = 10.0
 
 
+class ImageKernels(NamedTuple):
+    """What computes the layers of an `ImageTorso` in place of XLA, where it is made for them.
+
+    `convolve(blocks, mean, kernels, biases, strides, recalled) -> outputs`: of every convolution
+    max(conv(x) + bias, 0), float32 `[N, rows, columns, channels]`, where the first x is uint8
+    blocks less their mean (None: 0). Derivatives are those of the last output alone. `recalled`
+    are the outputs if they are known. It returns None if it is not made for such shapes.
+    `multiply`: as `jax.lax.dot_general`, of two matrices.
+    """
+
+    convolve: Callable[..., list[jax.Array] | None]
+    multiply: Callable[..., jax.Array]
+
+
 class ImageTorso(nn.Module):
     """Convolutions and one dense layer over frames given as 4×4 blocks.
 
     `layers`: (channels, kernel size, stride) of each convolution. Where the first stride is 4,
     that of the blocks, they are multiplied as they are; else frames are made of them again.
+    `kernels` compute in place of JAX what they are made for.
     """
 
     layers: tuple[tuple[int, int, int], ...]
     hidden_size: int
+    kernels: ImageKernels | None = None
 
     @nn.compact
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
@@ -58,9 +74,11 @@ class ImageTorso(nn.Module):
         # conv((x − mean) / scale) = conv(x) / scale − conv(mean) / scale: the bytes enter the
         # first layer as they are, and centring costs nothing.
         kernels[0] /= scale
+        mean, shifts = None, [*biases]
         if statistics is not None:
-            chex.assert_shape(statistics.mean, observations.shape[1:])
-            biases[0] -= convolve_first(statistics.mean[None], kernels[0])
+            mean = statistics.mean
+            chex.assert_shape(mean, observations.shape[1:])
+            shifts[0] -= convolve_first(mean[None], kernels[0])
 
         keeps = self.is_mutable_collection(LAYERS)
         names = [f"conv_{i}" for i in range(len(self.layers))]
@@ -72,15 +90,23 @@ class ImageTorso(nn.Module):
                 convolved = (
                     conv_valid(x, kernels[i], stride) if i else convolve_first(x, kernels[0])
                 )
-                outputs.append(x := relu(convolved + biases[i], recalled[i]))
+                outputs.append(x := relu(convolved + shifts[i], recalled[i]))
             return outputs if keeps else outputs[-1:]
 
         recalled = [self.get_variable(LAYERS, name) for name in names]
-        outputs = map_chunks(convolve, (observations, recalled))
+        outputs = None
+        if self.kernels is not None:
+            strides = [stride for *_, stride in self.layers]
+            known = None if recalled[0] is None else recalled
+            outputs = self.kernels.convolve(observations, mean, kernels, biases, strides, known)
+        if outputs is None:
+            outputs = map_chunks(convolve, (observations, recalled))
         if keeps:
             for name, output in zip(names, outputs, strict=True):
                 _keep(self, name, output)
-        return _dense_relu(self, self.hidden_size, outputs[-1].reshape(len(observations), -1))
+        multiply = None if self.kernels is None else self.kernels.multiply
+        x = outputs[-1].reshape(len(observations), -1)
+        return _dense_relu(self, self.hidden_size, x, multiply)
 
 
 LAYERS = "layers"
@@ -93,9 +119,11 @@ def _keep(module: nn.Module, name: str, output: jax.Array) -> None:
         module.put_variable(LAYERS, name, output)
 
 
-def _dense_relu(module: nn.Module, size: int, x: jax.Array) -> jax.Array:
+def _dense_relu(
+    module: nn.Module, size: int, x: jax.Array, multiply: Callable[..., jax.Array] | None = None
+) -> jax.Array:
     """A dense layer and max(·, 0), recalled or kept under the name `dense`."""
-    x = relu(nn.Dense(size)(x), module.get_variable(LAYERS, "dense"))
+    x = relu(nn.Dense(size, dot_general=multiply)(x), module.get_variable(LAYERS, "dense"))
     _keep(module, "dense", x)
     return x
 

@@ -26,6 +26,7 @@ from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.parameters.moments import moments_of
 from a3cjax.system.machine import available_cores
+from a3cjax.torsos import ImageKernels
 from a3cjax.types import LearnerState, Seen
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
@@ -72,7 +73,10 @@ def build_evaluation_environments(
 
 
 def build_agent(
-    config: Config, spec: EnvironmentSpec, network: Network | nn.Module | None = None
+    config: Config,
+    spec: EnvironmentSpec,
+    network: Network | nn.Module | None = None,
+    kernels: ImageKernels | None = None,
 ) -> Agent:
     """The configured algorithm around the configured network, or one that somebody brought.
 
@@ -98,11 +102,14 @@ def build_agent(
         if name not in offered and nearest:  # else it would silently keep its default
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
-    return make(build_network(config, spec, network), **fed)
+    return make(build_network(config, spec, network, kernels), **fed)
 
 
 def build_network(
-    config: Config, spec: EnvironmentSpec, own: Network | nn.Module | None = None
+    config: Config,
+    spec: EnvironmentSpec,
+    own: Network | nn.Module | None = None,
+    kernels: ImageKernels | None = None,
 ) -> Network:
     """The configured network with the heads that the algorithm needs.
 
@@ -110,6 +117,7 @@ def build_network(
       config: names it.
       spec: of what it sees and chooses from.
       own: a whole network that somebody brought, or the torso of one.
+      kernels: as `make_network`.
 
     Raises:
       ConfigError: if one was brought to the run, and is not here.
@@ -132,6 +140,7 @@ def build_network(
         variance=config.variance,
         dueling=config.dueling,
         torso=own,
+        kernels=kernels,
     )
 
 

@@ -87,7 +87,8 @@ def describe_network(config: Config, spec: EnvironmentSpec) -> str:
     torso = torsos_for(spec.observation)[0]
     is_auto = config.network == f"{torso}_ff"
     why = f", as auto takes for {REASONS[torso]}" if is_auto else ""
-    return f"network {config.network}{why}; it reads {spec.reading}"
+    by = ", with convolutions in C++" if config.kernels else ""
+    return f"network {config.network}{why}; it reads {spec.reading}{by}"
 
 
 def _check_settings_of_q_methods(config: Config) -> None:

@@ -190,6 +190,10 @@ class Config(Settings):
         "actor-learners in turn on the others; auto: JAX's first device",
         Rule("auto or names of devices", _explain_devices),
     )
+    kernels: bool | None = _actors(
+        None,
+        "convolutions in C++, compiled at the first run; null: where the machine has a compiler",
+    )
     deterministic: bool = _actors(False, "actors take turns: two runs are equal to the last bit")
 
     eval_episodes: int = _judging(
@@ -352,7 +356,9 @@ FIXED_BY_A_RUN = (
     *("centre_observations", "policy", "variance", "normalize_rewards", "shared_statistics"),
     *("image_layout", "dueling"),
 )
-FIXED_BY_A_DETERMINISTIC_RUN = ("deterministic", "num_actors", "envs_per_actor", "unroll_length")
+FIXED_BY_A_DETERMINISTIC_RUN = (
+    *("deterministic", "num_actors", "envs_per_actor", "unroll_length", "kernels"),
+)
 
 
 def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
@@ -370,6 +376,8 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     except (OSError, ConfigError) as error:
         raise ConfigError(f"resume must be a run folder, got {run_dir}: {error}") from error
     settings = dataclasses.asdict(config)
+    if config.deterministic:
+        settings["kernels"] = bool(config.kernels)  # null in a run from before there were any
     if config.exploration_frames is not None and "total_frames" in changes:
         # A run may be made shorter than the line of ε was to be.
         most = make_config({"total_frames": changes["total_frames"]}).total_frames

@@ -35,6 +35,7 @@ from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore, spread_factors
+from a3cjax.kernels import NETWORKS, load_kernels
 from a3cjax.parameters.shared import (
     ParametersOnDevice,
     ParameterStore,
@@ -44,6 +45,7 @@ from a3cjax.parameters.shared import (
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
+from a3cjax.torsos import ImageKernels
 from a3cjax.types import TimeStep
 from a3cjax.updates import make_apply_gradients
 
@@ -112,7 +114,8 @@ def prepare(
         # Vector environments have as many as they have.
         config = config.replace(envs_per_actor=batches[0].num_envs // crew_sizes(config)[0])
         config = resolve(config, batches[0].spec)
-        agent = build_agent(config, batches[0].spec, parts.network)
+        config, kernels = choose_kernels(config)
+        agent = build_agent(config, batches[0].spec, parts.network, kernels)
         if parts.network is not None:  # of which nobody knows yet whether it can be built
             jax.eval_shape(lambda: init_state(config, agent, batches[0].spec))
         stack.pop_all()
@@ -129,6 +132,20 @@ def crew_sizes(config: Config) -> list[int]:
     if config.deterministic or config.unroll_length == EPISODE:
         return [1] * config.num_actors
     return share_out(config.num_actors, config.devices)
+
+
+def choose_kernels(config: Config) -> tuple[Config, ImageKernels | None]:
+    """The layers in C++ of a resolved config, None without; and in the config which it is.
+
+    Raises:
+      ConfigError: if the config asks for them where there are none.
+    """
+    kernels, reason = None, f"for the network {config.network}"
+    if config.kernels is not False and config.network.startswith(NETWORKS):
+        kernels, reason = load_kernels()
+    if config.kernels and kernels is None:
+        raise ConfigError(f"kernels must be false or null {reason}, got true.")
+    return config.replace(kernels=kernels is not None), kernels
 
 
 def _check_vector(config: Config) -> None:

@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.agents import Algorithm
 from a3cjax.config.bringing import bring, rename
-from a3cjax.config.builders import build_schedule
+from a3cjax.config.builders import build_agent, build_schedule
 from a3cjax.config.resolution import describe_network
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import Source
@@ -159,7 +159,11 @@ def learn_and_judge(
             except Stopped:
                 supervisor.tell(f"nothing new is learned; {to_go_on}")
                 raise
-            learning = Learning(config, agent, fleet, logs, saver, supervisor, signal_stop, brought)
+            # Whoever judges has no kernels, as whoever loads the agent elsewhere.
+            judged = build_agent(config, spec, brought.parts.network)
+            learning = Learning(
+                config, judged, fleet, logs, saver, supervisor, signal_stop, brought
+            )
             learning.run()
             summary = learning.summarise()
             keep(config, summary, commit)

@@ -679,6 +679,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
         "gaussian" if spec.is_continuous else AUTO
     )  # of choices: none
     assert settings.pop("devices") == AUTO  # of the machine, and a run may go on on another
+    assert settings.pop("kernels") is None  # of the machine, too: see `choose_kernels`
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
