@@ -105,7 +105,7 @@ class ImageTorso(nn.Module):
             for name, output in zip(names, outputs, strict=True):
                 _keep(self, name, output)
         multiply = None if self.kernels is None else self.kernels.multiply
-        x = outputs[-1].reshape(len(observations), -1)
+        x = outputs[-1].reshape(observations.shape[0], -1)
         return _dense_relu(self, self.hidden_size, x, multiply)
 
 

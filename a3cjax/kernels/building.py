@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import hashlib
+import importlib.metadata
 import os
 import shlex
 import shutil
@@ -11,7 +12,6 @@ import tempfile
 from pathlib import Path
 
 import jax
-import jaxlib
 
 from a3cjax.kernels.calling import Names, make_kernels
 from a3cjax.system.files import user_cache
@@ -52,7 +52,7 @@ def build_library() -> Path:
     compiler = _find_compiler()
     # What the compiler calls itself, and what it takes this processor for.
     about = _run(*compiler, *OPTIONS, "-E", "-v", "-x", "c++", os.devnull)
-    parts = [SOURCE.read_bytes(), jaxlib.__version__.encode(), about]
+    parts = [SOURCE.read_bytes(), importlib.metadata.version("jaxlib").encode(), about]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
     folder = user_cache() / "kernels"
     library = folder / f"{digest}.so"
