@@ -131,6 +131,13 @@ def test_threads_of_a_client_are_bound_to_its_cores():
     assert all(os.sched_getaffinity(int(thread)) == {core} for thread in started)
 
 
+def test_who_enters_a_place_computes_there():
+    for place in place_actors(2, jax.devices()[0]):
+        with place.entered():
+            assert jnp.zeros(()).devices() == {place.device}
+    assert jnp.zeros(()).devices() == {jax.devices()[0]}
+
+
 def test_unbound_places_change_nothing():
     before = cores_of_thread()
     with Place(None).entered():

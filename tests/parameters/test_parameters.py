@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from a3cjax.actors.placement import place_actors
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters.moments import moments_of
-from a3cjax.parameters.shared import ParametersOnDevice, SharedParameters
+from a3cjax.parameters.shared import ParametersOnDevice, SharedParameters, as_views
 from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import PATIENCE_SECONDS, FakeStore, run_in_threads
@@ -488,3 +488,44 @@ def test_pushes_from_another_device_carry_the_actors_index():
     for actor_index in (2, 0):
         remote.push(np.ones(2), 8, 0, actor_index)
     assert store.pushed_by == [2, 0]
+
+
+# Parameters of no device.
+
+
+def test_views_are_the_same_memory():
+    array = jnp.arange(1000.0)
+    (view,) = as_views((array,))
+    assert isinstance(view, np.ndarray)
+    assert view.ctypes.data == array.unsafe_buffer_pointer()
+
+
+def test_views_are_pulled_to_each_device_and_updated_on_that_of_whoever_pushes():
+    computed_on = []
+    optimizer = make_optimizer("sgd", schedule=lambda _: 1.0, momentum=0.0)
+    apply_gradients = make_apply_gradients(optimizer)
+
+    def look_and_apply(state, grads, num_frames):
+        state, is_finite = apply_gradients(state, grads, num_frames)
+        computed_on.append(state.params["w"].devices())
+        return state, is_finite
+
+    params = {"w": np.zeros(3, np.float32)}
+    opt_state = as_views(optimizer.init(params))
+    statistics = ObservationStatistics(np.zeros(2), np.ones(()))
+    store = plain_store(
+        look_and_apply, params, opt_state, params, statistics=statistics, hand_over=as_views
+    )
+    devices = [place.device for place in place_actors(2, jax.devices()[0])]
+    assert devices[0] != devices[1]
+    for device in devices:
+        remote = ParametersOnDevice(store, device, None)
+        snapshot = remote.pull()
+        for leaf in jax.tree.leaves((snapshot.params, snapshot.statistics, snapshot.target_params)):
+            assert leaf.devices() == {device}
+        with jax.default_device(device):
+            remote.push({"w": jnp.ones(3)}, 8, snapshot.version)
+        state, newest = store.read()
+        assert all(isinstance(x, np.ndarray) for x in jax.tree.leaves((state, newest.params)))
+    assert computed_on == [{device} for device in devices]
+    np.testing.assert_array_equal(store.pull().params["w"], [-2, -2, -2])
