@@ -271,6 +271,7 @@ def assemble(
     store = _make_store(config, checkpoint, placement, past_frames)
     fleet = Fleet(store)
     assert config.num_actors is not None
+    assert config.envs_per_actor is not None
     stores: Sequence[ParameterStore] = [store] * config.num_actors
     # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
     recalls = config.unroll_length != EPISODE and placement.is_one_memory

@@ -423,7 +423,8 @@ def test_actor_learners_run_on_the_cores_of_their_places(build, monkeypatch):
 def test_a_run_keeps_the_number_of_environments_that_many_actors_have_by_default(
     asked, monkeypatch
 ):
-    monkeypatch.setattr(defaults, "available_cores", lambda: 16)
+    for module in (defaults, placement):
+        monkeypatch.setattr(module, "available_cores", lambda: 16)
     config, _, batches = prepare(SETTINGS.replace(num_actors=None, envs_per_actor=None))
     assert (config.num_actors, config.envs_per_actor) == (16, 32)
     assert (
