@@ -14,6 +14,7 @@ from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.agents import Algorithm
 from a3cjax.config.bringing import bring, rename
 from a3cjax.config.builders import build_agent, build_schedule
+from a3cjax.config.defaults import fill_counts
 from a3cjax.config.resolution import describe_network
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import Source
@@ -29,7 +30,6 @@ from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.lock import claimed
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
-from a3cjax.system.machine import available_cores
 from a3cjax.system.output import tell
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
@@ -140,8 +140,9 @@ def learn_and_judge(
             checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
         if not isinstance(brought.parts.env, VectorEnv):  # which is made already
-            num_actors = config.num_actors or available_cores()
-            tell(f"making {num_actors} × {config.envs_per_actor} environments of {config.env} ...")
+            counted = fill_counts(config)
+            counts = f"{counted.num_actors} × {counted.envs_per_actor}"
+            tell(f"making {counts} environments of {config.env} ...")
         config, agent, batches = prepare(config, past.num_seeds, supervisor, brought.parts)
         stack.callback(close_all, batches, supervisor)
         spec = batches[0].spec

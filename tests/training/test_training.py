@@ -35,7 +35,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
-from a3cjax.training import learning
+from a3cjax.training import learning, run
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
@@ -403,6 +403,18 @@ def test_line_that_cannot_be_written_costs_nothing(tmp_path, monkeypatch, stop):
     with pytest.raises(stop.PassedOn):
         train(ENDLESS.replace(run_dir=str(tmp_path / "run")))
     assert load(tmp_path / "run").snapshot.version >= 1
+
+
+def test_first_line_says_how_many_environments_are_being_made(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise ConfigError("no environment is made here")
+
+    monkeypatch.setattr(run, "prepare", fail)
+    for envs_per_actor, number in ((4, 4), (None, 8)):
+        config = CONFIG.replace(envs_per_actor=envs_per_actor, run_dir=str(tmp_path))
+        with pytest.raises(ConfigError, match="no environment is made here"):
+            train(config)
+        assert capsys.readouterr().out == f"making 1 × {number} environments of CartPole ...\n"
 
 
 def test_game_is_spelt_one_way_in_the_run_folder(tmp_path, monkeypatch):
