@@ -16,6 +16,7 @@ from flax import linen as nn
 from a3cjax import torsos
 from a3cjax.config.settings import Config
 from a3cjax.envs import observations as reading
+from a3cjax.envs import specs
 from a3cjax.system import machine
 from a3cjax.training.measuring import Training
 
@@ -43,9 +44,11 @@ def main() -> None:
     num_actors = machine.available_cores()
     torsos.TORSOS["atari"] = (PlainTorso, 256)
     reading.frames_to_blocks = frames_to_nhwc
+    specs.structure_of = lambda *_: jax.ShapeDtypeStruct((84, 84, 4), np.uint8)
     config = Config(
         num_actors=num_actors,
         devices="cpu:0",  # XLA's default client for all
+        kernels=False,
         envs_per_actor=arguments.num_envs // num_actors,
         unroll_length=arguments.unroll_length,
         network="atari_ff",
