@@ -129,7 +129,7 @@ def evaluate(programs: Programs, snapshot: Snapshot, num_games: int = 200) -> fl
     exploration, key = evaluation_exploration(num_games), jax.random.key(10_000)
     returns: list[float] = []
     while len(returns) < num_games:  # all last nine steps
-        action, core_state, key = programs.act(snapshot, exploration, timestep, core_state, key)
+        action, core_state, key, _ = programs.act(snapshot, exploration, timestep, core_state, key)
         timestep = environments.step(np.asarray(action))
         returns += [episode.episode_return for episode in environments.pop_episodes()]
     environments.close()

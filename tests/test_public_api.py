@@ -60,7 +60,7 @@ CONTAINERS = {
     "TimeStep": ("observation", "reward", "discount", "is_first", "action_mask", "is_idle"),
     "Trajectory": (
         *("observations", "actions", "rewards", "discounts", "is_first", "core_state"),
-        *("action_masks", "is_idle"),
+        *("action_masks", "is_idle", "layer_outputs"),
     ),
     "VTrace": ("targets", "advantages"),
 }

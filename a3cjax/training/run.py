@@ -161,7 +161,7 @@ def learn_and_judge(
                 supervisor.tell(f"nothing new is learned; {to_go_on}")
                 raise
             # Whoever judges has no kernels, as whoever loads the agent elsewhere.
-            judged = build_agent(config, spec, brought.parts.network)
+            judged = build_agent(config, spec, brought.parts.network) if config.kernels else agent
             learning = Learning(
                 config, judged, fleet, logs, saver, supervisor, signal_stop, brought
             )

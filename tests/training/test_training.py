@@ -131,6 +131,7 @@ def test_config_file_holds_the_resolved_config(finished):
         normalize_rewards=True,
         normalize_advantages=True,
         greedy_evaluation=True,
+        kernels=False,
     )
 
 
