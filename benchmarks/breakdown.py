@@ -21,7 +21,7 @@ from results_table import Results
 from a3cjax.actors.actor_learner import make_programs
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.trajectories import stack, stack_trees
-from a3cjax.config.builders import build_optimizer
+from a3cjax.config.builders import build_agent, build_optimizer
 from a3cjax.config.settings import Config
 from a3cjax.convolutions import CHUNK_SIZE, frames_to_blocks
 from a3cjax.exploration import evaluation_exploration
@@ -29,7 +29,7 @@ from a3cjax.system.compilation import configure_jax
 from a3cjax.training.assembly import assemble, prepare
 from a3cjax.training.measuring import emulator_rate
 from a3cjax.types import Constants
-from a3cjax.updates import make_apply_gradients
+from a3cjax.updates import make_act, make_apply_gradients
 
 RESULTS = Path(__file__).parent / "results" / "breakdown.csv"
 # What a step of training is made of. "environment step" is the emulator and the blocks.
@@ -66,7 +66,8 @@ def plot(costs: dict[str, float], title: str, path: Path) -> None:
     limits = [costs[f"{name}, as one matrix product"] for name in limited]
     axis.barh(limited, limits, height=0.35, color="tab:orange", label="as one matrix product")
     for name, height in zip(SUMMANDS, heights, strict=True):
-        axis.text(height, name, f" {height:.3f}", va="center", fontsize="small")
+        end = max(height, costs.get(f"{name}, as one matrix product", 0.0))
+        axis.text(end, name, f" {height:.3f}", va="center", fontsize="small")
     axis.invert_yaxis()
     axis.set_xlim(0, 1.15 * max(heights))
     axis.set_xlabel("core-milliseconds for one agent step")
@@ -145,7 +146,10 @@ def main() -> None:
     source, target = np.ones(2**26, np.float32), np.ones(2**26, np.float32)
     times = core_seconds(lambda: np.copyto(target, source), 5)
     results.add("copy, 256 MB", [2 * source.nbytes / t / 1e9 for t in times], "GB/s")
-    act_flops = flops(act, snapshot, exploration, timestep, core_state, key) / per_step
+    counted = build_agent(config, batch.spec)  # XLA does not see into the kernels
+    act_flops = (
+        flops(make_act(counted), snapshot, exploration, timestep, core_state, key) / per_step
+    )
     # XLA counts the body of a loop once, so the loss is taken of fewer samples than two chunks.
     length = CHUNK_SIZE
     short = stack(
@@ -153,7 +157,9 @@ def main() -> None:
         [actions[:1]] * length,
         agent.initial_state(1),
     )
-    loss_gradient = jax.grad(agent.loss, has_aux=True)
+    kept = jax.tree.map(lambda x: x[: length + 1, :1], trajectory.layer_outputs)
+    short = short._replace(layer_outputs=kept)
+    loss_gradient = jax.grad(counted.loss, has_aux=True)
     constants = Constants(snapshot.statistics, snapshot.target_params, exploration)
     learn_flops = flops(loss_gradient, snapshot.params, constants, short) / length
     for name, count in (("act", act_flops), ("learn", learn_flops)):
