@@ -223,6 +223,15 @@ def test_those_that_take_turns_or_play_episodes_or_are_few_have_a_thread_each(
     assert len(fleet.targets) == config.num_actors == len(fleet.actors)
 
 
+def test_parameters_are_views_unless_devices_are_chosen(build):
+    def leaves(**settings):
+        state, snapshot = build(**settings)[2].store.read()
+        return jax.tree.leaves((state.params, snapshot.params))
+
+    assert all(isinstance(leaf, np.ndarray) for leaf in leaves())
+    assert all(leaf.devices() == {jax.devices()[0]} for leaf in leaves(devices="cpu:0"))
+
+
 def test_learning_recalls_what_acting_computed_but_of_whole_episodes(build):
     assert build()[2].actors[0].programs.observe_at is not None
     assert build(unroll_length="episode")[2].actors[0].programs.observe_at is None
