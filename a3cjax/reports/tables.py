@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-CURVE_POINTS, CURVE_RANGE = 60, (0.02, 0.98)
+CURVE_POINTS = 60
+CURVE_QUANTILES = (0.02, 0.98)  # from bottom to top: a single peak would make all the rest flat
+LEAST_CHANGE = 0.1  # from bottom to top: what stays as it is should look so
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -69,16 +71,15 @@ def percent_cell(fraction: float, digits: int = 0) -> Cell:
 
 
 def curve_cell(values: npt.NDArray[np.float64]) -> Cell:
-    """Where a number went: its curve, and its first and last value; a dash if it is not known."""
+    """Where a number went: its curve and both its ends, averaged; a dash if it is not known."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Cell(DASH)
     parts = np.array_split(values, min(len(values), CURVE_POINTS))
     means = np.array([part.mean() for part in parts])
-    low, high = np.quantile(means, CURVE_RANGE)  # a single peak would make all the rest flat
-    heights = (
-        np.clip((means - low) / (high - low), 0, 1) if high > low else np.full(len(means), 0.5)
-    )
+    low, high = np.quantile(means, CURVE_QUANTILES)
+    height = max(high - low, LEAST_CHANGE * max(abs(low), abs(high))) or 1.0
+    heights = np.clip(0.5 + (means - (low + high) / 2) / height, 0, 1)
     x = np.linspace(0, 1, len(means))
     text = f"{_three_digits(means[0])} → {_three_digits(means[-1])}"
     curve = tuple(zip(x.tolist(), heights.tolist(), strict=True))
