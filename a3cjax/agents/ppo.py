@@ -6,7 +6,10 @@ The papers' lines                                             here
   Aₜ = δₜ + γλ δₜ₊₁ + …, δₜ = rₜ + γV(sₜ₊₁) − V(sₜ)  (eq. 11)  `episode_returns` − V(sₜ)
   L = L_clip − c₁ (V − V_targ)² + c₂ S[π]            (eq. 9)   `actor_critic_loss`
   K epochs over what was acted                       (alg. 1)  `num_passes`
-  workers send gradients, a chief applies them       (Heess)   the shared parameters
+  workers send gradients, a chief applies them       (Heess)   `ParameterStore.push`
+
+Heess et al. wait for the gradients of most workers and average them, under a penalty on the KL
+divergence in place of the clip; here each is applied as it comes, as in A3C.
 
 Where θ is θ_old the gradient is that of A3C, and so is the program. Elsewhere values and
 advantages are those of the newest θ, as Andrychowicz et al. 2021 (choice C5) found best, and

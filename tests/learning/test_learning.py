@@ -23,10 +23,11 @@ def learn(tmp_path, **settings):
 SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000}
 
 
-@pytest.mark.parametrize("algorithm", ["a3c", "ppo"])
-def test_actor_critics_solve_catch(tmp_path, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "total_frames"), [("a3c", 60_000), ("ppo", 30_000), ("vtrace", 60_000)]
+)
+def test_actor_critics_solve_catch(tmp_path, algorithm, total_frames):
     # Random play catches one ball in five: -0.6. The most is 1.
-    total_frames = 60_000 if algorithm == "a3c" else 40_000
     score = learn(tmp_path, env="Catch", algorithm=algorithm, total_frames=total_frames)
     assert score >= 0.9
 
