@@ -9,7 +9,7 @@ import pytest
 
 from a3cjax.agents import make_a3c, make_ppo, make_vtrace
 from a3cjax.networks import make_network
-from a3cjax.types import Constants, Exploration
+from a3cjax.types import Constants, Exploration, is_experienced
 from tests.cases import for_each
 from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
@@ -32,8 +32,9 @@ def differentiate(agent, params, trajectory):
 def trajectory_with_all(seed):
     """With ends of all kinds, forbidden actions and idle steps."""
     trajectory = random_trajectory(seed, T, B, A)
-    rng = np.random.default_rng(seed)
-    is_idle = (rng.random((T + 1, B)) < 0.2) & ~trajectory.is_first
+    rng = np.random.default_rng([seed, 1])
+    is_idle = (rng.random((T + 1, B)) < 0.3) & ~trajectory.is_first
+    assert (is_idle[1:] & is_experienced(trajectory.is_first[:-1], is_idle[:-1])).any()
     masks = rng.random((T + 1, B, A)) < 0.7
     np.put_along_axis(masks[:-1], trajectory.actions[..., None], True, axis=-1)
     masks[-1] = True
