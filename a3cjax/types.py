@@ -154,6 +154,8 @@ class Trajectory(NamedTuple):
     `is_idle` are those of the T + 1 timesteps, or None. `layer_outputs` are what the network's
     layers answered to the T + 1 observations with the very parameters that are differentiated:
     the loss recalls them in place of computing them again. With None it computes them.
+    `behaviour_log_probs`, float `[T, B]`, are log μ(aₜ|sₜ) of the policy that acted; None where the
+    parameters that acted are the very ones that are differentiated.
     """
 
     observations: Observation
@@ -165,6 +167,7 @@ class Trajectory(NamedTuple):
     action_masks: Array | None = None
     is_idle: Array | None = None
     layer_outputs: LayerOutputs | None = None
+    behaviour_log_probs: Array | None = None
 
 
 class ObservationStatistics(NamedTuple):

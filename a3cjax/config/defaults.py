@@ -1,10 +1,12 @@
 """The settings that depend on the environment and on each other, where they are left open."""
 
+import inspect
 from typing import Any
 
 import jax
 import numpy as np
 
+from a3cjax.agents import ALGORITHMS
 from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.networks import TABULAR
@@ -76,6 +78,12 @@ def fill_counts(config: Config) -> Config:
     return config.replace(num_actors=num_actors, envs_per_actor=num_envs)
 
 
+def passes_of(algorithm: str) -> int | None:
+    """In how many passes an algorithm learns unless told; None for one that has no choice."""
+    parameters = inspect.signature(ALGORITHMS[algorithm].make).parameters
+    return parameters["num_passes"].default if "num_passes" in parameters else None
+
+
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to: see `resolve`."""
     config = fill_counts(config)
@@ -95,6 +103,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     defaults = defaults | {
         "network": f"{torsos_for(spec.observation)[0]}_ff",
         "image_layout": spec.image_layout,
+        "num_passes": passes_of(config.algorithm),
         "policy": "gaussian" if spec.is_continuous else AUTO,
         "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),

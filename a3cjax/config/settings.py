@@ -111,6 +111,12 @@ class Config(Settings):
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
     )
+    num_passes: int | None = _agent(
+        None, "updates from each unroll (ppo, vtrace); null: 2 (ppo), 1 (vtrace)", between(1, 100)
+    )
+    clip_ratio: float = _agent(
+        0.2, "ε, how far a pass may move an action's probability (ppo)", POSITIVE
+    )
     policy: str = _agent(
         AUTO,
         "for continuous actions; auto: gaussian; squashed_gaussian: by tanh into their bounds",
@@ -357,7 +363,7 @@ FIXED_BY_A_RUN = (
     *("image_layout", "dueling"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = (
-    *("deterministic", "num_actors", "envs_per_actor", "unroll_length", "kernels"),
+    *("deterministic", "num_actors", "envs_per_actor", "unroll_length", "num_passes", "kernels"),
 )
 
 

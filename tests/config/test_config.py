@@ -123,12 +123,14 @@ AT_LEAST_ONE = [
     "target_period_frames",
     "exploration_frames",
     "epsilon_period_frames",
+    "num_passes",
 ]
 AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
 FACTORS = ["entropy_spread"]
 FRACTIONS = ["discount", "lambda_"]
 BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds", "huber_delta"]
+POSITIVE += ["clip_ratio"]
 
 
 def test_counts_are_at_least_one():
@@ -683,7 +685,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
-    meaningful |= {"epsilon_period_frames", "huber_delta"}
+    meaningful |= {"epsilon_period_frames", "huber_delta", "num_passes"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful
