@@ -278,8 +278,22 @@ def actor_critic_loss(
         policy_loss=jnp.sum(step_weights * policy_losses) / total_weight,
         value_loss=jnp.sum(step_weights * value_losses) / total_weight,
         entropy=-jnp.sum(step_weights * entropy_losses) / total_weight,
+        explained_variance=_explained_variance(values, returns, step_weights / total_weight),
     )
     return loss, metrics
+
+
+def _explained_variance(values: jax.Array, returns: jax.Array, weights: jax.Array) -> jax.Array:
+    """1 − Var(R − V) / Var(R), at least −1; 0 where the returns are all alike."""
+
+    def variance(x):
+        return jnp.sum(weights * jnp.square(x - jnp.sum(weights * x)))
+
+    values, returns = jax.lax.stop_gradient((values, returns))
+    of_returns = variance(returns)
+    are_alike = of_returns == 0
+    share = variance(returns - values) / jnp.where(are_alike, 1.0, of_returns)
+    return jnp.where(are_alike, 0.0, jnp.maximum(1.0 - share, -1.0))
 
 
 def _alike(**arrays: Array) -> list[jax.Array]:

@@ -281,11 +281,16 @@ class QMetrics(NamedTuple):
 
 
 class ActorCriticMetrics(NamedTuple):
-    """Parts of the actor-critic loss before their costs, each a scalar averaged over kept steps."""
+    """Of an actor-critic, each a scalar over kept steps.
+
+    Averages of the parts of its loss before their costs, and `explained_variance`, how much of the
+    returns the values tell: 1 − Var(R − V) / Var(R), at least −1 (0 where the returns are alike).
+    """
 
     policy_loss: jax.Array
     value_loss: jax.Array
     entropy: jax.Array
+    explained_variance: jax.Array
 
 
 Device = Any  # jax.Device, which type checkers take for a variable

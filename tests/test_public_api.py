@@ -47,7 +47,7 @@ FIELDS = {
 }
 # What functions answer, and what somebody who writes an agent fills or reads.
 CONTAINERS = {
-    "ActorCriticMetrics": ("policy_loss", "value_loss", "entropy"),
+    "ActorCriticMetrics": ("policy_loss", "value_loss", "entropy", "explained_variance"),
     "Constants": ("statistics", "target_params", "exploration", "reward_scale"),
     "EpsilonGreedy": ("q_values", "epsilons", "mask"),
     "Exploration": ("epsilons", "entropy_factor"),
