@@ -106,7 +106,7 @@ class Config(Settings):
     lambda_: float = _agent(0.95, "λ of the returns; 1: n-step returns", between(0, 1))
     value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
-        None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
+        None, "β; null: 0.01, 0.005 for images, 1e-4 for continuous actions", at_least(0)
     )
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
@@ -166,7 +166,7 @@ class Config(Settings):
     )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
     decay: float | None = _optimizer(
-        None, "of squared gradients; null: 0.999 (adam), 0.99 (rmsprop)", BELOW_ONE
+        None, "of squared gradients; null: 0.99 for images (but Q methods) and rmsprop, else 0.999", BELOW_ONE
     )
     epsilon: float | None = _optimizer(
         None, "beside the root; null: 1e-5 (adam), 0.1 inside the root (rmsprop)", POSITIVE

@@ -598,6 +598,8 @@ PIXELS = {
     **LAPTOP,
     "unroll_length": 40,
     "learning_rate": 1e-3,
+    "entropy_cost": 0.005,
+    "decay": 0.99,
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
@@ -781,18 +783,21 @@ def test_image_networks_refuse_images_smaller_than_their_kernels(network, least)
 
 
 @for_each(
-    ("optimizer", "expected"),
+    ("settings", "spec", "expected"),
     [
-        ("auto", (0.999, 1e-5, 0.0)),
-        ("adam", (0.999, 1e-5, 0.0)),
-        ("rmsprop", (0.99, 0.1, None)),
-        ("sgd", (None, None, 0.99)),
+        ({}, IMAGES, (0.99, 1e-5, 0.0)),
+        ({"optimizer": "adam"}, IMAGES, (0.99, 1e-5, 0.0)),
+        ({"algorithm": "n_step_q"}, IMAGES, (0.999, 1e-5, 0.0)),
+        ({}, VECTORS, (0.999, 1e-5, 0.0)),
+        ({"network": "mlp_ff"}, IMAGES, (0.99, 1e-5, 0.0)),
+        ({"optimizer": "rmsprop"}, IMAGES, (0.99, 0.1, None)),
+        ({"optimizer": "sgd"}, IMAGES, (None, None, 0.99)),
     ],
 )
-def test_optimizers_bring_their_own_constants(optimizer, expected):
-    config = resolve(ONE_ACTOR.replace(optimizer=optimizer), IMAGES)
+def test_optimizers_bring_their_own_constants(settings, spec, expected):
+    config = resolve(ONE_ACTOR.replace(**settings), spec)
     assert (config.decay, config.epsilon, config.momentum) == expected
-    config = resolve(ONE_ACTOR.replace(optimizer=optimizer, decay=0.5), IMAGES)
+    config = resolve(ONE_ACTOR.replace(**settings, decay=0.5), spec)
     assert (config.decay, config.epsilon, config.momentum) == (0.5, *expected[1:])
 
 
