@@ -72,27 +72,42 @@ def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
     """
     if agent.acts_ahead or not recalls:
         agent = agent._replace(observe=None)
-    behave = make_behave(agent)
+    compute_gradients, behave = make_compute_gradients(agent), make_behave(agent)
+    if behave is not None:
+        compute_gradients = _compile_both(compute_gradients, behave)
     return Programs(
         first_alone(make_act_and_keep(agent)),
-        _first_alone_each(make_compute_gradients(agent)),
+        first_alone(compute_gradients),
         agent.initial_state,
         agent.acts_ahead,
         observe_at=make_observe_at(agent),
-        behave=None if behave is None else first_alone(behave),
+        behave=behave,
         num_passes=agent.num_passes,
     )
 
 
-def _first_alone_each(compute_gradients: ComputeGradients) -> ComputeGradients:
-    """As `first_alone` for each of its two programs: with and without log-probabilities."""
-    on_policy, off_policy = first_alone(compute_gradients), first_alone(compute_gradients)
+def _compile_both(compute_gradients: ComputeGradients, behave: Behave) -> ComputeGradients:
+    """Compiles the program of stale trajectories, too, when the first is differentiated.
+
+    Only then do all actor-learners wait for it. Later the others would go on, and the gradient that
+    it was compiled for would be late by hundreds of updates.
+    """
+    is_compiled = False
 
     def compute(snapshot, exploration, trajectory):
-        program = on_policy if trajectory.behaviour_log_probs is None else off_policy
-        return program(snapshot, exploration, trajectory)
+        nonlocal is_compiled
+        if not is_compiled:
+            is_compiled = True
+            log_probs = behave(snapshot, exploration, trajectory)
+            compute_gradients(snapshot, exploration, _as_stale(trajectory, log_probs))
+        return compute_gradients(snapshot, exploration, trajectory)
 
     return compute
+
+
+def _as_stale(trajectory: Trajectory, log_probs: jax.Array) -> Trajectory:
+    """A trajectory as newer parameters learn from it: there is nothing to recall."""
+    return trajectory._replace(behaviour_log_probs=log_probs, layer_outputs=None)
 
 
 class Decision(NamedTuple):
@@ -364,7 +379,7 @@ class ActorLearner:
             return snapshot, trajectory
         if trajectory.behaviour_log_probs is None:
             log_probs = self.programs.behave(snapshot, exploration, trajectory)
-            trajectory = trajectory._replace(behaviour_log_probs=log_probs, layer_outputs=None)
+            trajectory = _as_stale(trajectory, log_probs)
         return newest, trajectory
 
     def _tell(

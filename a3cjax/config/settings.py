@@ -166,7 +166,9 @@ class Config(Settings):
     )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
     decay: float | None = _optimizer(
-        None, "of squared gradients; null: 0.99 for images (but Q methods) and rmsprop, else 0.999", BELOW_ONE
+        None,
+        "of squared gradients; null: 0.99 for images (but Q methods) and rmsprop, else 0.999",
+        BELOW_ONE,
     )
     epsilon: float | None = _optimizer(
         None, "beside the root; null: 1e-5 (adam), 0.1 inside the root (rmsprop)", POSITIVE

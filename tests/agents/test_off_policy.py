@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+from a3cjax.actors.actor_learner import make_programs
 from a3cjax.agents import make_a3c, make_ppo, make_vtrace
 from a3cjax.networks import make_network
-from a3cjax.types import Constants, Exploration, is_experienced
+from a3cjax.types import Constants, Exploration, Snapshot, is_experienced
 from tests.cases import for_each
 from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
@@ -43,6 +44,27 @@ def trajectory_with_all(seed):
 
 def stale(trajectory, log_probs):
     return trajectory._replace(behaviour_log_probs=np.asarray(log_probs, np.float32))
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_nothing_is_compiled_once_a_gradient_was_computed(name):
+    # The others would push meanwhile, and what comes of it be late by hundreds of updates.
+    agent, params = OFF_POLICY[name](make_tabular_network()), random_tables(0, NUM_STATES, A)
+    num_traced = 0
+
+    def loss(*arguments):
+        nonlocal num_traced
+        num_traced += 1
+        return agent.loss(*arguments)
+
+    programs = make_programs(agent._replace(loss=loss))
+    arguments = Snapshot(0, 0, params), CONSTANTS.exploration
+    trajectory = random_trajectory(0, T, B, A)
+    programs.compute_gradients(*arguments, trajectory)
+    assert num_traced == 2
+    log_probs = programs.behave(*arguments, trajectory)
+    programs.compute_gradients(*arguments, trajectory._replace(behaviour_log_probs=log_probs))
+    assert num_traced == 2
 
 
 @for_each("settings", SETTINGS.values())
