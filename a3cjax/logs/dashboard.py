@@ -118,6 +118,8 @@ def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
     ]
     if row["num_refused_updates"]:
         fields.append(("refused updates", f"{row['num_refused_updates']:.0f}"))
+    if row["num_dropped_updates"]:
+        fields.append(("dropped updates", f"{row['num_dropped_updates']:.0f}"))
     return fields
 
 
