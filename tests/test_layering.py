@@ -30,10 +30,10 @@ MOST_FILES = 13  # that lie directly in the package: what it is about, at a glan
 HOST_PACKAGES = {
     *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "safetensors", "tensorboardX", "rich"),
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
-    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow", "optuna"),
+    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow", "optuna", "ray"),
 }
 # The config is taken apart here; everything else receives plain arguments.
-READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands"}
+READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands", "cluster"}
 # Folders that make up the program; `agents` is mathematics.
 
 FILES = sorted(PACKAGE.rglob("*.py"))

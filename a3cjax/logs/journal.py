@@ -148,7 +148,8 @@ class Journal:
         """Takes in what was dropped up to version `last`, in the order of frames."""
         due = [report for report in self._dropped if report.version <= last]
         self._dropped = [report for report in self._dropped if report.version > last]
-        self._take_in(sorted(due, key=lambda report: report.run_frames))
+        due.sort(key=lambda report: report.run_frames)
+        self._take_in(due)
 
     def _take_in(self, reports: Sequence[UpdateReport | None]) -> None:
         """Takes in reports in this order; None stands for the next version, which is lost."""

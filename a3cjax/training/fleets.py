@@ -19,7 +19,11 @@ Reports = queue.SimpleQueue[UpdateReport | Lost]
 class Fleet(Protocol):
     """Actor-learners at work, as whoever looks after log and checkpoints sees them."""
 
-    store: RunStore
+    @property
+    def store(self) -> RunStore:
+        """The parameters."""
+        ...
+
     reports: Reports
     """What their updates leave for the log."""
     spec: EnvironmentSpec
