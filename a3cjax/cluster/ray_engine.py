@@ -1,6 +1,7 @@
 """Ray, as much of it as a fleet needs: processes that live until they are killed.
 
-The only file that imports it; `environment` says what before. https://docs.ray.io; docs/distributed.md says what was learned of it.
+The only file that imports it, after what `environment` says. docs/distributed.md tells what was
+learned of it; its own documentation is at https://docs.ray.io.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,7 @@ class RayEngine:
         shutil.copyfile(self._log, folder / LOG)
         redirect(folder / LOG)
 
-    def check_versions(self, processes: list[RayProcess]) -> None:
+    def check_versions(self, processes: Sequence[Any]) -> None:
         """Raises a RuntimeError that names a package which differs elsewhere."""
         here = versions()
         for process in processes:

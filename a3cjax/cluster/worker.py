@@ -212,9 +212,16 @@ class Turns(NamedTuple):
         """The parameters of its round."""
         return self.in_turn.pull()
 
-    def push(self, *args: Any) -> Receipt:
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         """Pushes when it is its turn."""
-        return self.in_turn.push(*args)
+        return self.in_turn.push(grads, num_frames, version, actor_index, seen)
 
     def drop(self, num_frames: int, version: int) -> Receipt:
         """No settings let it come to this."""
@@ -231,9 +238,16 @@ class OutsideSlot(NamedTuple):
         """The newest parameters."""
         return self.store.pull()
 
-    def push(self, *args: Any) -> Receipt:
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
         """Pushes, and takes a slot again."""
-        return self._outside(self.store.push, *args)
+        return self._outside(self.store.push, grads, num_frames, version, actor_index, seen)
 
     def drop(self, num_frames: int, version: int) -> Receipt:
         """Counts frames without a gradient."""
@@ -251,7 +265,8 @@ class Sieve:
     """What one actor-learner pushes to: gradients of outliers are held back."""
 
     def __init__(self, store: View):
-        self._store, self._outliers, self._is_outlier = store, None, False
+        self._store, self._is_outlier = store, False
+        self._outliers: Outliers | None = None
 
     @property
     def is_watching(self) -> bool:

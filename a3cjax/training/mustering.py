@@ -6,6 +6,7 @@ Its actor-learners are threads of this process, or with `cluster` in workers on 
 import contextlib
 import functools
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -265,6 +266,7 @@ class ClusterMuster:
         self._past = past._replace(standings=())
         self._supervisor, self._engine, self._parts = supervisor, engine, parts
         self._processes: list[Process] = []
+        self._run_dir: Path | None = None
         assert config.num_actors is not None
         assert config.num_workers is not None
         sizes, larger = divmod(config.num_actors, config.num_workers)
@@ -289,6 +291,7 @@ class ClusterMuster:
     def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
         """See `Muster.assemble`."""
         self._engine.keep_log(run_dir)
+        self._run_dir = run_dir.absolute()
         config, past = self.config, self._past
         playing = [worker.submit("warm_up", config) for worker in self._workers]
         state = None if checkpoint else self._init_state()
@@ -302,7 +305,7 @@ class ClusterMuster:
         learned = as_views((checkpoint.state._replace(seen=None), checkpoint.statistics))
         state = learned[0]._replace(seen=checkpoint.state.seen)
         begun = Checkpoint(state, learned[1], Progress(*counts))
-        store = ShardsOfRun(*self._spawn_shards(run_dir), begun)
+        store = ShardsOfRun(*self._spawn_shards(), begun)
         began = [
             shard.submit("begin", own, True)
             for shard, own in zip(store.shards, store.slices(), strict=True)
@@ -320,10 +323,12 @@ class ClusterMuster:
         )
 
     def close(self) -> None:
-        """Ends all processes."""
+        """Ends all processes, and removes what shards would have come back with."""
         for process in self._processes:
             process.kill()
         self._processes.clear()
+        if self._run_dir is not None:
+            shutil.rmtree(self._run_dir / SHARDS, ignore_errors=True)
 
     def _init_state(self) -> Any:
         return init_state(self.config, self.agent, self.spec)
@@ -349,15 +354,16 @@ class ClusterMuster:
         self._processes.append(process)
         return process
 
-    def _spawn_shards(self, run_dir: Path) -> tuple[list[Process], Slicing | None]:
+    def _spawn_shards(self) -> tuple[list[Process], Slicing | None]:
         config, number = self.config, self.config.num_shards
+        assert self._run_dir is not None
         restarts = 0 if config.deterministic else config.max_restarts
         shards = [
             self._spawn(
                 make_shard,
                 config,
                 number == 1,
-                run_dir.absolute() / SHARDS / str(index),
+                self._run_dir / SHARDS / str(index),
                 max_restarts=restarts,
             )
             for index in range(number)
