@@ -1,5 +1,6 @@
 """What a fleet asks of other processes, whatever runs them: a call, and its result later."""
 
+import threading
 from typing import Any, Protocol
 
 
@@ -66,13 +67,15 @@ class LocalProcess:
 
     def __init__(self, inside: Any):
         self.inside = inside
+        self._lock = threading.Lock()
 
     def submit(self, name: str, *args: Any) -> Pending:
         """Calls it here and now."""
-        try:
-            return Done(getattr(self.inside, name)(*args))
-        except Exception as failure:
-            return Done(failure=failure)
+        with self._lock:
+            try:
+                return Done(getattr(self.inside, name)(*args))
+            except Exception as failure:
+                return Done(failure=failure)
 
     def kill(self) -> None:
         """What it holds is left to the interpreter."""

@@ -1,6 +1,6 @@
 """A Ray for the tests, until the standard input is closed: prints its address.
 
-    python -m tests.cluster.ray_head
+python -m tests.cluster.ray_head
 """
 
 import sys
