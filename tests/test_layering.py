@@ -145,6 +145,11 @@ def test_envpool_has_one_importer():
     assert importers == ["a3cjax/envs/making.py"]
 
 
+def test_ray_has_one_importer():
+    importers = [relative_name(p) for p in ALL_FILES if "ray" in packages_imported_by(p)]
+    assert importers == ["a3cjax/cluster/ray_engine.py"]
+
+
 def test_optional_extras_are_imported_when_asked_for():
     for path in FILES:
         at_the_top = [

@@ -191,17 +191,21 @@ def _said_to(log: Path) -> Iterator[None]:
         for line in data["lines"]:
             os.write(2, f"{time.strftime('%H:%M:%S')} {line}\n".encode())
 
-    sys.stderr.flush()
+    is_standard = False
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a notebook, for example
+        is_standard = sys.stderr.fileno() == 2
+        sys.stderr.flush()
     stderr, terminal, print_lines = sys.stderr, os.dup(2), driver.print_to_stdstream
     redirect(log)
-    if stderr.fileno() == 2:
+    if is_standard:
         sys.stderr = Lasting(os.fdopen(terminal, "w", closefd=False))  # pyright: ignore
     driver.print_to_stdstream = note
     try:
         yield
     finally:
         driver.print_to_stdstream = print_lines
-        sys.stderr.flush()
+        if is_standard:
+            sys.stderr.flush()
         os.dup2(terminal, 2)
         os.close(terminal)
         sys.stderr = stderr

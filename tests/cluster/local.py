@@ -31,7 +31,7 @@ class MortalProcess(LocalProcess):
             self.death = None
 
     def kill(self):
-        if self.death is None and isinstance(self.inside, Worker):
+        if isinstance(self.inside, Worker):  # its threads are this process's
             self.inside.stop()
             self.inside.wait()
             self.inside.close()

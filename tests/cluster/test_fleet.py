@@ -17,9 +17,9 @@ from tests.cluster.local import local_engine
 
 CATCH = Config(
     env="Catch",
-    num_actors=4,
+    num_actors=2,
     envs_per_actor=2,
-    total_frames=4_000,
+    total_frames=2_000,
     warmup_steps=10,
     unroll_length=10,
     log_period_frames=500,
@@ -30,9 +30,7 @@ CATCH = Config(
 )
 
 
-@pytest.fixture(autouse=True)
-def compiled(compile_once):
-    """Programs are shared."""
+pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture
@@ -86,7 +84,7 @@ def assert_logs_tell_all(summary):
     return columns
 
 
-@pytest.mark.parametrize(("num_workers", "algorithm"), [(1, "a3c"), (2, "a3c"), (4, "n_step_q")])
+@pytest.mark.parametrize(("num_workers", "algorithm"), [(1, "a3c"), (2, "n_step_q")])
 def test_a_deterministic_fleet_learns_what_one_process_learns_to_the_last_bit(
     run, num_workers, algorithm
 ):
@@ -94,7 +92,7 @@ def test_a_deterministic_fleet_learns_what_one_process_learns_to_the_last_bit(
         deterministic=True, algorithm=algorithm, target_period_frames=300, max_grad_norm=1.0
     )
     alone = run(turns, cluster=None)
-    assert alone.num_updates > 100
+    assert alone.num_updates > 50
     assert_same_bits(alone, run(turns, num_workers=num_workers))
 
 
@@ -116,15 +114,10 @@ def test_shards_of_a_deterministic_fleet_repeat_themselves_and_stay_close_to_the
     [
         {"algorithm": "one_step_q", "num_shards": 2},
         {"algorithm": "one_step_sarsa"},
-        {"network": "mlp_lstm", "num_shards": 2, "grads_per_push": 2},
+        {"network": "mlp_lstm", "num_shards": 2, "grads_per_push": 2, "num_workers": 1},
         {"shared_statistics": False, "num_shards": 2},
         {"push_dtype": "bfloat16", "max_staleness": 20, "outlier_deviations": 6.0},
-        {
-            "eval_episodes": 2,
-            "eval_period_frames": 1_000,
-            "num_workers": 3,
-            "unroll_length": "episode",
-        },
+        {"eval_episodes": 2, "eval_period_frames": 500, "unroll_length": "episode"},
     ],
     ids=lambda changes: " ".join(changes),
 )
@@ -137,8 +130,8 @@ def test_every_kind_of_run_comes_to_its_end(run, changes):
 
 def test_frames_of_what_is_dropped_count(run):
     # A deviation that none is below: all but the first few are outliers.
-    columns = assert_logs_tell_all(run(outlier_deviations=1e-9, total_frames=20_000))
-    assert columns["num_dropped_updates"].sum() > 100
+    columns = assert_logs_tell_all(run(outlier_deviations=1e-9))
+    assert columns["num_dropped_updates"].sum() > 30
     assert columns["num_refused_updates"].sum() == 0
     applied = columns["num_updates"][-1]
     frames_each = 10 * CATCH.envs_per_actor  # at most: steps into first observations do not count
@@ -148,13 +141,13 @@ def test_frames_of_what_is_dropped_count(run):
 
 def test_a_run_goes_on_in_threads_and_back_in_a_fleet(run):
     first = run(num_shards=3)
-    longer = {"total_frames": 5_000, "cluster": None}
+    longer = {"total_frames": 2_500, "cluster": None}
     threads = run(
         resume_config(str(first.run_dir), longer), run_dir=str(first.run_dir), cluster=None
     )
     assert threads.num_resumes == 1
     assert threads.num_updates > first.num_updates
-    again = {"total_frames": 6_000, "cluster": "ray", "num_workers": 4, "num_shards": 2}
+    again = {"total_frames": 3_000, "cluster": "ray", "num_workers": 1, "num_shards": 2}
     back = run(resume_config(str(first.run_dir), again), run_dir=str(first.run_dir), **again)
     assert back.num_updates > threads.num_updates
     assert_logs_tell_all(back)
@@ -181,11 +174,12 @@ class Once:
             self.act()
 
 
-LONG = CATCH.replace(total_frames=30_000)
+LONG = CATCH.replace(total_frames=3_000)
 
 
-@pytest.mark.parametrize("num_shards", [1, 2])
-@pytest.mark.parametrize("which", ["worker", "first shard", "last shard"])
+@pytest.mark.parametrize(
+    ("num_shards", "which"), [(1, "worker"), (1, "first shard"), (2, "last shard")]
+)
 def test_whoever_dies_is_started_again_and_the_run_goes_on(
     run, engine, monkeypatch, which, num_shards, capsys
 ):
@@ -196,8 +190,8 @@ def test_whoever_dies_is_started_again_and_the_run_goes_on(
             which, engine.shards[-1]
         ).die()
 
-    options = {"num_shards": num_shards, "shard_save_period_updates": 20}
-    summary = run(LONG, [Once(100, kill)], **options)
+    options = {"num_shards": num_shards, "shard_save_period_updates": 10}
+    summary = run(LONG, [Once(30, kill)], **options)
     assert summary.num_frames >= LONG.total_frames
     assert_logs_tell_all(summary)
     assert len(engine.workers) == (3 if which == "worker" else 2)
@@ -206,7 +200,7 @@ def test_whoever_dies_is_started_again_and_the_run_goes_on(
 
 def test_deaths_have_an_end(run, engine):
     with pytest.raises(RuntimeError, match="worker 1 has died: max_restarts must be more than 0"):
-        run(LONG, [Once(50, lambda: engine.workers[1].die())], max_restarts=0)
+        run(LONG, [Once(30, lambda: engine.workers[1].die())], max_restarts=0)
 
 
 class Broken(gymnasium.Env):
@@ -241,10 +235,10 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(tmp_path, en
 def test_a_stop_is_followed_and_all_is_saved(run):
     class Enough:
         def on_update(self, event):
-            return "stop" if event.num_updates == 50 else None
+            return "stop" if event.num_updates == 20 else None
 
     summary = run(LONG, [Enough()])
-    assert 50 <= summary.num_updates < 500
+    assert 20 <= summary.num_updates < 120
     assert summary.stopped_by == "Enough"
     assert_logs_tell_all(summary)
 
@@ -252,9 +246,9 @@ def test_a_stop_is_followed_and_all_is_saved(run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"num_workers": 5}, r"^num_workers must be <= num_actors=4"),
-        ({"grads_per_push": 3}, r"^grads_per_push must be <= the 2 actor-learners of a worker"),
-        ({"max_staleness": 2}, r"^max_staleness must be >= 3, .* got 2\.$"),
+        ({"num_workers": 3}, r"^num_workers must be <= num_actors=2"),
+        ({"grads_per_push": 2}, r"^grads_per_push must be <= the 1 actor-learners of a worker"),
+        ({"max_staleness": 0}, r"^max_staleness must be >= 1, .* got 0\.$"),
     ],
 )
 def test_what_would_learn_nothing_is_refused(run, changes, message):
