@@ -182,7 +182,6 @@ class MultiTorso(nn.Module):
         parts = []
         for key in sorted(observations):
             own = statistics and ObservationStatistics(statistics.mean[key], statistics.scale[key])
-            # By name, not dtype: saliency asks with pixels that are floats.
             if key == VECTOR:
                 torso = TORSOS["mlp"][0](name=key)
             else:
@@ -223,9 +222,7 @@ class OwnTorso(nn.Module):
 
 def _show(values: Array, mean: Array | None = None, scale: chex.Numeric = 255.0) -> jax.Array:
     """Observations as a torso of somebody else's reads them."""
-    # Saliency asks with pixels that are floats: one scale for three axes is an image's, too.
-    is_scaled_image = mean is not None and jnp.ndim(mean) == 3 and jnp.ndim(scale) == 0
-    is_image = values.dtype == jnp.uint8 or is_scaled_image
+    is_image = values.dtype == jnp.uint8
     x = jnp.asarray(values, jnp.float32)
     if mean is not None:
         scale = jnp.asarray(scale)

@@ -32,7 +32,7 @@ class PlaySettings(Settings):
     best: bool = setting(False, "the best parameters by evaluation, not the last")
     trust: bool = setting(False, "the run folder of somebody else may name a module to import")
     seed: int | None = setting(None, "of the games; null: the run's", between(0, 20_000))
-    saliency: bool = setting(False, "colour what the value depends on most")
+    saliency: bool = setting(False, "light up what policy and value look at in an image")
     max_seconds: float | None = setting(
         None, "of film; null: 30, or all of num_episodes games", POSITIVE
     )

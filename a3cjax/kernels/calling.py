@@ -69,7 +69,7 @@ def _output_shapes(blocks, kernels, strides) -> list[tuple[int, ...]]:
 def _are_made_for(blocks, kernels, strides, shapes) -> bool:
     """Whether the programs are."""
     if blocks.dtype != jnp.uint8 or not isinstance(blocks.shape[0], int):
-        return False  # the floats of a saliency map, or a batch of any size
+        return False  # floats, or a batch of any size
     if strides[0] != BLOCK_SIZE or kernels[0].shape[0] != 2 * BLOCK_SIZE:
         return False
     rests, distances = [shape[3] % 16 for shape in shapes], [blocks.shape[3]]

@@ -15,6 +15,7 @@ from a3cjax.reports.aggregates import (
     median,
     normalized_table,
 )
+from a3cjax.reports.diagnosis import diagnose
 from a3cjax.reports.groups import Group, differing_settings, group_runs
 from a3cjax.reports.published import PEERS
 from a3cjax.reports.runs import Run
@@ -24,6 +25,16 @@ from a3cjax.system.provenance import PACKAGES as OWN_PACKAGES
 
 SCORE_KINDS = {"evaluation": "final evaluation", "training": "last training games"}
 PACKAGES = ("python", *OWN_PACKAGES)
+# Of metrics.csv, as far as an algorithm has them.
+COURSE = {
+    "episode_return_mean": "score in training",
+    "entropy": "entropy, nats",
+    "q_value": "Q of the actions taken",
+    "explained_variance": "explained variance",
+    "value_loss": "value loss",
+    "staleness_mean": "staleness",
+    "grad_norm": "gradient norm",
+}
 
 
 class Card(NamedTuple):
@@ -49,6 +60,8 @@ class Content:
     games: tuple[tuple[Group, ...], ...]
     cards: tuple[Card, ...]
     missing: tuple[str, ...]
+    warnings: tuple[str, ...]
+    course: Table
     scores: Table
     normalized: Table | None
     aggregate_table: Table | None
@@ -86,6 +99,10 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
             *(_aggregate_card(row) for row in aggregates if len(row.games) > 1),
         ),
         missing=tuple(missing),
+        warnings=tuple(
+            f"{run.name}: {warned.sentence}" for run in runs for warned in diagnose(run)
+        ),
+        course=_course_table(runs),
         scores=_scores_table(groups),
         normalized=normalized_table(groups),
         aggregate_table=aggregate_table(aggregates, groups),
@@ -199,6 +216,18 @@ def _scores_table(groups: Sequence[Group]) -> Table:
 
 def _seed_cell(run: Run) -> tables.Cell:
     return tables.Cell(run.seed, int(run.seed)) if run.seed.isdecimal() else text_cell(run.seed)
+
+
+def _course_table(runs: Sequence[Run]) -> Table:
+    """Where the numbers that tell of learning went in each run."""
+    shown = {
+        name: label for name, label in COURSE.items() if any(name in run.metrics for run in runs)
+    }
+    rows = [
+        (text_cell(run.name), *(tables.curve_cell(run.column(name)) for name in shown))
+        for run in runs
+    ]
+    return make_table("How training went", ("run", *shown.values()), rows)
 
 
 def _speed_table(runs: Sequence[Run]) -> Table:

@@ -29,6 +29,8 @@ def render_markdown(content: Content) -> str:
         blocks.append(f"- **{heading}: {value}** ({caption}){facts}")
     if content.missing:
         blocks += ["## What is missing", "\n".join(f"- {markdown(n)}" for n in content.missing)]
+    if content.warnings:
+        blocks += ["## What looks wrong", "\n".join(f"- {markdown(w)}" for w in content.warnings)]
     blocks += ["## Learning curves", "![Learning curves, scores and speed](report.png)"]
     blocks += ["## Scores", render_table(content.scores)]
     if content.normalized is not None:
@@ -36,6 +38,7 @@ def render_markdown(content: Content) -> str:
         blocks += [f"{markdown(peer_note())}."]
     if content.aggregate_table is not None:
         blocks += ["## Over games and seeds", render_table(content.aggregate_table)]
+    blocks += ["## How training went", render_table(content.course)]
     blocks += ["## Speed", render_table(content.speed), "## Settings"]
     if content.settings is not None:
         blocks.append(render_table(content.settings))

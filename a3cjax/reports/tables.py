@@ -4,15 +4,25 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+CURVE_POINTS = 60
+CURVE_QUANTILES = (0.02, 0.98)  # from bottom to top: a single peak would make all the rest flat
+LEAST_CHANGE = 0.1  # from bottom to top: what stays as it is should look so
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
 class Cell(NamedTuple):
-    """What a cell shows, and what it is sorted by: None comes last."""
+    """What a cell shows, and what it is sorted by: None comes last.
+
+    `curve` is drawn above the text where pictures can be: points of a line, x and y from 0 to 1.
+    """
 
     text: str
     value: float | str | None = None
     is_code: bool = False
+    curve: tuple[tuple[float, float], ...] = ()
 
 
 class Table(NamedTuple):
@@ -58,6 +68,28 @@ def score_cell(value: float) -> Cell:
 def percent_cell(fraction: float, digits: int = 0) -> Cell:
     """A fraction as percent."""
     return Cell(format_percent(fraction, digits), _sortable(fraction))
+
+
+def curve_cell(values: npt.NDArray[np.float64]) -> Cell:
+    """Where a number went: its curve and both its ends, averaged; a dash if it is not known."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return Cell(DASH)
+    parts = np.array_split(values, min(len(values), CURVE_POINTS))
+    means = np.array([part.mean() for part in parts])
+    low, high = np.quantile(means, CURVE_QUANTILES)
+    height = max(high - low, LEAST_CHANGE * max(abs(low), abs(high))) or 1.0
+    heights = np.clip(0.5 + (means - (low + high) / 2) / height, 0, 1)
+    x = np.linspace(0, 1, len(means))
+    text = f"{_three_digits(means[0])} → {_three_digits(means[-1])}"
+    curve = tuple(zip(x.tolist(), heights.tolist(), strict=True))
+    return Cell(text, float(means[-1]), curve=curve)
+
+
+def _three_digits(value: float) -> str:
+    """About three digits of it, whatever its size."""
+    digits = 2 - math.floor(math.log10(max(abs(value), 1e-2)))
+    return format_number(value, min(max(digits, 0), 3))
 
 
 def frames_cell(frames: float) -> Cell:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from a3cjax.reports.content import Content, make_content
+from a3cjax.reports.diagnosis import diagnose
 from a3cjax.reports.markdown import render_markdown
 from a3cjax.reports.overview import write_curves, write_overview
 from a3cjax.reports.page import render_page
@@ -67,7 +68,7 @@ def render_csv(content: Content) -> str:
             *("best_training", "final_human_normalized", "best_human_normalized"),
             *("frames_to_human", "frames_per_second", "staleness", "lock_wait_fraction"),
             *(f"{part}_fraction" for part in TIME_PARTS),
-            *("commit", "notes"),
+            *("commit", "notes", "warnings"),
         )
     )
     for members in content.games:
@@ -88,6 +89,7 @@ def render_csv(content: Content) -> str:
                     run.typical("lock_wait_fraction"),
                     *run.time_fractions.values(),
                     *(str(run.summary.get("commit", "")), "; ".join(run.notes)),
+                    "; ".join(warned.sentence for warned in diagnose(run)),
                 )
                 writer.writerow([_plain(value) for value in cells])
     return buffer.getvalue()

@@ -16,9 +16,9 @@ from a3cjax.envs.stored_spaces import space_from_json, space_to_json
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError, quote
 from a3cjax.runs.parameter_files import is_amount, read_file, told_in_a_line
+from a3cjax.runs.tables import ENVIRONMENT_FILE as ENVIRONMENT_FILE
 from a3cjax.system.files import replace_file
 
-ENVIRONMENT_FILE = "environment.json"
 ENVIRONMENT_FORMAT = "a3cjax-environment-1"
 MAX_BYTES = 10_000_000  # ours have some hundred; bounds may differ from number to number
 SPACES = ("observation_space", "action_space")

@@ -24,6 +24,7 @@ from a3cjax.system.output import warn
 
 METRICS, EPISODES, EVALUATIONS = "metrics.csv", "episodes.csv", "evaluations.csv"
 SUMMARY, TRACKING = "summary.json", "tracking.json"
+ENVIRONMENT_FILE = "environment.json"
 CURVES, BAD_TRAJECTORY = "curves.png", "bad-trajectory.npz"
 PLAY = "play"  # .mp4 and .gif
 

@@ -1,18 +1,22 @@
 """A game as a viewer follows it: at every timestep the picture and the agent's thoughts."""
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import chex
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.playing import TrainedAgent
-from a3cjax.types import Constants, CoreState, Observation, Params, TimeStep
+from a3cjax.types import Constants, Observation
+from a3cjax.video.saliency import Saliency, make_saliency
+
+# The brightest place of one moment in four is as bright as can be. A maximum would leave all dark
+# but the few moments in which everything hangs on the ball.
+FULL_BRIGHTNESS = 0.75
 
 
 class Moment(NamedTuple):
@@ -22,8 +26,8 @@ class Moment(NamedTuple):
     that of the step that led here. `value` is V(s) or maxₐ Q(s, a) in units of rewards, `policy`
     the distribution over actions in NumPy arrays without leading axes. `action` is what the agent
     does here, None at the end of the game. `picture` is uint8 `[height, width, 3]`, None where
-    there is none, `observation` what the network reads; `saliency` has its shapes and is None
-    where it was not asked for.
+    there is none, `observation` what the network reads; `saliency` of its image is None where it
+    has none or none was asked for.
     """
 
     num_steps: int
@@ -34,36 +38,7 @@ class Moment(NamedTuple):
     action: np.ndarray | None
     picture: np.ndarray | None
     observation: Observation
-    saliency: Observation | None = None
-
-
-def value_saliency(
-    agent: Agent, params: Params, constants: Constants, timestep: TimeStep, core_state: CoreState
-) -> Observation:
-    """How much the value would change with each number of the observation: |∂V(s)/∂s|.
-
-    Simonyan et al. 2013, "Deep inside convolutional networks", section 3; Wang et al. 2016,
-    "Dueling network architectures", section 4, show the values of Atari agents so.
-
-    Args:
-      agent: values the state.
-      params: of its network.
-      constants: of the agent.
-      timestep: `[B, ...]`; observations may be bytes.
-      core_state: of the network, before this timestep.
-
-    Returns:
-      float32, in the shape of the observations.
-    """
-
-    def sum_of_values(observation: Observation) -> jax.Array:
-        output, _ = agent.look(
-            params, constants, timestep._replace(observation=observation), core_state
-        )
-        return jnp.sum(output.values)  # each depends on its own observation alone
-
-    floats = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), timestep.observation)
-    return jax.tree.map(jnp.abs, jax.grad(sum_of_values)(floats))
+    saliency: Saliency | None = None
 
 
 def watch(
@@ -83,7 +58,7 @@ def watch(
       keys: for sampling actions, one for each game.
       is_greedy: takes the most probable action instead of sampling; None: as the run's own
         evaluations.
-      with_saliency: whether moments have a saliency.
+      with_saliency: whether moments have a saliency, if the agent sees an image.
       renders: whether to ask the environment for pictures.
 
     Yields:
@@ -96,12 +71,8 @@ def watch(
     exploration = evaluation_exploration(environments.num_envs)
     constants = Constants(snapshot.statistics, None, exploration, snapshot.reward_scale)
 
-    @jax.jit
-    def look(params, constants, timestep, core_state):
-        output, _ = agent.agent.look(params, constants, timestep, core_state)
-        if not with_saliency:
-            return output, None
-        return output, value_saliency(agent.agent, params, constants, timestep, core_state)
+    look = jax.jit(lambda *inputs: agent.agent.look(*inputs)[0])
+    salience = make_saliency(agent.agent, environments.spec) if with_saliency else None
 
     for key in keys:
         score = reward = 0.0
@@ -111,8 +82,8 @@ def watch(
             if num_steps:
                 reward = float(step.timestep.reward[0])
                 score += reward
-            seen = look(snapshot.params, constants, step.timestep, step.core_state)
-            output, saliency = jax.tree.map(lambda x: np.asarray(x)[0], seen)
+            seen = snapshot.params, constants, step.timestep, step.core_state
+            output = jax.tree.map(lambda x: np.asarray(x)[0], look(*seen))
             yield Moment(
                 num_steps=num_steps,
                 score=score,
@@ -122,5 +93,27 @@ def watch(
                 action=None if step.actions is None else step.actions[0],
                 picture=environments.render() if renders else None,
                 observation=jax.tree.map(lambda x: np.asarray(x)[0], step.timestep.observation),
-                saliency=saliency,
+                saliency=salience and jax.tree.map(np.asarray, salience(*seen)),
             )
+
+
+def brighten(moments: Iterable[Moment], num_ahead: int) -> Iterator[Moment]:
+    """Saliency as brightness from 0 to 1, by one scale for all moments: noise stays dark.
+
+    Args:
+      moments: as `watch` yields them.
+      num_ahead: the first so many set the scale; they are awaited before one is yielded.
+
+    Yields:
+      The moments; of S there is √S left, a distance as of policies, in proportion to the scale.
+    """
+    moments = iter(moments)
+    first = list(itertools.islice(moments, num_ahead))
+    known = [np.sqrt(moment.saliency) for moment in first if moment.saliency is not None]
+    scale = np.quantile(np.max(known, axis=(2, 3)), FULL_BRIGHTNESS, axis=0) if known else 1.0
+    scale = np.reshape(scale, (-1, 1, 1)) + np.finfo(np.float32).tiny  # of one that sees nothing
+    for moment in itertools.chain(first, moments):
+        if moment.saliency is not None:
+            shares = np.minimum(np.sqrt(moment.saliency) / scale, 1.0)
+            moment = moment._replace(saliency=Saliency(*shares))
+        yield moment

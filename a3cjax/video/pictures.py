@@ -8,9 +8,9 @@ from PIL import Image
 
 from a3cjax.convolutions import blocks_to_frames
 from a3cjax.envs.base import EnvironmentSpec
-from a3cjax.types import VECTOR
 from a3cjax.video import style
 from a3cjax.video.game import Moment
+from a3cjax.video.saliency import Saliency, shown_image
 
 MAX_WIDTH, HEIGHT = 400, 420
 """Pixels that a picture is fitted into."""
@@ -18,6 +18,7 @@ MAX_WIDTH, HEIGHT = 400, 420
 _MAX_TRACES = 24  # rows that can be told apart
 _TRACE_STEPS = 150
 _BOARD_SIDE = 17  # images that are smaller are boards, with a channel for each kind of piece
+_DIMMED, _LIT = 0.6, 0.65  # shares of picture and saliency: what is lit is still seen
 
 
 class Pictures:
@@ -25,10 +26,9 @@ class Pictures:
 
     def __init__(self, spec: EnvironmentSpec):
         """`spec` is that of the environment; of several images the first is shown."""
-        self._key = None
-        if isinstance(spec.observation, dict):
-            self._key = next(key for key in spec.observation if key != VECTOR)
-            spec = spec._replace(observation=spec.observation[self._key])
+        self._key, image = shown_image(spec)
+        if self._key is not None:
+            spec = spec._replace(observation=image)
         self._spec = spec
         self._past: deque[np.ndarray] = deque(maxlen=_TRACE_STEPS)
         self._low: np.ndarray = np.zeros(0)
@@ -37,10 +37,10 @@ class Pictures:
     def draw(self, moment: Moment) -> Image.Image:
         """The picture, of `HEIGHT` or less and `MAX_WIDTH` or less, with saliency over it."""
         if self._key is not None:
-            shown = (moment.observation[self._key], moment.saliency and moment.saliency[self._key])
-            moment = moment._replace(observation=shown[0], saliency=shown[1])
-        # Saliency belongs to what the network reads: other pictures are put aside for it.
-        is_read = moment.saliency is None or self._spec.is_image
+            moment = moment._replace(observation=moment.observation[self._key])
+        # Saliency belongs to what the network reads, which Atari's pictures show, and all of it:
+        # others are put aside.
+        is_read = moment.saliency is None or self._spec.is_atari
         picture = moment.picture if is_read else None
         if picture is not None:
             image = fit(picture)
@@ -50,7 +50,7 @@ class Pictures:
                 return self._draw_traces(moment)
             image = fit(observed)
         if moment.saliency is not None:
-            image = lay_over(image, observed_heat(moment.saliency, self._spec))
+            image = lay_over(image, moment.saliency)
         if self._spec.is_one_hot and picture is None:
             _write_numbers(image, moment.observation)
         return image
@@ -63,15 +63,9 @@ class Pictures:
             self._low, self._high = numbers, numbers
         self._past.append(numbers)
         self._low, self._high = np.minimum(self._low, numbers), np.maximum(self._high, numbers)
-        weights = np.ones(len(numbers))
-        if moment.saliency is not None:
-            weights = moment.saliency.ravel()[:_MAX_TRACES]
-            weights = 0.25 + 0.75 * weights / max(float(weights.max()), 1e-12)
 
         image = Image.new("RGB", (MAX_WIDTH, HEIGHT), style.CARD)
         title = "observation"
-        if moment.saliency is not None:
-            title += " (bright: the value depends on it)"
         if moment.observation.size > len(numbers):
             title = f"{title}: the first {len(numbers)} of {moment.observation.size}"
         past = np.stack(self._past)
@@ -84,8 +78,7 @@ class Pictures:
             base = top + (index + 0.9) * row_height
             heights = base - 0.8 * row_height * shares
             steps = left + (right - left) * np.arange(len(past)) / (_TRACE_STEPS - 1)
-            colour = style.mix(style.CARD, style.ACCENT, float(weights[index]))
-            lines.add(np.stack([steps, heights], axis=1), colour)
+            lines.add(np.stack([steps, heights], axis=1), style.ACCENT)
         image = lines.drawn()
         style.write(image, (14, 10), title, style.MUTED, 12)
         for index, number in enumerate(numbers):
@@ -118,13 +111,6 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
     return (colours[0] + shares[..., None] * (colours[1] - colours[0])).astype(np.uint8)
 
 
-def observed_heat(saliency: np.ndarray, spec: EnvironmentSpec) -> np.ndarray:
-    """Saliency on `observed_picture`, float `[height, width]`: of all channels the largest."""
-    if spec.is_image:
-        return blocks_to_frames(saliency[None])[0].max(axis=0)
-    return _board(saliency) if spec.is_one_hot else saliency
-
-
 def _board(states: np.ndarray) -> np.ndarray:
     """A number for each state, as the smallest square that holds them all."""
     side = math.ceil(math.sqrt(len(states)))
@@ -155,14 +141,16 @@ def fit(picture: np.ndarray) -> Image.Image:
     return image.resize(size, Image.Resampling.BOX)
 
 
-def lay_over(image: Image.Image, heat: np.ndarray) -> Image.Image:
-    """Colours a picture where a map of any size is warm.
+def lay_over(image: Image.Image, saliency: Saliency) -> Image.Image:
+    """Makes a picture grey and dim, and adds light of two colours where policy and value look.
 
     Args:
       image: RGB.
-      heat: float `[height, width]`, not negative; all 0 leaves the picture as it is.
+      saliency: from 0, no light, to 1; of any size.
     """
-    heat = heat / max(float(np.quantile(heat, 0.995)), 1e-12)
-    mask = Image.fromarray((200 * np.minimum(heat, 1.0)).astype(np.uint8))
-    mask = mask.resize(image.size, Image.Resampling.BILINEAR)
-    return Image.composite(Image.new("RGB", image.size, style.HEAT), image, mask)
+    light = _DIMMED * np.asarray(image.convert("L"), np.float32)[..., None]
+    for brightness, colour in zip(saliency, (style.ACTOR, style.CRITIC), strict=True):
+        grid = Image.fromarray(np.asarray(brightness, np.float32))
+        smooth = np.asarray(grid.resize(image.size, Image.Resampling.BICUBIC))
+        light = light + smooth.clip(0, 1)[..., None] * (_LIT * np.array(colour, np.float32))
+    return Image.fromarray(light.clip(0, 255).astype(np.uint8))

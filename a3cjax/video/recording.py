@@ -20,7 +20,8 @@ from a3cjax.runs.tables import PLAY
 from a3cjax.system.output import tell, warn
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFiles
-from a3cjax.video.game import watch
+from a3cjax.video.game import brighten, watch
+from a3cjax.video.saliency import shown_image
 from a3cjax.video.screen import Labels, Screen
 
 FORMATS = tuple(FILES)
@@ -59,10 +60,10 @@ class VideoOptions(NamedTuple):
 
     `formats` are of `FORMATS`, a file for each. `num_episodes` games follow one another, None for
     as many as fill the time. `seed` is that of the games, None for the run's. `is_greedy`: takes
-    the most probable action instead of sampling. `with_saliency`: colours what the value depends
-    on (`game.value_saliency`). The video ends where it is once it is `max_seconds` long (None for
-    `FILM_SECONDS`, but for `num_episodes` games until they are over), or after `max_work_seconds`
-    of wall-clock.
+    the most probable action instead of sampling. `with_saliency`: lights up what of an image
+    policy and value depend on (`saliency.make_saliency`). The video ends where it is once it is
+    `max_seconds` long (None for `FILM_SECONDS`, but for `num_episodes` games until they are over),
+    or after `max_work_seconds` of wall-clock.
     """
 
     formats: Sequence[str] = FORMATS
@@ -127,10 +128,13 @@ def record_video(
         )
         scores: list[float] = []
         num_frames, most_frames = 0, max(1, round(min(options.length() * rate, sys.maxsize)))
+        moments = itertools.takewhile(lambda _: not should_stop(), moments)
+        if options.with_saliency:
+            if shown_image(environments.spec)[1] is None:
+                tell("The agent sees no image: the film shows no saliency.")
+            moments = brighten(moments, min(most_frames, round(FILM_SECONDS * rate)))
         is_cut = False
         for moment in moments:
-            if should_stop():
-                return None
             if moment.num_steps == 0:
                 scores.append(0.0)
             scores[-1] = moment.score
@@ -142,6 +146,8 @@ def record_video(
             is_late = time.monotonic() - began > options.max_work_seconds
             if num_frames == most_frames or is_late:
                 break
+        if should_stop():
+            return None
         return Recording(files.close(), num_frames / rate, scores, is_cut)
 
 
@@ -149,10 +155,9 @@ def make_labels(agent: TrainedAgent, spec: EnvironmentSpec, options: VideoOption
     """What a video says of the run and of itself."""
     config, num_frames = agent.config, agent.snapshot.num_frames
     frames = f"{num_frames / 1e6:.1f}M" if num_frames >= 1e6 else f"{num_frames:,}"
-    subtitle = f"{config.algorithm} · {config.network} · seed {config.seed} · {frames} frames"
     return Labels(
         title=config.env.rpartition(":")[2],
-        subtitle=subtitle + (" · red: |∂V/∂s|" if options.with_saliency else ""),
+        subtitle=f"{config.algorithm} · {config.network} · seed {config.seed} · {frames} frames",
         action_names=action_names(config.env, spec.actions, is_atari=spec.is_atari),
         num_games=options.num_episodes,
         is_greedy=agent.choose_greedy(options.is_greedy),

@@ -66,8 +66,12 @@ class Screen:
             of_all = "" if labels.num_games is None else f" of {labels.num_games}"
             text = f"game {self._num_games}{of_all}"
             style.write(image, (right, MARGIN + 4), text, style.MUTED, 12, anchor="ra")
-        place = (left, MARGIN + 26)
+        place = (left, MARGIN + (26 if moment.saliency is None else 23))
         style.write(image, place, labels.subtitle, style.MUTED, 11, max_width=PANEL_WIDTH)
+
+        if moment.saliency is not None:
+            place = (left, MARGIN + 37)
+            _draw_legend(image, place, {"policy": style.ACTOR, "value": style.CRITIC})
 
         value_name = "MAX Q" if isinstance(moment.policy, EpsilonGreedy) else "VALUE"
         seconds = int(moment.num_steps / self._steps_per_second)
@@ -99,3 +103,16 @@ class Screen:
             moment.policy, moment.action, labels.action_names, PANEL_WIDTH, _CHOICE_HEIGHT
         )
         image.paste(choice, (left, top + 19))
+
+
+def _draw_legend(
+    image: Image.Image, place: tuple[float, float], colours: dict[str, style.Colour]
+) -> None:
+    """What the light over the game means: a square of its colour before each word."""
+    x, y = place
+    style.write(image, place, "light: looked at by", style.MUTED, 11)
+    x += 116
+    for word, colour in colours.items():
+        image.paste(colour, (round(x), round(y) + 2, round(x) + 9, round(y) + 11))
+        style.write(image, (x + 14, y), word, style.MUTED, 11)
+        x += 62

@@ -19,7 +19,9 @@ ACCENT: Colour = (88, 166, 255)
 CHOSEN: Colour = (240, 180, 70)
 GAIN: Colour = (63, 185, 80)
 LOSS: Colour = (248, 81, 73)
-HEAT: Colour = (255, 70, 50)
+# Blue and orange differ for every kind of colour-blind eyes (Okabe & Ito 2008).
+ACTOR: Colour = (60, 150, 255)
+CRITIC: Colour = (255, 140, 0)
 
 _LETTERS = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
 _LEAST_SIZE = 7  # of letters that can be read

@@ -112,10 +112,8 @@ def test_every_kind_is_trained_on_loaded_and_shown(kind, tmp_path, make_id, caps
         pictures, key = Pictures(environments.spec), jax.random.key(0)
         for moment in watch(agent, environments, [key], with_saliency=True):
             assert pictures.draw(moment).width > 1
-            saliency = jax.tree.leaves(moment.saliency)
-            assert [x.shape for x in saliency] == [
-                np.shape(x) for x in jax.tree.leaves(moment.observation)
-            ]
+            sees = "image" in line
+            assert (moment.saliency is not None) == sees
 
 
 class Signals(gymnasium.Env):

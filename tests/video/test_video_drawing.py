@@ -1,7 +1,5 @@
 """Frames of videos: what stands where, and that it says what it should."""
 
-import itertools
-
 import envpool
 import jax
 import numpy as np
@@ -28,9 +26,9 @@ from a3cjax.video.pictures import (
     Pictures,
     fit,
     lay_over,
-    observed_heat,
     observed_picture,
 )
+from a3cjax.video.saliency import Saliency
 from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Labels, Screen
 from tests.cases import for_each
 
@@ -377,34 +375,53 @@ def test_pictures_are_made_smaller_where_they_are_too_large():
     assert fit(np.zeros((4000, 10, 3), np.uint8)).size == (1, 420)
 
 
-def test_saliency_colours_the_picture_where_it_is():
-    image = Image.new("RGB", (40, 40), (100, 100, 100))
-    untouched = lay_over(image, np.zeros((4, 4)))
-    np.testing.assert_array_equal(np.asarray(untouched), np.asarray(image))
-    heat = np.zeros((4, 4))
-    heat[0, 0] = 1.0
-    warm = np.asarray(lay_over(image, heat)).astype(int)
-    assert warm[2, 2, 0] > 150 > 100 > warm[2, 2, 2]
-    np.testing.assert_array_equal(warm[30, 30], [100, 100, 100])
+def lit(actor=(), critic=()):
+    grids = np.zeros((2, 4, 4), np.float32)
+    for grid, places in zip(grids, (actor, critic), strict=True):
+        for place in places:
+            grid[place] = 1.0
+    return Saliency(*grids)
 
 
-def test_saliency_is_the_largest_of_all_frames():
-    saliency = np.zeros((1, 4, 8, 12), np.float32)
-    saliency[0, 1, 3, 5], saliency[0, 2, 3, 5] = 2.0, 1.0
-    heat = observed_heat(frames_to_blocks(saliency)[0], IMAGE)
-    assert heat.shape == (8, 12)
-    assert heat[3, 5] == 2.0
-    assert np.count_nonzero(heat) == 1
+def test_policy_and_value_light_up_a_grey_picture_in_colours_of_their_own():
+    image = Image.new("RGB", (40, 40), (200, 40, 10))
+    lighted = np.asarray(lay_over(image, lit([(0, 0)], [(3, 3)]))).astype(int)
+    actor, critic, dark = lighted[2, 2], lighted[37, 37], lighted[2, 37]
+    assert np.ptp(dark) == 0 < dark[0] < 60  # grey, and not as light as it was
+    assert actor[2] - actor[0] > 80  # blue
+    assert critic[0] - critic[2] > 80  # orange
+    both = np.asarray(lay_over(image, lit([(0, 0)], [(0, 0)]))).astype(int)[2, 2]
+    np.testing.assert_allclose(both - dark, (actor - dark) + (critic - dark), atol=2)
 
 
-def test_saliency_is_shown_on_what_the_network_reads():
-    saliency = np.array([0.0, 0.0, 1.0], np.float32)
-    pictures = Pictures(VECTOR)
-    for t in range(20):
-        observation = np.array([t, t, t], np.float32)
-        image = pictures.draw(make_moment(num_steps=t, observation=observation, saliency=saliency))
-    thirds = [np.asarray(image)[a:b] for a, b in itertools.pairwise((34, 159, 284, 410))]
-    assert [count(third, style.ACCENT) > 0 for third in thirds] == [False, False, True]
+def test_what_is_lit_is_still_seen():
+    picture = np.full((40, 40, 3), 60, np.uint8)
+    picture[4:6, 4:6] = 236  # the ball
+    lighted = np.asarray(lay_over(Image.fromarray(picture), lit([(0, 0)], [(0, 0)]))).astype(int)
+    assert (lighted[4, 4] - lighted[2, 2]).max() > 40
+
+
+@for_each(("is_atari", "is_shown"), [(True, True), (False, False)])
+def test_saliency_is_shown_on_what_the_network_reads(is_atari, is_shown):
+    spec = IMAGE._replace(is_atari=is_atari)
+    moment = make_moment(observation=np.zeros((2, 3, 64), np.uint8), saliency=lit())
+    assert (Pictures(spec).draw(moment).size == (320, 420)) == is_shown
+    plain = moment._replace(saliency=None)
+    assert Pictures(spec).draw(plain).size == (320, 420)
+
+
+def test_light_has_a_legend_where_there_is_some():
+    names = [
+        {tuple(c) for c in frame[:, 350:].reshape(-1, 3)} >= {style.ACTOR, style.CRITIC}
+        for frame in (
+            Screen(IMAGE._replace(is_atari=True), Labels("Pong", "a3c", NAMES), 15.0).draw(moment)
+            for moment in (
+                make_moment(observation=np.zeros((2, 3, 64), np.uint8), saliency=lit()),
+                make_moment(observation=np.zeros((2, 3, 64), np.uint8)),
+            )
+        )
+    ]
+    assert names == [True, False]
 
 
 # Numbers and colours.

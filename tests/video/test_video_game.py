@@ -12,9 +12,9 @@ from a3cjax.envs.base import Episode
 from a3cjax.exploration import EVALUATION_EPSILON, evaluation_exploration
 from a3cjax.networks import make_network
 from a3cjax.runs.playing import TrainedAgent
-from a3cjax.types import Constants, NetworkOutput, Snapshot, TimeStep
+from a3cjax.types import Constants, NetworkOutput, Snapshot
 from a3cjax.video import game
-from a3cjax.video.game import value_saliency
+from a3cjax.video.saliency import Saliency
 from tests.cases import for_each
 from tests.fakes import FakeEnvironments
 
@@ -138,13 +138,12 @@ def test_values_are_shown_in_units_of_rewards_and_change_no_action(head):
         lambda leaf: leaf + 0.1, network.init(KEY, np.zeros((1, 1, 1), np.float32))
     )
     plain, scaled = (
-        watch(agent, params, make_environments(4), reward_scale=scale, with_saliency=True)
+        watch(agent, params, make_environments(4), reward_scale=scale)
         for scale in (None, np.float32(8))
     )
     for one, other in zip(plain, scaled, strict=True):
         assert one.value != 0
         assert other.value == 8 * one.value
-        np.testing.assert_array_equal(other.saliency, 8 * one.saliency)
         np.testing.assert_array_equal(other.action, one.action)
         if head == "action_values":
             np.testing.assert_array_equal(other.policy.q_values, 8 * one.policy.q_values)
@@ -165,57 +164,76 @@ def test_gaussian_policies_show_mean_and_variance(variance, number):
 # Saliency.
 
 
-def make_timestep(observation):
-    ones = np.ones(len(observation), np.float32)
-    return TimeStep(observation, ones, ones, ones.astype(bool))
+class PictureEnvironments(ShownEnvironments):
+    """Whose observation is an image, as bright as the number of steps taken."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.spec = self.spec._replace(observation=jax.ShapeDtypeStruct((3, 3, 16), np.uint8))
+
+    def timestep(self, t):
+        image = np.zeros((1, 3, 3, 16), np.uint8)
+        image[0, 1, 1, 5] = 20 * t
+        return super().timestep(t)._replace(observation=image)
 
 
-def linear_agent():
-    """Whose value is the sum of its observation, weighted by the parameters."""
+def make_seer():
+    """An agent whose logit is one pixel, and its value `params` times as much."""
 
     def look(params, constants, timestep, core_state):
-        number = timestep.observation.astype(jnp.float32)
-        values = jnp.sum((number * params[None]).reshape(len(number), -1), axis=-1)
-        return NetworkOutput(Categorical(jnp.zeros((len(values), 2))), values), core_state
+        number = timestep.observation[:, 1, 1, 5].astype(jnp.float32)
+        return NetworkOutput(Categorical(number[:, None]), params * number), core_state
 
     return Agent(unused, lambda batch_size: (), look, unused)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_saliency_is_the_size_of_the_gradient_of_the_value(dtype):
-    weights = np.array([[1.0, -2.0, 0.0], [0.5, 0.0, 4.0]], np.float32)
-    observation = np.arange(12).reshape(2, 2, 3).astype(dtype)
-    saliency = value_saliency(linear_agent(), weights, CONSTANTS, make_timestep(observation), ())
-    np.testing.assert_array_equal(saliency, [np.abs(weights)] * 2)
-
-
-def test_saliency_is_zero_where_the_network_does_not_look():
-    network = make_network("mlp_ff", 3)
-    params = network.init(KEY, np.zeros((1, 1, 4), np.float32))
-    kernel = params["body"]["torso"]["Dense_0"]["kernel"]
-    params["body"]["torso"]["Dense_0"]["kernel"] = kernel.at[2].set(0.0)
-    timestep = make_timestep(np.ones((1, 4), np.float32))
-    saliency = value_saliency(make_a3c(network), params, CONSTANTS, timestep, ())
-    assert saliency.shape == (1, 4)
-    assert [bool(number > 0) for number in saliency[0]] == [True, True, False, True]
-    params["body"]["torso"]["Dense_0"]["kernel"] = jnp.zeros_like(kernel)
-    blind = value_saliency(make_a3c(network), params, CONSTANTS, timestep, ())
-    np.testing.assert_array_equal(blind, np.zeros((1, 4)))
-
-
-def test_saliency_of_images_has_their_shape():
-    network = make_network("atari_ff", 3)
-    shape = (1, 9, 9, 64)
-    params = network.init(KEY, np.zeros((1, *shape), np.uint8))
-    images = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
-    saliency = value_saliency(make_a3c(network), params, CONSTANTS, make_timestep(images), ())
-    assert saliency.shape == shape
-    assert saliency.dtype == jnp.float32
-    assert float(saliency.min()) >= 0
-    assert float(saliency.max()) > 0
+def watch_images(**options):
+    environments = PictureEnvironments(num_envs=1, episodes={5: [Episode(0, 15.0, 5)]})
+    return watch(make_seer(), 2.0, environments, **options)
 
 
 def test_saliency_comes_with_every_moment_where_it_is_asked_for():
+    assert {moment.saliency for moment in watch_images()} == {None}
+    moments = watch_images(with_saliency=True)
+    assert len(moments) == 6
+    for t, moment in enumerate(moments):
+        assert moment.saliency.actor.shape == moment.saliency.critic.shape == (12, 12)
+        assert (moment.saliency.actor.max() > 0) == (t > 0)
+        np.testing.assert_allclose(moment.saliency.critic, 4 * moment.saliency.actor)
+
+
+def test_saliency_is_left_out_where_there_is_no_image():
     moments = watch(make_agent(), -3.0, make_environments(3), with_saliency=True)
-    for moment in moments:
-        np.testing.assert_array_equal(moment.saliency, [3.0])
+    assert {moment.saliency for moment in moments} == {None}
+
+
+def with_saliency(*sizes):
+    grid = np.array([[1.0, 0.25], [0.0, 1.0]])
+    (moment, *_) = watch(make_agent(), 2.0, make_environments(3))
+    for size in sizes:
+        yield moment._replace(saliency=Saliency(size * grid, 9 * size * grid))
+
+
+def test_brightness_has_one_scale_for_the_whole_film():
+    moments = list(game.brighten(with_saliency(1e-4, 1.0, 1.0, 1.0, 4.0), 5))
+    for moment, size in zip(moments, (0.01, 1.0, 1.0, 1.0, 2.0), strict=True):
+        expected = np.minimum(size * np.array([[1.0, 0.5], [0.0, 1.0]]), 1.0)
+        for brightness in moment.saliency:
+            np.testing.assert_allclose(brightness, expected, rtol=1e-6)
+
+
+def test_scale_of_a_long_film_is_that_of_its_begin():
+    asked = []
+    moments = game.brighten((asked.append(1) or x for x in with_saliency(1, 1, 16)), 2)
+    first = next(moments)
+    assert len(asked) == 2
+    assert first.saliency.actor.max() == 1
+    *_, last = moments
+    np.testing.assert_allclose(last.saliency.actor, [[1, 1], [0, 1]])
+
+
+def test_film_without_saliency_or_without_a_look_stays_dark():
+    (moment, *_) = watch(make_agent(), 2.0, make_environments(3))
+    assert list(game.brighten([moment], 10)) == [moment]
+    (blind,) = game.brighten(with_saliency(0.0), 10)
+    assert np.max(blind.saliency) == 0

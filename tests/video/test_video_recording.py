@@ -1,5 +1,6 @@
 """Video files: what is in them, what is left when making one fails, and the command line."""
 
+import itertools
 import json
 import sys
 import types
@@ -190,7 +191,7 @@ def test_games_and_their_actions_follow_the_seed(catcher, tmp_path, monkeypatch)
 
 
 def test_video_that_is_given_up_leaves_nothing(catcher, tmp_path):
-    asked = iter([False] * 4 + [True])
+    asked = itertools.chain([False] * 4, itertools.repeat(True))
     assert record_video(catcher, tmp_path / "game", VideoOptions(), lambda: next(asked)) is None
     assert list(tmp_path.iterdir()) == []
 

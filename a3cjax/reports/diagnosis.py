@@ -1,0 +1,213 @@
+"""Warnings in words where a run looks like one that went wrong: what was seen, and what to try."""
+
+import collections
+import itertools
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from a3cjax.reports.published import PEERS, AtariScores, atari_scores
+from a3cjax.reports.runs import Run, number
+from a3cjax.reports.tables import format_frames, format_number, format_percent, format_score
+from a3cjax.runs.tables import (
+    ENVIRONMENT_FILE,
+    EPISODES,
+    Column,
+    EpisodeRow,
+    read_episodes,
+    read_json,
+)
+
+# A plateau: seeds of Pong that stay between −5 and 12 of 21 points for the rest of a budget.
+FAR_BELOW = 0.8  # of the way from random play to the best published score: 12.5 points in Pong
+STILL_RISING = 0.2  # of the rise before, third for third; in the bad seed of issue 19 it is 0.14
+LEAST_RISE = 0.02  # of what lies between random play and a human: noise of 100 games
+LEAST_PLATEAU = 500_000  # frames: shorter ones are passed by good seeds, too
+SMOOTHING = 0.05  # of the budget, over which a mean score is averaged again
+# Repeated games: of 100 games of our sound runs 48 differ at least, and 2 in a row are equal.
+NUM_GAMES = 100
+FEW_DISTINCT = 10
+MANY_IN_A_ROW = 10
+SHORT_GAME = 50  # steps: games such as Catch have few ways to go
+# Entropy, as a part of that of a random policy; sound runs of Pong end with 0.85 to 0.95.
+COLLAPSED = 0.05
+RANDOM = 0.98
+LEAST_SHARE = 1 / 3  # of the budget, before which a policy may still be random
+# Staleness: its mean is the number of the other actors if all are as fast (1.0 times that in our
+# runs with 2 and with 16), its largest in a period up to 3 times that.
+MOST_MEAN_STALENESS = 2.0
+MOST_STALENESS = 10.0
+# Of the periods. By itself no sign of anything: MuJoCo's gradients are clipped all the time.
+OFTEN_CLIPPED = 0.5
+
+
+class Warned(NamedTuple):
+    """One thing that looks wrong: a name for it, and a sentence with the number seen."""
+
+    name: str
+    sentence: str
+
+
+def diagnose(run: Run) -> tuple[Warned, ...]:
+    """What looks wrong in a run, the most telling first; nothing in a sound one."""
+    atari = atari_scores(run.env)
+    plateau, repeats = _plateau(run, atari), _repeats(run, atari)
+    is_random = _is_no_better_than_random(run, atari)
+    found = (
+        plateau,
+        repeats,
+        _entropy(run, is_random=is_random),
+        _staleness(run),
+        _clipping(run) if plateau or is_random else None,
+        _refused(run),
+    )
+    return tuple(warned for warned in found if warned is not None)
+
+
+def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
+    """The score stands still in the last third of the budget, far below what is known to be."""
+    budget = number(run.settings, "total_frames")
+    if atari is None or not run.num_frames >= (1 - SMOOTHING) * budget:
+        return None
+    best = max(score for score in (*map(atari.peer, PEERS), atari.human) if math.isfinite(score))
+    reached = max(run.final_score.mean, run.last_training)
+    before, after = (_mean_until(run, share * budget, budget) for share in (2 / 3, 1))
+    rise, rise_before = after - before, (before - atari.random) / 2
+    least = max(STILL_RISING * rise_before, LEAST_RISE * abs(atari.human - atari.random))
+    is_far = reached - atari.random < FAR_BELOW * (best - atari.random)
+    if not (is_far and rise < least and budget / 3 >= LEAST_PLATEAU):
+        return None
+    return Warned(
+        "plateau",
+        f"the score stands still, from {format_score(before)} to {format_score(after)} in the "
+        f"last {format_frames(budget / 3)} frames, where {format_score(best)} was published; "
+        "try other seeds, and half the entropy_cost",
+    )
+
+
+def _mean_until(run: Run, frames_now: float, budget: float) -> float:
+    """The mean return up to there, averaged over a short while; NaN where it is not known."""
+    frames, _, returns = run.training_curve
+    recent = returns[(frames > frames_now - SMOOTHING * budget) & (frames <= frames_now)]
+    return float(recent.mean()) if len(recent) else math.nan
+
+
+def _repeats(run: Run, atari: AtariScores | None) -> Warned | None:
+    """The last games are copies of each other, and not because nothing is left to be won."""
+    episodes = read_episodes(run.folder / EPISODES)
+    games = [(game.episode_return, game.episode_length) for game in episodes[-NUM_GAMES:]]
+    if len(games) < NUM_GAMES or np.mean([length for _, length in games]) < SHORT_GAME:
+        return None
+    most_in_a_row = max(len([*copies]) for _, copies in itertools.groupby(games))
+    num_distinct = len(set(games))
+    ((score, length), _), *_ = collections.Counter(games).most_common(1)
+    is_repeated = num_distinct <= FEW_DISTINCT or most_in_a_row >= MANY_IN_A_ROW
+    if not is_repeated or _is_won(score, episodes, atari):
+        return None
+    return Warned(
+        "repeats",
+        f"games repeat each other: of the last {NUM_GAMES} only {num_distinct} differ, up to "
+        f"{most_in_a_row} in a row are equal, most often {format_score(score)} after "
+        f"{format_number(length)} steps; try another seed, or an environment with more chance "
+        "in it (Atari games with protocol=machado)",
+    )
+
+
+def _is_won(score: float, episodes: list[EpisodeRow], atari: AtariScores | None) -> bool:
+    """Whether a score is about as good as can be: where nobody knows, the best of the run."""
+    if atari is None:
+        return score >= max(game.episode_return for game in episodes)
+    best = max(score for score in map(atari.peer, PEERS) if math.isfinite(score))
+    return score - atari.random >= FAR_BELOW * (best - atari.random)
+
+
+def _is_no_better_than_random(run: Run, atari: AtariScores | None) -> bool:
+    """By published scores; where there are none, as the run's own first games were."""
+    returns = run.full_means[1]
+    if not len(returns):
+        return False
+    if atari is None:
+        return bool(returns[-1] <= returns[0])
+    return bool(returns[-1] - atari.random < LEAST_RISE * abs(atari.human - atari.random))
+
+
+def _entropy(run: Run, *, is_random: bool) -> Warned | None:
+    """The policy has collapsed before it learned anything, or has remained the random one."""
+    random = _random_entropy(run)
+    frames, values = run.column("num_frames"), run.column("entropy")
+    frames, values = frames[np.isfinite(values)], values[np.isfinite(values)]
+    if not len(values) or not random > 0:
+        return None
+    last = float(np.median(values[-max(1, len(values) // 10) :]))
+    seen = f"entropy ended at {last:.2f} of {random:.2f} nats"
+    if last < COLLAPSED * random and is_random:
+        return Warned(
+            "collapsed",
+            f"the policy collapsed before it learned anything: {seen} "
+            f"({format_percent(last / random)}), the score is that of random play; "
+            "try a larger entropy_cost or a smaller learning_rate",
+        )
+    begun = frames[-1] >= LEAST_SHARE * number(run.settings, "total_frames")
+    if begun and float(values.min()) > RANDOM * random:
+        return Warned(
+            "random",
+            f"the policy never left that of random play: {seen}; try a smaller entropy_cost, "
+            "a larger learning_rate, or more frames",
+        )
+    return None
+
+
+def _random_entropy(run: Run) -> float:
+    """That of a policy for which all actions are equal, in nats; NaN of continuous actions."""
+    space = (read_json(run.folder / ENVIRONMENT_FILE) or {}).get("action_space")
+    space = space if isinstance(space, dict) else {}
+    sizes = space.get("nvec") if space.get("type") == "MultiDiscrete" else [space.get("n")]
+    if space.get("type") not in ("Discrete", "MultiDiscrete") or not isinstance(sizes, list):
+        return math.nan
+    counts = [number({"n": size}, "n") for size in sizes]
+    return sum(map(math.log, counts)) if all(count >= 1 for count in counts) else math.nan
+
+
+def _staleness(run: Run) -> Warned | None:
+    """Gradients are older than the number of actors explains."""
+    num_others = max(1.0, number(run.settings, "num_actors", fallback=1) - 1)
+    mean, largest = run.typical("staleness_mean"), run.typical("staleness_max")
+    if not (mean > MOST_MEAN_STALENESS * num_others or largest > MOST_STALENESS * num_others):
+        return None
+    return Warned(
+        "stale",
+        f"gradients are applied late: {mean:.1f} updates in the mean and {largest:.0f} at the "
+        f"most, with {num_others + 1:.0f} actors; try fewer actors than cores, and look whether "
+        "something else uses the machine",
+    )
+
+
+def _clipping(run: Run) -> Warned | None:
+    """Most gradients are cut to the bound: only told of runs that do not learn."""
+    bound, norms = number(run.settings, "max_grad_norm"), run.column("grad_norm")
+    norms = _finite(norms)
+    if not len(norms) or not (share := float(np.mean(norms > bound))) > OFTEN_CLIPPED:
+        return None
+    return Warned(
+        "clipped",
+        f"the gradient is cut to max_grad_norm={bound:g} in {format_percent(share)} of the "
+        f"periods, its norm is {format_number(float(np.median(norms)))}; try rewards of another "
+        "scale (normalize_rewards), or a smaller learning_rate",
+    )
+
+
+def _refused(run: Run) -> Warned | None:
+    """Updates were not finite: never so in a sound run."""
+    num_refused = float(_finite(run.column("num_refused_updates")).sum())
+    if not num_refused:
+        return None
+    return Warned(
+        "refused",
+        f"{format_number(num_refused)} updates were refused, because they were not finite; look "
+        "at bad-trajectory.npz, and try a smaller learning_rate",
+    )
+
+
+def _finite(values: Column) -> Column:
+    return values[np.isfinite(values)]

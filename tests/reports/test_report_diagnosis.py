@@ -1,0 +1,264 @@
+"""Warnings of a report: each where it should be, none on a sound run."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import yaml
+
+from a3cjax.reports.content import make_content
+from a3cjax.reports.diagnosis import diagnose
+from a3cjax.reports.markdown import render_markdown
+from a3cjax.reports.page import render_page
+from a3cjax.reports.runs import read_run, read_runs
+from a3cjax.reports.tables import CURVE_POINTS, DASH, curve_cell
+from a3cjax.reports.writing import render_csv
+from tests.cases import for_each
+from tests.run_folders import RESULTS
+
+BUDGET = 6_000_000
+NUM_ROWS = 60
+SIX_ACTIONS = {"type": "Discrete", "n": 6, "start": 0, "dtype": "int64"}
+
+
+def going(*values):
+    """A column that goes in lines through these values, evenly spread over the run."""
+    return np.interp(np.linspace(0, 1, NUM_ROWS), np.linspace(0, 1, len(values)), values)
+
+
+def make_run(
+    folder,
+    *,
+    columns=None,
+    games=None,
+    action_space=SIX_ACTIONS,
+    share=1.0,
+    scores=None,
+    **settings,
+):
+    """A run of Pong that went well, but for what is changed; `share` of the budget is over."""
+    folder.mkdir()
+    settings = {
+        **{"env": "Pong", "seed": 1, "algorithm": "a3c", "total_frames": BUDGET},
+        **{"num_actors": 2, "max_grad_norm": 40.0, **settings},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings))
+    frames = np.linspace(0, share * settings["total_frames"], NUM_ROWS + 1)[1:].round()
+    table = {
+        "num_frames": frames,
+        "wall_seconds": frames / 3000,
+        "num_episodes": np.arange(NUM_ROWS) * 20 + 100,
+        "episode_return_mean": going(-20.5, 0, 17, 18.5, 19),
+        "entropy": going(1.78, 1.5, 1.6),
+        "value_loss": going(0.1, 0.01),
+        "grad_norm": going(20, 3),
+        "staleness_mean": going(1, 1),
+        "staleness_max": going(2, 3),
+        "num_refused_updates": going(0, 0),
+        **(columns or {}),
+    }
+    lines = [
+        ",".join(table),
+        *(",".join(map(str, row)) for row in zip(*table.values(), strict=True)),
+    ]
+    (folder / "metrics.csv").write_text("\n".join(lines) + "\n")
+    if games is None:
+        games = [(18 + n % 3, 1500 + 7 * n) for n in range(200)]
+    rows = [f"{n + 1},{n},0,{score},{length}" for n, (score, length) in enumerate(games)]
+    header = "num_frames,wall_seconds,actor,episode_return,episode_length"
+    (folder / "episodes.csv").write_text("\n".join([header, *rows]) + "\n")
+    if action_space is not None:
+        content = json.dumps({"action_space": action_space})
+        (folder / "environment.json").write_text(content)
+    if scores is not None:
+        summary = {"num_frames": frames[-1], "evaluation": {"mean": np.mean(scores)}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    return folder
+
+
+def returns(*values):
+    return {"episode_return_mean": going(*values)}
+
+
+PLATEAU = returns(-20.5, -10, 0, 8, 8.4, 9)  # the seed of issue 19 went from 8.6 to 10.7
+RANDOM_PLAY = returns(-20.7, -20.6)
+COPIES = [(6, 2000)] * 12
+DIFFERENT = [(n % 5, 1500 + n) for n in range(188)]
+CARTPOLE = {
+    "env": "CartPole",
+    "action_space": {"type": "Discrete", "n": 2},
+    "columns": {"entropy": going(0.69, 0.5)},
+}
+
+
+@for_each(
+    ("changes", "names"),
+    [
+        ({}, []),
+        # Plateaus.
+        ({"columns": PLATEAU}, ["plateau"]),
+        ({"columns": returns(-20.5, 8.6, 8.6, 10.7)}, ["plateau"]),
+        ({"columns": returns(-20.5, 8.6, 8.6, 14.7)}, []),  # it rises
+        ({"columns": PLATEAU, "scores": [15.7]}, []),  # better than it looks
+        ({"columns": PLATEAU, "scores": [10.5]}, ["plateau"]),
+        ({"columns": returns(-20.5, 15, 15, 15)}, []),  # not far below
+        ({"columns": PLATEAU, "share": 0.7}, []),  # the budget is not over
+        ({"columns": PLATEAU, "total_frames": 1_000_000}, []),  # and short
+        ({"columns": RANDOM_PLAY, "total_frames": 2_000_000}, ["plateau"]),
+        # Copies of games.
+        ({"games": DIFFERENT + COPIES}, ["repeats"]),
+        ({"games": DIFFERENT + COPIES[:9]}, []),
+        ({"games": COPIES + DIFFERENT}, []),  # long ago
+        ({"games": [(n % 8, 900 + n % 8) for n in range(100)]}, ["repeats"]),
+        ({"games": [(n % 11, 900 + n % 11) for n in range(110)]}, []),
+        ({"games": [(21, 1500)] * 100}, []),  # nothing left to win
+        ({"games": COPIES}, []),  # too few to tell
+        ({"games": [(n % 2, 9) for n in range(100)]}, []),  # short by nature
+        ({**CARTPOLE, "games": [(9, 90), *[(500, 500)] * 120]}, []),
+        ({**CARTPOLE, "games": [(500, 500), *[(200, 200)] * 120]}, ["repeats"]),
+        # Entropy; ln 6 is 1.79.
+        (
+            {"columns": {**RANDOM_PLAY, "entropy": going(1.7, 0.05, 0.05)}, "share": 0.5},
+            ["collapsed"],
+        ),
+        ({"columns": {"entropy": going(1.7, 0.05, 0.05)}}, []),  # it plays well
+        ({"columns": {**RANDOM_PLAY, "entropy": going(1.7, 0.12, 0.12)}, "share": 0.5}, []),
+        (
+            {**CARTPOLE, "columns": {**returns(20, 9), "entropy": going(0.6, 0.01, 0.01)}},
+            ["collapsed"],
+        ),
+        ({**CARTPOLE, "columns": {**returns(20, 99), "entropy": going(0.6, 0.01, 0.01)}}, []),
+        ({"columns": {"entropy": going(1.79, 1.77, 1.78)}}, ["random"]),
+        ({"columns": {"entropy": going(1.79, 1.77)}, "share": 0.3}, []),  # it may still begin
+        ({"columns": {"entropy": going(1.79, 1.77)}, "action_space": None}, []),
+        (
+            {
+                "columns": {"entropy": going(1.79, 1.77)},
+                "action_space": {"type": "Box", "shape": [6]},
+            },
+            [],
+        ),
+        (
+            {
+                "columns": {"entropy": going(1.79, 1.78)},
+                "action_space": {"type": "MultiDiscrete", "nvec": [2, 3]},
+            },
+            ["random"],
+        ),
+        # Staleness.
+        ({"columns": {"staleness_mean": going(2.5, 2.5)}}, ["stale"]),
+        ({"columns": {"staleness_max": going(11, 11)}}, ["stale"]),
+        ({"columns": {"staleness_mean": going(15, 15), "staleness_max": going(42, 42)}}, ["stale"]),
+        (
+            {
+                "columns": {"staleness_mean": going(15, 15), "staleness_max": going(42, 42)},
+                "num_actors": 16,
+            },
+            [],
+        ),
+        # Clipping tells something only of runs that do not learn.
+        ({"columns": {"grad_norm": going(400, 400)}}, []),
+        ({"columns": {**PLATEAU, "grad_norm": going(400, 400)}}, ["plateau", "clipped"]),
+        ({"columns": {**PLATEAU, "grad_norm": going(39, 40)}}, ["plateau"]),
+        (
+            {"columns": {**PLATEAU, "grad_norm": going(400, 400)}, "max_grad_norm": None},
+            ["plateau"],
+        ),
+        ({"columns": {"num_refused_updates": going(0, 0, 1)}}, ["refused"]),
+    ],
+)
+def test_each_warning_appears_where_it_should(changes, names, tmp_path):
+    run = read_run(make_run(tmp_path / "run", **changes))
+    assert [warned.name for warned in diagnose(run)] == names
+
+
+def test_warnings_say_in_a_sentence_what_was_seen_and_what_to_try(tmp_path):
+    columns = {
+        **PLATEAU,
+        "staleness_mean": going(3.2, 3.2),
+        "grad_norm": going(400, 400),
+        "num_refused_updates": going(1, 1),
+        "entropy": going(1.785, 1.785),
+    }
+    run = read_run(make_run(tmp_path / "run", columns=columns, games=DIFFERENT + COPIES))
+    warned = {w.name: w.sentence for w in diagnose(run)}
+    assert len(warned) == 6
+    for name, words in {
+        "plateau": "from 8.1 to 8.9 in the last 2.0M frames, where 20.9 was published",
+        "repeats": "up to 12 in a row are equal, most often 6.0 after 2,000 steps",
+        "random": "entropy ended at 1.78 of 1.79 nats",
+        "stale": "3.2 updates in the mean and 2 at the most, with 2 actors",
+        "clipped": "max_grad_norm=40 in 100 % of the periods, its norm is 400",
+        "refused": "60 updates were refused",
+    }.items():
+        assert words in warned[name]
+    for sentence in warned.values():
+        assert "try " in sentence
+        assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    "name",
+    [path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("episodes.csv")],
+)
+def test_runs_of_ours_that_went_well_have_no_warning(name):
+    assert diagnose(read_run(RESULTS / name)) == ()
+
+
+def test_empty_and_damaged_folders_are_not_warned_of(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("env: Pong\nnum_actors: many\ntotal_frames: soon\n")
+    assert diagnose(read_run(folder)) == ()
+    for content in ('{"action_space": 3}', '{"action_space": {"type": "Discrete", "n": "x"}}', "["):
+        (folder / "environment.json").write_text(content)
+        (folder / "metrics.csv").write_text("num_frames,wall_seconds,entropy\n9,1,0\n")
+        assert diagnose(read_run(folder)) == ()
+
+
+def test_warnings_stand_in_page_markdown_and_table(tmp_path):
+    bad = make_run(tmp_path / "bad", columns=PLATEAU)
+    good = make_run(tmp_path / "good")
+    content = make_content(read_runs([bad, good]), None, show_published=False)
+    (warning,) = content.warnings
+    assert warning.startswith("bad: the score stands still")
+    assert "What looks wrong" in render_page(content)
+    assert warning in render_page(content)
+    assert "## What looks wrong" in render_markdown(content)
+    assert "the score stands still" in render_csv(content).splitlines()[1]
+    sound = make_content(read_runs([good]), None, show_published=False)
+    assert "looks wrong" not in render_page(sound) + render_markdown(sound)
+
+
+# Where numbers went.
+
+
+def test_course_has_a_curve_of_all_that_is_known(tmp_path):
+    one = make_run(tmp_path / "one")
+    other = make_run(tmp_path / "other", columns={"explained_variance": going(0, 0.8)})
+    content = make_content(read_runs([one, other]), None, show_published=False)
+    assert content.course.columns == (
+        *("run", "score in training", "entropy, nats", "explained variance", "value loss"),
+        *("staleness", "gradient norm"),
+    )
+    first, second = content.course.rows
+    assert (first[3].text, first[3].curve) == (DASH, ())
+    assert second[3].text == "0.000 → 0.800"
+    assert render_page(content).count("<polyline") == 5 + 6
+
+
+def test_curves_go_from_bottom_to_top_and_constant_ones_are_flat():
+    rising = curve_cell(np.linspace(0.0, 90.0, 1000))
+    x, y = np.array(rising.curve).T
+    assert len(x) == CURVE_POINTS
+    assert (x[0], x[-1], y[0], y[-1]) == (0, 1, 0, 1)
+    assert (np.diff(x) > 0).all()
+    assert (np.diff(y) >= 0).all()
+    assert rising.text == "0.721 → 89.3"
+    assert np.ptp(np.array(curve_cell(1 + 0.001 * np.arange(10)).curve)[:, 1]) < 0.1
+    assert curve_cell(np.zeros(9)).curve[0] == (0, 0.5)
+    peak = curve_cell(np.array([*np.linspace(0, 1, 59), 1e6]))
+    assert peak.curve[30][1] == pytest.approx(0.5, abs=0.05)
+    assert curve_cell(np.array([math.nan])).text == DASH
+    assert curve_cell(np.array([math.nan, 5.0])).curve == ((0.0, 0.5),)
