@@ -49,7 +49,7 @@ def simulate(
     num_actors: int,
     num_shards: int,
     grads_per_push: int = 1,
-    costs: Costs = Costs(),  # noqa: B008  (frozen)
+    costs: Costs = Costs(),
     seconds: float = 20.0,
     seed: int = 0,
 ) -> Outcome:
@@ -118,7 +118,7 @@ def simulate(
 
 
 def measure(rounds: int = 200) -> dict[str, float]:
-    """Milliseconds of a null call, and of a push of atari_ff that brings the new parameters back."""
+    """Milliseconds of a null call, and of a push of atari_ff that brings parameters back."""
     from a3cjax.cluster.environment import environment_of_ray
 
     with environment_of_ray(is_private=True):
@@ -183,7 +183,7 @@ def main(words: list[str]) -> None:
     if words == ["measure=true"]:
         measure()
         return
-    print("| actor-learners | pushes of | " + " | ".join(f"{n} shards" for n in (1, 4, 16, 64)), "|")
+    print("| actor-learners | gradients of a push | 1 shard | 4 shards | 16 shards | 64 shards |")
     print("|---|---|---|---|---|---|")
     for num_actors in (16, 64, 256, 1_000):
         for grads_per_push in (1, 16):

@@ -13,7 +13,8 @@ def environment_of_ray(*, is_private: bool) -> Iterator[None]:
     """To be entered before Ray is imported. Nothing is told to its makers.
 
     A private Ray listens on the loopback interface alone, and lets nobody in without a token, which
-    is that of this process and lies in no file. Where somebody else has imported Ray already, it goes by what it found then.
+    is that of this process and lies in no file. Where somebody else has imported Ray already, it
+    goes by what it found then.
     """
     values = {"RAY_USAGE_STATS_ENABLED": "0"}
     if is_private and ("ray" not in sys.modules or _token.cache_info().currsize):

@@ -1,5 +1,6 @@
 """The fleet of a run past one process: workers and shards, watched over by a thread here."""
 
+import bisect
 import functools
 import queue
 import threading
@@ -142,10 +143,15 @@ class ClusterFleet:
         *,
         hire: Hire,
         make_orders: Callable[[int, int, tuple[tuple[int, ...], ...]], Orders],
+        first_indices: Sequence[int],
         actor_keys: tuple[tuple[int, ...], ...] = (),
         max_restarts: int = 0,
     ):
-        """`workers` are ready to start; orders are made by worker, life and keys of all actors."""
+        """`workers` are ready to start; orders are made by worker, life and keys of all actors.
+
+        `first_indices` are those of each worker's actor-learners in the run.
+        """
+        self._first_indices = first_indices
         self.store, self.spec = store, spec
         self.reports = queue.SimpleQueue[UpdateReport | Lost]()
         self.posts = [Post(index, process) for index, process in enumerate(workers)]
@@ -154,6 +160,10 @@ class ClusterFleet:
         self._max_restarts = max_restarts
         self._looks: list[Pending | None] = [None] * len(store.shards)
         self._missed: list[tuple[float, Callable[[], Sequence[int]]]] = []
+
+    def line_of(self, actor_index: int) -> int:
+        """Each worker has a line in the terminal."""
+        return bisect.bisect_right(self._first_indices, actor_index) - 1
 
     def start(self, supervisor: Supervisor) -> None:
         """Sets all workers to work, and looks after them in a thread of this supervisor."""

@@ -19,6 +19,7 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from a3cjax.cluster.guard import start_guard
 from a3cjax.cluster.processes import Gone, Pending, Unreachable
 from a3cjax.system.output import Lasting
 
@@ -166,7 +167,12 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
     with contextlib.ExitStack() as stack:
         # Short: the names of sockets have at most 107 characters.
         folder = Path(tempfile.mkdtemp(prefix="a3cjax-"))
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        if address is None:
+            guard = stack.enter_context(start_guard(folder))  # which it waits for at the end
+            assert guard.stdin is not None
+            stack.callback(guard.stdin.close)
+        else:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
         stack.enter_context(_said_to(folder / LOG))
         options: dict[str, Any] = {"address": address or "local"}
         if address is None:

@@ -107,12 +107,14 @@ def fill_cluster(config: Config, num_machines: int | None) -> Config:
             f"grads_per_push must be <= the {fewest} actor-learners of a worker "
             f"(num_actors={num_actors}, num_workers={num_workers}), got {config.grads_per_push}."
         )
-    # Between an actor's snapshot and its push all others push once.
+    # Between an actor's snapshot and its push all others push once. The first gradient of a sum
+    # waits as long again for the last one.
     num_pushers = -(-num_actors // config.grads_per_push)
-    if config.max_staleness is not None and config.max_staleness < num_pushers - 1:
+    least = num_pushers - 1 if config.grads_per_push == 1 else 2 * num_pushers
+    if config.max_staleness is not None and config.max_staleness < least:
         raise ConfigError(
-            f"max_staleness must be >= {num_pushers - 1}, what {num_pushers} that push one after "
-            f"another come to by themselves: all would be dropped, got {config.max_staleness}."
+            f"max_staleness must be >= {least}, what {num_pushers} that push one after another "
+            f"come to by themselves: all would be dropped, got {config.max_staleness}."
         )
     return config.replace(num_workers=num_workers)
 

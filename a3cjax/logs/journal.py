@@ -51,6 +51,8 @@ class Journal:
     max_bad_updates: int  # refused in a row before `write` raises
     tell: Callable[[UpdateReport, list[EpisodeRow]], object] = lambda report, episodes: None
     """Told of each update that was taken in, and the games that ended in it, in their order."""
+    line_of: Callable[[int], int] = lambda actor_index: actor_index
+    """The line of the terminal that an actor-learner counts to."""
     began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
 
     def __post_init__(self, past_returns: Sequence[float]):
@@ -158,7 +160,7 @@ class Journal:
             if report is None:
                 self.num_updates += 1
                 continue
-            for_actor = self._for_actors[report.actor_index]
+            for_actor = self._for_actors[self.line_of(report.actor_index)]
             for window in (self._for_files, self._for_terminal, for_actor):
                 window.add(report)
             if report.is_applied:

@@ -29,6 +29,10 @@ class Fleet(Protocol):
     spec: EnvironmentSpec
     """That of their environments."""
 
+    def line_of(self, actor_index: int) -> int:
+        """Where an actor-learner stands in the terminal: with others of its process, or alone."""
+        ...
+
     def start(self, supervisor: Supervisor) -> None:
         """Sets them to work, as jobs of this supervisor: they end, fail and stop as it says."""
         ...
@@ -50,6 +54,10 @@ class ThreadFleet:
         self.actors: list[ActorLearner] = []
         self.targets: list[Callable[[Job], None]] = []
         self._last_round: Checkpoint | None = None
+
+    def line_of(self, actor_index: int) -> int:
+        """Each has a line of its own."""
+        return actor_index
 
     def start(self, supervisor: Supervisor) -> None:
         """Starts them all under this supervisor's eyes."""

@@ -74,6 +74,7 @@ class Learning:
             period_frames=config.log_period_frames,
             max_bad_updates=config.max_bad_updates,
             tell=self._tell_of_update,
+            line_of=self.fleet.line_of,
             began=self.saver.began,
         )
         self.evaluator = Evaluator(

@@ -318,6 +318,7 @@ class ClusterMuster:
             self.spec,
             hire=self._hire,
             make_orders=self._make_orders,
+            first_indices=[share.first_index for share in self._shares],
             actor_keys=past.actor_keys,
             max_restarts=0 if config.deterministic else config.max_restarts,
         )

@@ -221,7 +221,10 @@ def open_logs(
     """
     with contextlib.ExitStack() as stack:
         terminal = TerminalLogger(
-            f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
+            f"{config.env}  {run_dir}",
+            config.total_frames,
+            num_actors=config.num_workers or config.num_actors or 1,
+            are_workers=config.num_workers is not None,
         )
         stack.callback(terminal.close)
         schedule, settings = build_schedule(config), dataclasses.asdict(config)
