@@ -1,17 +1,17 @@
 """What a fleet of so many actor-learners comes to: a model of its queues, not a measurement.
 
     python benchmarks/scale_model.py                  the table of docs/distributed.md
-    python benchmarks/scale_model.py measure=true     service times of this machine, through Ray
+    python benchmarks/scale_model.py --measure        service times of this machine, through Ray
 
 An actor-learner plays and differentiates for `Costs.actor_seconds`, then pushes to every shard at
 once and waits for the slowest answer. A shard serves one push after another; machines share a link.
 Needs simpy (and Ray to measure): pip install -c constraints.txt '.[ray]' simpy
 """
 
+import argparse
 import dataclasses
 import random
 import statistics
-import sys
 import time
 from typing import Any, NamedTuple
 
@@ -178,9 +178,11 @@ def _measure(engine: Any, rounds: int) -> dict[str, float]:
     return figures
 
 
-def main(words: list[str]) -> None:
+def main() -> None:
     """Prints the table, or measures."""
-    if words == ["measure=true"]:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--measure", action="store_true", help="a push of atari_ff, through Ray")
+    if parser.parse_args().measure:
         measure()
         return
     print("| actor-learners | gradients of a push | 1 shard | 4 shards | 16 shards | 64 shards |")
@@ -196,4 +198,4 @@ def main(words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -290,12 +290,8 @@ class Config(Settings):
         self._check_cluster()
 
     def _check_cluster(self) -> None:
-        """Refuses what would be left without effect, or contradicts itself."""
+        """Refuses what contradicts itself."""
         if self.cluster is None:
-            for name, default in CLUSTER_DEFAULTS.items():
-                if (value := getattr(self, name)) != default:
-                    rule = f"{name} must be {show(default)} without cluster=ray"
-                    raise ConfigError(f"{rule}, got {show(value)}.")
             return
         if self.devices not in (AUTO, "cpu"):
             raise ConfigError(f"devices must be auto or cpu with cluster, got {self.devices}.")
