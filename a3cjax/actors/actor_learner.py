@@ -159,9 +159,13 @@ class UpdateReport(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Updates of which nobody will report: who made them ended between push and report."""
+    """Updates of which nobody will report: who made them ended between push and report.
+
+    `run_frames` is where the run stands after them, as far as that is known.
+    """
 
     versions: tuple[int, ...]
+    run_frames: int = 0
 
 
 @dataclass(eq=False)

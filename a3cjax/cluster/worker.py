@@ -162,7 +162,7 @@ class Worker:
         if is_done and self._pool is not None:
             receipt = self._pool.flush()
             if receipt is not None and not (receipt.is_dropped or receipt.is_refused):
-                lost = Lost((receipt.version,))
+                lost = Lost((receipt.version,), receipt.num_frames)
         reports = [self._reports.get() for _ in range(self._reports.qsize())]
         keys = [key_words(actor) for actor in self._actors]
         return Status(reports, lost, keys, is_done, list(map(portable, supervisor.failures)))

@@ -56,7 +56,7 @@ class Journal:
     began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
 
     def __post_init__(self, past_returns: Sequence[float]):
-        self._early: dict[int, UpdateReport | None] = {}  # None: it is lost
+        self._early: dict[int, UpdateReport | Lost] = {}
         self._dropped: list[UpdateReport] = []
         self._num_bad_in_a_row = 0
         self._bad_updates: list[BadUpdatesError] = []  # raised when all else is written
@@ -126,7 +126,7 @@ class Journal:
     def _sort_in(self, report: UpdateReport | Lost) -> None:
         if isinstance(report, Lost):
             unheard = [version for version in report.versions if version > self.num_updates]
-            self._early = dict.fromkeys(unheard) | self._early
+            self._early = dict.fromkeys(unheard, report) | self._early
             return
         if report.bad_trajectory is None:
             self._num_bad_in_a_row = 0
@@ -153,12 +153,13 @@ class Journal:
         due.sort(key=lambda report: report.run_frames)
         self._take_in(due)
 
-    def _take_in(self, reports: Sequence[UpdateReport | None]) -> None:
-        """Takes in reports in this order; None stands for the next version, which is lost."""
+    def _take_in(self, reports: Sequence[UpdateReport | Lost]) -> None:
+        """Takes in reports in this order; of what is lost each entry stands for a version."""
         rows: list[tuple[UpdateReport, list[EpisodeRow]]] = []
         for report in reports:
-            if report is None:
+            if isinstance(report, Lost):
                 self.num_updates += 1
+                self.num_frames = max(self.num_frames, report.run_frames)
                 continue
             for_actor = self._for_actors[self.line_of(report.actor_index)]
             for window in (self._for_files, self._for_terminal, for_actor):

@@ -131,7 +131,7 @@ def test_every_kind_of_run_comes_to_its_end(run, changes):
 def test_frames_of_what_is_dropped_count(run):
     # A deviation that none is below: all but the first few are outliers.
     columns = assert_logs_tell_all(run(outlier_deviations=1e-9))
-    assert columns["num_dropped_updates"].sum() > 30
+    assert columns["num_dropped_updates"].sum() >= 10
     assert columns["num_refused_updates"].sum() == 0
     applied = columns["num_updates"][-1]
     frames_each = 10 * CATCH.envs_per_actor  # at most: steps into first observations do not count

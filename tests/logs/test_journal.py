@@ -271,10 +271,14 @@ def test_versions_that_are_declared_lost_hold_up_nothing(bench):
     assert bench.now == began
     assert [row["num_updates"] for row in bench.logger.rows] == [4]
     assert bench.logger.rows[0]["num_frames"] == four.run_frames
+    bench.reports.put(Lost((5,), four.run_frames + 8))
+    bench.journal.write()
+    assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
+    bench.now += 1
     bench.reports.put(two)  # late, but here
     bench.reports.put(Lost((3,)))
     bench.journal.finish()
-    assert (bench.journal.num_updates, bench.journal.num_frames) == (4, four.run_frames)
+    assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
 
 
 def test_what_is_dropped_is_no_bad_update_and_its_frames_count_where_it_came(monkeypatch):
