@@ -158,6 +158,8 @@ def actor_critic_loss(
     *,
     advantages: Array | None = None,
     weights: Array | None = None,
+    old_log_probs: Array | None = None,
+    clip: chex.Numeric = 0.2,
     value_cost: chex.Numeric = 0.5,
     entropy_cost: chex.Numeric = 0.01,
     mask: Array | None = None,
@@ -169,6 +171,8 @@ def actor_critic_loss(
     mask:
 
       L = mean_B Σₜ mₜ [−ρₜ log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
+
+    With `old_log_probs` the first term is that of PPO, `clipped_surrogate_loss`, of ρₜ Aₜ.
 
     The sum over time is the paper's: it accumulates the gradients of the t_max steps.
     An optimizer's epsilon and a clipping norm are to be read against this scale. A step whose
@@ -187,6 +191,9 @@ def actor_critic_loss(
         that another policy μ took. They multiply the policy term alone, neither that of the values
         (whose targets have to be corrected: `vtrace_targets`, whose advantages are weighted
         already) nor the entropy. A weight of 0 cuts the term, infinity and NaN too. None for 1.
+      old_log_probs: float `[T, B]`, log π_old(aₜ|sₜ) of the policy that acted, treated as
+        constants. None for the policy gradient.
+      clip: as for `clipped_surrogate_loss`; without effect unless `old_log_probs` are given.
       value_cost: c_v, weight of the value loss (½: Mnih by e-mail, muupan/async-rl wiki).
       entropy_cost: β, weight of the entropy (0.01: Mnih et al. 2016, section 8).
       mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of each step, of its three terms: 0
@@ -208,7 +215,7 @@ def actor_critic_loss(
         raise AssertionError(
             f"distribution must have log_prob, as Categorical(logits), got {kind}."
         )
-    given = {"advantages": advantages, "weights": weights}
+    given = {"advantages": advantages, "weights": weights, "old_log_probs": old_log_probs}
     given = {name: jnp.asarray(array) for name, array in given.items() if array is not None}
     check_floats(values=values, returns=returns, **given)
     values, returns = as_floats(values, returns)
@@ -255,7 +262,12 @@ def actor_critic_loss(
         weights = jax.lax.stop_gradient(given["weights"])
         # A ratio is 0 where log π is -inf.
         log_probs, advantages = cut(weights, log_probs), weights * cut(weights, advantages)
-    policy_losses = policy_gradient_loss(log_probs, advantages)
+    if "old_log_probs" in given:
+        policy_losses = clipped_surrogate_loss(
+            log_probs, given["old_log_probs"], advantages, clip=clip
+        )
+    else:
+        policy_losses = policy_gradient_loss(log_probs, advantages)
     value_losses = value_loss(values, returns)
     entropy_losses = entropy_loss(entropies)
 
@@ -266,8 +278,22 @@ def actor_critic_loss(
         policy_loss=jnp.sum(step_weights * policy_losses) / total_weight,
         value_loss=jnp.sum(step_weights * value_losses) / total_weight,
         entropy=-jnp.sum(step_weights * entropy_losses) / total_weight,
+        explained_variance=_explained_variance(values, returns, step_weights / total_weight),
     )
     return loss, metrics
+
+
+def _explained_variance(values: jax.Array, returns: jax.Array, weights: jax.Array) -> jax.Array:
+    """1 − Var(R − V) / Var(R), at least −1; 0 where the returns are all alike."""
+
+    def variance(x):
+        return jnp.sum(weights * jnp.square(x - jnp.sum(weights * x)))
+
+    values, returns = jax.lax.stop_gradient((values, returns))
+    of_returns = variance(returns)
+    are_alike = of_returns == 0
+    share = variance(returns - values) / jnp.where(are_alike, 1.0, of_returns)
+    return jnp.where(are_alike, 0.0, jnp.maximum(1.0 - share, -1.0))
 
 
 def _alike(**arrays: Array) -> list[jax.Array]:

@@ -154,6 +154,8 @@ class Trajectory(NamedTuple):
     `is_idle` are those of the T + 1 timesteps, or None. `layer_outputs` are what the network's
     layers answered to the T + 1 observations with the very parameters that are differentiated:
     the loss recalls them in place of computing them again. With None it computes them.
+    `behaviour_log_probs`, float `[T, B]`, are log μ(aₜ|sₜ) of the policy that acted; None where the
+    parameters that acted are the very ones that are differentiated.
     """
 
     observations: Observation
@@ -165,6 +167,7 @@ class Trajectory(NamedTuple):
     action_masks: Array | None = None
     is_idle: Array | None = None
     layer_outputs: LayerOutputs | None = None
+    behaviour_log_probs: Array | None = None
 
 
 class ObservationStatistics(NamedTuple):
@@ -278,11 +281,16 @@ class QMetrics(NamedTuple):
 
 
 class ActorCriticMetrics(NamedTuple):
-    """Parts of the actor-critic loss before their costs, each a scalar averaged over kept steps."""
+    """Of an actor-critic, each a scalar over kept steps.
+
+    Averages of the parts of its loss before their costs, and `explained_variance`, how much of the
+    returns the values tell: 1 − Var(R − V) / Var(R), at least −1 (0 where the returns are alike).
+    """
 
     policy_loss: jax.Array
     value_loss: jax.Array
     entropy: jax.Array
+    explained_variance: jax.Array
 
 
 Device = Any  # jax.Device, which type checkers take for a variable

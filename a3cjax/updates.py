@@ -48,6 +48,7 @@ ActAndKeep = Callable[
     tuple[jax.Array, CoreState, chex.PRNGKey, LayerOutputs | None],
 ]
 ObserveAt = Callable[[Snapshot, TimeStep], LayerOutputs]
+Behave = Callable[[Snapshot, Exploration, Trajectory], jax.Array]
 ComputeGradients = Callable[[Snapshot, Exploration, Trajectory], tuple[Params, GradientMetrics]]
 ApplyGradients = Callable[
     [LearnerState, Params, chex.Numeric], tuple[LearnerState, jax.Array | bool]
@@ -125,6 +126,19 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
         snapshot.params,
         Constants(snapshot.statistics, snapshot.target_params, exploration, snapshot.reward_scale),
         trajectory,
+    )
+
+
+def make_behave(agent: Agent) -> Behave | None:
+    """Compiles `behave(snapshot, exploration, trajectory) -> log_probs`, of the one that acted.
+
+    None for an agent that learns at those very parameters.
+    """
+    if agent.behave is None:
+        return None
+    behave = jax.jit(agent.behave)
+    return lambda snapshot, exploration, trajectory: behave(
+        snapshot.params, Constants(snapshot.statistics, None, exploration), trajectory
     )
 
 

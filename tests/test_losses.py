@@ -21,6 +21,7 @@ from a3cjax.losses import (
     q_loss,
     value_loss,
 )
+from tests.cases import for_each
 
 BATCH_SHAPES = [(), (3,), (3, 2)]
 T, A = 4, 5
@@ -98,6 +99,25 @@ def test_actor_critic_loss_of_a_hand_example():
     np.testing.assert_allclose(metrics.policy_loss, policy_losses / 4, rtol=1e-6)
     np.testing.assert_allclose(metrics.value_loss, 10.5 / 4, rtol=1e-6)
     np.testing.assert_allclose(metrics.entropy, entropy, rtol=1e-6)
+    # Var(R) = 1.25, Var(R − V) = 2.1875
+    np.testing.assert_allclose(metrics.explained_variance, 1 - 2.1875 / 1.25, rtol=1e-6)
+
+
+@for_each(
+    ("values", "returns", "mask", "expected"),
+    [
+        ([1.0, 2.0, 9.0], [1.0, 3.0, 0.0], [1, 1, 0], 0.75),  # 1 − (1/4) / 1 of the two kept
+        ([1.5, 3.5, 0.0], [1.0, 3.0, 0.0], [1, 1, 0], 1.0),  # an offset leaves it alone
+        ([1.0, -9.0, 0.0], [1.0, 3.0, 2.0], [1, 1, 1], -1.0),  # no less
+        ([1.0, 2.0, 9.0], [2.0, 2.0, 3.0], [1, 1, 0], 0.0),  # alike
+        ([1.0, 2.0, 9.0], [2.0, 2.0, 3.0], [0, 0, 0], 0.0),
+    ],
+)
+def test_explained_variance(values, returns, mask, expected):
+    values, returns = (jnp.array(x)[:, None] for x in (values, returns))
+    mask, actions = np.array(mask, bool)[:, None], np.zeros((3, 1), int)
+    _, metrics = fast_loss(jnp.zeros((3, 1, 2)), values, actions, returns, mask=mask)
+    np.testing.assert_allclose(metrics.explained_variance, expected, atol=1e-6)
 
 
 def slow_actor_critic_loss(logits, values, actions, returns, value_cost, entropy_cost, mask):
@@ -283,7 +303,7 @@ def test_fractional_masks_weigh_gradients_and_metrics(dtype):
 
 def test_mask_of_zeros_gives_zeros():
     loss, metrics = fast_loss(*random_steps(), mask=np.zeros((T, 3), bool))
-    chex.assert_trees_all_equal((loss, *metrics), (np.zeros((), np.float32),) * 4)
+    chex.assert_trees_all_equal((loss, *metrics), (np.zeros((), np.float32),) * 5)
 
 
 @pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
@@ -296,8 +316,8 @@ def test_actor_critic_loss_averages_over_any_batch_axes(batch_shape):
         for i in np.ndindex(*batch_shape)
     ]
     np.testing.assert_allclose(loss, np.mean([each for each, _ in alone]), rtol=1e-5)
-    for name, value in metrics._asdict().items():
-        parts = [getattr(each, name) for _, each in alone]
+    for name in ("policy_loss", "value_loss", "entropy"):  # a variance is no average of such
+        value, parts = getattr(metrics, name), [getattr(each, name) for _, each in alone]
         np.testing.assert_allclose(value, np.mean(parts), rtol=1e-5)
 
 

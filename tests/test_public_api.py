@@ -28,7 +28,8 @@ SIGNATURES = {
     "clipped_surrogate_loss": "(log_probs, old_log_probs, advantages, *, clip=0.2)",
     "actor_critic_loss": (
         "(distribution, values, actions, returns, *, advantages=None, weights=None, "
-        "value_cost=0.5, entropy_cost=0.01, mask=None, normalize_advantages=False)"
+        "old_log_probs=None, clip=0.2, value_cost=0.5, entropy_cost=0.01, mask=None, "
+        "normalize_advantages=False)"
     ),
     "mask_logits": "(logits, mask)",
     "load": "(run_dir, *, best=False, trust=False, env=None, network=None)",
@@ -46,7 +47,7 @@ FIELDS = {
 }
 # What functions answer, and what somebody who writes an agent fills or reads.
 CONTAINERS = {
-    "ActorCriticMetrics": ("policy_loss", "value_loss", "entropy"),
+    "ActorCriticMetrics": ("policy_loss", "value_loss", "entropy", "explained_variance"),
     "Constants": ("statistics", "target_params", "exploration", "reward_scale"),
     "EpsilonGreedy": ("q_values", "epsilons", "mask"),
     "Exploration": ("epsilons", "entropy_factor"),
@@ -60,7 +61,7 @@ CONTAINERS = {
     "TimeStep": ("observation", "reward", "discount", "is_first", "action_mask", "is_idle"),
     "Trajectory": (
         *("observations", "actions", "rewards", "discounts", "is_first", "core_state"),
-        *("action_masks", "is_idle", "layer_outputs"),
+        *("action_masks", "is_idle", "layer_outputs", "behaviour_log_probs"),
     ),
     "VTrace": ("targets", "advantages"),
 }

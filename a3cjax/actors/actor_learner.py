@@ -18,7 +18,7 @@ from a3cjax.agents import Agent
 from a3cjax.envs.base import Environments, Episode
 from a3cjax.exploration import Explore
 from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
-from a3cjax.parameters.shared import ParameterStore
+from a3cjax.parameters.shared import ParameterStore, Receipt
 from a3cjax.system.compilation import first_alone
 from a3cjax.types import (
     CoreState,
@@ -32,9 +32,12 @@ from a3cjax.types import (
 )
 from a3cjax.updates import (
     ActAndKeep,
+    Behave,
     ComputeGradients,
+    GradientMetrics,
     ObserveAt,
     make_act_and_keep,
+    make_behave,
     make_compute_gradients,
     make_observe_at,
 )
@@ -46,7 +49,8 @@ class Programs(NamedTuple):
     `learning_slot` is held while a gradient is computed and applied; a semaphore in its place
     lets only so many learn at once. `normalizer` is an example of what they are to look at for
     `LearnerState.seen`. With `observe_at` learning recalls what the network's layers answered
-    when it acted, since both have the same parameters.
+    when it acted, since both have the same parameters. With `behave` it is at the newest parameters
+    that they learn, in `num_passes` updates from each unroll.
     """
 
     act: ActAndKeep
@@ -56,6 +60,8 @@ class Programs(NamedTuple):
     learning_slot: AbstractContextManager = contextlib.nullcontext()
     normalizer: Seen = Seen()
     observe_at: ObserveAt | None = None
+    behave: Behave | None = None
+    num_passes: int = 1
 
 
 def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
@@ -66,13 +72,42 @@ def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
     """
     if agent.acts_ahead or not recalls:
         agent = agent._replace(observe=None)
+    compute_gradients, behave = make_compute_gradients(agent), make_behave(agent)
+    if behave is not None:
+        compute_gradients = _compile_both(compute_gradients, behave)
     return Programs(
         first_alone(make_act_and_keep(agent)),
-        first_alone(make_compute_gradients(agent)),
+        first_alone(compute_gradients),
         agent.initial_state,
         agent.acts_ahead,
         observe_at=make_observe_at(agent),
+        behave=behave,
+        num_passes=agent.num_passes,
     )
+
+
+def _compile_both(compute_gradients: ComputeGradients, behave: Behave) -> ComputeGradients:
+    """Compiles the program of stale trajectories, too, when the first is differentiated.
+
+    Only then do all actor-learners wait for it. Later the others would go on, and the gradient that
+    it was compiled for would be late by hundreds of updates.
+    """
+    is_compiled = False
+
+    def compute(snapshot, exploration, trajectory):
+        nonlocal is_compiled
+        if not is_compiled:
+            is_compiled = True
+            log_probs = behave(snapshot, exploration, trajectory)
+            compute_gradients(snapshot, exploration, _as_stale(trajectory, log_probs))
+        return compute_gradients(snapshot, exploration, trajectory)
+
+    return compute
+
+
+def _as_stale(trajectory: Trajectory, log_probs: jax.Array) -> Trajectory:
+    """A trajectory as newer parameters learn from it: there is nothing to recall."""
+    return trajectory._replace(behaviour_log_probs=log_probs, layer_outputs=None)
 
 
 class Decision(NamedTuple):
@@ -188,14 +223,15 @@ class ActorLearner:
     def __post_init__(self):
         self.clock = time.perf_counter
         self.first_length: int | None = None  # of the first unroll, if it is to be shorter
+        self._is_between_passes = False
 
     def get_standing(self) -> dict[str, Any] | None:
-        """Where it stands between two updates, but for its key, in plain values for JSON.
+        """Where it stands between two unrolls, but for its key, in plain values for JSON.
 
-        None if its environments cannot tell.
+        None if its environments cannot tell, or it is to learn once more from its last unroll.
         """
         state = self.environments.get_state()
-        if state is None:
+        if state is None or self._is_between_passes:
             return None
         leaves = jax.tree.leaves(self.standing._replace(key=None))
         return {
@@ -232,8 +268,7 @@ class ActorLearner:
         """As `run`, but whoever it yields actions to takes them, and sends what came of it."""
         self._stop_event = stop_event
         while not stop_event.is_set():
-            self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
-            self._lap_began = self.clock()
+            self._start_update()
             snapshot = self.store.pull()
             if snapshot.num_frames >= self.total_frames:
                 return
@@ -242,6 +277,11 @@ class ActorLearner:
             trajectory = yield from self._unroll(snapshot, exploration)
             if trajectory is not None:
                 self._learn(snapshot, exploration, trajectory)
+
+    def _start_update(self) -> None:
+        """The time from now on is spent on the next update."""
+        self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
+        self._lap_began = self.clock()
 
     def _lap(self, part: str) -> None:
         """Counts the time since the last call as spent on this part of the update."""
@@ -315,7 +355,7 @@ class ActorLearner:
         return Seen(returns, observations)
 
     def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:
-        """Differentiates the snapshot and pushes the gradient, unless it is asked to stop."""
+        """Differentiates and pushes the gradient, in each pass, unless it is asked to stop."""
         is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
         num_steps = int(np.count_nonzero(is_experienced(trajectory.is_first[1:], is_idle)))
         seen = self._look_at(trajectory)  # before it is filled up with what nobody has seen
@@ -323,16 +363,52 @@ class ActorLearner:
             trajectory = keep_first_episodes(trajectory)
         else:
             trajectory = fill_up(trajectory, self.unroll_length)
-        num_frames = num_steps * self.environments.spec.frames_per_step
-        with self.programs.learning_slot:
-            if self._stop_event.is_set():  # after waiting for others
-                return
-            grads, metrics = jax.block_until_ready(
-                self.programs.compute_gradients(snapshot, exploration, trajectory)
-            )
-            self._lap("learn")
-            receipt = self.store.push(grads, num_frames, snapshot.version, self.index, seen)
+        for num_left in reversed(range(self.programs.num_passes)):
+            num_frames = num_steps * self.environments.spec.frames_per_step
+            with self.programs.learning_slot:
+                if self._stop_event.is_set():  # after waiting for others
+                    return
+                self._lap("learn")
+                snapshot, trajectory = self._renew(snapshot, exploration, trajectory)
+                grads, metrics = jax.block_until_ready(
+                    self.programs.compute_gradients(snapshot, exploration, trajectory)
+                )
+                self._lap("learn")
+                self._is_between_passes = num_left > 0
+                receipt = self.store.push(grads, num_frames, snapshot.version, self.index, seen)
+            self._lap("push")
+            bad_trajectory = trajectory._replace(layer_outputs=None) if receipt.is_refused else None
+            self._tell(num_frames, num_steps, metrics, receipt, bad_trajectory)
+            num_steps, seen = 0, None  # of an unroll they count once
+            self._start_update()
+
+    def _renew(
+        self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory
+    ) -> tuple[Snapshot, Trajectory]:
+        """The snapshot to differentiate, and the trajectory as it is learned from there.
+
+        That which acted, unless the agent corrects for it, and it is no longer the newest.
+        """
+        if self.programs.behave is None:
+            return snapshot, trajectory
+        newest = self.store.pull()
         self._lap("push")
+        if newest.version == snapshot.version:
+            return snapshot, trajectory
+        if trajectory.behaviour_log_probs is None:
+            log_probs = self.programs.behave(snapshot, exploration, trajectory)
+            trajectory = _as_stale(trajectory, log_probs)
+        return newest, trajectory
+
+    def _tell(
+        self,
+        num_frames: int,
+        num_steps: int,
+        metrics: GradientMetrics,
+        receipt: Receipt,
+        bad_trajectory: Trajectory | None,
+    ) -> None:
+        """Reports an update and the games that ended before it."""
         at_lock = {"wait": receipt.wait_seconds, "hold": receipt.hold_seconds}
         self.report(
             UpdateReport(
@@ -345,9 +421,7 @@ class ActorLearner:
                 metrics=metrics.as_dict(),
                 episodes=self.environments.pop_episodes(),
                 seconds=Seconds(**self._spent, **at_lock),
-                bad_trajectory=trajectory._replace(layer_outputs=None)
-                if receipt.is_refused
-                else None,
+                bad_trajectory=bad_trajectory,
                 is_dropped=receipt.is_dropped,
                 is_pooled=receipt.is_pooled,
             )

@@ -2,24 +2,17 @@
 
 The paper's lines                                  here
   perform aₜ according to policy π(aₜ|sₜ; θ′)        `look`, which updates.py samples
-  R ← 0 for terminal s_t, V(s_t, θ′_v) otherwise    discounts, the last value in `loss`
+  R ← 0 for terminal s_t, V(s_t, θ′_v) otherwise    discounts, the last of `values`
   R ← rᵢ + γR                                       `episode_returns` with λ = 1
   dθ ← dθ + ∇ log π(aᵢ|sᵢ; θ′)(R − V(sᵢ; θ′_v))     `actor_critic_loss`, whose gradient is
   dθ_v ← dθ_v + ∂(R − V(sᵢ; θ′_v))²/∂θ′_v           minus the first and plus the second
+
+`look`, and the loss around the returns, are in actor_critic.py.
 """
 
-import jax
-
-from a3cjax.agents.base import (
-    Agent,
-    allow,
-    evaluate,
-    in_units_of_rewards,
-    look_once,
-    make_observe,
-)
-from a3cjax.agents.experience import clean, episode_returns, find_experience
-from a3cjax.losses import actor_critic_loss
+from a3cjax.agents.actor_critic import Targets, make_actor_critic
+from a3cjax.agents.base import Agent
+from a3cjax.agents.experience import episode_returns
 from a3cjax.networks import Network
 
 
@@ -47,31 +40,18 @@ def make_a3c(
       normalize_advantages: as for `actor_critic_loss`.
     """
 
-    def look(params, constants, *inputs):
-        output, core_state = look_once(network, params, constants, *inputs)
-        values = in_units_of_rewards(output.values, constants)
-        return output._replace(values=values), core_state
-
-    def loss(params, constants, trajectory):
-        output = evaluate(network, params, constants, trajectory)
-        is_experience, continues = find_experience(trajectory)
-        returns = episode_returns(
-            clean(trajectory, is_experience, max_abs_reward, constants.reward_scale),
-            jax.lax.stop_gradient(output.values[1:]),
-            continues,
-            lambda_,
-            bootstraps=bootstraps,
-        )
-        return actor_critic_loss(
-            jax.tree.map(lambda x: x[:-1], allow(output.policy, trajectory.action_masks)),
-            output.values[:-1],
-            trajectory.actions,
-            returns,
-            value_cost=value_cost,
-            entropy_cost=entropy_cost * constants.exploration.entropy_factor,
-            mask=is_experience,
-            normalize_advantages=normalize_advantages,
+    def targets(trajectory, values, log_rhos, continues):
+        del log_rhos  # one policy acts and learns
+        next_values = values[1:]
+        return Targets(
+            episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps)
         )
 
-    observe = make_observe(network)
-    return Agent(network.init, network.initial_state, look, loss, observe=observe)
+    return make_actor_critic(
+        network,
+        targets,
+        value_cost=value_cost,
+        entropy_cost=entropy_cost,
+        max_abs_reward=max_abs_reward,
+        normalize_advantages=normalize_advantages,
+    )

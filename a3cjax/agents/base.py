@@ -21,6 +21,7 @@ from a3cjax.types import (
 
 Look = Callable[..., tuple[NetworkOutput, CoreState]]
 Observe = Callable[[Params, Constants, TimeStep], LayerOutputs]
+Behave = Callable[[Params, Constants, Trajectory], jax.Array]
 
 
 class Agent(NamedTuple):
@@ -37,6 +38,10 @@ class Agent(NamedTuple):
     `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
     scalars.
     `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
+    `behave(params, constants, trajectory) -> log_probs`, float `[T, B]`: log μ(aₜ|sₜ) of actions
+    that were taken with these parameters, for `Trajectory.behaviour_log_probs`. An agent that has
+    it learns at the newest parameters, one with None at those that acted.
+    `num_passes`: in how many updates it learns from each trajectory.
     """
 
     init: Callable[[chex.PRNGKey, Observation], Params]
@@ -45,6 +50,8 @@ class Agent(NamedTuple):
     loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
     acts_ahead: bool = False
     observe: Observe | None = None
+    behave: Behave | None = None
+    num_passes: int = 1
 
 
 class Algorithm(NamedTuple):

@@ -75,7 +75,11 @@ def episode_returns(
     """λ-returns that end where episodes do; sums of rewards, whatever λ, without bootstrapping."""
     if not bootstraps:
         next_values, lambda_ = jnp.zeros_like(next_values), 1.0
+    lambdas = episode_lambdas(trajectory, continues, lambda_)
+    return lambda_returns(trajectory.rewards, trajectory.discounts, next_values, lambdas)
+
+
+def episode_lambdas(trajectory: Trajectory, continues: Array, lambda_: float) -> jax.Array:
+    """λ at every step, float `[T, B]`: 0 where an episode does not go on, 1 at idle steps."""
     lambdas = jnp.where(_is_idle(trajectory), 1.0, lambda_)
-    return lambda_returns(
-        trajectory.rewards, trajectory.discounts, next_values, jnp.where(continues, lambdas, 0.0)
-    )
+    return jnp.where(continues, lambdas, 0.0)

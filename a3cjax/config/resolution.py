@@ -54,7 +54,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         raise ConfigError(
             f"algorithm must have a policy for the {what} of {config.env}, got {config.algorithm}."
         )
-    _check_settings_of_q_methods(config)
+    _check_settings_of_algorithms(config)
     _check_settings_of_clusters(config)
     if config.policy != AUTO and not spec.is_continuous:
         raise ConfigError(
@@ -92,12 +92,12 @@ def describe_network(config: Config, spec: EnvironmentSpec) -> str:
     return f"network {config.network}{why}; it reads {spec.reading}{by}"
 
 
-def _check_settings_of_q_methods(config: Config) -> None:
+def _check_settings_of_algorithms(config: Config) -> None:
     """Refuses those that the algorithm knows nothing of, which would be left without effect."""
     algorithm = ALGORITHMS[config.algorithm]
     known = set(inspect.signature(algorithm.make).parameters)
     known |= {"dueling"} if algorithm.head == "action_values" else set()
-    for name in ("double_q", "dueling", "huber_delta"):
+    for name in ("double_q", "dueling", "huber_delta", "num_passes", "clip_ratio"):
         value, default = getattr(config, name), getattr(Config, name)
         if value != default and name not in known:
             raise ConfigError(

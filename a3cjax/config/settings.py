@@ -108,10 +108,16 @@ class Config(Settings):
     lambda_: float = _agent(0.95, "λ of the returns; 1: n-step returns", between(0, 1))
     value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
-        None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
+        None, "β; null: 0.01, 0.005 for images, 1e-4 for continuous actions", at_least(0)
     )
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
+    )
+    num_passes: int | None = _agent(
+        None, "updates from each unroll (ppo, vtrace); null: 2 (ppo), 1 (vtrace)", between(1, 100)
+    )
+    clip_ratio: float = _agent(
+        0.2, "ε, how far a pass may move an action's probability (ppo)", POSITIVE
     )
     policy: str = _agent(
         AUTO,
@@ -162,7 +168,9 @@ class Config(Settings):
     )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
     decay: float | None = _optimizer(
-        None, "of squared gradients; null: 0.999 (adam), 0.99 (rmsprop)", BELOW_ONE
+        None,
+        "of squared gradients; null: 0.99 for images (but Q methods) and rmsprop, else 0.999",
+        BELOW_ONE,
     )
     epsilon: float | None = _optimizer(
         None, "beside the root; null: 1e-5 (adam), 0.1 inside the root (rmsprop)", POSITIVE
@@ -424,7 +432,7 @@ FIXED_BY_A_RUN = (
     *("image_layout", "dueling"),
 )
 FIXED_BY_A_DETERMINISTIC_RUN = (
-    *("deterministic", "num_actors", "envs_per_actor", "unroll_length", "kernels"),
+    *("deterministic", "num_actors", "envs_per_actor", "unroll_length", "num_passes", "kernels"),
 )
 
 

@@ -14,7 +14,10 @@ from a3cjax.runs.tables import TIME_PARTS
 Row = Mapping[str, float]
 
 # Of the algorithms' own metrics, in the order in which they are shown.
-LEARNING_METRICS = ("policy_loss", "value_loss", "entropy", "q_value", "epsilon", "grad_norm")
+LEARNING_METRICS = (
+    *("policy_loss", "value_loss", "entropy", "explained_variance", "q_value", "epsilon"),
+    "grad_norm",
+)
 # What is shown of an actor-learner: a header, the name in its row, and the format.
 ACTOR_COLUMNS = (
     ("actor", "actor", ".0f"),

@@ -37,6 +37,7 @@ TAGS = {
     "policy_loss": "losses/policy_loss",
     "value_loss": "losses/value_loss",  # ½(R − V)², as there
     "entropy": "losses/entropy",
+    "explained_variance": "losses/explained_variance",
     "q_value": "losses/q_values",
 }
 Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half

@@ -56,9 +56,10 @@ class Checkpointer:
 
     def __init__(self, folder: Path, max_to_keep: int = 3):
         self._folder, self._max_to_keep = folder.absolute(), max_to_keep
+        self._num_updates: int | None = None  # of what was saved last, or found saved
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Saves under the number of frames; saving the same frame again does nothing.
+        """Saves under the number of frames; again only if updates were made that cost none.
 
         Makes the folder. Numbers of frames only grow: what is newer must be discarded first.
 
@@ -70,8 +71,11 @@ class Checkpointer:
         with files.told_in_a_line(f"checkpoint {path} cannot be written"):
             self._folder.mkdir(parents=True, exist_ok=True)
             saved = self._list()
+            known, self._num_updates = self._num_updates, checkpoint.progress.num_updates
             if num_frames in saved:
-                return
+                if known in (None, self._num_updates):
+                    return
+                saved.remove(num_frames)  # updates that cost no frames were made since
             if saved and saved[0] > num_frames:
                 raise ValueError(f"there is one of frame {saved[0]}")
             progress = json.dumps(checkpoint.progress._asdict())

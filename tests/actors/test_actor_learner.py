@@ -359,6 +359,129 @@ def test_learning_is_given_what_its_own_parameters_observed():
     assert Bench().run().trajectories[0].layer_outputs is None
 
 
+# An agent that corrects for staleness learns at the newest parameters, and may do so repeatedly.
+
+
+class Correcting(Keeping):
+    """Its log-probabilities tell which parameters they are of."""
+
+    def __init__(self, *, num_passes=1, **arguments):
+        super().__init__(behave=self.behave, num_passes=num_passes, **arguments)
+
+    def behave(self, snapshot, exploration, trajectory):
+        self.tape.append(("behave", snapshot.version))
+        assert trajectory.layer_outputs is not None  # which makes it cheap
+        return f"log μ of {snapshot.version}"
+
+
+def learned_from(bench):
+    """Of each gradient the log-probabilities that it was given, and whether layer outputs."""
+    return [(x.behaviour_log_probs, x.layer_outputs is not None) for x in bench.trajectories]
+
+
+def without_steps(tape):
+    return [entry for entry in tape if entry[0] not in ("act", "step")]
+
+
+def test_unstale_parameters_learn_as_if_nothing_were_corrected():
+    bench = Correcting().run(num_updates=2)
+    assert learned_from(bench) == [(None, True)] * 2
+    assert ("behave", 0) not in bench.tape
+    assert [report.staleness for report in bench.reports] == [0, 0]
+
+
+def test_every_pass_is_an_update_at_the_newest_parameters():
+    environments = FakeEnvironments(episodes={2: [Episode(0, 5.0, 9)]})
+    store = FakeStore(tape := [], num_frames=100)
+    normalizer = Seen(moments_of(()))
+    bench = Correcting(
+        tape=tape, num_passes=3, environments=environments, store=store, normalizer=normalizer
+    ).run(num_updates=4)
+    frames = 4 * T * B
+    assert without_steps(tape) == [
+        *(("pull", 0), ("pull", 0), ("gradients", 0), ("push", "grads 0", frames, 0), ("report",)),
+        *(("pull", 1), ("behave", 0), ("gradients", 1), ("push", "grads 1", 0, 1), ("report",)),
+        *(("pull", 2), ("gradients", 2), ("push", "grads 2", 0, 2), ("report",)),
+        *(("pull", 3), ("pull", 3), ("gradients", 3), ("push", "grads 3", frames, 3), ("report",)),
+    ]
+    corrected = ("log μ of 0", False)
+    assert learned_from(bench) == [(None, True), corrected, corrected, (None, True)]
+    reports = bench.reports
+    assert [report.num_frames for report in reports] == [frames, 0, 0, frames]
+    assert [report.num_steps for report in reports] == [T * B, 0, 0, T * B]
+    assert [report.run_frames for report in reports] == [100 + frames] * 3 + [100 + 2 * frames]
+    assert [len(report.episodes) for report in reports] == [1, 0, 0, 0]
+    assert [report.staleness for report in reports] == [0] * 4
+    assert [seen is None for seen in store.seen] == [False, True, True, False]
+
+
+def test_what_others_pushed_meanwhile_is_corrected_for():
+    store = FakeStore()
+    environments = FakeEnvironments(
+        on_step=lambda t: store.push("of another", 8, 0, 1) if t == T - 1 else None
+    )
+    bench = Correcting(store=store, environments=environments).run(num_updates=2)
+    assert learned_from(bench) == [("log μ of 0", False), (None, True)]
+    assert [entry for entry in bench.tape if entry[0] == "gradients"] == [
+        ("gradients", 1),
+        ("gradients", 2),
+    ]
+    assert [report.staleness for report in bench.reports] == [0, 0]
+    # Without a correction they are differentiated that acted.
+    store._snapshot = store._snapshot._replace(version=0)
+    plain = Keeping(store=store, environments=environments)
+    environments._t = 0
+    assert plain.run().reports[0].staleness == 1
+    assert learned_from(plain) == [(None, True)]
+
+
+def test_staleness_of_a_pass_counts_from_its_own_snapshot():
+    bench = Correcting(num_passes=2, store=FakeStore(others=3)).run(num_updates=4)
+    assert [report.staleness for report in bench.reports] == [3] * 4
+    assert learned_from(bench) == [
+        *((None, True), ("log μ of 0", False)),
+        *((None, True), ("log μ of 8", False)),
+    ]
+
+
+def test_refused_pass_leaves_its_log_probabilities_too():
+    store = FakeStore(others=1, refuses=True)
+    first, second = Correcting(num_passes=2, store=store).run(num_updates=2).reports
+    assert first.bad_trajectory.behaviour_log_probs is None
+    assert second.bad_trajectory.behaviour_log_probs == "log μ of 0"
+    assert first.bad_trajectory.layer_outputs is second.bad_trajectory.layer_outputs is None
+
+
+def test_stop_event_ends_the_run_between_passes():
+    bench = Correcting(num_passes=3).run(num_updates=2)
+    assert [entry[0] for entry in without_steps(bench.tape)].count("push") == 2
+    assert bench.tape[-1] == ("report",)
+
+
+def test_seconds_of_a_pass_are_its_own():
+    clock = FakeClock()
+    store = FakeStore(on_pull=lambda: clock.take(10_000.0), on_push=lambda: clock.take(1000.0))
+    bench = Correcting(num_passes=2, store=store, clock=clock)
+    began = clock()
+    first, second = (report.seconds for report in bench.run(num_updates=2).reports)
+    assert (first.act, first.learn, first.push) == (T * 1.0, 100.0, 21_000.0)
+    assert (second.act, second.env, second.learn, second.push) == (0.0, 0.0, 100.0, 11_000.0)
+    assert first.total + second.total == clock() - began
+
+
+def test_actor_stands_nowhere_between_passes():
+    standings = []
+    bench = Numeric(
+        environments=Restorable(),
+        core_state=np.zeros((B, 1), np.float32),
+        store=FakeStore(on_push=lambda: standings.append(bench.actor_learner.get_standing())),
+        behave=lambda *_: "log μ",
+        num_passes=2,
+    )
+    bench.run(num_updates=4)
+    assert [standing is None for standing in standings] == [True, False] * 2
+
+
 class Numeric(Bench):
     """Its core state is an array, as in a checkpoint."""
 

@@ -25,7 +25,10 @@ FRAMES_PER_STEP = 4
 class Bench:
     """A crew among fakes; what each of its actor-learners did stays readable."""
 
-    def __init__(self, *, num_updates, is_staggered=True, total_frames=10**9, **environments):
+    def __init__(
+        self, *, num_updates, is_staggered=True, total_frames=10**9, programs=None, **environments
+    ):
+        self.programs = programs or {}  # with what they differ
         self.tape, self.clock, self.stop_event = [], FakeClock(), threading.Event()
         self.reports, self.trajectories = [], [[] for _ in range(N)]
         self.num_updates = num_updates  # of all together, then they stop
@@ -56,7 +59,7 @@ class Bench:
 
         actor = ActorLearner(
             index,
-            Programs(act, compute_gradients, lambda num_envs: 0),
+            Programs(act, compute_gradients, lambda num_envs: 0)._replace(**self.programs),
             self.batch.shares[index],
             self.store,
             Standing(timestep, 100 * index, None, 1000 * index, np.zeros(B)),
@@ -122,6 +125,19 @@ def test_they_push_one_after_another():
     at = {f"grads {i}": [s for name, s in steps if name == f"grads {i}"] for i in range(N)}
     assert all(np.diff(own).tolist() == [T, T] for own in at.values())
     assert len({own[0] for own in at.values()}) == N
+
+
+def test_passes_of_each_are_made_before_the_next_ones():
+    programs = {"behave": lambda snapshot, *_: f"log μ of {snapshot.version}", "num_passes": 2}
+    bench = Bench(num_updates=2 * N, is_staggered=False, programs=programs).run()
+    frames = FRAMES_PER_STEP * T * B
+    pushes = [(entry[1], entry[2]) for entry in bench.tape if entry[0] == "push"]
+    assert [actor for actor, _ in pushes] == [f"grads {i}" for i in range(N) for _ in range(2)]
+    first = frames - FRAMES_PER_STEP  # it has a reset
+    assert [num_frames for _, num_frames in pushes] == [first, 0, frames, 0, frames, 0]
+    corrections = [[x.behaviour_log_probs for x in own] for own in bench.trajectories]
+    stale = "log μ of 0"  # all acted with that; the first one has nobody before it
+    assert corrections == [[None, stale], [stale, stale], [stale, stale]]
 
 
 def test_first_unrolls_count_the_frames_that_were_played():

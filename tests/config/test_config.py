@@ -127,6 +127,7 @@ AT_LEAST_ONE = [
     "num_shards",
     "grads_per_push",
     "shard_save_period_updates",
+    "num_passes",
 ]
 BOUNDED_FROM_ZERO = ["warmup_steps", "eval_episodes", "max_restarts"]
 AT_LEAST_ZERO = [*BOUNDED_FROM_ZERO, "max_staleness", "value_cost", "entropy_cost"]
@@ -135,6 +136,7 @@ FRACTIONS = ["discount", "lambda_"]
 BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds", "huber_delta"]
 POSITIVE += ["outlier_deviations"]
+POSITIVE += ["clip_ratio"]
 
 
 def test_counts_are_at_least_one():
@@ -609,6 +611,8 @@ PIXELS = {
     **LAPTOP,
     "unroll_length": 40,
     "learning_rate": 1e-3,
+    "entropy_cost": 0.005,
+    "decay": 0.99,
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
@@ -697,7 +701,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
     meaningful |= {"epsilon_period_frames", "huber_delta", "max_staleness", "outlier_deviations"}
-    meaningful |= {"cluster", "ray_address", "num_workers"}
+    meaningful |= {"num_passes", "cluster", "ray_address", "num_workers"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful
@@ -793,18 +797,21 @@ def test_image_networks_refuse_images_smaller_than_their_kernels(network, least)
 
 
 @for_each(
-    ("optimizer", "expected"),
+    ("settings", "spec", "expected"),
     [
-        ("auto", (0.999, 1e-5, 0.0)),
-        ("adam", (0.999, 1e-5, 0.0)),
-        ("rmsprop", (0.99, 0.1, None)),
-        ("sgd", (None, None, 0.99)),
+        ({}, IMAGES, (0.99, 1e-5, 0.0)),
+        ({"optimizer": "adam"}, IMAGES, (0.99, 1e-5, 0.0)),
+        ({"algorithm": "n_step_q"}, IMAGES, (0.999, 1e-5, 0.0)),
+        ({}, VECTORS, (0.999, 1e-5, 0.0)),
+        ({"network": "mlp_ff"}, IMAGES, (0.99, 1e-5, 0.0)),
+        ({"optimizer": "rmsprop"}, IMAGES, (0.99, 0.1, None)),
+        ({"optimizer": "sgd"}, IMAGES, (None, None, 0.99)),
     ],
 )
-def test_optimizers_bring_their_own_constants(optimizer, expected):
-    config = resolve(ONE_ACTOR.replace(optimizer=optimizer), IMAGES)
+def test_optimizers_bring_their_own_constants(settings, spec, expected):
+    config = resolve(ONE_ACTOR.replace(**settings), spec)
     assert (config.decay, config.epsilon, config.momentum) == expected
-    config = resolve(ONE_ACTOR.replace(optimizer=optimizer, decay=0.5), IMAGES)
+    config = resolve(ONE_ACTOR.replace(**settings, decay=0.5), spec)
     assert (config.decay, config.epsilon, config.momentum) == (0.5, *expected[1:])
 
 

@@ -89,11 +89,18 @@ VECTORS = EnvironmentSpec(
         ({"double_q": True}, {"one_step_q", "n_step_q"}),
         ({"dueling": True}, {"one_step_q", "n_step_q", "one_step_sarsa"}),
         ({"huber_delta": 0.5}, {"one_step_q", "n_step_q", "one_step_sarsa"}),
+        ({"num_passes": 3}, {"ppo", "vtrace"}),
+        ({"clip_ratio": 0.1}, {"ppo"}),
     ],
 )
-def test_settings_of_q_methods_are_refused_by_what_does_not_know_them(setting, algorithms):
+def test_settings_of_some_methods_are_refused_by_what_does_not_know_them(setting, algorithms):
     ((name, value),) = setting.items()
-    default, given = {True: ("false", "true"), 0.5: ("null", "0.5")}[value]
+    default, given = {
+        True: ("false", "true"),
+        0.5: ("null", "0.5"),
+        3: ("null", "3"),
+        0.1: ("0.2", "0.1"),
+    }[value]
     for algorithm in ALGORITHMS:
         config = ONE_ACTOR.replace(algorithm=algorithm, **setting)
         if algorithm in algorithms:
@@ -149,6 +156,16 @@ def test_workers_are_filled_in_by_cores_or_machines(monkeypatch):
     assert fill_cluster(config.replace(max_staleness=20), 5).max_staleness == 20
     with pytest.raises(ConfigError, match=r"^max_staleness must be >= 20, .* got 19\.$"):
         fill_cluster(config.replace(max_staleness=19), 5)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "given", "expected"),
+    [("a3c", None, 1), ("ppo", None, 2), ("vtrace", None, 1), ("ppo", 4, 4), ("vtrace", 3, 3)],
+)
+def test_passes_are_those_asked_for_or_the_methods_own(algorithm, given, expected):
+    config = resolve(ONE_ACTOR.replace(algorithm=algorithm, num_passes=given), VECTORS)
+    assert config.num_passes == (None if algorithm == "a3c" else expected)
+    assert build_agent(config, VECTORS).num_passes == expected
 
 
 def test_settings_of_q_methods_reach_the_agent_and_its_network():

@@ -23,9 +23,13 @@ def learn(tmp_path, **settings):
 SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000}
 
 
-def test_a3c_solves_catch(tmp_path):
+@pytest.mark.parametrize(
+    ("algorithm", "total_frames"), [("a3c", 60_000), ("ppo", 30_000), ("vtrace", 60_000)]
+)
+def test_actor_critics_solve_catch(tmp_path, algorithm, total_frames):
     # Random play catches one ball in five: -0.6. The most is 1.
-    assert learn(tmp_path, env="Catch", total_frames=60_000) >= 0.9
+    score = learn(tmp_path, env="Catch", algorithm=algorithm, total_frames=total_frames)
+    assert score >= 0.9
 
 
 def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):

@@ -238,6 +238,18 @@ def test_updates_are_taken_in_by_their_version_not_by_their_arrival(bench):
     assert bench.logger.rows[-1]["num_frames"] == 400
 
 
+def test_updates_that_cost_no_frames_count_as_updates(bench):
+    for version, num_frames, run_frames in [(1, 80, 80), (2, 0, 80), (3, 320, 400), (4, 0, 400)]:
+        changes = {"num_frames": num_frames, "run_frames": run_frames, "num_steps": num_frames // 4}
+        bench.reports.put(make_report(version=version, staleness=version, **changes))
+    bench.now += 1
+    bench.journal.write_up_to(4)
+    bench.journal.finish()
+    (row,) = bench.logger.rows
+    assert (row["num_frames"], row["num_updates"]) == (400, 4)
+    assert (row["frames_per_second"], row["staleness_mean"]) == (400 / 1, 2.5)
+
+
 def test_before_a_checkpoint_the_files_say_what_it_holds_and_no_more(bench):
     for report in reports(1, 2, 4, episodes=[Episode(0, 1.0, 7)]):
         bench.reports.put(report)

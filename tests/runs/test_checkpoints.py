@@ -191,6 +191,16 @@ def test_newest_checkpoint_is_restored_and_the_last_ones_are_kept(folder, max_to
     assert names(folder) == files_of(*frames[-max_to_keep:])
 
 
+def test_updates_that_cost_no_frames_are_saved(folder):
+    checkpointer = Checkpointer(folder, max_to_keep=1)
+    for seed in (1, 2, 2):
+        state = make_state(seed=seed)
+        newest = Checkpoint(state, STATISTICS, Progress(300, num_updates=seed))
+        checkpointer.save(newest)
+        assert_same(restore(folder, newest)[0], newest)
+    assert [path.name for path in folder.iterdir()] == ["300.safetensors"]
+
+
 def test_saving_the_same_frame_again_does_nothing(folder, saved):
     before = contents(folder)
     Checkpointer(folder).save(make_checkpoint(0)._replace(progress=Progress(300)))

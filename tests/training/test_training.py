@@ -969,6 +969,18 @@ def test_deterministic_runs_of_several_actors_are_equal_bit_by_bit(tmp_path, mon
     assert read_episodes(runs[0].run_dir) == read_episodes(runs[1].run_dir)
 
 
+@pytest.mark.parametrize(
+    "settings", [{"algorithm": "ppo", "num_passes": 1}, {"algorithm": "vtrace"}]
+)
+def test_one_pass_of_one_actor_is_a3c_bit_by_bit(tmp_path, finished, settings):
+    settings = {"run_dir": str(tmp_path / "run"), "eval_episodes": 0, **settings}
+    summary = train(CONFIG.replace(**settings))
+    for a, b in zip(read_params(summary.run_dir), read_params(finished.run_dir), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (summary.num_frames, summary.num_updates) == (finished.num_frames, finished.num_updates)
+    assert read_episodes(summary.run_dir) == read_episodes(finished.run_dir)
+
+
 class Drifting(gymnasium.Env):
     """A random walk with a time limit around it, whose state can be saved and restored."""
 
@@ -1024,6 +1036,12 @@ gymnasium.register("Fenced-v0", Fenced, max_episode_steps=17)
         pytest.param(
             {"env": "gymnasium:Fenced-v0", "algorithm": "one_step_sarsa"}, id="masked sarsa"
         ),
+        pytest.param({"algorithm": "ppo", "num_passes": 3}, id="ppo"),
+        pytest.param(
+            {"algorithm": "vtrace", "network": "mlp_gru", "num_passes": 2},
+            id="vtrace",
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"network": "mlp_gru"}, id="gru", marks=pytest.mark.slow),
         pytest.param(
             {"network": "mlp_gru", "shared_statistics": False, "optimizer": "rmsprop"},
@@ -1074,6 +1092,10 @@ def test_two_halves_equal_the_whole_where_environments_can_be_restored(tmp_path,
         {"env": "Pendulum", "network": "mujoco_ff", "variance": "each"},
         {"unroll_length": "episode", "shared_statistics": False, "num_actors": 2},
         {"unroll_length": "episode", "algorithm": "one_step_sarsa", "entropy_spread": 4.0},
+        {"algorithm": "ppo", "env": "Pendulum", "network": "mujoco_lstm", "num_actors": 2},
+        {"algorithm": "ppo", "unroll_length": "episode", "num_actors": 2},
+        {"algorithm": "vtrace", "unroll_length": "episode", "num_passes": 2},
+        {"algorithm": "vtrace", "num_actors": 5, "envs_per_actor": 2},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
@@ -1085,7 +1107,8 @@ def test_every_kind_of_run_learns_is_saved_and_goes_on(tmp_path, settings):
     assert load(summary.run_dir).evaluate().scores == summary.evaluation.scores
     rows = read_rows(summary.run_dir / "metrics.csv")
     assert all(np.isfinite(float(rows[-1][name])) for name in ("value_loss", "grad_norm"))
-    assert ("q_value" in rows[-1]) == ("algorithm" in settings)
+    methods = {"a3c", "ppo", "vtrace"}
+    assert ("q_value" in rows[-1]) == (settings.get("algorithm", "a3c") not in methods)
     assert (summary.run_dir / "curves.png").exists()
     resumed = resume(summary.run_dir, total_frames=summary.num_frames + 300)
     assert resumed.num_frames >= summary.num_frames + 300

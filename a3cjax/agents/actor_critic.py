@@ -1,0 +1,110 @@
+"""What the actor-critics have in common: a policy to act by, and one loss around their targets.
+
+A method gives `targets(trajectory, values, log_rhos, continues)`: what the policy and the values
+are to learn from.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from a3cjax.agents.base import (
+    Agent,
+    allow,
+    evaluate,
+    in_units_of_rewards,
+    look_once,
+    make_observe,
+)
+from a3cjax.agents.experience import clean, find_experience
+from a3cjax.losses import actor_critic_loss
+from a3cjax.networks import Network
+from a3cjax.types import NetworkOutput, Trajectory
+
+
+class Targets(NamedTuple):
+    """Arguments of `actor_critic_loss`, each float `[T, B]`."""
+
+    returns: jax.Array
+    advantages: jax.Array | None = None
+    old_log_probs: jax.Array | None = None
+
+
+MakeTargets = Callable[[Trajectory, jax.Array, jax.Array | None, jax.Array], Targets]
+
+
+def make_actor_critic(
+    network: Network,
+    targets: MakeTargets,
+    *,
+    value_cost: float,
+    entropy_cost: float,
+    max_abs_reward: float | None,
+    normalize_advantages: bool,
+    clip_ratio: float = 0.2,
+    is_off_policy: bool = False,
+    num_passes: int = 1,
+) -> Agent:
+    """Builds an agent that samples its policy.
+
+    Args:
+      network: policy and value function.
+      targets: Targets from a trajectory (its rewards clipped, if so), float `[T + 1, B]` values
+        V(sₜ), float `[T, B]` log π(aₜ|sₜ) − log μ(aₜ|sₜ) of the policy that learns and the one that
+        acted (0 where nothing was experienced; None where they are one), and bool `[T, B]` that is
+        False where an episode ended. Values and logarithms are constants.
+      value_cost: weight of ½(R − V)².
+      entropy_cost: β, weight of the policy's entropy.
+      max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
+      normalize_advantages: as for `actor_critic_loss`.
+      clip_ratio: as its `clip`.
+      is_off_policy: whether it learns at newer parameters than those that acted.
+      num_passes: as for `Agent`.
+    """
+
+    def look(params, constants, *inputs):
+        output, core_state = look_once(network, params, constants, *inputs)
+        values = in_units_of_rewards(output.values, constants)
+        return output._replace(values=values), core_state
+
+    def behave(params, constants, trajectory):
+        output = evaluate(network, params, constants, trajectory)
+        return policy_of(output, trajectory).log_prob(trajectory.actions)
+
+    def loss(params, constants, trajectory):
+        output = evaluate(network, params, constants, trajectory)
+        policy, values = policy_of(output, trajectory), jax.lax.stop_gradient(output.values)
+        is_experience, continues = find_experience(trajectory)
+        log_rhos, behaviour_log_probs = None, trajectory.behaviour_log_probs
+        if behaviour_log_probs is not None:
+            log_rhos = policy.log_prob(trajectory.actions) - behaviour_log_probs
+            log_rhos = jnp.where(is_experience, jax.lax.stop_gradient(log_rhos), 0.0)
+        cleaned = clean(trajectory, is_experience, max_abs_reward, constants.reward_scale)
+        return actor_critic_loss(
+            policy,
+            output.values[:-1],
+            trajectory.actions,
+            **targets(cleaned, values, log_rhos, continues)._asdict(),
+            clip=clip_ratio,
+            value_cost=value_cost,
+            entropy_cost=entropy_cost * constants.exploration.entropy_factor,
+            mask=is_experience,
+            normalize_advantages=normalize_advantages,
+        )
+
+    return Agent(
+        network.init,
+        network.initial_state,
+        look,
+        loss,
+        observe=make_observe(network),
+        behave=behave if is_off_policy else None,
+        num_passes=num_passes,
+    )
+
+
+def policy_of(output: NetworkOutput, trajectory: Trajectory):
+    """The policy at the T observations at which actions were taken, among those allowed there."""
+    return jax.tree.map(lambda x: x[:-1], allow(output.policy, trajectory.action_masks))
