@@ -35,7 +35,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
-from a3cjax.training import learning, mustering, run
+from a3cjax.training import learning, mustering
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
