@@ -30,10 +30,10 @@ MOST_FILES = 13  # that lie directly in the package: what it is about, at a glan
 HOST_PACKAGES = {
     *("envpool", "gymnasium", "hydra", "omegaconf", "yaml", "safetensors", "tensorboardX", "rich"),
     *("matplotlib", "threading", "queue", "logging", "time", "os", "pathlib"),
-    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow", "optuna"),
+    *("jinja2", "markupsafe", "PIL", "wandb", "mlflow", "optuna", "ray"),
 }
 # The config is taken apart here; everything else receives plain arguments.
-READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands"}
+READERS_OF_CONFIG = {"config", "runs", "training", "video", "commands", "cluster"}
 # Folders that make up the program; `agents` is mathematics.
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -143,6 +143,11 @@ def test_shared_parameters_know_nothing_of_those_who_use_them():
 def test_envpool_has_one_importer():
     importers = [relative_name(p) for p in ALL_FILES if "envpool" in packages_imported_by(p)]
     assert importers == ["a3cjax/envs/making.py"]
+
+
+def test_ray_has_one_importer():
+    importers = [relative_name(p) for p in ALL_FILES if "ray" in packages_imported_by(p)]
+    assert importers == ["a3cjax/cluster/ray_engine.py"]
 
 
 def test_optional_extras_are_imported_when_asked_for():

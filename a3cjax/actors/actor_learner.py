@@ -170,7 +170,8 @@ class UpdateReport(NamedTuple):
     `num_frames` are those of this update, `run_frames` and `version` where the run stands
     after it; `staleness` counts the updates that others applied between this one's snapshot
     and itself. `bad_trajectory` is None unless the update was refused because of numbers that
-    are not finite; then nothing was counted.
+    are not finite; then nothing was counted. What was dropped, or pooled with others' gradients,
+    has no version of its own: `version` is that after which it came. See `Receipt`.
     """
 
     actor_index: int
@@ -183,6 +184,23 @@ class UpdateReport(NamedTuple):
     episodes: list[Episode]
     seconds: Seconds
     bad_trajectory: Trajectory | None = None
+    is_dropped: bool = False
+    is_pooled: bool = False
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether `version` is this update's own."""
+        return self.bad_trajectory is None and not self.is_dropped and not self.is_pooled
+
+
+class Lost(NamedTuple):
+    """Updates of which nobody will report: who made them ended between push and report.
+
+    `run_frames` is where the run stands after them, as far as that is known.
+    """
+
+    versions: tuple[int, ...]
+    run_frames: int = 0
 
 
 @dataclass(eq=False)
@@ -404,5 +422,7 @@ class ActorLearner:
                 episodes=self.environments.pop_episodes(),
                 seconds=Seconds(**self._spent, **at_lock),
                 bad_trajectory=bad_trajectory,
+                is_dropped=receipt.is_dropped,
+                is_pooled=receipt.is_pooled,
             )
         )

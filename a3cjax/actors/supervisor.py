@@ -204,6 +204,15 @@ class Supervisor:
         """Whether there is work, and nothing asked to stop."""
         return not self.is_stopping and any(job.role == "work" for _, job in self._unfinished())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is a job that can still come to an end."""
+        return bool(self._unfinished())
+
+    def look_after(self) -> None:
+        """Looks whether a thread stands still, in place of a `watch` that would wait."""
+        self._look_around()
+
     def watch(self, look: Callable[[], None] = lambda: None, period: float = POLL_SECONDS) -> None:
         """Waits while there is work, calling `look` every `period` seconds.
 

@@ -73,10 +73,27 @@ def warm_up(
     seed: int,
     supervisor: Supervisor,
 ) -> tuple[list[TimeStep], Seen, int]:
-    """As `play_randomly`, for every actor's environments at the same time, each in its thread.
+    """As `play_in_each`, in the batches of a whole run.
 
     Returns:
       Each batch's timestep, the moments of what was seen in all, and the number of steps in all.
+    """
+    timesteps, seen, nums_taken = zip(
+        *play_in_each(batches, num_steps, seed, supervisor), strict=True
+    )
+    return list(timesteps), functools.reduce(merge_seen, seen), sum(nums_taken)
+
+
+def play_in_each(
+    batches: Sequence[Environments],
+    num_steps: int,
+    seed: int,
+    supervisor: Supervisor,
+    first_index: int = 0,
+) -> list[tuple[TimeStep, Seen, int]]:
+    """As `play_randomly`, for every actor's environments at the same time, each in its thread.
+
+    `first_index` is that of the first batch in the whole run, whose actions nobody else plays.
 
     Raises:
       Stopped: if a stop is asked for meanwhile: statistics of a part would be taken for the whole.
@@ -85,7 +102,7 @@ def warm_up(
     """
 
     def play(index: int, job: Job) -> tuple[TimeStep, Seen, int]:
-        generator = np.random.default_rng([seed, index])
+        generator = np.random.default_rng([seed, first_index + index])
         return play_randomly(batches[index], num_steps, generator, job.is_set)
 
     targets = [functools.partial(play, index) for index in range(len(batches))]
@@ -95,5 +112,4 @@ def warm_up(
     supervisor.raise_failures()
     if supervisor.is_stopping:
         raise Stopped
-    timesteps, seen, nums_taken = zip(*(job.result for job in jobs), strict=True)
-    return list(timesteps), functools.reduce(merge_seen, seen), sum(nums_taken)
+    return [job.result for job in jobs]

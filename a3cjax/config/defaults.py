@@ -9,6 +9,7 @@ import numpy as np
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
 from a3cjax.system.machine import available_cores
@@ -23,6 +24,9 @@ EXPLORATION_FRAMES = 4_000_000
 # Environments of an actor. Python's lock lets one process make so many calls a second and no more,
 # however many cores: where many actors share it, each call is to bring more steps.
 ENVS_PER_ACTOR, ENVS_PER_ACTOR_OF_MANY, MANY_ACTORS = 8, 32, 16
+
+# Actor-learners of eight cores keep one interpreter busy: docs/distributed.md.
+CORES_PER_WORKER = 8
 
 # What is found best on a few cores, for images and for all else: docs/decisions.md.
 IMAGES: dict[str, Any] = {
@@ -80,6 +84,45 @@ def fill_counts(config: Config) -> Config:
     is_many = min(num_actors, cores) >= MANY_ACTORS
     num_envs = config.envs_per_actor or (ENVS_PER_ACTOR_OF_MANY if is_many else ENVS_PER_ACTOR)
     return config.replace(num_actors=num_actors, envs_per_actor=num_envs)
+
+
+def fill_cluster(config: Config, num_machines: int | None) -> Config:
+    """Replaces the number of workers, and checks what depends on it.
+
+    Args:
+      config: with its counts filled in.
+      num_machines: of a Ray that runs already; None for one on this machine alone.
+
+    Raises:
+      ConfigError: if a setting does not fit the number of workers, or nothing would be learned.
+    """
+    num_actors = config.num_actors
+    assert num_actors is not None
+    num_workers = config.num_workers
+    if num_workers is None:
+        usual = num_machines or max(1, available_cores() // CORES_PER_WORKER)
+        num_workers = min(num_actors, usual)
+    if num_workers > num_actors:
+        raise ConfigError(
+            f"num_workers must be <= num_actors={num_actors}: each has an actor-learner or more, "
+            f"got {num_workers}."
+        )
+    fewest = num_actors // num_workers
+    if config.grads_per_push > fewest:
+        raise ConfigError(
+            f"grads_per_push must be <= the {fewest} actor-learners of a worker "
+            f"(num_actors={num_actors}, num_workers={num_workers}), got {config.grads_per_push}."
+        )
+    # Between an actor's snapshot and its push all others push once. The first gradient of a sum
+    # waits as long again for the last one.
+    num_pushers = -(-num_actors // config.grads_per_push)
+    least = num_pushers - 1 if config.grads_per_push == 1 else 2 * num_pushers
+    if config.max_staleness is not None and config.max_staleness < least:
+        raise ConfigError(
+            f"max_staleness must be >= {least}, what {num_pushers} that push one after another "
+            f"come to by themselves: all would be dropped, got {config.max_staleness}."
+        )
+    return config.replace(num_workers=num_workers)
 
 
 def passes_of(algorithm: str) -> int | None:

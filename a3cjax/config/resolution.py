@@ -12,7 +12,7 @@ import jax
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.declaring import show
 from a3cjax.config.defaults import REASONS, fill_defaults
-from a3cjax.config.settings import AUTO, EPISODE, Config
+from a3cjax.config.settings import AUTO, CLUSTER_DEFAULTS, EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
@@ -55,6 +55,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"algorithm must have a policy for the {what} of {config.env}, got {config.algorithm}."
         )
     _check_settings_of_algorithms(config)
+    _check_settings_of_clusters(config)
     if config.policy != AUTO and not spec.is_continuous:
         raise ConfigError(
             f"policy must be {AUTO} for {config.env}, whose actions are choices, "
@@ -105,6 +106,17 @@ def _check_settings_of_algorithms(config: Config) -> None:
             )
     if config.dueling and config.network == TABULAR:
         raise ConfigError(f"dueling must be false for the network {TABULAR}, got true.")
+
+
+def _check_settings_of_clusters(config: Config) -> None:
+    """Refuses them where there is none, and they would be left without effect."""
+    if config.cluster is not None:
+        return
+    for name, default in CLUSTER_DEFAULTS.items():
+        if (value := getattr(config, name)) != default:
+            raise ConfigError(
+                f"{name} must be {show(default)} without cluster=ray, got {show(value)}."
+            )
 
 
 def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:

@@ -21,6 +21,7 @@ from a3cjax.config.declaring import (
     one_of,
     read_settings,
     setting,
+    show,
     unknown_name,
 )
 from a3cjax.errors import ConfigError
@@ -52,6 +53,7 @@ _problem = functools.partial(setting, group="The problem")
 _agent = functools.partial(setting, group="The agent")
 _optimizer = functools.partial(setting, group="The optimizer")
 _actors = functools.partial(setting, group="Actor-learners")
+_cluster = functools.partial(setting, group="Past one process")
 _judging = functools.partial(setting, group="Evaluation and film")
 _program = functools.partial(setting, group="The run")
 
@@ -204,6 +206,46 @@ class Config(Settings):
     )
     deterministic: bool = _actors(False, "actors take turns: two runs are equal to the last bit")
 
+    cluster: str | None = _cluster(
+        None,
+        "ray: actor-learners in several processes; null: in threads of one",
+        one_of(lambda: ("ray",)),
+    )
+    ray_address: str | None = _cluster(
+        None,
+        "of a Ray that runs already: auto, ray://..., or host:port; null: one of its own, here",
+    )
+    num_workers: int | None = _cluster(
+        None,
+        "processes that the actor-learners are shared out over; null: one for 8 cores, or for each "
+        "machine of a Ray that runs already",
+        between(1, 1_000),
+    )
+    num_shards: int = _cluster(
+        1, "processes that the parameters are shared out over", between(1, 256)
+    )
+    grads_per_push: int = _cluster(
+        1, "gradients of a worker that are summed to one update", between(1, 1_000)
+    )
+    max_staleness: int | None = _cluster(
+        None, "gradients behind by more updates are dropped; null: none is", at_least(0)
+    )
+    outlier_deviations: float | None = _cluster(
+        None,
+        "gradients are dropped whose loss lies so many standard deviations over the mean; null: "
+        "none is",
+        POSITIVE,
+    )
+    push_dtype: str = _cluster(
+        "float32", "of gradients on their way", one_of(lambda: ("float32", "bfloat16"))
+    )
+    shard_save_period_updates: int = _cluster(
+        100, "between the files that a shard comes back with", FRAMES
+    )
+    max_restarts: int = _cluster(
+        10, "of processes that have died, before the run ends", between(0, 10**6)
+    )
+
     eval_episodes: int = _judging(
         30, "full games at the end, and in each evaluation before", between(0, MAX_BATCH)
     )
@@ -253,6 +295,31 @@ class Config(Settings):
             raise ConfigError("eval_episodes must be >= 1 to evaluate during training, got 0.")
         if self.centre_observations and self.warmup_steps == 0:
             raise ConfigError("warmup_steps must be >= 1 to centre observations, got 0.")
+        self._check_cluster()
+
+    def _check_cluster(self) -> None:
+        """Refuses what contradicts itself."""
+        if self.cluster is None:
+            return
+        if self.devices not in (AUTO, "cpu"):
+            raise ConfigError(f"devices must be auto or cpu with cluster, got {self.devices}.")
+        alone = {"grads_per_push": 1, "max_staleness": None, "outlier_deviations": None}
+        for name, default in alone.items():
+            if self.deterministic and (value := getattr(self, name)) != default:
+                rule = f"{name} must be {show(default)} where actors take turns (deterministic)"
+                raise ConfigError(f"{rule}, got {show(value)}.")
+        if self.grads_per_push > 1 and not self.shared_statistics:
+            raise ConfigError(
+                "grads_per_push must be 1 where each actor has its own statistics "
+                f"(shared_statistics), got {self.grads_per_push}."
+            )
+
+
+CLUSTER_DEFAULTS: dict[str, Any] = {
+    field.name: field.default
+    for field in dataclasses.fields(Config)
+    if field.metadata["group"] == "Past one process" and field.name != "cluster"
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -386,6 +453,8 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     settings = dataclasses.asdict(config)
     if config.deterministic:
         settings["kernels"] = bool(config.kernels)  # null in a run from before there were any
+    if changes.get("cluster", config.cluster) is None:  # it goes on in threads
+        settings |= CLUSTER_DEFAULTS
     if config.exploration_frames is not None and "total_frames" in changes:
         # A run may be made shorter than the line of ε was to be.
         most = make_config({"total_frames": changes["total_frames"]}).total_frames

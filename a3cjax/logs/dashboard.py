@@ -28,7 +28,12 @@ ACTOR_COLUMNS = (
     ("return", "episode_return_mean", ".2f"),
     ("idle s", "idle_seconds", ",.0f"),
 )
-SILENT_ACTOR = {name: math.nan for _, name, _ in ACTOR_COLUMNS} | {"steps_per_second": 0.0}
+WORKER_COLUMNS = (*ACTOR_COLUMNS, ("dropped", "num_dropped_updates", ".0f"))
+"""Of a process with several of them: their shares of time, and means, are those of all."""
+SILENT_ACTOR = {name: math.nan for _, name, _ in ACTOR_COLUMNS} | {
+    "steps_per_second": 0.0,
+    "num_dropped_updates": 0.0,
+}
 """The row of one that has reported nothing yet."""
 STALL_SECONDS = 10.0  # without an update: then it is marked; ordinary ones take a second
 NUM_INTERVALS = 10_000
@@ -75,8 +80,14 @@ class Curve:
             yield one_line((label, "dim"), ("".join(levels[size] for size in sizes), "cyan"))
 
 
-def actor_lines(actors: Mapping[int, Row], num_actors: int, room: int) -> Iterator[Table | Text]:
-    """A header and a line for each actor-learner: all by index, or the slowest and the rest."""
+def actor_lines(
+    actors: Mapping[int, Row], num_actors: int, room: int, *, are_workers: bool = False
+) -> Iterator[Table | Text]:
+    """A header and a line for each actor-learner: all by index, or the slowest and the rest.
+
+    `are_workers`: each line is that of a process with some of them.
+    """
+    columns = WORKER_COLUMNS if are_workers else ACTOR_COLUMNS
     rows = [
         {**SILENT_ACTOR, "actor": index, **actors.get(index, {})} for index in range(num_actors)
     ]
@@ -85,10 +96,11 @@ def actor_lines(actors: Mapping[int, Row], num_actors: int, room: int) -> Iterat
         rows.sort(key=lambda row: (not is_stalled(row), row["steps_per_second"]))
         num_shown = max(0, room - 2)
     table = Table(box=None, expand=True, pad_edge=False, padding=(0, 1, 0, 0))
-    for header, _, _ in ACTOR_COLUMNS:
+    for header, _, _ in columns:
+        header = "worker" if are_workers and header == "actor" else header
         table.add_column(header, justify="right", no_wrap=True, overflow="crop")
     for row in rows[:num_shown]:
-        cells = (shown(row[name], form) for _, name, form in ACTOR_COLUMNS)
+        cells = (shown(row[name], form) for _, name, form in columns)
         table.add_row(*cells, style="bold red" if is_stalled(row) else None)
     yield table
     if rest := rows[num_shown:]:
@@ -121,6 +133,8 @@ def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
     ]
     if row["num_refused_updates"]:
         fields.append(("refused updates", f"{row['num_refused_updates']:.0f}"))
+    if row["num_dropped_updates"]:
+        fields.append(("dropped updates", f"{row['num_dropped_updates']:.0f}"))
     return fields
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 
-from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.actors.actor_learner import Lost, UpdateReport
 from a3cjax.logs.loggers import Logger
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger
@@ -36,10 +36,11 @@ class Journal:
 
     Updates are taken in by their version, whatever the order in which actors report them:
     what the files say up to a number of frames is what the parameters of that number were
-    learned from. Used by the main thread alone.
+    learned from. Versions may have holes, as soon as they are told of as `Lost`. What was dropped
+    comes after the version that it found. Used by the main thread alone.
     """
 
-    reports: queue.SimpleQueue[UpdateReport]  # what the actors report is put here
+    reports: queue.SimpleQueue[UpdateReport | Lost]  # what the actors report is put here
     loggers: Sequence[Logger]  # of the files
     terminal: TerminalLogger  # for people
     _: KW_ONLY
@@ -50,10 +51,13 @@ class Journal:
     max_bad_updates: int  # refused in a row before `write` raises
     tell: Callable[[UpdateReport, list[EpisodeRow]], object] = lambda report, episodes: None
     """Told of each update that was taken in, and the games that ended in it, in their order."""
+    line_of: Callable[[int], int] = lambda actor_index: actor_index
+    """The line of the terminal that an actor-learner counts to."""
     began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
 
     def __post_init__(self, past_returns: Sequence[float]):
-        self._early: dict[int, UpdateReport] = {}
+        self._early: dict[int, UpdateReport | Lost] = {}
+        self._dropped: list[UpdateReport] = []
         self._num_bad_in_a_row = 0
         self._bad_updates: list[BadUpdatesError] = []  # raised when all else is written
         self._row_frames = self.num_frames
@@ -101,6 +105,7 @@ class Journal:
         """Writes what is left, at the end of the run, when no actor works any more."""
         self._receive()
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
+        self._take_in_dropped()
         self._write_file_row()
         self._write_terminal_row(is_due=True)
         if self._bad_updates:
@@ -110,32 +115,59 @@ class Journal:
         """Takes in, in order, the updates that follow on those before, up to version `last`."""
         # As many as there are now: fast actors must not keep the caller here.
         for _ in range(self.reports.qsize()):
-            report = self.reports.get()
-            if report.bad_trajectory is None:
-                self._num_bad_in_a_row = 0
-                self._early[report.version] = report
-                continue
-            self._num_bad_in_a_row += 1
-            self._take_in([report])
-            if self._num_bad_in_a_row == 1:
-                self.terminal.print(
-                    f"Actor {report.actor_index}: an update that is not finite was refused."
-                )
-            if self._num_bad_in_a_row == self.max_bad_updates:
-                self._bad_updates.append(BadUpdatesError(report, self._num_bad_in_a_row))
+            self._sort_in(self.reports.get())
         reports = []
         while (version := self.num_updates + len(reports) + 1) in self._early and version <= last:
             reports.append(self._early.pop(version))
         self._take_in(reports)
+        if self._dropped:
+            self._take_in_dropped(self.num_updates)
 
-    def _take_in(self, reports: Sequence[UpdateReport]) -> None:
+    def _sort_in(self, report: UpdateReport | Lost) -> None:
+        if isinstance(report, Lost):
+            unheard = [version for version in report.versions if version > self.num_updates]
+            self._early = dict.fromkeys(unheard, report) | self._early
+            return
+        if report.bad_trajectory is None:
+            self._num_bad_in_a_row = 0
+            if report.is_dropped:
+                self._dropped.append(report)
+            elif report.is_pooled:
+                self._take_in([report])
+            else:
+                self._early[report.version] = report
+            return
+        self._num_bad_in_a_row += 1
+        self._take_in([report])
+        if self._num_bad_in_a_row == 1:
+            self.terminal.print(
+                f"Actor {report.actor_index}: an update that is not finite was refused."
+            )
+        if self._num_bad_in_a_row == self.max_bad_updates:
+            self._bad_updates.append(BadUpdatesError(report, self._num_bad_in_a_row))
+
+    def _take_in_dropped(self, last: float = math.inf) -> None:
+        """Takes in what was dropped up to version `last`, in the order of frames."""
+        due = [report for report in self._dropped if report.version <= last]
+        self._dropped = [report for report in self._dropped if report.version > last]
+        due.sort(key=lambda report: report.run_frames)
+        self._take_in(due)
+
+    def _take_in(self, reports: Sequence[UpdateReport | Lost]) -> None:
+        """Takes in reports in this order; of what is lost each entry stands for a version."""
         rows: list[tuple[UpdateReport, list[EpisodeRow]]] = []
         for report in reports:
-            for_actor = self._for_actors[report.actor_index]
+            if isinstance(report, Lost):
+                self.num_updates += 1
+                self.num_frames = max(self.num_frames, report.run_frames)
+                continue
+            for_actor = self._for_actors[self.line_of(report.actor_index)]
             for window in (self._for_files, self._for_terminal, for_actor):
                 window.add(report)
-            if report.bad_trajectory is None:
-                self.num_frames, self.num_updates = report.run_frames, report.version
+            if report.is_applied:
+                self.num_updates = max(self.num_updates, report.version)
+            if report.is_applied or report.is_dropped:
+                self.num_frames = max(self.num_frames, report.run_frames)
             seconds = round(time.monotonic() - self.began, 3)
             where = self.num_frames, seconds, report.actor_index
             episodes = [

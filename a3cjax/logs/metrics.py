@@ -35,7 +35,7 @@ class MetricsWindow:
         self._seconds = 0.0
         self.idle_seconds = 0.0
         """Those of the periods since the last update."""
-        self.num_updates = self._num_refused = self._staleness_max = 0
+        self.num_updates = self._num_refused = self._num_dropped = self._staleness_max = 0
 
     def add(self, report: UpdateReport) -> None:
         """Takes in one update; nothing of it is kept but sums."""
@@ -43,6 +43,11 @@ class MetricsWindow:
         self._num_episodes += len(report.episodes)
         if report.bad_trajectory is not None:
             self._num_refused += 1
+            return
+        if report.is_dropped:
+            self._num_dropped += 1
+            self._sums["num_frames"] += report.num_frames
+            self._sums["num_steps"] += report.num_steps
             return
         self.num_updates += 1
         self._sums["num_updates"] += 1
@@ -82,6 +87,7 @@ class MetricsWindow:
             "staleness_mean": sums["staleness"] / count,
             "staleness_max": self._staleness_max,
             "num_refused_updates": self._num_refused,
+            "num_dropped_updates": self._num_dropped,
             "lock_wait_fraction": sums["wait_seconds"] / actor_seconds,
             "lock_hold_fraction": sums["hold_seconds"] / actor_seconds,
             **{f"{part}_fraction": sums[f"{part}_seconds"] / actor_seconds for part in TIME_PARTS},
@@ -94,7 +100,7 @@ class MetricsWindow:
         self._sums = _fade(sums, self._memory)
         self._metric_sums = _fade(self._metric_sums, self._memory)
         self._seconds *= self._memory
-        self.num_updates = self._num_refused = self._staleness_max = 0
+        self.num_updates = self._num_refused = self._num_dropped = self._staleness_max = 0
         return {**progress, **means, **actors}
 
 

@@ -27,9 +27,19 @@ class TerminalLogger:
     """
 
     def __init__(
-        self, title: str, total_frames: int, *, num_actors: int = 1, console: Console | None = None
+        self,
+        title: str,
+        total_frames: int,
+        *,
+        num_actors: int = 1,
+        are_workers: bool = False,
+        console: Console | None = None,
     ):
-        """Starts the view; without a `console`, on the standard output."""
+        """Starts the view; without a `console`, on the standard output.
+
+        `are_workers`: it is not actor-learners that have lines, but processes of several.
+        """
+        self._are_workers = are_workers
         self._console = console or Console(highlight=False)
         self._console.file = Lasting(self._console.file)  # pyright: ignore[reportAttributeAccessIssue]
         self._title = title
@@ -96,8 +106,9 @@ class TerminalLogger:
         for_curve = options.update_height(max(MIN_CURVE_ROWS, min(num_rows, MAX_CURVE_ROWS)))
         lines += console.render_lines(self._curve, for_curve, pad=False)
         room = height - len(lines) - len(gap)
-        actors = Group(*gap, *actor_lines(self._actors, self._num_actors, room))
-        lines += console.render_lines(actors, options, pad=False)
+        options_of_lines = {"are_workers": self._are_workers}
+        shown = actor_lines(self._actors, self._num_actors, room, **options_of_lines)
+        lines += console.render_lines(Group(*gap, *shown), options, pad=False)
         yield SegmentLines(lines[: max(0, height)], new_lines=True)
 
 

@@ -18,7 +18,8 @@ class Receipt(NamedTuple):
 
     `staleness` counts the updates by others since the version that the gradient was
     computed at. A refused gradient would have made parameters that are not finite: it
-    changed nothing, and its frames are not counted.
+    changed nothing, and its frames are not counted. A dropped one was not wanted: it changed
+    nothing, but its frames were played, and count. A pooled one is applied later, as part of a sum.
     """
 
     version: int
@@ -27,6 +28,15 @@ class Receipt(NamedTuple):
     wait_seconds: float
     hold_seconds: float
     is_refused: bool = False
+    is_dropped: bool = False
+    is_pooled: bool = False
+
+
+class Counts(NamedTuple):
+    """How far a run has come: emulator frames, and updates, which number its versions."""
+
+    num_frames: int
+    num_updates: int
 
 
 class ParameterStore(Protocol):
@@ -53,6 +63,22 @@ class ParameterStore(Protocol):
           actor_index: whose it is.
           seen: what was seen on the way to it, to be added to `LearnerState.seen`.
         """
+        ...
+
+
+class RunStore(Protocol):
+    """The parameters of a run as whoever looks after it sees them."""
+
+    def counts(self) -> Counts:
+        """How far the run has come, as far as it is known here; never blocks."""
+        ...
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        ...
+
+    def read(self) -> tuple[LearnerState, Snapshot]:
+        """The newest parameters and all that belongs to them."""
         ...
 
 
@@ -99,6 +125,11 @@ class SharedParameters:
         """The newest parameters and the optimizer state that belongs to them; never blocks."""
         return self._published
 
+    def counts(self) -> Counts:
+        """How far the run has come; never blocks."""
+        snapshot = self._published[1]
+        return Counts(snapshot.num_frames, snapshot.version)
+
     def push(
         self,
         grads: Params,
@@ -119,6 +150,28 @@ class SharedParameters:
             new.version, new.num_frames, staleness, entered - asked, left - entered, is_refused
         )
 
+    def drop(self, num_frames: int, version: int) -> Receipt:
+        """Counts the frames of a gradient that is not wanted."""
+        asked = self._clock()
+        with self._lock:
+            entered, (state, old) = self._clock(), self._published
+            state, num_frames = self._renew_targets(state, old.num_frames, num_frames)
+            statistics = old.statistics
+            self._published = state, make_snapshot(state, old.version, num_frames, statistics)
+        seconds = entered - asked, self._clock() - entered
+        staleness = old.version - version
+        return Receipt(old.version, num_frames, staleness, *seconds, is_dropped=True)
+
+    def _renew_targets(
+        self, state: LearnerState, old_frames: int, num_frames: int
+    ) -> tuple[LearnerState, int]:
+        """The state after so many frames more, and the number of all frames."""
+        num_frames += old_frames
+        period = self._target_period_frames
+        if state.target_params is not None and num_frames // period > old_frames // period:
+            state = state._replace(target_params=state.params)
+        return state, num_frames
+
     def _updated(
         self, grads: Params, num_frames: int, actor_index: int, seen: Seen | None
     ) -> tuple[LearnerState, Snapshot]:
@@ -136,10 +189,7 @@ class SharedParameters:
             opt_states = list(opt_states)
             opt_states[actor_index] = state.opt_state
             state = state._replace(opt_state=tuple(opt_states))
-        num_frames += old.num_frames
-        period = self._target_period_frames
-        if state.target_params is not None and num_frames // period > old.num_frames // period:
-            state = state._replace(target_params=state.params)
+        state, num_frames = self._renew_targets(state, old.num_frames, num_frames)
         if seen is not None:
             state = state._replace(seen=merge_seen(state.seen, seen))
         return state, make_snapshot(state, old.version + 1, num_frames, old.statistics)

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from a3cjax.parameters.shared import ParameterStore, Receipt
 from a3cjax.types import Params, Seen, Snapshot
@@ -43,7 +44,27 @@ def take_turns(
     push: a `learning_slot` with fewer slots than actors brings all to a halt.
     """
     rounds = _Rounds(store, num_actors, stop_event, at_round_end)
-    return [_StoreInTurns(rounds, index, clock) for index in range(num_actors)]
+    return [StoreInTurns(rounds, index, clock) for index in range(num_actors)]
+
+
+class Rounds(Protocol):
+    """Turns of `num_actors` at a store, wherever they are counted: see `take_turns`."""
+
+    store: ParameterStore
+    num_actors: int
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """That of the round which goes on."""
+        ...
+
+    def wait(self, num_pushes: int) -> bool:
+        """Waits until so many pushes were made; False if the run is being stopped."""
+        ...
+
+    def count_push(self) -> None:
+        """Ends a turn, to be called by the one who has it."""
+        ...
 
 
 @dataclass
@@ -81,12 +102,12 @@ class _Rounds:
 
 
 @dataclass
-class _StoreInTurns:
-    """The store as one actor sees it."""
+class StoreInTurns:
+    """The store as the actor with this index in the run sees it."""
 
-    rounds: _Rounds
+    rounds: Rounds
     index: int
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.perf_counter
     round_start: int = 0  # the number of pushes before this actor's round
 
     def pull(self) -> Snapshot:

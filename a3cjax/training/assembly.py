@@ -2,17 +2,22 @@
 
 import contextlib
 import functools
-import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from a3cjax.actors.actor_learner import ActorLearner, Standing, UpdateReport, make_programs
+from a3cjax.actors.actor_learner import (
+    ActorLearner,
+    Programs,
+    Standing,
+    UpdateReport,
+    make_programs,
+)
 from a3cjax.actors.crews import Crew, SharedBatch
 from a3cjax.actors.placement import AUTO, CPU, Place, Placement, place_run, share_out
 from a3cjax.actors.statistics import statistics_of
@@ -30,7 +35,12 @@ from a3cjax.config.builders import (
 from a3cjax.config.defaults import fill_counts
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import EPISODE, Config
-from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN, Environments
+from a3cjax.envs.base import (
+    EVALUATION_SEED_OFFSET,
+    SEEDS_PER_RUN,
+    Environments,
+    EnvironmentSpec,
+)
 from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import CheckpointError, ConfigError
@@ -46,51 +56,22 @@ from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import available_cores
 from a3cjax.torsos import ImageKernels
-from a3cjax.types import TimeStep
+from a3cjax.training.fleets import ThreadFleet
+from a3cjax.types import LearnerState, Seen, TimeStep
 from a3cjax.updates import make_apply_gradients
 
 
-class Fleet:
-    """Actor-learners, each in a thread of its own, and the parameters that they share.
+class Share(NamedTuple):
+    """Which actor-learners of a run a process has: so many, numbered from `first_index` on."""
 
-    `reports` holds what their updates leave for the log, `targets` what their threads run.
-    """
+    first_index: int
+    num_actors: int
 
-    def __init__(self, store: SharedParameters):
-        self.store = store
-        self.reports = queue.SimpleQueue[UpdateReport]()
-        self.actors: list[ActorLearner] = []
-        self.targets: list[Callable[[Job], None]] = []
-        self._last_round: Checkpoint | None = None
 
-    def start(self, supervisor: Supervisor) -> None:
-        """Starts them all under this supervisor's eyes."""
-        supervisor.start(self.targets, THREADS, "learning")
-
-    def standstill(self) -> Checkpoint:
-        """What belongs together at one moment, as far as the actor-learners know of it.
-
-        Of those that take turns that of the last round's end, to go on just there.
-        """
-        return self._last_round or self._look()
-
-    def note_round(self) -> None:
-        """Remembers the end of a round, when no actor-learner works, if all can be saved."""
-        standings = [actor.get_standing() for actor in self.actors]
-        if None not in standings:
-            self._last_round = self._look(tuple(standings))
-
-    def _look(self, standings: tuple[Any, ...] = ()) -> Checkpoint:
-        state, snapshot = self.store.read()
-        progress = Progress(
-            snapshot.num_frames,
-            snapshot.version,
-            actor_keys=tuple(
-                tuple(jax.random.key_data(actor.standing.key).tolist()) for actor in self.actors
-            ),
-            standings=standings,
-        )
-        return Checkpoint(state, snapshot.statistics, progress)
+def whole_of(config: Config) -> Share:
+    """All of them."""
+    assert config.num_actors is not None
+    return Share(0, config.num_actors)
 
 
 def prepare(
@@ -112,7 +93,8 @@ def prepare(
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
         # Vector environments have as many as they have.
-        config = config.replace(envs_per_actor=batches[0].num_envs // crew_sizes(config)[0])
+        share_of_thread = crew_sizes(config, whole_of(config))[0]
+        config = config.replace(envs_per_actor=batches[0].num_envs // share_of_thread)
         config = resolve(config, batches[0].spec)
         config, kernels = choose_kernels(config)
         agent = build_agent(config, batches[0].spec, parts.network, kernels)
@@ -122,16 +104,15 @@ def prepare(
     return config, agent, batches
 
 
-def crew_sizes(config: Config) -> list[int]:
-    """How many actor-learners each thread drives, and so how many share a batch.
+def crew_sizes(config: Config, share: Share) -> list[int]:
+    """How many actor-learners each thread of a process drives, and so how many share a batch.
 
     Those that take turns wait for each other, and episodes end at different times: each of them
     has a thread.
     """
-    assert config.num_actors is not None
     if config.deterministic or config.unroll_length == EPISODE:
-        return [1] * config.num_actors
-    return share_out(config.num_actors, config.devices)
+        return [1] * share.num_actors
+    return share_out(share.num_actors, config.devices)
 
 
 def choose_kernels(config: Config) -> tuple[Config, ImageKernels | None]:
@@ -164,11 +145,13 @@ def build_batches(
     num_seeds: int = 0,
     supervisor: Supervisor | None = None,
     source: Source | None = None,
+    share: Share | None = None,
 ) -> list[Environments]:
     """The training environments of every thread's actors, no two with the same seed.
 
     `num_seeds` were used by the run before: resumed, it plays other games than it began with.
-    `source` is what the name of the environment stands for, if it was brought.
+    `source` is what the name of the environment stands for, if it was brought. With a `share`
+    those of this process alone.
     With a supervisor each batch is made in the thread that it will be driven by.
 
     Raises:
@@ -184,11 +167,13 @@ def build_batches(
             f"num_actors must be <= {most} with envs_per_actor={config.envs_per_actor}, "
             f"got {config.num_actors}."
         )
-    sizes = crew_sizes(config)
+    share = share or whole_of(config)
+    sizes = crew_sizes(config, share)
     places = place_run(config.devices, len(sizes)).actors
     batches: list[Environments] = []
     num_envs = config.num_actors * config.envs_per_actor
     first_seed = config.seed * SEEDS_PER_RUN + num_seeds % (EVALUATION_SEED_OFFSET - num_envs)
+    first_seed += share.first_index * config.envs_per_actor
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
         for index, (place, size) in enumerate(zip(places, sizes, strict=True)):
@@ -235,7 +220,7 @@ def assemble(
     *,
     supervisor: Supervisor,
     checkpoint: Checkpoint | None = None,
-) -> Fleet:
+) -> ThreadFleet:
     """Plays at random, then makes the shared parameters and the actor-learners of each batch.
 
     With a `checkpoint` they go on from there. Random play and turns follow the `supervisor`.
@@ -248,87 +233,34 @@ def assemble(
     """
     spec = batches[0].spec
     past = checkpoint.progress if checkpoint else Progress()
-    is_played = past.standings or past.num_frames >= config.total_frames
     # Compiled while random play has nothing to compile.
     initial = [] if checkpoint else [lambda _: init_state(config, agent, spec)]
     initialising = supervisor.start(initial, "initialiser", "making parameters", "help")
     timesteps, seen, num_steps = warm_up(
-        batches,
-        0 if is_played else config.warmup_steps or 0,
-        config.seed + SEEDS_PER_RUN * past.num_resumes,
-        supervisor,
+        batches, warmup_steps(config, past), warmup_seed(config, past), supervisor
     )
     if checkpoint is None:
-        statistics = None
-        if config.centre_observations:
-            statistics = statistics_of(seen.observations, spec.observation)
-        state = initialising[0].result._replace(seen=build_normalizer(config, spec, seen))
-        checkpoint = Checkpoint(state, statistics, past)
+        checkpoint = begin(config, spec, initialising[0].result, seen)
     placement = place_run(config.devices, len(batches))
-    learner, places = placement
     # Random play costs frames, too.
     past_frames = past.num_frames + num_steps * spec.frames_per_step
     store = _make_store(config, checkpoint, placement, past_frames)
-    fleet = Fleet(store)
+    fleet = ThreadFleet(store, spec)
     assert config.num_actors is not None
-    assert config.envs_per_actor is not None
     stores: Sequence[ParameterStore] = [store] * config.num_actors
-    # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
-    recalls = config.unroll_length != EPISODE and placement.is_one_memory
-    programs = make_programs(agent, recalls=recalls)._replace(normalizer=checkpoint.state.seen)
+    programs = make_run_programs(config, agent, placement, checkpoint.state.seen)
     if config.deterministic:
         stop_event = supervisor.stop_event
         stores = take_turns(store, len(batches), stop_event, at_round_end=fleet.note_round)
-    else:
-        # Each actor's gradient keeps a core busy. With more at once than cores, the one that
-        # holds the lock waits for a core, and all others for the lock: docs/decisions.md.
-        # Those that take turns would keep the slots of those whose turn it is.
-        programs = programs._replace(learning_slot=threading.BoundedSemaphore(available_cores()))
-    actors_key, unroll_length = make_keys(config.seed).actors, config.unroll_length
-    factors = spread_factors(config.num_actors, config.entropy_spread)
-    num_frames = config.exploration_frames
-    assert num_frames is not None
-
-    home = None if _hands_over_views(config, placement) else learner
-
-    def make_actor(environments: Environments, timestep: TimeStep, place: Place) -> ActorLearner:
-        index, num_envs = len(fleet.actors), environments.num_envs
-        key = jax.random.fold_in(actors_key, index)
-        if index < len(past.actor_keys):
-            key = jax.random.wrap_key_data(jnp.asarray(past.actor_keys[index], jnp.uint32))
-        core_state, key = jax.device_put((programs.initial_state(num_envs), key), place.device)
-        actor = ActorLearner(
-            index,
-            programs,
-            environments,
-            ParametersOnDevice(stores[index], place.device, home),
-            Standing(timestep, core_state, None, key, np.zeros(num_envs)),
-            make_explore(
-                config.seed,
-                index,
-                num_envs,
-                num_frames=num_frames,
-                period_frames=config.epsilon_period_frames,
-                entropy_factor=factors[index],
-            ),
-            unroll_length=None if isinstance(unroll_length, str) else unroll_length,
-            total_frames=config.total_frames,
-            report=fleet.reports.put,
-        )
-        fleet.actors.append(actor)
-        return actor
-
-    for batch, timestep, place in zip(batches, timesteps, places, strict=True):
-        if batch.num_envs == config.envs_per_actor:
-            run = make_actor(batch, timestep, place).run
-        else:
-            shared = SharedBatch(batch, config.envs_per_actor)
-            crew = [
-                make_actor(cast(Environments, share), own, place)
-                for share, own in zip(shared.shares, shared.split(timestep), strict=True)
-            ]
-            run = Crew(crew, shared).run
-        fleet.targets.append(place.entered()(run))  # which enters it for every call
+    fleet.actors, fleet.targets = recruit(
+        config,
+        batches,
+        timesteps,
+        programs=programs,
+        stores=stores,
+        past=past,
+        report=fleet.reports.put,
+    )
     if past.standings:
         try:
             # Of a deterministic run, which goes on with as many actors.
@@ -341,6 +273,118 @@ def assemble(
     if config.deterministic:
         fleet.note_round()
     return fleet
+
+
+def warmup_steps(config: Config, past: Progress) -> int:
+    """Of random play in each environment, before a run begins or goes on."""
+    is_played = past.standings or past.num_frames >= config.total_frames
+    return 0 if is_played else config.warmup_steps or 0
+
+
+def warmup_seed(config: Config, past: Progress) -> int:
+    """The seed of its actions."""
+    return config.seed + SEEDS_PER_RUN * past.num_resumes
+
+
+def begin(config: Config, spec: EnvironmentSpec, state: LearnerState, seen: Seen) -> Checkpoint:
+    """What a run begins with: its first parameters, and what random play has seen.
+
+    Raises:
+      ConfigError: if observations cannot be centred.
+    """
+    statistics = None
+    if config.centre_observations:
+        statistics = statistics_of(seen.observations, spec.observation)
+    state = state._replace(seen=build_normalizer(config, spec, seen))
+    return Checkpoint(state, statistics, Progress())
+
+
+def make_run_programs(
+    config: Config, agent: Agent, placement: Placement, normalizer: Seen
+) -> Programs:
+    """What the actor-learners of a process have in common."""
+    # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
+    recalls = config.unroll_length != EPISODE and placement.is_one_memory
+    programs = make_programs(agent, recalls=recalls)._replace(normalizer=normalizer)
+    if config.deterministic:
+        # Those that take turns would keep the slots of those whose turn it is.
+        return programs
+    # Each actor's gradient keeps a core busy. With more at once than cores, the one that
+    # holds the lock waits for a core, and all others for the lock: docs/decisions.md.
+    return programs._replace(learning_slot=threading.BoundedSemaphore(available_cores()))
+
+
+class Recruits(NamedTuple):
+    """The actor-learners of a process, by index, and what its threads are to run."""
+
+    actors: list[ActorLearner]
+    targets: list[Callable[[Job], None]]
+
+
+def recruit(
+    config: Config,
+    batches: Sequence[Environments],
+    timesteps: Sequence[TimeStep],
+    *,
+    programs: Programs,
+    stores: Sequence[ParameterStore],
+    past: Progress,
+    report: Callable[[UpdateReport], None],
+    first_index: int = 0,
+) -> Recruits:
+    """Makes the actor-learners of each batch, numbered from `first_index` on.
+
+    `stores` are theirs, in this order. Seeds, keys and entropy factors are by the index in the run.
+    """
+    assert config.num_actors is not None
+    assert config.envs_per_actor is not None
+    placement = place_run(config.devices, len(batches))
+    actors_key, unroll_length = make_keys(config.seed).actors, config.unroll_length
+    factors = spread_factors(config.num_actors, config.entropy_spread)
+    num_frames = config.exploration_frames
+    assert num_frames is not None
+    home = None if _hands_over_views(config, placement) else placement.learner
+    recruits = Recruits([], [])
+
+    def make_actor(environments: Environments, timestep: TimeStep, place: Place) -> ActorLearner:
+        index, num_envs = first_index + len(recruits.actors), environments.num_envs
+        key = jax.random.fold_in(actors_key, index)
+        if index < len(past.actor_keys):
+            key = jax.random.wrap_key_data(jnp.asarray(past.actor_keys[index], jnp.uint32))
+        core_state, key = jax.device_put((programs.initial_state(num_envs), key), place.device)
+        actor = ActorLearner(
+            index,
+            programs,
+            environments,
+            ParametersOnDevice(stores[index - first_index], place.device, home),
+            Standing(timestep, core_state, None, key, np.zeros(num_envs)),
+            make_explore(
+                config.seed,
+                index,
+                num_envs,
+                num_frames=num_frames,
+                period_frames=config.epsilon_period_frames,
+                entropy_factor=factors[index],
+            ),
+            unroll_length=None if isinstance(unroll_length, str) else unroll_length,
+            total_frames=config.total_frames,
+            report=report,
+        )
+        recruits.actors.append(actor)
+        return actor
+
+    for batch, timestep, place in zip(batches, timesteps, placement.actors, strict=True):
+        if batch.num_envs == config.envs_per_actor:
+            run = make_actor(batch, timestep, place).run
+        else:
+            shared = SharedBatch(batch, config.envs_per_actor)
+            crew = [
+                make_actor(cast(Environments, share), own, place)
+                for share, own in zip(shared.shares, shared.split(timestep), strict=True)
+            ]
+            run = Crew(crew, shared).run
+        recruits.targets.append(place.entered()(run))  # which enters it for every call
+    return recruits
 
 
 def _hands_over_views(config: Config, placement: Placement) -> bool:

@@ -10,10 +10,10 @@ import jax
 
 from a3cjax.actors.placement import background_device
 from a3cjax.actors.supervisor import Job
-from a3cjax.parameters.shared import SharedParameters
+from a3cjax.parameters.shared import RunStore
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.system.machine import available_cores
-from a3cjax.types import Device, LearnerState, Snapshot
+from a3cjax.types import Device, Snapshot
 
 EVALUATION_SHARE = 0.04
 """Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
@@ -48,25 +48,25 @@ class Evaluator:
     """
 
     evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]  # asked whether to stop
-    store: SharedParameters
+    store: RunStore
     num_frames: int  # of the last evaluation
     period_frames: int
     learner: Device  # beside which it computes
 
     def __post_init__(self):
-        self.results = queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]]()
+        self.results = queue.SimpleQueue[tuple[Snapshot, Evaluation]]()
 
     def run(self, stop_event: threading.Event | Job) -> None:
         """Evaluates whenever it is due, until it is asked to stop."""
         device = background_device(self.learner)
         share = min(1.0, EVALUATION_SHARE * available_cores())
         while not stop_event.wait(0.1):
-            state, snapshot = self.store.read()
-            if snapshot.num_frames - self.num_frames < self.period_frames:
+            if self.store.counts().num_frames - self.num_frames < self.period_frames:
                 continue
+            snapshot = self.store.pull()
             self.num_frames = snapshot.num_frames
             seen = jax.device_put((snapshot.params, snapshot.statistics), device)
             evaluated = snapshot._replace(params=seen[0], statistics=seen[1])
             evaluation = self.evaluate(evaluated, Pace(share, stop_event))
             if evaluation is not None:
-                self.results.put((state, snapshot, evaluation))
+                self.results.put((snapshot, evaluation))

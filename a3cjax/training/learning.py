@@ -23,12 +23,12 @@ from a3cjax.runs.folder import Summary, append_evaluation
 from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.system.signals import SignalStop
-from a3cjax.training.assembly import Fleet
 from a3cjax.training.bringing import NOTHING_BROUGHT, Brought
 from a3cjax.training.callbacks import EpisodeEvent, EvaluationEvent, Event, UpdateEvent, call
 from a3cjax.training.evaluator import Evaluator
+from a3cjax.training.fleets import Fleet
 from a3cjax.training.saver import Saver
-from a3cjax.types import LearnerState, Snapshot
+from a3cjax.types import Snapshot
 
 # After a failure the run must end soon. Asked to stop, an actor may finish its step or gradient,
 # however long that takes.
@@ -68,12 +68,13 @@ class Learning:
             self.fleet.reports,
             self.logs.loggers,
             self.logs.terminal,
-            num_frames=store.pull().num_frames,
-            num_updates=store.pull().version,
+            num_frames=store.counts().num_frames,
+            num_updates=store.counts().num_updates,
             past_returns=self.logs.past_returns,
             period_frames=config.log_period_frames,
             max_bad_updates=config.max_bad_updates,
             tell=self._tell_of_update,
+            line_of=self.fleet.line_of,
             began=self.saver.began,
         )
         self.evaluator = Evaluator(
@@ -96,11 +97,11 @@ class Learning:
 
     def summarise(self, evaluation: Evaluation | None = None) -> Summary:
         """What the run came to, with its final evaluation if there is one yet."""
-        snapshot = self.fleet.store.pull()
+        counts = self.fleet.store.counts()
         return Summary(
             run_dir=self.saver.run_dir,
-            num_frames=snapshot.num_frames,
-            num_updates=snapshot.version,
+            num_frames=counts.num_frames,
+            num_updates=counts.num_updates,
             wall_seconds=self._learned_seconds,
             mean_return=self.journal.mean_return,
             evaluation=evaluation,
@@ -116,11 +117,11 @@ class Learning:
         The environments of the evaluation are left to be closed when its result is kept.
         """
         evaluation = None
-        state, snapshot = self.fleet.store.read()
+        snapshot = self.fleet.store.pull()
         if self.config.eval_episodes and not self.signal_stop.is_set():
             evaluation = self._evaluate(snapshot, self.supervisor.is_told, closing)
         if evaluation is not None:
-            self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
+            self._take_evaluation(snapshot, evaluation, self._learned_seconds)
         return self.summarise(evaluation)
 
     def _evaluate_meanwhile(
@@ -143,8 +144,8 @@ class Learning:
     def trained_agent(self, snapshot: Snapshot | None = None) -> TrainedAgent:
         """The agent with these parameters; None for the newest."""
         snapshot = snapshot or self.fleet.store.pull()
-        spec = self.fleet.actors[0].environments.spec
-        return TrainedAgent(self.config, self.agent, snapshot, spec, parts=self.brought.parts)
+        spec, parts = self.fleet.spec, self.brought.parts
+        return TrainedAgent(self.config, self.agent, snapshot, spec, parts=parts)
 
     def _tell_of_update(self, report: UpdateReport, episodes: list[EpisodeRow]) -> None:
         """Tells callbacks of an update that was applied, and of the games that ended in it."""
@@ -154,7 +155,7 @@ class Learning:
         for row in episodes:
             game = (row.actor, row.episode_return, row.episode_length)
             self._tell("on_episode", EpisodeEvent(row.num_frames, *game, agent))
-        if report.bad_trajectory is None:
+        if report.is_applied:
             frames = report.run_frames
             self._tell("on_update", UpdateEvent(frames, report.version, report.metrics, agent))
 
@@ -181,9 +182,8 @@ class Learning:
     def _look_after_files(self) -> None:
         self.journal.write()
         self._take_evaluations()
-        snapshot = self.fleet.store.pull()
-        num_frames = snapshot.num_frames
-        if snapshot.version > 0:
+        num_frames, num_updates = self.fleet.store.counts()
+        if num_updates > 0:
             import_pictures()
         if num_frames - self._saved_frames >= self.config.checkpoint_period_frames:
             self._saved_frames = self.save()
@@ -192,9 +192,7 @@ class Learning:
         while self.evaluator.results.qsize():
             self._take_evaluation(*self.evaluator.results.get(), self.saver.seconds())
 
-    def _take_evaluation(
-        self, state: LearnerState, snapshot: Snapshot, evaluation: Evaluation, seconds: float
-    ) -> None:
+    def _take_evaluation(self, snapshot: Snapshot, evaluation: Evaluation, seconds: float) -> None:
         """Notes an evaluation at these seconds of the run, and keeps the best parameters."""
         is_new = append_evaluation(self.saver.run_dir, snapshot, seconds, evaluation)
         best_score = self.saver.best_score
@@ -202,6 +200,8 @@ class Learning:
             self.saver.best_score = evaluation.mean
             self.save()
             progress = Progress(snapshot.num_frames, snapshot.version)
+            state, _ = self.fleet.store.read()  # nobody learns on from the best: its optimizer's
+            state = state._replace(params=snapshot.params, target_params=snapshot.target_params)
             self.saver.save(Checkpoint(state, snapshot.statistics, progress), is_best=True)
         if is_new:
             for logger in self.logs.loggers:

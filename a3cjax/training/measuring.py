@@ -108,7 +108,8 @@ class Training:
         run_threads(self._supervisor, self._targets, seconds, is_enough)
 
     def _pop_reports(self) -> list[UpdateReport]:
-        return [self._reports.get() for _ in range(self._reports.qsize())]
+        reports = [self._reports.get() for _ in range(self._reports.qsize())]
+        return [report for report in reports if isinstance(report, UpdateReport)]
 
     def close(self) -> None:
         """Frees the environments."""

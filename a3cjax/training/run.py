@@ -33,7 +33,6 @@ from a3cjax.system.compilation import jax_settings
 from a3cjax.system.output import tell
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
-from a3cjax.training.assembly import assemble, close_all, prepare
 from a3cjax.training.bringing import (
     NOTHING_BROUGHT,
     Brought,
@@ -42,6 +41,7 @@ from a3cjax.training.bringing import (
 )
 from a3cjax.training.callbacks import Callback, check_callbacks
 from a3cjax.training.learning import Learning, Logs
+from a3cjax.training.mustering import Engine, engine_of, make_muster
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 
 
@@ -105,11 +105,14 @@ def train(
     silent_seconds, summary = config.stall_timeout_seconds + WITNESS_SECONDS, None
     with (
         contextlib.suppress(Stopped),
-        jax_settings(),
         signal_stop.installed(),
         witnessed(silent_seconds) as witness,
+        engine_of(config) as engine,  # before JAX is used
+        jax_settings(),
     ):
-        run = functools.partial(learn_and_judge, config, supervisor, signal_stop, witness, brought)
+        run = functools.partial(
+            learn_and_judge, config, supervisor, signal_stop, witness, brought, engine
+        )
         summary = supervisor.oversee(run, tell_stop, witness.beat)
     signal_stop.pass_on()
     if summary is None:
@@ -123,6 +126,7 @@ def learn_and_judge(
     signal_stop: SignalStop,
     witness: Witness,
     brought: Brought = NOTHING_BROUGHT,
+    engine: Engine | None = None,
 ) -> Summary:
     """What `train` does, in the thread that is overseen. What a run came to is kept first.
 
@@ -143,20 +147,18 @@ def learn_and_judge(
             counted = fill_counts(config)
             counts = f"{counted.num_actors} × {counted.envs_per_actor}"
             tell(f"making {counts} environments of {config.env} ...")
-        config, agent, batches = prepare(config, past.num_seeds, supervisor, brought.parts)
-        stack.callback(close_all, batches, supervisor)
-        spec = batches[0].spec
+        muster = make_muster(config, past, supervisor, brought.parts, engine)
+        stack.callback(muster.close)
+        config, agent, spec = muster.config, muster.agent, muster.spec
         run_dir = stack.enter_context(open_run_dir(config, past, spec))
         to_go_on = f"to go on: {provenance.describe_resuming(run_dir)}"
         witness.leave_word(to_go_on)
-        saver = Saver(run_dir, past, sum(batch.num_envs for batch in batches))
+        saver = Saver(run_dir, past, muster.num_envs)
         with open_logs(config, run_dir, past, brought.loggers) as logs:
             supervisor.announce = logs.terminal.print
-            logs.terminal.print(describe_network(config, batches[0].spec))
+            logs.terminal.print(describe_network(config, spec))
             try:
-                fleet = assemble(
-                    config, agent, batches, checkpoint=checkpoint, supervisor=supervisor
-                )
+                fleet = muster.assemble(checkpoint, run_dir)
             except Stopped:
                 supervisor.tell(f"nothing new is learned; {to_go_on}")
                 raise
@@ -168,7 +170,7 @@ def learn_and_judge(
             learning.run()
             summary = learning.summarise()
             keep(config, summary, commit)
-            close_all(batches, supervisor)  # evaluations may need what they hold
+            muster.close()  # evaluations may need what it holds
             with contextlib.ExitStack() as closing:
                 learned, summary = summary, learning.judge(closing)
                 if summary != learned:
@@ -219,7 +221,10 @@ def open_logs(
     """
     with contextlib.ExitStack() as stack:
         terminal = TerminalLogger(
-            f"{config.env}  {run_dir}", config.total_frames, num_actors=config.num_actors or 1
+            f"{config.env}  {run_dir}",
+            config.total_frames,
+            num_actors=config.num_workers or config.num_actors or 1,
+            are_workers=config.num_workers is not None,
         )
         stack.callback(terminal.close)
         schedule, settings = build_schedule(config), dataclasses.asdict(config)

@@ -8,7 +8,7 @@ import pytest
 from a3cjax.actors import warmup
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
-from a3cjax.actors.warmup import play_randomly, warm_up
+from a3cjax.actors.warmup import play_in_each, play_randomly, warm_up
 from a3cjax.envs.base import Episode
 from tests.fakes import PATIENCE_SECONDS, FakeEnvironments
 
@@ -104,6 +104,14 @@ def test_warm_up_follows_the_seed_and_plays_differently_for_every_actor(supervis
     assert one != other
     assert actions_of(1) == [one, other]
     assert actions_of(2) != [one, other]
+
+
+def test_a_part_of_the_batches_plays_as_it_does_in_the_whole(supervisor):
+    whole, part = [FakeEnvironments() for _ in range(3)], [FakeEnvironments() for _ in range(2)]
+    play_in_each(whole, 20, 1, supervisor)
+    play_in_each(part, 20, 1, supervisor, first_index=1)
+    actions = [np.stack(batch.actions).tolist() for batch in [*whole, *part]]
+    assert actions[1:3] == actions[3:]
 
 
 def test_warm_up_plays_all_batches_at_the_same_time_in_their_own_threads(supervisor):

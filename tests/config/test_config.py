@@ -123,13 +123,19 @@ AT_LEAST_ONE = [
     "target_period_frames",
     "exploration_frames",
     "epsilon_period_frames",
+    "num_workers",
+    "num_shards",
+    "grads_per_push",
+    "shard_save_period_updates",
     "num_passes",
 ]
-AT_LEAST_ZERO = ["warmup_steps", "eval_episodes", "value_cost", "entropy_cost"]
+BOUNDED_FROM_ZERO = ["warmup_steps", "eval_episodes", "max_restarts"]
+AT_LEAST_ZERO = [*BOUNDED_FROM_ZERO, "max_staleness", "value_cost", "entropy_cost"]
 FACTORS = ["entropy_spread"]
 FRACTIONS = ["discount", "lambda_"]
 BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds", "huber_delta"]
+POSITIVE += ["outlier_deviations"]
 POSITIVE += ["clip_ratio"]
 
 
@@ -141,12 +147,16 @@ def test_counts_are_at_least_one():
 
 
 def test_counts_are_bounded():
-    for name in [*AT_LEAST_ONE, "warmup_steps", "eval_episodes"]:
+    for name in [*AT_LEAST_ONE, *BOUNDED_FROM_ZERO]:
         high = {
             "num_actors": 1000,
             "envs_per_actor": 10**4,
             "eval_episodes": 10**4,
             "exploration_frames": Config.total_frames,
+            "num_workers": 1000,
+            "num_shards": 256,
+            "grads_per_push": 1000,
+            "max_restarts": 10**6,
         }.get(name, 10**15)
         assert getattr(Config(**{name: high}), name) == high
         low = 0 if name in AT_LEAST_ZERO else 1
@@ -198,7 +208,7 @@ def test_step_sizes_are_positive():
 
 
 def test_no_fraction_is_infinite():
-    for name in [*AT_LEAST_ZERO[2:], *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE]:
+    for name in ["value_cost", "entropy_cost", *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE]:
         for value in [math.inf, -math.inf, 1e300, 10**400]:
             refused(name, value)
 
@@ -223,6 +233,8 @@ def test_seed_is_bounded():
         ("optimizer", "rmsprop"),
         ("protocol", "machado"),
         ("image_layout", "none"),
+        ("cluster", "ray"),
+        ("push_dtype", "bfloat16"),
     ],
 )
 def test_names_are_refused_with_those_there_are(name, known):
@@ -258,6 +270,7 @@ def test_every_setting_is_checked_by_a_test():
     # A new setting belongs into one of the lists above.
     named = {"env", "env_kwargs", "run_dir", "resume", "seed", "algorithm", "network", "policy"}
     named |= {"optimizer", "protocol", "image_layout", "variance", "devices"}
+    named |= {"cluster", "ray_address", "push_dtype"}
     numbers = {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FACTORS, *FRACTIONS, *BELOW_ONE, *POSITIVE}
     assert set(FIELDS) == named | numbers | set(NAMES_BY_KIND[bool])
 
@@ -687,7 +700,8 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     assert AUTO not in settings.values()
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
-    meaningful |= {"epsilon_period_frames", "huber_delta", "num_passes"}
+    meaningful |= {"epsilon_period_frames", "huber_delta", "max_staleness", "outlier_deviations"}
+    meaningful |= {"num_passes", "cluster", "ray_address", "num_workers"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful

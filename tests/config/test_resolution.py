@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from a3cjax.agents import ALGORITHMS
+from a3cjax.config import defaults
 from a3cjax.config.builders import build_agent, build_network
+from a3cjax.config.defaults import fill_cluster
 from a3cjax.config.resolution import resolve
-from a3cjax.config.settings import Config
+from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import make_network
@@ -110,6 +112,50 @@ def test_settings_of_some_methods_are_refused_by_what_does_not_know_them(setting
         )
         with pytest.raises(ConfigError, match=rule):
             resolve(config, VECTORS)
+
+
+def test_settings_of_clusters_are_refused_without_one():
+    assert len(CLUSTER_DEFAULTS) == 9
+    for name, default in CLUSTER_DEFAULTS.items():
+        value = {"ray_address": "auto", "push_dtype": "bfloat16"}.get(name, 7)
+        with pytest.raises(
+            ConfigError, match=rf"^{name} must be .* without cluster=ray, got {value}"
+        ):
+            resolve(ONE_ACTOR.replace(**{name: value}), VECTORS)
+        resolve(ONE_ACTOR.replace(**{name: default}), VECTORS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"devices": "cuda"}, "devices must be auto or cpu with cluster, got cuda."),
+        (
+            {"deterministic": True, "max_staleness": 9},
+            "max_staleness must be null where actors take turns (deterministic), got 9.",
+        ),
+        (
+            {"shared_statistics": False, "grads_per_push": 2},
+            "grads_per_push must be 1 where each actor has its own statistics (shared_statistics), "
+            "got 2.",
+        ),
+    ],
+)
+def test_what_contradicts_itself_in_a_cluster_is_refused(settings, message):
+    with pytest.raises(ConfigError) as caught:
+        Config(cluster="ray", **settings)
+    assert str(caught.value) == message
+
+
+def test_workers_are_filled_in_by_cores_or_machines(monkeypatch):
+    monkeypatch.setattr(defaults, "available_cores", lambda: 64)
+    config = Config(cluster="ray", num_actors=100, grads_per_push=10)
+    assert fill_cluster(config, None).num_workers == 8
+    assert fill_cluster(config, 5).num_workers == 5
+    assert fill_cluster(config.replace(num_workers=3), 5).num_workers == 3
+    # Ten push, and the first gradient of each sum waits for the last one.
+    assert fill_cluster(config.replace(max_staleness=20), 5).max_staleness == 20
+    with pytest.raises(ConfigError, match=r"^max_staleness must be >= 20, .* got 19\.$"):
+        fill_cluster(config.replace(max_staleness=19), 5)
 
 
 @pytest.mark.parametrize(

@@ -886,6 +886,16 @@ def test_resumed_run_shares_no_seed_with_its_earlier_lives(monkeypatch):
     assert len(set(seeds)) == len(seeds) == 24
 
 
+def test_processes_share_out_the_seeds_of_a_run(monkeypatch):
+    config = Config(env="CartPole", num_actors=5, envs_per_actor=3)
+    whole = seeds_of(monkeypatch, lambda: assembly.build_batches(config, 7))
+    parts = []
+    for share in (assembly.Share(0, 2), assembly.Share(2, 3)):
+        build = functools.partial(assembly.build_batches, config, 7, share=share)
+        parts += seeds_of(monkeypatch, build)
+    assert parts == whole
+
+
 def test_more_environments_than_seeds_are_refused(monkeypatch):
     config = Config(env="CartPole", num_actors=499, envs_per_actor=100)
     assert len(seeds_of(monkeypatch, lambda: assembly.build_batches(config))) == 49_900

@@ -5,7 +5,7 @@ import queue
 import pytest
 from rich.console import Console
 
-from a3cjax.actors.actor_learner import Seconds
+from a3cjax.actors.actor_learner import Lost, Seconds
 from a3cjax.envs.base import Episode
 from a3cjax.logs import journal as journal_module
 from a3cjax.logs.journal import BadUpdatesError, Journal
@@ -269,6 +269,56 @@ def test_an_update_that_is_never_reported_holds_up_no_checkpoint(bench):
     began = bench.now
     bench.journal.write_up_to(2)
     assert 2.0 < bench.now - began < 3.0
+
+
+def test_versions_that_are_declared_lost_hold_up_nothing(bench):
+    one, two, three, four = reports(1, 2, 3, 4)
+    for report in (four, three):
+        bench.reports.put(report)
+    bench.reports.put(Lost((1, 2)))
+    bench.reports.put(one)  # it was reported all the same
+    bench.now += 1
+    began = bench.now
+    bench.journal.write_up_to(4)
+    assert bench.now == began
+    assert [row["num_updates"] for row in bench.logger.rows] == [4]
+    assert bench.logger.rows[0]["num_frames"] == four.run_frames
+    bench.reports.put(Lost((5,), four.run_frames + 8))
+    bench.journal.write()
+    assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
+    bench.now += 1
+    bench.reports.put(two)  # late, but here
+    bench.reports.put(Lost((3,)))
+    bench.journal.finish()
+    assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
+
+
+def test_what_is_dropped_is_no_bad_update_and_its_frames_count_where_it_came(monkeypatch):
+    bench = Bench(monkeypatch, max_bad_updates=2, period_frames=80)
+    dropped = {"is_dropped": True, "episodes": [Episode(0, 5.0, 7)]}
+    for frames in (320, 240, 400):  # all after version 2
+        bench.reports.put(make_report(version=2, run_frames=frames, **dropped))
+    bench.report(1)
+    bench.now += 1
+    bench.journal.write()
+    assert (bench.journal.num_frames, bench.logger.episodes) == (80, [])
+    bench.report(1)
+    bench.now += 1
+    bench.journal.write_up_to(2)
+    assert [game.num_frames for game in bench.logger.episodes] == [240, 320, 400]
+    assert [row["num_dropped_updates"] for row in bench.logger.rows] == [0, 3]
+    assert [row["num_refused_updates"] for row in bench.logger.rows] == [0, 0]
+    assert bench.logger.rows[-1]["num_frames"] == 400
+
+
+def test_a_pooled_gradient_has_no_version(bench):
+    bench.reports.put(make_report(version=7, run_frames=999, is_pooled=True))
+    bench.report(5)
+    bench.now += 1
+    bench.journal.write()
+    (row,) = bench.logger.rows
+    assert (row["num_frames"], row["num_updates"]) == (400, 5)
+    assert row["frames_per_second"] == 480.0  # six gradients of 80 frames
 
 
 def refused(**changes):

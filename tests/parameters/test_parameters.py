@@ -74,6 +74,18 @@ def test_push_counts_versions_and_frames():
     assert store.pull()[:3] == (5, 114, 2)
 
 
+def test_what_is_dropped_changes_nothing_but_counts_its_frames_and_renews_targets():
+    state = LearnerState(1, "opt_state", target_params=0)
+    store = SharedParameters(state, add, num_frames=5, num_updates=3, target_period_frames=10)
+    receipt = store.drop(4, version=1)
+    assert receipt[:3] == (3, 9, 2)
+    assert receipt.is_dropped
+    assert store.pull()._replace(statistics=None, reward_scale=None) == (3, 9, 1, None, 0, None)
+    store.drop(1, version=3)
+    assert store.pull().target_params == 1
+    assert store.counts() == (10, 3)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_gradient_that_is_not_finite_is_refused_and_changes_nothing(bad):
     store = sgd_store()

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from a3cjax.envs.base import Episode
+from a3cjax.parameters.shared import Counts
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.training import evaluator
 from a3cjax.training.evaluator import Evaluator, Pace
@@ -74,8 +75,11 @@ def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch
     monkeypatch.setattr(evaluator, "available_cores", lambda: 2)
 
     class Store:
-        def read(self):
-            return None, SNAPSHOT
+        def counts(self):
+            return Counts(SNAPSHOT.num_frames, SNAPSHOT.version)
+
+        def pull(self):
+            return SNAPSHOT
 
     def evaluate(snapshot, should_stop):
         assert snapshot.num_frames == SNAPSHOT.num_frames

@@ -13,7 +13,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.parameters.shared import ParametersOnDevice
 from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EPISODES, read_episodes
-from a3cjax.training.assembly import Fleet
+from a3cjax.training.fleets import ThreadFleet
 from a3cjax.training.run import train
 
 FOUR = "cpu:0,cpu:1,cpu:2,cpu:3"
@@ -48,7 +48,7 @@ def devices_of(tree):
 @needs_four
 def test_learner_and_actors_compute_where_they_should_and_learn_catch(tmp_path, monkeypatch):
     fleets, gradients, evaluated = [], {}, []
-    start, push = Fleet.start, ParametersOnDevice.push
+    start, push = ThreadFleet.start, ParametersOnDevice.push
 
     def start_and_tell(fleet, supervisor):
         fleets.append(fleet)
@@ -62,7 +62,7 @@ def test_learner_and_actors_compute_where_they_should_and_learn_catch(tmp_path, 
         def on_evaluation(self, evaluation):
             evaluated.append(evaluation.agent().snapshot)
 
-    monkeypatch.setattr(Fleet, "start", start_and_tell)
+    monkeypatch.setattr(ThreadFleet, "start", start_and_tell)
     monkeypatch.setattr(ParametersOnDevice, "push", look_and_push)
     summary = train(
         Config(

@@ -35,7 +35,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import BEST, write_config
 from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
-from a3cjax.training import learning, run
+from a3cjax.training import learning, mustering
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
@@ -410,7 +410,7 @@ def test_first_line_says_how_many_environments_are_being_made(tmp_path, monkeypa
     def fail(*_):
         raise ConfigError("no environment is made here")
 
-    monkeypatch.setattr(run, "prepare", fail)
+    monkeypatch.setattr(mustering, "prepare", fail)
     for envs_per_actor, number in ((4, 4), (None, 8)):
         config = CONFIG.replace(envs_per_actor=envs_per_actor, run_dir=str(tmp_path))
         with pytest.raises(ConfigError, match="no environment is made here"):

@@ -1,0 +1,310 @@
+"""The fleet of a run past one process: workers and shards, watched over by a thread here."""
+
+import bisect
+import functools
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from a3cjax.actors.actor_learner import Lost, UpdateReport
+from a3cjax.actors.supervisor import Job, Stopped, Supervisor
+from a3cjax.cluster.processes import Gone, Pending, Process, Unreachable
+from a3cjax.cluster.shard import NUM_REMEMBERED
+from a3cjax.cluster.slices import Slicing
+from a3cjax.cluster.store import RETRY_SECONDS, ShardedStore
+from a3cjax.cluster.worker import Orders, Status
+from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.parameters.shared import Counts, as_views
+from a3cjax.runs.checkpoints import Checkpoint, Progress
+from a3cjax.types import LearnerState, Snapshot
+
+POLL_SECONDS = 0.25
+# What was on its way when its maker died has arrived by then.
+STRAGGLER_SECONDS = 10.0
+# After a failure the rest may finish a step or a gradient, but nobody waits for long.
+FAREWELL_SECONDS = 2.0
+
+
+def gather(pending: Sequence[Pending], supervisor: Supervisor) -> list[Any]:
+    """The results of calls that may take long.
+
+    Raises:
+      Stopped: if a stop is asked for meanwhile.
+      Exception: what a call raised.
+    """
+    while not all(each.is_ready() for each in pending):
+        if supervisor.is_stopping:
+            raise Stopped
+        supervisor.look_after()
+        time.sleep(0.02)
+    return [each.result() for each in pending]
+
+
+class Hire(Protocol):
+    """Starts a worker that makes its environments and plays at random before anything else.
+
+    `index` is the worker's, `life` counts those that were started in its place, from 0 on.
+    """
+
+    def __call__(self, index: int, life: int) -> tuple[Process, Pending]:
+        """The process, and the number of frames that it has played, which is on its way."""
+        ...
+
+
+class Post:
+    """A worker's place: who works there now, and what is known of it."""
+
+    def __init__(self, index: int, process: Process):
+        self.index, self.process = index, process
+        self.life = 0
+        self.is_done = False
+        self.status: Pending | None = None
+        self.played: Pending | None = None
+        self.keys: list[tuple[int, ...]] = []
+
+
+class ShardsOfRun:
+    """The shards as whoever looks after the run sees them: see `RunStore`."""
+
+    def __init__(self, shards: Sequence[Process], slicing: Slicing | None, begun: Checkpoint):
+        """`begun` is what they were told to begin with."""
+        self.shards, self.slicing, self.latest = shards, slicing, begun
+        self.stop_event = threading.Event()  # of nobody: a run is asked for its end after a stop
+        self.view = ShardedStore(shards, self.stop_event, slicing=slicing)
+        self.newest = Counts(begun.progress.num_frames, begun.progress.num_updates)
+        self._final: tuple[LearnerState, Snapshot] | None = None
+
+    def counts(self) -> Counts:
+        """How far the run has come, as far as it is known here."""
+        return self.newest
+
+    def note(self, num_frames: int, num_updates: int) -> None:
+        """Somebody has seen it as far as this."""
+        self.newest = Counts(*map(max, self.newest, (num_frames, num_updates)))
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        return self._final[1] if self._final else self.view.fetch()
+
+    def read(self) -> tuple[LearnerState, Snapshot]:
+        """The newest parameters and all that belongs to them."""
+        if self._final:
+            return self._final
+        while True:
+            try:
+                parts = [each.result() for each in [s.submit("read") for s in self.shards]]
+                break
+            except Unreachable:  # it is being started again
+                time.sleep(RETRY_SECONDS)
+        states, snapshots = zip(*parts, strict=True)
+        state, snapshot = states[0], snapshots[0]
+        if self.slicing is not None:
+            state = self.slicing.join_states(states, self.latest.state)
+        state = as_views(jax.tree.map(jnp.array, state._replace(seen=None)))._replace(
+            seen=state.seen
+        )
+        snapshot = snapshot._replace(params=state.params, target_params=state.target_params)
+        self.note(snapshot.num_frames, snapshot.version)
+        progress = Progress(snapshot.num_frames, snapshot.version)
+        self.latest = Checkpoint(state, snapshot.statistics, progress)
+        return state, snapshot
+
+    def keep(self) -> None:
+        """Reads a last time: from now on the shards are not needed."""
+        self._final = self.read()
+
+    def slices(self) -> list[Checkpoint]:
+        """What each shard is to begin with, by what was read last."""
+        state, statistics, progress = self.latest
+        if self.slicing is None:
+            return [self.latest]
+        states = self.slicing.cut_state(state)
+        each = [statistics] + [None] * (len(states) - 1)
+        return [Checkpoint(*own, progress) for own in zip(states, each, strict=True)]
+
+
+class ClusterFleet:
+    """Workers and shards at work: see `training.fleets.Fleet`.
+
+    A thread polls them. Who has died is started again, up to `max_restarts` times in all; what was
+    on its way is lost, and told of.
+    """
+
+    def __init__(
+        self,
+        store: ShardsOfRun,
+        workers: Sequence[Process],
+        spec: EnvironmentSpec,
+        *,
+        hire: Hire,
+        make_orders: Callable[[int, int, tuple[tuple[int, ...], ...]], Orders],
+        first_indices: Sequence[int],
+        actor_keys: tuple[tuple[int, ...], ...] = (),
+        max_restarts: int = 0,
+    ):
+        """`workers` are ready to start; orders are made by worker, life and keys of all actors.
+
+        `first_indices` are those of each worker's actor-learners in the run.
+        """
+        self._first_indices = first_indices
+        self.store, self.spec = store, spec
+        self.reports = queue.SimpleQueue[UpdateReport | Lost]()
+        self.posts = [Post(index, process) for index, process in enumerate(workers)]
+        self.num_restarts = 0
+        self._hire, self._make_orders, self._keys = hire, make_orders, actor_keys
+        self._max_restarts = max_restarts
+        self._looks: list[Pending | None] = [None] * len(store.shards)
+        self._missed: list[tuple[float, Callable[[], Sequence[int]]]] = []
+
+    def line_of(self, actor_index: int) -> int:
+        """Each worker has a line in the terminal."""
+        return bisect.bisect_right(self._first_indices, actor_index) - 1
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Sets all workers to work, and looks after them in a thread of this supervisor."""
+        orders = [self._make_orders(post.index, post.life, self._keys) for post in self.posts]
+        started = [
+            post.process.submit("start", own) for post, own in zip(self.posts, orders, strict=True)
+        ]
+        gather(started, supervisor)
+        look_after = functools.partial(self._look_after, supervisor)
+        supervisor.start([look_after], "cluster", "learning")
+
+    def standstill(self) -> Checkpoint:
+        """The newest state, with the keys of the actor-learners as they were told of last."""
+        state, snapshot = self.store.read()
+        keys = tuple(key for post in self.posts for key in post.keys)
+        progress = Progress(snapshot.num_frames, snapshot.version, actor_keys=keys or self._keys)
+        return Checkpoint(state, snapshot.statistics, progress)
+
+    def _look_after(self, supervisor: Supervisor, job: Job) -> None:
+        """Polls until every worker is done; asks them to stop when it is asked to."""
+        asked: float | None = None
+        try:
+            while not all(post.is_done for post in self.posts):
+                is_stopping = job.wait(POLL_SECONDS)
+                if is_stopping and asked is None:
+                    asked = time.monotonic()
+                    for post in self.posts:
+                        post.process.submit("stop")
+                self._look_at_shards(supervisor)
+                for post in self.posts:
+                    self._look_at(post, supervisor, is_stopping)
+                self._declare_lost()
+                if asked is not None:  # nothing wakes up the rest of the wait
+                    time.sleep(POLL_SECONDS)
+                    seconds = time.monotonic() - asked
+                    if supervisor.failures and seconds > FAREWELL_SECONDS:
+                        break
+        finally:
+            self.store.keep()
+
+    def _look_at(self, post: Post, supervisor: Supervisor, is_stopping: bool) -> None:
+        if post.is_done:
+            return
+        try:
+            if post.played is not None:
+                if not post.played.is_ready():
+                    return
+                num_frames, post.played = post.played.result(), None
+                self.store.view.drop(num_frames, self.store.counts().num_updates)
+            if post.status is None:
+                post.status = post.process.submit("poll")
+            if not post.status.is_ready():
+                return
+            answer, post.status = post.status, None
+            self._take_in(post, answer.result())
+        except Unreachable:
+            pass  # it is asked again
+        except Gone as death:
+            post.status = post.played = None
+            if is_stopping:
+                post.is_done = True
+            else:
+                self._start_again(post, supervisor, death)
+
+    def _take_in(self, post: Post, status: Status) -> None:
+        for report in status.reports:
+            if report.bad_trajectory is None:
+                self.store.note(report.run_frames, report.version)
+            self.reports.put(report)
+        if status.lost.versions:
+            self.reports.put(status.lost)
+        post.keys = status.actor_keys
+        post.is_done = status.is_done
+        if status.failures:
+            first, *others = status.failures
+            raise ExceptionGroup("several parts failed", status.failures) if others else first
+
+    def _start_again(self, post: Post, supervisor: Supervisor, death: Gone) -> None:
+        self._count_restart(f"worker {post.index}", supervisor, death)
+        pusher = pusher_of(post.index, post.life)
+        first = self.store.shards[0]
+        self._miss(lambda: first.submit("versions_of", pusher).result())
+        post.life += 1
+        post.process, post.played = self._hire(post.index, post.life)
+        keys = tuple(key for each in self.posts for key in each.keys) or self._keys
+        post.process.submit("start", self._make_orders(post.index, post.life, keys))
+
+    def _look_at_shards(self, supervisor: Supervisor) -> None:
+        for index, shard in enumerate(self.store.shards):
+            look = self._looks[index] or shard.submit("counts")
+            self._looks[index] = look
+            if not look.is_ready():
+                continue
+            self._looks[index] = None
+            try:
+                counts = look.result()
+                if index == 0:
+                    self.store.note(*counts)
+            except Unreachable:
+                self._begin_again(index, supervisor)
+
+    def _begin_again(self, index: int, supervisor: Supervisor) -> None:
+        """Tells a shard that may have been started again what to begin with."""
+        try:
+            begun = self.store.shards[index].submit("begin", self.store.slices()[index], False)
+            begun = begun.result()
+        except Unreachable:  # not yet
+            return
+        if begun is None:  # it was only slow
+            return
+        self._count_restart(f"shard {index}", supervisor, None)
+        num_lost = begun.counts.num_updates - begun.num_updates_kept
+        supervisor.tell(f"shard {index} goes on without its last {num_lost} updates")
+        if index == 0:
+            last = begun.counts.num_updates
+            self._miss(lambda: range(max(0, last - NUM_REMEMBERED), last + 1))
+
+    def _count_restart(self, name: str, supervisor: Supervisor, death: Gone | None) -> None:
+        self.num_restarts += 1
+        if self.num_restarts > self._max_restarts:
+            reason = f"max_restarts must be more than {self._max_restarts} to go on"
+            raise RuntimeError(f"{name} has died: {reason}.") from death
+        supervisor.tell(
+            f"{name} has died and is started again: {self.num_restarts} of {self._max_restarts}"
+        )
+
+    def _miss(self, versions: Callable[[], Sequence[int]]) -> None:
+        """Declares these lost, unless they are reported, when everything has arrived."""
+        self._missed.append((time.monotonic() + STRAGGLER_SECONDS, versions))
+
+    def _declare_lost(self) -> None:
+        now = time.monotonic()
+        for due, versions in list(self._missed):
+            if now >= due:
+                self._missed.remove((due, versions))
+                try:
+                    self.reports.put(Lost(tuple(versions())))
+                except Unreachable:
+                    self._missed.append((now + STRAGGLER_SECONDS, versions))
+
+
+def pusher_of(index: int, life: int) -> int:
+    """A number for the worker in one of its lives."""
+    return index + life * 1_000_000

@@ -1,0 +1,224 @@
+"""Ray, as much of it as a fleet needs: processes that live until they are killed.
+
+The only file that imports it, after what `environment` says. docs/distributed.md tells what was
+learned of it; its own documentation is at https://docs.ray.io.
+"""
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.exceptions
+
+from a3cjax.cluster.guard import start_guard
+from a3cjax.cluster.processes import Gone, Pending, Unreachable
+from a3cjax.system.output import Lasting
+
+# What a call may take that answers at once, however busy the machine.
+CALL_SECONDS = 300.0
+# Of shared memory, which is taken as it is needed: gradients and parameters on their way.
+OBJECT_STORE_BYTES = 2**30
+LOG = "ray.log"
+# Packages whose objects go from one process to another.
+COMPARED = ("a3cjax", "jax", "flax", "optax", "numpy", "ray")
+
+
+def versions() -> dict[str, str]:
+    """The versions that all processes must have in common."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    return {name: importlib.metadata.version(name) for name in COMPARED} | {"python": python}
+
+
+class Host:
+    """What runs in each process of Ray's: an object, and the calls to it."""
+
+    def __init__(self, cores: list[int] | None, make: Callable[..., Any], *args: Any):
+        """Makes the object; on these cores, and without an accelerator, which is not its own."""
+        if cores is not None:
+            os.sched_setaffinity(0, cores)
+        os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
+        from a3cjax.system.compilation import configure_jax
+
+        configure_jax()
+        self._inside = make(*args)
+
+    def call(self, name: str, *args: Any) -> Any:
+        """Calls a method of the object."""
+        return getattr(self._inside, name)(*args)
+
+    def describe(self) -> tuple[dict[str, str], int, str]:
+        """Its versions, its process, and where that is."""
+        return versions(), os.getpid(), ray.get_runtime_context().get_node_id()
+
+
+class RayCall:
+    """The result of a call, which is on its way."""
+
+    def __init__(self, reference: Any):
+        self._reference = reference
+
+    def is_ready(self) -> bool:
+        """Whether `result` has something to tell at once."""
+        return bool(ray.wait([self._reference], timeout=0)[0])
+
+    def result(self) -> Any:
+        """What the call returned; see `Pending.result`."""
+        try:
+            return ray.get(self._reference, timeout=CALL_SECONDS)
+        except ray.exceptions.ActorUnavailableError as error:
+            raise Unreachable(str(error)) from None
+        except (ray.exceptions.GetTimeoutError, ray.exceptions.ObjectLostError) as error:
+            raise Unreachable(str(error)) from None
+        except ray.exceptions.RayActorError as error:
+            raise Gone(str(error)) from None
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # what was raised there
+
+
+class RayProcess:
+    """An object in another process, wherever it is. Can be sent to other processes."""
+
+    def __init__(self, handle: Any):
+        self._handle = handle
+
+    def submit(self, name: str, *args: Any) -> Pending:
+        """Calls its method of this name."""
+        return RayCall(self._handle.call.remote(name, *args))
+
+    def describe(self) -> Pending:
+        """See `Host.describe`."""
+        return RayCall(self._handle.describe.remote())
+
+    def kill(self) -> None:
+        """Ends it at once, for good."""
+        ray.kill(self._handle, no_restart=True)
+
+
+class RayEngine:
+    """Starts processes, here or on the machines of a cluster."""
+
+    def __init__(self, is_local: bool, log: Path):
+        self.is_local, self._log = is_local, log
+
+    @property
+    def num_cores(self) -> int:
+        """Of all machines together."""
+        return int(ray.cluster_resources().get("CPU", 1))
+
+    @property
+    def num_nodes(self) -> int:
+        """How many machines there are."""
+        return sum(node["Alive"] for node in ray.nodes())
+
+    def spawn(
+        self,
+        make: Callable[..., Any],
+        *args: Any,
+        cores: list[int] | None = None,
+        num_cpus: int = 0,
+        max_restarts: int = 0,
+    ) -> RayProcess:
+        """A process with the object that `make(*args)` makes there.
+
+        If it dies, Ray starts it again, by the same call, up to `max_restarts` times. On this
+        machine it runs on these `cores`; on a cluster, where there are `num_cpus` to spare.
+        """
+        options = {"max_restarts": max_restarts, "num_cpus": 0 if self.is_local else num_cpus}
+        if not self.is_local:
+            options |= {"scheduling_strategy": "SPREAD"}
+            cores = None
+        return RayProcess(ray.remote(Host).options(**options).remote(cores, make, *args))
+
+    def keep_log(self, folder: Path) -> None:
+        """What Ray has said and will say goes to a file in this folder."""
+        shutil.copyfile(self._log, folder / LOG)
+        redirect(folder / LOG)
+
+    def check_versions(self, processes: Sequence[Any]) -> None:
+        """Raises a RuntimeError that names a package which differs elsewhere."""
+        here = versions()
+        for process in processes:
+            there, _, node = process.describe().result()
+            for name, version in here.items():
+                if there[name] != version:
+                    raise RuntimeError(
+                        f"{name} must be {version} on every machine, got {there[name]} on {node}."
+                    )
+
+
+@contextlib.contextmanager
+def ray_engine(address: str | None) -> Iterator[RayEngine]:
+    """A Ray of one's own on this machine, or with an `address` one that runs already.
+
+    To be entered before JAX is used: Ray forks. What it says goes to a file. Its own processes end
+    with the block, and with this process.
+    """
+    if ray.is_initialized():
+        raise RuntimeError("Ray is in use already in this process: a run needs its own connection.")
+    with contextlib.ExitStack() as stack:
+        # Short: the names of sockets have at most 107 characters.
+        folder = Path(tempfile.mkdtemp(prefix="a3cjax-"))
+        if address is None:
+            guard = stack.enter_context(start_guard(folder))  # which it waits for at the end
+            assert guard.stdin is not None
+            stack.callback(guard.stdin.close)
+        else:
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(_said_to(folder / LOG))
+        options: dict[str, Any] = {"address": address or "local"}
+        if address is None:
+            options |= {
+                "_temp_dir": str(folder),
+                "_node_ip_address": "127.0.0.1",
+                "include_dashboard": False,
+                "object_store_memory": OBJECT_STORE_BYTES,
+            }
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        stack.callback(ray.shutdown)
+        yield RayEngine(address is None, folder / LOG)
+
+
+@contextlib.contextmanager
+def _said_to(log: Path) -> Iterator[None]:
+    """What libraries write to the standard error goes to a file; this program's lines do not."""
+    import ray._private.worker as driver
+
+    def note(data: Any, *args: Any, **kwargs: Any) -> None:
+        del args, kwargs
+        for line in data["lines"]:
+            os.write(2, f"{time.strftime('%H:%M:%S')} {line}\n".encode())
+
+    is_standard = False
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # of a notebook, for example
+        is_standard = sys.stderr.fileno() == 2
+        sys.stderr.flush()
+    stderr, terminal, print_lines = sys.stderr, os.dup(2), driver.print_to_stdstream
+    redirect(log)
+    if is_standard:
+        sys.stderr = Lasting(os.fdopen(terminal, "w", closefd=False))  # pyright: ignore
+    driver.print_to_stdstream = note
+    try:
+        yield
+    finally:
+        driver.print_to_stdstream = print_lines
+        if is_standard:
+            sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        sys.stderr = stderr
+
+
+def redirect(log: Path) -> None:
+    """Lets what is written to the standard error go to this file from now on."""
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 2)
+    os.close(file)

@@ -1,0 +1,314 @@
+"""A worker: a process with some of a run's actor-learners, each in a thread of its own."""
+
+import copy
+import pickle
+import queue
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from a3cjax.actors.actor_learner import ActorLearner, Lost, Programs, UpdateReport
+from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.warmup import THREADS
+from a3cjax.cluster.outliers import Outliers
+from a3cjax.cluster.processes import Process
+from a3cjax.cluster.store import Pool, RoundsAtShards, ShardedStore
+from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.parameters.shared import ParameterStore, Receipt
+from a3cjax.parameters.turns import StoreInTurns
+from a3cjax.types import Exploration, Params, Seen, Snapshot, Trajectory
+from a3cjax.updates import ComputeGradients, GradientMetrics
+
+
+class Crew(Protocol):
+    """What a worker has to be told how to do: `training` knows it of settings and environments."""
+
+    first_index: int
+    """Of its actor-learners, which are numbered over the whole run."""
+    size: int
+    num_in_run: int
+
+    def make(self, supervisor: Supervisor) -> EnvironmentSpec:
+        """Makes the environments."""
+        ...
+
+    def envs_per_actor(self) -> int:
+        """How many environments each actor-learner has."""
+        ...
+
+    def warm_up(self, config: Any, supervisor: Supervisor) -> list[tuple[Seen, int]]:
+        """Plays at random, by settings with nothing left open.
+
+        Of each batch what was seen and the number of steps.
+        """
+        ...
+
+    def programs(self, normalizer: Seen) -> Programs:
+        """What the actor-learners have in common."""
+        ...
+
+    def recruit(
+        self,
+        programs: Programs,
+        stores: Sequence[ParameterStore],
+        actor_keys: tuple[tuple[int, ...], ...],
+        report: Callable[[UpdateReport], None],
+    ) -> tuple[list[ActorLearner], list[Callable[[Job], None]]]:
+        """The actor-learners, and what their threads are to run."""
+        ...
+
+    def close(self, supervisor: Supervisor) -> None:
+        """Frees the environments."""
+        ...
+
+
+class Orders(NamedTuple):
+    """How a worker goes about gradients, and what it goes on from.
+
+    `make_store` makes its view of the shards, told what asks for a stop. The gradients of
+    `grads_per_push` actor-learners are pushed as one. `actor_keys` are those of the whole run.
+    """
+
+    shards: Sequence[Process]
+    make_store: Callable[[Sequence[Process], threading.Event], ShardedStore]
+    normalizer: Seen = Seen()
+    grads_per_push: int = 1
+    outlier_deviations: float | None = None
+    takes_turns: bool = False
+    actor_keys: tuple[tuple[int, ...], ...] = ()
+
+
+class Status(NamedTuple):
+    """What a worker tells when it is asked: all that has happened since it was asked before.
+
+    `actor_keys` are those of its actor-learners; `failures` come with their tracebacks in words.
+    """
+
+    reports: list[UpdateReport]
+    lost: Lost
+    actor_keys: list[tuple[int, ...]]
+    is_done: bool
+    failures: list[Exception]
+
+
+class Worker:
+    """Lives in a process of its own, and answers at once, but to `make` and `warm_up`."""
+
+    def __init__(self, crew: Crew, stall_seconds: float):
+        self._crew = crew
+        self._supervisor = Supervisor(stall_seconds=stall_seconds)
+        self._reports = queue.SimpleQueue[UpdateReport]()
+        self._actors: list[ActorLearner] = []
+        self._pool: Pool | None = None
+
+    def make(self) -> EnvironmentSpec:
+        """Makes environments; each is stepped by the thread that has made it."""
+        return self._crew.make(self._supervisor)
+
+    def envs_per_actor(self) -> int:
+        """How many each actor-learner has."""
+        return self._crew.envs_per_actor()
+
+    def warm_up(self, config: Any) -> list[tuple[Seen, int]]:
+        """Plays at random; of each batch what was seen and the number of steps."""
+        return self._crew.warm_up(config, self._supervisor)
+
+    def play(self, config: Any, frames_per_step: int) -> int:
+        """As `warm_up`, of a worker that is started again: the number of frames."""
+        return sum(num_steps for _, num_steps in self.warm_up(config)) * frames_per_step
+
+    def start(self, orders: Orders) -> None:
+        """Sets the actor-learners to work."""
+        crew, stop_event = self._crew, self._supervisor.stop_event
+        programs, base = crew.programs(orders.normalizer), self._make_base(orders)
+        views: list[View] = [base] * crew.size
+        if orders.takes_turns:
+            assert isinstance(base, ShardedStore)
+            rounds = RoundsAtShards(base, orders.shards, crew.num_in_run, stop_event)
+            views = [
+                Turns(StoreInTurns(rounds, crew.first_index + own), base)
+                for own in range(crew.size)
+            ]
+        if isinstance(slot := programs.learning_slot, threading.Semaphore):
+            views = [OutsideSlot(view, slot) for view in views]
+        sieves = [Sieve(view) for view in views]
+        if orders.outlier_deviations is not None:
+            outliers = Outliers(orders.outlier_deviations)
+            for sieve in sieves:
+                sieve.watch(outliers, programs.compute_gradients)
+        keys, report = orders.actor_keys, self._reports.put
+        self._actors, targets = crew.recruit(programs, sieves, keys, report)
+        for actor, sieve in zip(self._actors, sieves, strict=True):
+            if sieve.is_watching:
+                compute = sieve.compute_gradients
+                actor.programs = actor.programs._replace(compute_gradients=compute)
+        self._supervisor.start(targets, THREADS, "learning")
+
+    def _make_base(self, orders: Orders) -> "ShardedStore | Pool":
+        store = orders.make_store(orders.shards, self._supervisor.stop_event)
+        if orders.grads_per_push == 1:
+            return store
+        self._pool = Pool(store, orders.grads_per_push)
+        return self._pool
+
+    def poll(self) -> Status:
+        """What has happened since it was asked before."""
+        supervisor = self._supervisor
+        supervisor.look_after()
+        is_done, lost = not supervisor.is_busy, Lost(())
+        if is_done and self._pool is not None:
+            receipt = self._pool.flush()
+            if receipt is not None and not (receipt.is_dropped or receipt.is_refused):
+                lost = Lost((receipt.version,), receipt.num_frames)
+        reports = [self._reports.get() for _ in range(self._reports.qsize())]
+        keys = [key_words(actor) for actor in self._actors]
+        return Status(reports, lost, keys, is_done, list(map(portable, supervisor.failures)))
+
+    def stop(self) -> None:
+        """Asks the actor-learners to stop; `poll` says when they have."""
+        self._supervisor.stop_event.set()
+
+    def wait(self) -> None:
+        """Waits until no actor-learner works any more."""
+        self._supervisor.wait()
+
+    def close(self) -> None:
+        """Frees the environments, when no actor-learner works any more."""
+        self._crew.close(self._supervisor)
+        self._supervisor.dismiss()
+
+
+def key_words(actor: ActorLearner) -> tuple[int, ...]:
+    """The words of an actor-learner's PRNG key."""
+    return tuple(jax.random.key_data(actor.standing.key).tolist())
+
+
+def portable(failure: Exception) -> Exception:
+    """A failure with its traceback in words, as another process can be told of it."""
+    lines = "".join(traceback.format_exception(failure)).rstrip()
+    try:
+        pickle.loads(pickle.dumps(failure))
+    except Exception:
+        failure = RuntimeError(f"{type(failure).__name__}: {failure}")
+    failure = copy.copy(failure)
+    failure.add_note(f"in another process:\n{lines}")
+    return failure
+
+
+class View(ParameterStore, Protocol):
+    """A store that can be told of frames without a gradient."""
+
+    def drop(self, num_frames: int, version: int) -> Receipt:
+        """Counts frames without a gradient."""
+        ...
+
+
+class Turns(NamedTuple):
+    """The shards as an actor-learner sees them that takes turns."""
+
+    in_turn: StoreInTurns
+    store: ShardedStore
+
+    def pull(self) -> Snapshot:
+        """The parameters of its round."""
+        return self.in_turn.pull()
+
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
+        """Pushes when it is its turn."""
+        return self.in_turn.push(grads, num_frames, version, actor_index, seen)
+
+    def drop(self, num_frames: int, version: int) -> Receipt:
+        """No settings let it come to this."""
+        raise NotImplementedError("turns are for gradients.")
+
+
+class OutsideSlot(NamedTuple):
+    """A store that leaves a learning slot, and so a core, to others while a push is on its way."""
+
+    store: View
+    slot: threading.Semaphore
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        return self.store.pull()
+
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
+        """Pushes, and takes a slot again."""
+        return self._outside(self.store.push, grads, num_frames, version, actor_index, seen)
+
+    def drop(self, num_frames: int, version: int) -> Receipt:
+        """Counts frames without a gradient."""
+        return self._outside(self.store.drop, num_frames, version)
+
+    def _outside(self, send: Callable[..., Receipt], *args: Any) -> Receipt:
+        self.slot.release()
+        try:
+            return send(*args)
+        finally:
+            self.slot.acquire()
+
+
+class Sieve:
+    """What one actor-learner pushes to: gradients of outliers are held back."""
+
+    def __init__(self, store: View):
+        self._store, self._is_outlier = store, False
+        self._outliers: Outliers | None = None
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether it looks at losses."""
+        return self._outliers is not None
+
+    def watch(self, outliers: Outliers, compute_gradients: ComputeGradients) -> None:
+        """Looks at the loss of each gradient from now on; the worker's outliers are one."""
+        self._outliers, self._compute_gradients = outliers, compute_gradients
+
+    def compute_gradients(
+        self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory
+    ) -> tuple[Params, GradientMetrics]:
+        """As it is told to, remembering whether the next push is that of an outlier."""
+        grads, metrics = self._compute_gradients(snapshot, exploration, trajectory)
+        assert self._outliers is not None
+        self._is_outlier = self._outliers.is_outlier(loss_of(metrics))
+        return grads, metrics
+
+    def pull(self) -> Snapshot:
+        """The newest parameters."""
+        return self._store.pull()
+
+    def push(
+        self,
+        grads: Params,
+        num_frames: int,
+        version: int,
+        actor_index: int = 0,
+        seen: Seen | None = None,
+    ) -> Receipt:
+        """Pushes, or counts an outlier's frames."""
+        if self._is_outlier:
+            return self._store.drop(num_frames, version)
+        return self._store.push(grads, num_frames, version, actor_index, seen)
+
+
+def loss_of(metrics: GradientMetrics) -> float:
+    """The size of a loss: the sum of those of its parts that are losses, or else the gradient's."""
+    losses = [abs(value) for name, value in metrics.as_dict().items() if name.endswith("_loss")]
+    return sum(losses) if losses else float(metrics.grad_norm)

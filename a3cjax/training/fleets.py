@@ -1,0 +1,92 @@
+"""Whoever runs the actor-learners of a run: threads of this process, or processes anywhere."""
+
+import queue
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+
+from a3cjax.actors.actor_learner import ActorLearner, Lost, UpdateReport
+from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.warmup import THREADS
+from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.parameters.shared import RunStore, SharedParameters
+from a3cjax.runs.checkpoints import Checkpoint, Progress
+
+Reports = queue.SimpleQueue[UpdateReport | Lost]
+
+
+class Fleet(Protocol):
+    """Actor-learners at work, as whoever looks after log and checkpoints sees them."""
+
+    @property
+    def store(self) -> RunStore:
+        """The parameters."""
+        ...
+
+    reports: Reports
+    """What their updates leave for the log."""
+    spec: EnvironmentSpec
+    """That of their environments."""
+
+    def line_of(self, actor_index: int) -> int:
+        """Where an actor-learner stands in the terminal: with others of its process, or alone."""
+        ...
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Sets them to work, as jobs of this supervisor: they end, fail and stop as it says."""
+        ...
+
+    def standstill(self) -> Checkpoint:
+        """What belongs together at one moment, as far as it is known."""
+        ...
+
+
+class ThreadFleet:
+    """Actor-learners, each in a thread of its own, and the parameters that they share.
+
+    `targets` holds what their threads run.
+    """
+
+    def __init__(self, store: SharedParameters, spec: EnvironmentSpec):
+        self.store, self.spec = store, spec
+        self.reports = Reports()
+        self.actors: list[ActorLearner] = []
+        self.targets: list[Callable[[Job], None]] = []
+        self._last_round: Checkpoint | None = None
+
+    def line_of(self, actor_index: int) -> int:
+        """Each has a line of its own."""
+        return actor_index
+
+    def start(self, supervisor: Supervisor) -> None:
+        """Starts them all under this supervisor's eyes."""
+        supervisor.start(self.targets, THREADS, "learning")
+
+    def standstill(self) -> Checkpoint:
+        """What belongs together at one moment, as far as the actor-learners know of it.
+
+        Of those that take turns that of the last round's end, to go on just there.
+        """
+        return self._last_round or self._look()
+
+    def note_round(self) -> None:
+        """Remembers the end of a round, when no actor-learner works, if all can be saved."""
+        standings = [actor.get_standing() for actor in self.actors]
+        if None not in standings:
+            self._last_round = self._look(tuple(standings))
+
+    def _look(self, standings: tuple[Any, ...] = ()) -> Checkpoint:
+        state, snapshot = self.store.read()
+        progress = Progress(
+            snapshot.num_frames,
+            snapshot.version,
+            actor_keys=tuple(map(key_words, self.actors)),
+            standings=standings,
+        )
+        return Checkpoint(state, snapshot.statistics, progress)
+
+
+def key_words(actor: ActorLearner) -> tuple[int, ...]:
+    """The words of an actor-learner's PRNG key."""
+    return tuple(jax.random.key_data(actor.standing.key).tolist())

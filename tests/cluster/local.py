@@ -1,0 +1,69 @@
+"""An engine whose processes are objects of this one: all of a fleet but Ray."""
+
+import contextlib
+import functools
+
+from a3cjax.cluster.processes import Done, Gone, LocalProcess, Unreachable
+from a3cjax.cluster.worker import Worker
+from a3cjax.training import run as run_module
+
+
+class MortalProcess(LocalProcess):
+    """A process that can die, and is made again by the same call as Ray does it."""
+
+    def __init__(self, make, max_restarts):
+        super().__init__(make())
+        self._make, self._num_restarts_left = make, max_restarts
+        self.death = None
+
+    def submit(self, name, *args):
+        return Done(failure=self.death) if self.death else super().submit(name, *args)
+
+    def die(self):
+        """As by SIGKILL: nothing of it is left, but files."""
+        if isinstance(self.inside, Worker):
+            self.inside.stop()
+        self.death = Gone("killed")
+        if self._num_restarts_left:
+            self._num_restarts_left -= 1
+            self.death = Unreachable("killed")
+            self.inside = self._make()
+            self.death = None
+
+    def kill(self):
+        if isinstance(self.inside, Worker):  # its threads are this process's
+            self.inside.stop()
+            self.inside.wait()
+            self.inside.close()
+        self.death = self.death or Gone("killed")
+
+
+class LocalEngine:
+    is_local, num_cores, num_nodes = True, 2, 1
+
+    def __init__(self):
+        self.workers, self.shards = [], []
+
+    def spawn(self, make, *args, cores=None, num_cpus=0, max_restarts=0):
+        process = MortalProcess(functools.partial(make, *args), max_restarts)
+        (self.workers if isinstance(process.inside, Worker) else self.shards).append(process)
+        return process
+
+    def keep_log(self, folder):
+        (folder / "ray.log").touch()
+
+    def check_versions(self, processes):
+        pass
+
+
+@contextlib.contextmanager
+def local_engine(monkeypatch):
+    """Runs with `cluster=ray` are runs in this process meanwhile."""
+    engine = LocalEngine()
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            run_module,
+            "engine_of",
+            lambda config: contextlib.nullcontext(None if config.cluster is None else engine),
+        )
+        yield engine

@@ -1,0 +1,263 @@
+"""Whole runs of a fleet, whose processes are objects of this one."""
+
+import contextlib
+
+import gymnasium
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from a3cjax.cluster import fleet
+from a3cjax.config.settings import Config, resume_config
+from a3cjax.errors import ConfigError
+from a3cjax.runs.folder import NEWEST
+from a3cjax.runs.tables import EPISODES, METRICS, read_columns
+from a3cjax.training import train
+from tests.cluster.local import local_engine
+
+CATCH = Config(
+    env="Catch",
+    num_actors=2,
+    envs_per_actor=2,
+    total_frames=2_000,
+    warmup_steps=10,
+    unroll_length=10,
+    log_period_frames=500,
+    eval_episodes=0,
+    video=False,
+    tensorboard=False,
+    seed=7,
+)
+
+
+pytestmark = pytest.mark.usefixtures("compile_once")
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    with local_engine(monkeypatch) as engine:
+        yield engine
+
+
+@pytest.fixture
+def run(tmp_path, engine):
+    """Trains, in a cluster unless told otherwise; the summary."""
+    numbers = iter(range(100))
+
+    def train_once(config=CATCH, callbacks=(), **changes):
+        settings = {
+            "cluster": "ray",
+            "num_workers": 2,
+            "run_dir": str(tmp_path / str(next(numbers))),
+        }
+        if changes.get("cluster", "ray") is None:
+            settings.pop("num_workers")
+        return train(config.replace(**(settings | changes)), callbacks=callbacks)
+
+    return train_once
+
+
+def arrays_of(summary):
+    """What the newest checkpoint of a run holds."""
+    path = summary.run_dir / NEWEST / f"{summary.num_frames}.safetensors"
+    return safetensors.numpy.load_file(path)
+
+
+def assert_same_bits(one, other):
+    assert one[1:3] == other[1:3]
+    one, other = arrays_of(one), arrays_of(other)
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], name)
+
+
+def assert_logs_tell_all(summary):
+    """No row goes back, and the last tells where the run stands."""
+    columns, num_damaged = read_columns(summary.run_dir / METRICS)
+    assert num_damaged == 0
+    for name in ("num_frames", "num_updates", "num_episodes"):
+        assert np.all(np.diff(columns[name]) >= 0), name
+    assert (columns["num_frames"][-1], columns["num_updates"][-1]) == summary[1:3]
+    episodes, _ = read_columns(summary.run_dir / EPISODES)
+    assert np.all(np.diff(episodes["num_frames"]) >= 0)
+    assert len(episodes["num_frames"]) == columns["num_episodes"][-1]
+    return columns
+
+
+@pytest.mark.parametrize(("num_workers", "algorithm"), [(1, "a3c"), (2, "n_step_q"), (2, "ppo")])
+def test_a_deterministic_fleet_learns_what_one_process_learns_to_the_last_bit(
+    run, num_workers, algorithm
+):
+    turns = CATCH.replace(
+        deterministic=True, algorithm=algorithm, target_period_frames=300, max_grad_norm=1.0
+    )
+    alone = run(turns, cluster=None)
+    assert alone.num_updates > 50
+    assert_same_bits(alone, run(turns, num_workers=num_workers))
+
+
+def test_shards_of_a_deterministic_fleet_repeat_themselves_and_stay_close_to_the_whole(run):
+    turns = CATCH.replace(deterministic=True, total_frames=700, max_grad_norm=1.0)
+    alone = run(turns, cluster=None)
+    one, other = run(turns, num_shards=3), run(turns, num_shards=3)
+    assert_same_bits(one, other)
+    assert one[1:3] == alone[1:3]
+    whole, joined = arrays_of(alone), arrays_of(one)
+    assert whole.keys() == joined.keys()
+    for name, array in whole.items():
+        if not name.startswith("statistics"):
+            np.testing.assert_allclose(joined[name], array, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"algorithm": "one_step_q", "num_shards": 2},
+        {"algorithm": "one_step_sarsa"},
+        {"algorithm": "vtrace", "num_workers": 1, "grads_per_push": 2},
+        {"network": "mlp_lstm", "num_shards": 2, "grads_per_push": 2, "num_workers": 1},
+        {"shared_statistics": False, "num_shards": 2},
+        {"push_dtype": "bfloat16", "max_staleness": 20, "outlier_deviations": 6.0},
+        {"eval_episodes": 2, "eval_period_frames": 500, "unroll_length": "episode"},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_every_kind_of_run_comes_to_its_end(run, changes):
+    summary = run(**changes)
+    assert summary.num_frames >= CATCH.total_frames
+    assert_logs_tell_all(summary)
+    assert all(np.isfinite(array).all() for array in arrays_of(summary).values())
+
+
+def test_frames_of_what_is_dropped_count(run):
+    # A deviation that none is below: all but the first few are outliers.
+    columns = assert_logs_tell_all(run(outlier_deviations=1e-9))
+    assert columns["num_dropped_updates"].sum() >= 10
+    assert columns["num_refused_updates"].sum() == 0
+    applied = columns["num_updates"][-1]
+    frames_each = 10 * CATCH.envs_per_actor  # at most: steps into first observations do not count
+    dropped = columns["num_dropped_updates"].sum()
+    assert columns["num_frames"][-1] <= 80 + frames_each * (applied + dropped)
+
+
+def test_a_run_goes_on_in_threads_and_back_in_a_fleet(run):
+    first = run(num_shards=3)
+    longer = {"total_frames": 2_500, "cluster": None}
+    threads = run(
+        resume_config(str(first.run_dir), longer), run_dir=str(first.run_dir), cluster=None
+    )
+    assert threads.num_resumes == 1
+    assert threads.num_updates > first.num_updates
+    again = {"total_frames": 3_000, "cluster": "ray", "num_workers": 1, "num_shards": 2}
+    back = run(resume_config(str(first.run_dir), again), run_dir=str(first.run_dir), **again)
+    assert back.num_updates > threads.num_updates
+    assert_logs_tell_all(back)
+    assert not (first.run_dir / "shards").exists()
+
+
+def test_a_checkpoint_is_the_same_whatever_shards_it_went_through(run):
+    first = run(num_shards=3)
+    for own in ({"cluster": None}, {"cluster": "ray", "num_workers": 2, "num_shards": 2}):
+        # The budget is used up: nothing is learned.
+        again = run(resume_config(str(first.run_dir), own), run_dir=str(first.run_dir), **own)
+        assert_same_bits(first, again)
+
+
+class Once:
+    """A callback that does something at the first update from a number on."""
+
+    def __init__(self, num_updates, act):
+        self.num_updates, self.act, self.is_done = num_updates, act, False
+
+    def on_update(self, event):
+        if event.num_updates >= self.num_updates and not self.is_done:
+            self.is_done = True
+            self.act()
+
+
+LONG = CATCH.replace(total_frames=3_000)
+
+
+@pytest.mark.parametrize(
+    ("num_shards", "which"), [(1, "worker"), (1, "first shard"), (2, "last shard")]
+)
+def test_whoever_dies_is_started_again_and_the_run_goes_on(
+    run, engine, monkeypatch, which, num_shards, capsys
+):
+    monkeypatch.setattr(fleet, "STRAGGLER_SECONDS", 0.5)
+
+    def kill():
+        {"worker": engine.workers[1], "first shard": engine.shards[0]}.get(
+            which, engine.shards[-1]
+        ).die()
+
+    options = {"num_shards": num_shards, "shard_save_period_updates": 10}
+    summary = run(LONG, [Once(30, kill)], **options)
+    assert summary.num_frames >= LONG.total_frames
+    assert_logs_tell_all(summary)
+    assert len(engine.workers) == (3 if which == "worker" else 2)
+    assert "has died and is started again: 1 of 10" in capsys.readouterr().out
+
+
+def test_deaths_have_an_end(run, engine):
+    with pytest.raises(RuntimeError, match="worker 1 has died: max_restarts must be more than 0"):
+        run(LONG, [Once(30, lambda: engine.workers[1].die())], max_restarts=0)
+
+
+class Broken(gymnasium.Env):
+    """An environment that raises when it has played for a while."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self):
+        self.num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.num_steps += 1
+        if self.num_steps > 200:
+            raise ValueError("the game broke")
+        return np.zeros(2, np.float32), 0.0, self.num_steps % 9 == 0, False, {}
+
+
+def test_what_an_environment_raises_ends_the_run_with_its_traceback(tmp_path, engine):
+    config = CATCH.replace(cluster="ray", num_workers=2, run_dir=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="the game broke") as caught:
+        train(config, env=Broken)
+    notes = "".join(caught.value.__notes__)
+    assert 'raise ValueError("the game broke")' in notes
+    assert "in thread actor-learner-" in notes
+
+
+def test_a_stop_is_followed_and_all_is_saved(run):
+    class Enough:
+        def on_update(self, event):
+            return "stop" if event.num_updates == 20 else None
+
+    summary = run(LONG, [Enough()])
+    assert 20 <= summary.num_updates < 120
+    assert summary.stopped_by == "Enough"
+    assert_logs_tell_all(summary)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_workers": 3}, r"^num_workers must be <= num_actors=2"),
+        ({"grads_per_push": 2}, r"^grads_per_push must be <= the 1 actor-learners of a worker"),
+        ({"max_staleness": 0}, r"^max_staleness must be >= 1, .* got 0\.$"),
+    ],
+)
+def test_what_would_learn_nothing_is_refused(run, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        run(**changes)
+
+
+def test_a_vector_that_is_made_already_cannot_be_sent(tmp_path, engine):
+    vector = gymnasium.make_vec("CartPole-v1", num_envs=2)
+    with contextlib.closing(vector), pytest.raises(ConfigError, match=r"^cluster must be null"):
+        train(CATCH.replace(cluster="ray", num_actors=1), env=vector)
