@@ -4,6 +4,9 @@ The only file that imports it, after what `environment` says. docs/distributed.m
 learned of it; its own documentation is at https://docs.ray.io.
 """
 
+# Ray is an extra, which checks do without.
+# pyright: reportMissingImports=false
+
 import contextlib
 import importlib.metadata
 import logging
