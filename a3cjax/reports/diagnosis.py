@@ -82,7 +82,7 @@ def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
         "plateau",
         f"the score stands still, from {format_score(before)} to {format_score(after)} in the "
         f"last {format_frames(budget / 3)} frames, where {format_score(best)} was published; "
-        "try other seeds, and half the entropy_cost",
+        "try a larger value_cost, algorithm=ppo or other seeds",
     )
 
 
