@@ -119,6 +119,7 @@ def test_config_file_holds_the_resolved_config(finished):
         network="mlp_ff",
         image_layout="none",
         run_dir=str(finished.run_dir),
+        value_cost=0.5,
         entropy_cost=0.01,
         centre_observations=True,
         exploration_frames=300,
