@@ -225,6 +225,10 @@ class ActorLearner:
         self.first_length: int | None = None  # of the first unroll, if it is to be shorter
         self._is_between_passes = False
 
+    def key_words(self) -> tuple[int, ...]:
+        """The words of the key that the next action is sampled with."""
+        return tuple(jax.random.key_data(self.standing.key).tolist())
+
     def get_standing(self) -> dict[str, Any] | None:
         """Where it stands between two unrolls, but for its key, in plain values for JSON.
 

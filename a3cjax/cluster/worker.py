@@ -8,8 +8,6 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-import jax
-
 from a3cjax.actors.actor_learner import ActorLearner, Lost, Programs, UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
@@ -124,27 +122,25 @@ class Worker:
         """Sets the actor-learners to work."""
         crew, stop_event = self._crew, self._supervisor.stop_event
         programs, base = crew.programs(orders.normalizer), self._make_base(orders)
-        views: list[View] = [base] * crew.size
+        view: View = base
+        stores: Sequence[ParameterStore] = []
         if orders.takes_turns:
             assert isinstance(base, ShardedStore)
             rounds = RoundsAtShards(base, orders.shards, crew.num_in_run, stop_event)
-            views = [
-                Turns(StoreInTurns(rounds, crew.first_index + own), base)
-                for own in range(crew.size)
-            ]
-        if isinstance(slot := programs.learning_slot, threading.Semaphore):
-            views = [OutsideSlot(view, slot) for view in views]
-        sieves = [Sieve(view) for view in views]
-        if orders.outlier_deviations is not None:
+            stores = [StoreInTurns(rounds, crew.first_index + own) for own in range(crew.size)]
+        elif isinstance(slot := programs.learning_slot, threading.Semaphore):
+            view = OutsideSlot(base, slot)
+        sieves: Sequence[Sieve] = []
+        if orders.outlier_deviations is not None:  # which those that take turns never have
             outliers = Outliers(orders.outlier_deviations)
-            for sieve in sieves:
-                sieve.watch(outliers, programs.compute_gradients)
+            compute = programs.compute_gradients
+            stores = sieves = [Sieve(view, outliers, compute) for _ in range(crew.size)]
+        stores = stores or [view] * crew.size
         keys, report = orders.actor_keys, self._reports.put
-        self._actors, targets = crew.recruit(programs, sieves, keys, report)
-        for actor, sieve in zip(self._actors, sieves, strict=True):
-            if sieve.is_watching:
-                compute = sieve.compute_gradients
-                actor.programs = actor.programs._replace(compute_gradients=compute)
+        self._actors, targets = crew.recruit(programs, stores, keys, report)
+        for actor, sieve in zip(self._actors, sieves, strict=False):
+            compute = sieve.compute_gradients
+            actor.programs = actor.programs._replace(compute_gradients=compute)
         self._supervisor.start(targets, THREADS, "learning")
 
     def _make_base(self, orders: Orders) -> "ShardedStore | Pool":
@@ -164,7 +160,7 @@ class Worker:
             if receipt is not None and not (receipt.is_dropped or receipt.is_refused):
                 lost = Lost((receipt.version,), receipt.num_frames)
         reports = [self._reports.get() for _ in range(self._reports.qsize())]
-        keys = [key_words(actor) for actor in self._actors]
+        keys = [actor.key_words() for actor in self._actors]
         return Status(reports, lost, keys, is_done, list(map(portable, supervisor.failures)))
 
     def stop(self) -> None:
@@ -179,11 +175,6 @@ class Worker:
         """Frees the environments, when no actor-learner works any more."""
         self._crew.close(self._supervisor)
         self._supervisor.dismiss()
-
-
-def key_words(actor: ActorLearner) -> tuple[int, ...]:
-    """The words of an actor-learner's PRNG key."""
-    return tuple(jax.random.key_data(actor.standing.key).tolist())
 
 
 def portable(failure: Exception) -> Exception:
@@ -204,32 +195,6 @@ class View(ParameterStore, Protocol):
     def drop(self, num_frames: int, version: int) -> Receipt:
         """Counts frames without a gradient."""
         ...
-
-
-class Turns(NamedTuple):
-    """The shards as an actor-learner sees them that takes turns."""
-
-    in_turn: StoreInTurns
-    store: ShardedStore
-
-    def pull(self) -> Snapshot:
-        """The parameters of its round."""
-        return self.in_turn.pull()
-
-    def push(
-        self,
-        grads: Params,
-        num_frames: int,
-        version: int,
-        actor_index: int = 0,
-        seen: Seen | None = None,
-    ) -> Receipt:
-        """Pushes when it is its turn."""
-        return self.in_turn.push(grads, num_frames, version, actor_index, seen)
-
-    def drop(self, num_frames: int, version: int) -> Receipt:
-        """No settings let it come to this."""
-        raise NotImplementedError("turns are for gradients.")
 
 
 class OutsideSlot(NamedTuple):
@@ -268,25 +233,16 @@ class OutsideSlot(NamedTuple):
 class Sieve:
     """What one actor-learner pushes to: gradients of outliers are held back."""
 
-    def __init__(self, store: View):
-        self._store, self._is_outlier = store, False
-        self._outliers: Outliers | None = None
-
-    @property
-    def is_watching(self) -> bool:
-        """Whether it looks at losses."""
-        return self._outliers is not None
-
-    def watch(self, outliers: Outliers, compute_gradients: ComputeGradients) -> None:
-        """Looks at the loss of each gradient from now on; the worker's outliers are one."""
-        self._outliers, self._compute_gradients = outliers, compute_gradients
+    def __init__(self, store: View, outliers: Outliers, compute_gradients: ComputeGradients):
+        """Looks at the loss of each gradient; the worker's outliers are one."""
+        self._store, self._outliers, self._is_outlier = store, outliers, False
+        self._compute_gradients = compute_gradients
 
     def compute_gradients(
         self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory
     ) -> tuple[Params, GradientMetrics]:
         """As it is told to, remembering whether the next push is that of an outlier."""
         grads, metrics = self._compute_gradients(snapshot, exploration, trajectory)
-        assert self._outliers is not None
         self._is_outlier = self._outliers.is_outlier(loss_of(metrics))
         return grads, metrics
 

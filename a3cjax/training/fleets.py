@@ -4,8 +4,6 @@ import queue
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import jax
-
 from a3cjax.actors.actor_learner import ActorLearner, Lost, UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
@@ -81,12 +79,7 @@ class ThreadFleet:
         progress = Progress(
             snapshot.num_frames,
             snapshot.version,
-            actor_keys=tuple(map(key_words, self.actors)),
+            actor_keys=tuple(actor.key_words() for actor in self.actors),
             standings=standings,
         )
         return Checkpoint(state, snapshot.statistics, progress)
-
-
-def key_words(actor: ActorLearner) -> tuple[int, ...]:
-    """The words of an actor-learner's PRNG key."""
-    return tuple(jax.random.key_data(actor.standing.key).tolist())
