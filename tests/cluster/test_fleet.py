@@ -1,6 +1,7 @@
 """Whole runs of a fleet, whose processes are objects of this one."""
 
 import contextlib
+import threading
 
 import gymnasium
 import numpy as np
@@ -8,11 +9,12 @@ import pytest
 import safetensors.numpy
 
 from a3cjax.cluster import fleet
+from a3cjax.cluster.store import ShardedStore
 from a3cjax.config.settings import Config, resume_config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
-from a3cjax.training import train
+from a3cjax.training import mustering, train
 from tests.cluster.local import local_engine
 
 CATCH = Config(
@@ -127,6 +129,28 @@ def test_every_kind_of_run_comes_to_its_end(run, changes):
     assert summary.num_frames >= CATCH.total_frames
     assert_logs_tell_all(summary)
     assert all(np.isfinite(array).all() for array in arrays_of(summary).values())
+
+
+def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypatch):
+    slot, were_free = threading.Semaphore(1), []
+    make_programs, push = mustering.make_run_programs, ShardedStore.push
+
+    def make_with_slot(*args):
+        return make_programs(*args)._replace(learning_slot=slot)
+
+    def push_and_look(*args):
+        were_free.append(slot.acquire(blocking=False))
+        if were_free[-1]:
+            slot.release()
+        return push(*args)
+
+    monkeypatch.setattr(mustering, "make_run_programs", make_with_slot)
+    monkeypatch.setattr(ShardedStore, "push", push_and_look)
+    run(num_actors=1, num_workers=1)
+    assert were_free
+    assert all(were_free)
+    assert slot.acquire(blocking=False)  # nothing is kept, and nothing given back twice
+    assert not slot.acquire(blocking=False)
 
 
 def test_frames_of_what_is_dropped_count(run):
