@@ -6,6 +6,7 @@ import hashlib
 import os
 import platform
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -155,6 +156,11 @@ def _needed(values: dict[str, Any]) -> dict[str, Any]:
         # The second run of a configuration starts without compiling.
         needed["jax_compilation_cache_dir"] = str(folder)
         needed["jax_persistent_cache_min_compile_time_secs"] = 0.2
+        # JAX does not write an entry in one piece: another process may see a part of it, or be
+        # killed in the middle. What cannot be read is compiled anew, which needs no word.
+        warnings.filterwarnings(
+            "ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning
+        )
     return needed
 
 

@@ -111,6 +111,21 @@ def test_programs_compiled_after_it_are_not_kept(others, tmp_path):
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == kept
 
 
+def test_an_entry_that_another_process_has_written_in_part_is_compiled_anew(others, tmp_path):
+    def compute():
+        with jax_settings():
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+            return float(jax.jit(lambda x: x * 7 + 1)(np.float32(2)))
+
+    assert compute() == 15
+    entries = [path for path in tmp_path.rglob("*-cache") if path.is_file()]
+    assert entries
+    for path in entries:
+        path.write_bytes(path.read_bytes()[:40])
+    jax.clear_caches()
+    assert compute() == 15  # and, as warnings are errors here, without a word
+
+
 def test_settings_of_the_calling_thread_alone_do_not_reach_the_program(others):
     with jax.enable_x64(True), jax.default_prng_impl("unsafe_rbg"), jax.debug_nans(True):
         with jax_settings():
