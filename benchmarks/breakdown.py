@@ -18,7 +18,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from results_table import Results
 
-from a3cjax.actors.actor_learner import make_programs
+from a3cjax.actors.programs import make_programs
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.actors.trajectories import stack, stack_trees
 from a3cjax.config.builders import build_agent, build_optimizer

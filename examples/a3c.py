@@ -12,13 +12,9 @@ import queue
 import jax
 import numpy as np
 
-from a3cjax.actors.actor_learner import (
-    ActorLearner,
-    Programs,
-    Standing,
-    UpdateReport,
-    make_programs,
-)
+from a3cjax.actors.actor_learner import ActorLearner, Standing
+from a3cjax.actors.programs import Programs, make_programs
+from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.agents import make_a3c
 from a3cjax.envs import make_environments

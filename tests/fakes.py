@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Discrete
 
-from a3cjax.actors.actor_learner import Seconds, UpdateReport
+from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.envs.base import Episode
 from a3cjax.envs.specs import make_spec
 from a3cjax.logs.metrics import MetricsWindow

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import make_programs
+from a3cjax.actors.programs import make_programs
 from a3cjax.agents import make_a3c, make_n_step_q, make_one_step_q, make_one_step_sarsa
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.exploration import evaluation_exploration

@@ -4,7 +4,6 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -12,14 +11,14 @@ import chex
 import jax
 import numpy as np
 
+from a3cjax.actors.programs import Programs, as_stale
+from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Job
 from a3cjax.actors.trajectories import fill_up, keep_first_episodes, stack, stack_trees
-from a3cjax.agents import Agent
-from a3cjax.envs.base import Environments, Episode
+from a3cjax.envs.base import Environments
 from a3cjax.exploration import Explore
 from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
 from a3cjax.parameters.shared import ParameterStore, Receipt
-from a3cjax.system.compilation import first_alone
 from a3cjax.types import (
     CoreState,
     Exploration,
@@ -31,83 +30,8 @@ from a3cjax.types import (
     is_experienced,
 )
 from a3cjax.updates import (
-    ActAndKeep,
-    Behave,
-    ComputeGradients,
     GradientMetrics,
-    ObserveAt,
-    make_act_and_keep,
-    make_behave,
-    make_compute_gradients,
-    make_observe_at,
 )
-
-
-class Programs(NamedTuple):
-    """What all actor-learners of a run have in common: the agent's functions, compiled.
-
-    `learning_slot` is held while a gradient is computed and applied; a semaphore in its place
-    lets only so many learn at once. `normalizer` is an example of what they are to look at for
-    `LearnerState.seen`. With `observe_at` learning recalls what the network's layers answered
-    when it acted, since both have the same parameters. With `behave` it is at the newest parameters
-    that they learn, in `num_passes` updates from each unroll.
-    """
-
-    act: ActAndKeep
-    compute_gradients: ComputeGradients
-    initial_state: Callable[[int], CoreState]
-    acts_ahead: bool = False
-    learning_slot: AbstractContextManager = contextlib.nullcontext()
-    normalizer: Seen = Seen()
-    observe_at: ObserveAt | None = None
-    behave: Behave | None = None
-    num_passes: int = 1
-
-
-def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
-    """Compiles an agent's functions, for all actor-learners that run it.
-
-    `recalls`: whether learning recalls what acting computed, where the agent can. One that acts
-    ahead cannot: its first action is chosen with the parameters of the unroll before.
-    """
-    if agent.acts_ahead or not recalls:
-        agent = agent._replace(observe=None)
-    compute_gradients, behave = make_compute_gradients(agent), make_behave(agent)
-    if behave is not None:
-        compute_gradients = _compile_both(compute_gradients, behave)
-    return Programs(
-        first_alone(make_act_and_keep(agent)),
-        first_alone(compute_gradients),
-        agent.initial_state,
-        agent.acts_ahead,
-        observe_at=make_observe_at(agent),
-        behave=behave,
-        num_passes=agent.num_passes,
-    )
-
-
-def _compile_both(compute_gradients: ComputeGradients, behave: Behave) -> ComputeGradients:
-    """Compiles the program of stale trajectories, too, when the first is differentiated.
-
-    Only then do all actor-learners wait for it. Later the others would go on, and the gradient that
-    it was compiled for would be late by hundreds of updates.
-    """
-    is_compiled = False
-
-    def compute(snapshot, exploration, trajectory):
-        nonlocal is_compiled
-        if not is_compiled:
-            is_compiled = True
-            log_probs = behave(snapshot, exploration, trajectory)
-            compute_gradients(snapshot, exploration, _as_stale(trajectory, log_probs))
-        return compute_gradients(snapshot, exploration, trajectory)
-
-    return compute
-
-
-def _as_stale(trajectory: Trajectory, log_probs: jax.Array) -> Trajectory:
-    """A trajectory as newer parameters learn from it: there is nothing to recall."""
-    return trajectory._replace(behaviour_log_probs=log_probs, layer_outputs=None)
 
 
 class Decision(NamedTuple):
@@ -134,26 +58,6 @@ class Standing(NamedTuple):
     discounted_sums: np.ndarray
 
 
-class Seconds(NamedTuple):
-    """What an actor-learner's time for one update went into.
-
-    The first four add up to all of it. Learning includes waiting for a slot, and pushing the
-    pull before it; waiting for the lock and holding it are parts of pushing.
-    """
-
-    env: float
-    act: float
-    learn: float
-    push: float
-    wait: float
-    hold: float
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.env + self.act + self.learn + self.push
-
-
 class Stepped(NamedTuple):
     """Where actions led, and the seconds that it took."""
 
@@ -162,45 +66,6 @@ class Stepped(NamedTuple):
 
 
 Work = Generator[np.ndarray, Stepped, None]
-
-
-class UpdateReport(NamedTuple):
-    """What one update of one actor-learner leaves for the log.
-
-    `num_frames` are those of this update, `run_frames` and `version` where the run stands
-    after it; `staleness` counts the updates that others applied between this one's snapshot
-    and itself. `bad_trajectory` is None unless the update was refused because of numbers that
-    are not finite; then nothing was counted. What was dropped, or pooled with others' gradients,
-    has no version of its own: `version` is that after which it came. See `Receipt`.
-    """
-
-    actor_index: int
-    num_frames: int
-    num_steps: int
-    run_frames: int
-    version: int
-    staleness: int
-    metrics: dict[str, float]
-    episodes: list[Episode]
-    seconds: Seconds
-    bad_trajectory: Trajectory | None = None
-    is_dropped: bool = False
-    is_pooled: bool = False
-
-    @property
-    def is_applied(self) -> bool:
-        """Whether `version` is this update's own."""
-        return self.bad_trajectory is None and not self.is_dropped and not self.is_pooled
-
-
-class Lost(NamedTuple):
-    """Updates of which nobody will report: who made them ended between push and report.
-
-    `run_frames` is where the run stands after them, as far as that is known.
-    """
-
-    versions: tuple[int, ...]
-    run_frames: int = 0
 
 
 @dataclass(eq=False)
@@ -401,7 +266,7 @@ class ActorLearner:
             return snapshot, trajectory
         if trajectory.behaviour_log_probs is None:
             log_probs = self.programs.behave(snapshot, exploration, trajectory)
-            trajectory = _as_stale(trajectory, log_probs)
+            trajectory = as_stale(trajectory, log_probs)
         return newest, trajectory
 
     def _tell(

@@ -2,7 +2,6 @@
 
 import bisect
 import functools
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from a3cjax.actors.actor_learner import Lost, UpdateReport
+from a3cjax.actors.reports import Lost, Reports, Restarted
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.cluster.processes import Gone, Pending, Process, Unreachable
 from a3cjax.cluster.shard import NUM_REMEMBERED
@@ -153,7 +152,7 @@ class ClusterFleet:
         """
         self._first_indices = first_indices
         self.store, self.spec = store, spec
-        self.reports = queue.SimpleQueue[UpdateReport | Lost]()
+        self.reports = Reports()
         self.posts = [Post(index, process) for index, process in enumerate(workers)]
         self.num_restarts = 0
         self._hire, self._make_orders, self._keys = hire, make_orders, actor_keys
@@ -242,7 +241,7 @@ class ClusterFleet:
             raise ExceptionGroup("several parts failed", status.failures) if others else first
 
     def _start_again(self, post: Post, supervisor: Supervisor, death: Gone) -> None:
-        self._count_restart(f"worker {post.index}", supervisor, death)
+        self._count_restart(f"worker {post.index}", supervisor, death, line=post.index)
         pusher = pusher_of(post.index, post.life)
         first = self.store.shards[0]
         self._miss(lambda: first.submit("versions_of", pusher).result())
@@ -281,8 +280,11 @@ class ClusterFleet:
             last = begun.counts.num_updates
             self._miss(lambda: range(max(0, last - NUM_REMEMBERED), last + 1))
 
-    def _count_restart(self, name: str, supervisor: Supervisor, death: Gone | None) -> None:
+    def _count_restart(
+        self, name: str, supervisor: Supervisor, death: Gone | None, line: int | None = None
+    ) -> None:
         self.num_restarts += 1
+        self.reports.put(Restarted(line))
         if self.num_restarts > self._max_restarts:
             reason = f"max_restarts must be more than {self._max_restarts} to go on"
             raise RuntimeError(f"{name} has died: {reason}.") from death

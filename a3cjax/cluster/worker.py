@@ -8,7 +8,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from a3cjax.actors.actor_learner import ActorLearner, Lost, Programs, UpdateReport
+from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.programs import Programs
+from a3cjax.actors.reports import Lost, UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.cluster.outliers import Outliers

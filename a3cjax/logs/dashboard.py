@@ -28,11 +28,16 @@ ACTOR_COLUMNS = (
     ("return", "episode_return_mean", ".2f"),
     ("idle s", "idle_seconds", ",.0f"),
 )
-WORKER_COLUMNS = (*ACTOR_COLUMNS, ("dropped", "num_dropped_updates", ".0f"))
+WORKER_COLUMNS = (
+    *ACTOR_COLUMNS,
+    ("dropped", "num_dropped_updates", ".0f"),
+    ("restarts", "num_restarts", ".0f"),
+)
 """Of a process with several of them: their shares of time, and means, are those of all."""
 SILENT_ACTOR = {name: math.nan for _, name, _ in ACTOR_COLUMNS} | {
     "steps_per_second": 0.0,
     "num_dropped_updates": 0.0,
+    "num_restarts": 0.0,
 }
 """The row of one that has reported nothing yet."""
 STALL_SECONDS = 10.0  # without an update: then it is marked; ordinary ones take a second
@@ -135,6 +140,8 @@ def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
         fields.append(("refused updates", f"{row['num_refused_updates']:.0f}"))
     if row["num_dropped_updates"]:
         fields.append(("dropped updates", f"{row['num_dropped_updates']:.0f}"))
+    if row["num_restarts"]:
+        fields.append(("restarts", f"{row['num_restarts']:.0f}"))
     return fields
 
 

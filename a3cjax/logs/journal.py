@@ -2,12 +2,11 @@
 
 import collections
 import math
-import queue
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, InitVar, dataclass
 
-from a3cjax.actors.actor_learner import Lost, UpdateReport
+from a3cjax.actors.reports import Lost, Report, Reports, Restarted, UpdateReport
 from a3cjax.logs.loggers import Logger
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger
@@ -40,7 +39,7 @@ class Journal:
     comes after the version that it found. Used by the main thread alone.
     """
 
-    reports: queue.SimpleQueue[UpdateReport | Lost]  # what the actors report is put here
+    reports: Reports  # what the actors report is put here
     loggers: Sequence[Logger]  # of the files
     terminal: TerminalLogger  # for people
     _: KW_ONLY
@@ -123,7 +122,13 @@ class Journal:
         if self._dropped:
             self._take_in_dropped(self.num_updates)
 
-    def _sort_in(self, report: UpdateReport | Lost) -> None:
+    def _sort_in(self, report: Report) -> None:
+        if isinstance(report, Restarted):
+            windows = [self._for_files, self._for_terminal]
+            windows += [] if report.line is None else [self._for_actors[report.line]]
+            for window in windows:
+                window.add_restart()
+            return
         if isinstance(report, Lost):
             unheard = [version for version in report.versions if version > self.num_updates]
             self._early = dict.fromkeys(unheard, report) | self._early
@@ -197,7 +202,12 @@ class Journal:
         if is_due and (self._for_terminal.num_updates or self.terminal.is_live):
             row = self._pop_row(self._for_terminal, seconds)
             actors = {
-                index: self._pop_row(window, seconds) | {"idle_seconds": window.idle_seconds}
+                index: self._pop_row(window, seconds)
+                | {
+                    "idle_seconds": window.idle_seconds,
+                    "num_dropped_updates": window.dropped_in_all,
+                    "num_restarts": window.restarts_in_all,
+                }
                 for index, window in self._for_actors.items()
             }
             self.terminal.write_metrics(row, actors)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from a3cjax.actors.actor_learner import UpdateReport
+from a3cjax.actors.reports import UpdateReport
 from a3cjax.runs.tables import COLUMNS, METRICS, RETURN_WINDOW, TIME_PARTS
 
 
@@ -35,7 +35,15 @@ class MetricsWindow:
         self._seconds = 0.0
         self.idle_seconds = 0.0
         """Those of the periods since the last update."""
-        self.num_updates = self._num_refused = self._num_dropped = self._staleness_max = 0
+        self.dropped_in_all = self.restarts_in_all = 0
+        """Of all periods together: in a line that is drawn anew each second one would be missed."""
+        self.num_updates = self._num_refused = self._num_dropped = self._num_restarts = 0
+        self._staleness_max = 0
+
+    def add_restart(self) -> None:
+        """Takes in that a process of the run was started again."""
+        self._num_restarts += 1
+        self.restarts_in_all += 1
 
     def add(self, report: UpdateReport) -> None:
         """Takes in one update; nothing of it is kept but sums."""
@@ -46,6 +54,7 @@ class MetricsWindow:
             return
         if report.is_dropped:
             self._num_dropped += 1
+            self.dropped_in_all += 1
             self._sums["num_frames"] += report.num_frames
             self._sums["num_steps"] += report.num_steps
             return
@@ -88,6 +97,7 @@ class MetricsWindow:
             "staleness_max": self._staleness_max,
             "num_refused_updates": self._num_refused,
             "num_dropped_updates": self._num_dropped,
+            "num_restarts": self._num_restarts,
             "lock_wait_fraction": sums["wait_seconds"] / actor_seconds,
             "lock_hold_fraction": sums["hold_seconds"] / actor_seconds,
             **{f"{part}_fraction": sums[f"{part}_seconds"] / actor_seconds for part in TIME_PARTS},
@@ -100,7 +110,8 @@ class MetricsWindow:
         self._sums = _fade(sums, self._memory)
         self._metric_sums = _fade(self._metric_sums, self._memory)
         self._seconds *= self._memory
-        self.num_updates = self._num_refused = self._num_dropped = self._staleness_max = 0
+        self.num_updates = self._num_refused = self._num_dropped = self._num_restarts = 0
+        self._staleness_max = 0
         return {**progress, **means, **actors}
 
 

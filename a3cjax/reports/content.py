@@ -35,6 +35,12 @@ COURSE = {
     "staleness_mean": "staleness",
     "grad_norm": "gradient norm",
 }
+# Shown where a run has any.
+COUNTED = {
+    "num_refused_updates": "updates refused",
+    "num_dropped_updates": "updates dropped",
+    "num_restarts": "restarts",
+}
 
 
 class Card(NamedTuple):
@@ -231,6 +237,7 @@ def _course_table(runs: Sequence[Run]) -> Table:
 
 
 def _speed_table(runs: Sequence[Run]) -> Table:
+    counted = [name for name in COUNTED if any(run.total(name) > 0 for run in runs)]
     rows = [
         (
             text_cell(run.name),
@@ -240,12 +247,14 @@ def _speed_table(runs: Sequence[Run]) -> Table:
             tables.number_cell(run.largest("staleness_max")),
             tables.percent_cell(run.typical("lock_wait_fraction"), 1),
             *(tables.percent_cell(run.time_fractions[part]) for part in TIME_PARTS),
+            *(tables.number_cell(run.total(name)) for name in counted),
         )
         for run in runs
     ]
     columns = (
         *("run", "frames/s, whole run", "frames/s, typical", "staleness, typical"),
         *("staleness, largest", "waiting for the lock", *TIME_PARTS),
+        *(COUNTED[name] for name in counted),
     )
     return make_table("Speed and staleness", columns, rows)
 

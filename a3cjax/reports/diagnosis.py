@@ -40,6 +40,7 @@ MOST_MEAN_STALENESS = 2.0
 MOST_STALENESS = 10.0
 # Of the periods. By itself no sign of anything: MuJoCo's gradients are clipped all the time.
 OFTEN_CLIPPED = 0.5
+OFTEN_DROPPED = 0.1  # of the gradients; outliers beyond 3 standard deviations are a hundredth
 
 
 class Warned(NamedTuple):
@@ -61,6 +62,7 @@ def diagnose(run: Run) -> tuple[Warned, ...]:
         _staleness(run),
         _clipping(run) if plateau or is_random else None,
         _refused(run),
+        _dropped(run),
     )
     return tuple(warned for warned in found if warned is not None)
 
@@ -199,13 +201,26 @@ def _clipping(run: Run) -> Warned | None:
 
 def _refused(run: Run) -> Warned | None:
     """Updates were not finite: never so in a sound run."""
-    num_refused = float(_finite(run.column("num_refused_updates")).sum())
-    if not num_refused:
+    num_refused = run.total("num_refused_updates")
+    if not num_refused > 0:
         return None
     return Warned(
         "refused",
         f"{format_number(num_refused)} updates were refused, because they were not finite; look "
         "at bad-trajectory.npz, and try a smaller learning_rate",
+    )
+
+
+def _dropped(run: Run) -> Warned | None:
+    """A good part of what was played is not learned from."""
+    num_dropped, num_updates = run.total("num_dropped_updates"), run.largest("num_updates")
+    share = num_dropped / (num_dropped + num_updates)
+    if not share > OFTEN_DROPPED:
+        return None
+    return Warned(
+        "dropped",
+        f"{format_percent(share)} of the gradients were dropped, and what was played for them is "
+        "lost; try a larger max_staleness or outlier_deviations, or fewer actors",
     )
 
 

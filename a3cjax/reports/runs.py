@@ -154,6 +154,11 @@ class Run:
         values = self.column(name)
         return float(np.nanmax(values)) if np.isfinite(values).any() else math.nan
 
+    def total(self, name: str) -> float:
+        """The sum of a column that counts; NaN where the run does not count it."""
+        values = self.column(name)
+        return float(np.nansum(values)) if np.isfinite(values).any() else math.nan
+
     @property
     def time_fractions(self) -> dict[str, float]:
         """Part of the actors' time -> its typical fraction, scaled to a sum of 1."""

@@ -11,15 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from a3cjax.actors.actor_learner import (
-    ActorLearner,
-    Programs,
-    Standing,
-    UpdateReport,
-    make_programs,
-)
+from a3cjax.actors.actor_learner import ActorLearner, Standing
 from a3cjax.actors.crews import Crew, SharedBatch
 from a3cjax.actors.placement import AUTO, CPU, Place, Placement, place_run, share_out
+from a3cjax.actors.programs import Programs, make_programs
+from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up

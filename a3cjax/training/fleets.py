@@ -1,17 +1,15 @@
 """Whoever runs the actor-learners of a run: threads of this process, or processes anywhere."""
 
-import queue
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from a3cjax.actors.actor_learner import ActorLearner, Lost, UpdateReport
+from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.reports import Reports
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.parameters.shared import RunStore, SharedParameters
 from a3cjax.runs.checkpoints import Checkpoint, Progress
-
-Reports = queue.SimpleQueue[UpdateReport | Lost]
 
 
 class Fleet(Protocol):

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from a3cjax.actors.actor_learner import UpdateReport
 from a3cjax.actors.placement import find_devices
+from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.agents import Agent
 from a3cjax.config.builders import build_evaluation_environments

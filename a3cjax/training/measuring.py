@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from a3cjax.actors.actor_learner import Seconds, UpdateReport
+from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config

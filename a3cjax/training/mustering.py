@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import jax
 from gymnasium.vector import VectorEnv
 
-from a3cjax.actors.actor_learner import ActorLearner, Programs, UpdateReport
+from a3cjax.actors.actor_learner import ActorLearner
 from a3cjax.actors.placement import place_run
+from a3cjax.actors.programs import Programs
+from a3cjax.actors.reports import UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import play_in_each
 from a3cjax.agents import ALGORITHMS, Agent, Algorithm

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing
+from a3cjax.actors.actor_learner import ActorLearner, Standing
+from a3cjax.actors.programs import Programs
 from a3cjax.envs.base import Episode
 from a3cjax.parameters.moments import merge, moments_of
 from a3cjax.types import Seen

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing
+from a3cjax.actors.actor_learner import ActorLearner, Standing
 from a3cjax.actors.crews import Crew, SharedBatch
+from a3cjax.actors.programs import Programs
 from a3cjax.actors.trajectories import fill_up
 from a3cjax.agents import make_a3c
 from a3cjax.envs.base import Episode

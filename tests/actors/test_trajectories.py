@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from a3cjax.actors.actor_learner import ActorLearner, Standing, make_programs
+from a3cjax.actors.actor_learner import ActorLearner, Standing
+from a3cjax.actors.programs import make_programs
 from a3cjax.actors.trajectories import keep_first_episodes, stack
 from a3cjax.agents import make_a3c, make_n_step_q, make_one_step_sarsa
 from a3cjax.networks import make_network

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import make_programs
+from a3cjax.actors.programs import make_programs
 from a3cjax.agents import make_a3c, make_ppo, make_vtrace
 from a3cjax.networks import make_network
 from a3cjax.types import Constants, Exploration, Snapshot, is_experienced

@@ -5,7 +5,7 @@ import queue
 import pytest
 from rich.console import Console
 
-from a3cjax.actors.actor_learner import Lost, Seconds
+from a3cjax.actors.reports import Lost, Restarted, Seconds
 from a3cjax.envs.base import Episode
 from a3cjax.logs import journal as journal_module
 from a3cjax.logs.journal import BadUpdatesError, Journal
@@ -309,6 +309,18 @@ def test_what_is_dropped_is_no_bad_update_and_its_frames_count_where_it_came(mon
     assert [row["num_dropped_updates"] for row in bench.logger.rows] == [0, 3]
     assert [row["num_refused_updates"] for row in bench.logger.rows] == [0, 0]
     assert bench.logger.rows[-1]["num_frames"] == 400
+
+
+def test_restarts_are_counted_in_the_next_row_and_in_the_line_of_whoever_died(monkeypatch):
+    bench = Bench(monkeypatch, view := FakeView())
+    for restarted in ([Restarted(1), Restarted()], []):
+        for report in restarted:
+            bench.reports.put(report)
+        bench.report(5, actor_index=1)
+        bench.now += 1
+        bench.journal.write()
+    assert [row["num_restarts"] for row in bench.logger.rows] == [2, 0]
+    assert [actors[1]["num_restarts"] for _, actors in view.rows] == [1, 1]  # in all
 
 
 def test_a_pooled_gradient_has_no_version(bench):

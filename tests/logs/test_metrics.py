@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import Seconds
+from a3cjax.actors.reports import Seconds
 from a3cjax.envs.base import Episode
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.runs.tables import RETURN_WINDOW

@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from a3cjax.actors.actor_learner import ActorLearner, Programs, Standing
+from a3cjax.actors.actor_learner import ActorLearner, Standing
+from a3cjax.actors.programs import Programs
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.parameters import turns
 from a3cjax.parameters.shared import SharedParameters

@@ -27,6 +27,9 @@ def going(*values):
     return np.interp(np.linspace(0, 1, NUM_ROWS), np.linspace(0, 1, len(values)), values)
 
 
+DROPPED = {"num_dropped_updates": going(1, 1)}
+
+
 def make_run(
     folder,
     *,
@@ -166,6 +169,11 @@ CARTPOLE = {
             ["plateau"],
         ),
         ({"columns": {"num_refused_updates": going(0, 0, 1)}}, ["refused"]),
+        (
+            {"columns": {"num_dropped_updates": going(1, 1), "num_updates": going(1, 400)}},
+            ["dropped"],
+        ),
+        ({"columns": {"num_dropped_updates": going(1, 1), "num_updates": going(1, 900)}}, []),
     ],
 )
 def test_each_warning_appears_where_it_should(changes, names, tmp_path):

@@ -271,6 +271,20 @@ def test_largest_staleness_is_that_of_the_whole_run(tmp_path):
     assert row[table.columns.index("staleness, largest")].value == 9
 
 
+def test_what_was_dropped_and_who_was_started_again_are_shown_where_there_is_any(tmp_path):
+    quiet = make_run_folder(tmp_path / "quiet", returns=(1.0, 2.0))
+    fleet = make_run_folder(tmp_path / "fleet", returns=(1.0, 2.0))
+    lines = (fleet / "metrics.csv").read_text().splitlines()
+    counted = [",num_dropped_updates,num_restarts", ",7,0", ",4,1"]
+    text = "\n".join(map("".join, zip(lines, counted, strict=True))) + "\n"
+    (fleet / "metrics.csv").write_text(text)
+    both = make_content([read_run(quiet), read_run(fleet)], None, show_published=False).speed
+    assert both.columns[-2:] == ("updates dropped", "restarts")
+    assert [[cell.text for cell in row[-2:]] for row in both.rows] == [["–", "–"], ["11", "1"]]
+    alone = make_content([read_run(quiet)], None, show_published=False).speed
+    assert not {"updates dropped", "restarts"} & {*alone.columns}
+
+
 def test_band_is_median_and_spread_as_far_as_all_seeds_go():
     x = np.array([0.0, 1.0, 2.0])
     band = make_band([(x, 0 * x), (x, 10 * x), (np.array([0.0, 4.0]), np.array([6.0, 6.0]))])

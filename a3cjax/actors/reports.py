@@ -1,0 +1,79 @@
+"""What actor-learners leave for the log, and what is told of them when they cannot."""
+
+import queue
+from typing import NamedTuple
+
+from a3cjax.envs.base import Episode
+from a3cjax.types import Trajectory
+
+
+class Seconds(NamedTuple):
+    """What an actor-learner's time for one update went into.
+
+    The first four add up to all of it. Learning includes waiting for a slot, and pushing the
+    pull before it; waiting for the lock and holding it are parts of pushing.
+    """
+
+    env: float
+    act: float
+    learn: float
+    push: float
+    wait: float
+    hold: float
+
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.env + self.act + self.learn + self.push
+
+
+class UpdateReport(NamedTuple):
+    """What one update of one actor-learner leaves for the log.
+
+    `num_frames` are those of this update, `run_frames` and `version` where the run stands
+    after it; `staleness` counts the updates that others applied between this one's snapshot
+    and itself. `bad_trajectory` is None unless the update was refused because of numbers that
+    are not finite; then nothing was counted. What was dropped, or pooled with others' gradients,
+    has no version of its own: `version` is that after which it came. See `Receipt`.
+    """
+
+    actor_index: int
+    num_frames: int
+    num_steps: int
+    run_frames: int
+    version: int
+    staleness: int
+    metrics: dict[str, float]
+    episodes: list[Episode]
+    seconds: Seconds
+    bad_trajectory: Trajectory | None = None
+    is_dropped: bool = False
+    is_pooled: bool = False
+
+    @property
+    def is_applied(self) -> bool:
+        """Whether `version` is this update's own."""
+        return self.bad_trajectory is None and not self.is_dropped and not self.is_pooled
+
+
+class Lost(NamedTuple):
+    """Updates of which nobody will report: who made them ended between push and report.
+
+    `run_frames` is where the run stands after them, as far as that is known.
+    """
+
+    versions: tuple[int, ...]
+    run_frames: int = 0
+
+
+class Restarted(NamedTuple):
+    """A process of the run has died, and another takes its place.
+
+    `line` is where it stands in the terminal, None where it has no line.
+    """
+
+    line: int | None = None
+
+
+Report = UpdateReport | Lost | Restarted
+Reports = queue.SimpleQueue[Report]
