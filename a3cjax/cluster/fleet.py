@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from a3cjax.actors.reports import Lost, Reports, Restarted
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.cluster.processes import Gone, Pending, Process, Unreachable
-from a3cjax.cluster.shard import NUM_REMEMBERED
 from a3cjax.cluster.slices import Slicing
 from a3cjax.cluster.store import RETRY_SECONDS, ShardedStore
 from a3cjax.cluster.worker import Orders, Status
@@ -23,7 +22,8 @@ from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.types import LearnerState, Snapshot
 
 POLL_SECONDS = 0.25
-# What was on its way when its maker died has arrived by then.
+# A report comes in half a second. One that has not come by then is not waited for; where it comes
+# all the same, it is taken in late.
 STRAGGLER_SECONDS = 10.0
 # After a failure the rest may finish a step or a gradient, but nobody waits for long.
 FAREWELL_SECONDS = 2.0
@@ -141,12 +141,12 @@ class ClusterFleet:
         spec: EnvironmentSpec,
         *,
         hire: Hire,
-        make_orders: Callable[[int, int, tuple[tuple[int, ...], ...]], Orders],
+        make_orders: Callable[[tuple[tuple[int, ...], ...]], Orders],
         first_indices: Sequence[int],
         actor_keys: tuple[tuple[int, ...], ...] = (),
         max_restarts: int = 0,
     ):
-        """`workers` are ready to start; orders are made by worker, life and keys of all actors.
+        """`workers` are ready to start; orders are made with the keys of all actor-learners.
 
         `first_indices` are those of each worker's actor-learners in the run.
         """
@@ -158,7 +158,10 @@ class ClusterFleet:
         self._hire, self._make_orders, self._keys = hire, make_orders, actor_keys
         self._max_restarts = max_restarts
         self._looks: list[Pending | None] = [None] * len(store.shards)
-        self._missed: list[tuple[float, Callable[[], Sequence[int]]]] = []
+        # Versions up to the first were told of, or are lost; those up to the second are awaited.
+        self._settled = self._awaited = store.counts().num_updates
+        self._heard: set[int] = set()
+        self._due = 0.0
 
     def line_of(self, actor_index: int) -> int:
         """Each worker has a line in the terminal."""
@@ -166,10 +169,8 @@ class ClusterFleet:
 
     def start(self, supervisor: Supervisor) -> None:
         """Sets all workers to work, and looks after them in a thread of this supervisor."""
-        orders = [self._make_orders(post.index, post.life, self._keys) for post in self.posts]
-        started = [
-            post.process.submit("start", own) for post, own in zip(self.posts, orders, strict=True)
-        ]
+        orders = self._make_orders(self._keys)
+        started = [post.process.submit("start", orders) for post in self.posts]
         gather(started, supervisor)
         look_after = functools.partial(self._look_after, supervisor)
         supervisor.start([look_after], "cluster", "learning")
@@ -231,8 +232,11 @@ class ClusterFleet:
         for report in status.reports:
             if report.bad_trajectory is None:
                 self.store.note(report.run_frames, report.version)
+            if report.is_applied:
+                self._heard.add(report.version)
             self.reports.put(report)
         if status.lost.versions:
+            self._heard |= {*status.lost.versions}
             self.reports.put(status.lost)
         post.keys = status.actor_keys
         post.is_done = status.is_done
@@ -242,13 +246,10 @@ class ClusterFleet:
 
     def _start_again(self, post: Post, supervisor: Supervisor, death: Gone) -> None:
         self._count_restart(f"worker {post.index}", supervisor, death, line=post.index)
-        pusher = pusher_of(post.index, post.life)
-        first = self.store.shards[0]
-        self._miss(lambda: first.submit("versions_of", pusher).result())
         post.life += 1
         post.process, post.played = self._hire(post.index, post.life)
         keys = tuple(key for each in self.posts for key in each.keys) or self._keys
-        post.process.submit("start", self._make_orders(post.index, post.life, keys))
+        post.process.submit("start", self._make_orders(keys))
 
     def _look_at_shards(self, supervisor: Supervisor) -> None:
         for index, shard in enumerate(self.store.shards):
@@ -276,9 +277,6 @@ class ClusterFleet:
         self._count_restart(f"shard {index}", supervisor, None)
         num_lost = begun.counts.num_updates - begun.num_updates_kept
         supervisor.tell(f"shard {index} goes on without its last {num_lost} updates")
-        if index == 0:
-            last = begun.counts.num_updates
-            self._miss(lambda: range(max(0, last - NUM_REMEMBERED), last + 1))
 
     def _count_restart(
         self, name: str, supervisor: Supervisor, death: Gone | None, line: int | None = None
@@ -292,21 +290,18 @@ class ClusterFleet:
             f"{name} has died and is started again: {self.num_restarts} of {self._max_restarts}"
         )
 
-    def _miss(self, versions: Callable[[], Sequence[int]]) -> None:
-        """Declares these lost, unless they are reported, when everything has arrived."""
-        self._missed.append((time.monotonic() + STRAGGLER_SECONDS, versions))
-
     def _declare_lost(self) -> None:
+        """Tells of the versions that somebody should have reported by now.
+
+        Whoever pushed them has died, or never had an answer: they were applied all the same.
+        """
         now = time.monotonic()
-        for due, versions in list(self._missed):
-            if now >= due:
-                self._missed.remove((due, versions))
-                try:
-                    self.reports.put(Lost(tuple(versions())))
-                except Unreachable:
-                    self._missed.append((now + STRAGGLER_SECONDS, versions))
-
-
-def pusher_of(index: int, life: int) -> int:
-    """A number for the worker in one of its lives."""
-    return index + life * 1_000_000
+        if now < self._due:
+            return
+        expected = range(self._settled + 1, self._awaited + 1)
+        lost = tuple(version for version in expected if version not in self._heard)
+        if lost:
+            self.reports.put(Lost(lost))
+        self._heard = {version for version in self._heard if version > self._awaited}
+        self._settled, self._awaited = self._awaited, self.store.counts().num_updates
+        self._due = now + STRAGGLER_SECONDS

@@ -1,6 +1,5 @@
 """A shard: a slice of what is learned, which it updates by the gradients that it is sent."""
 
-import collections
 import itertools
 import os
 import shutil
@@ -24,23 +23,17 @@ from a3cjax.updates import make_apply_gradients
 PARTS = ("params", "target_params", "statistics")
 """Of a snapshot, those that are sent to whoever does not have them yet."""
 NOTHING_KNOWN = (-1, -1, -1)
-# Between a push and the news of its maker's death many others may come.
-NUM_REMEMBERED = 10_000
 COUNTS = struct.Struct("<qq")
 
 
 class Push(NamedTuple):
-    """A gradient on its way; without `grads` its frames alone. See `ParameterStore.push`.
-
-    `pusher` is the worker that it comes from, by its life: who is started again is another one.
-    """
+    """A gradient on its way; without `grads` its frames alone. See `ParameterStore.push`."""
 
     grads: Params | None
     num_frames: int
     version: int
     actor_index: int = 0
     seen: Seen | None = None
-    pusher: int = 0
 
 
 class News(NamedTuple):
@@ -89,7 +82,6 @@ class Shard:
         """Its own state is kept in `folder`, to come back with after its death."""
         self._make_store, self._rules, self._folder = make_store, rules, folder
         self._store: SharedParameters | None = None
-        self._pushers = collections.deque[tuple[int, int]](maxlen=NUM_REMEMBERED)
         self._num_turns = 0
         # Of no life the numbers of another one.
         self._next_number = itertools.count(time.time_ns())
@@ -138,8 +130,6 @@ class Shard:
         else:
             grads = jax.tree.map(lambda x: np.asarray(x, np.float32), push.grads)
             receipt = store.push(grads, push.num_frames, push.version, push.actor_index, push.seen)
-            if not receipt.is_refused:
-                self._pushers.append((push.pusher, receipt.version))
         self._note_counts()
         if self._rules.num_in_turn is None:
             self._shown = store.read()
@@ -167,10 +157,6 @@ class Shard:
         """All that it has learned."""
         self._begun()
         return self._shown
-
-    def versions_of(self, pusher: int) -> list[int]:
-        """The versions that this worker's pushes have made lately."""
-        return [version for owner, version in self._pushers if owner == pusher]
 
     def save(self) -> None:
         """Writes its state into its folder."""

@@ -48,12 +48,11 @@ class ShardedStore:
         *,
         slicing: Slicing | None = None,
         max_grad_norm: float | None = None,
-        pusher: int = 0,
         push_dtype: str = "float32",
         clock: Callable[[], float] = time.perf_counter,
     ):
         """With more than one shard there is a `slicing`, and gradients are clipped here."""
-        self._shards, self._slicing, self._pusher = shards, slicing, pusher
+        self._shards, self._slicing = shards, slicing
         self._stop_event, self._clock = stop_event, clock
         self._dtype = jnp.dtype(push_dtype)
         self._clip = jax.jit(_make_clip(max_grad_norm))
@@ -84,7 +83,7 @@ class ShardedStore:
         """As `SharedParameters.push`; time for the lock is that on the way."""
         if self._slicing is None:
             grads = jax.tree.map(self._pack, grads)
-            push = Push(grads, num_frames, version, actor_index, seen, self._pusher)
+            push = Push(grads, num_frames, version, actor_index, seen)
             return self._send([push])
         grads, is_finite = self._clip(grads)
         if not is_finite:
@@ -92,7 +91,7 @@ class ShardedStore:
             snapshot = self.pull()
             return Receipt(snapshot.version, snapshot.num_frames, 0, 0.0, 0.0, is_refused=True)
         pushes = [
-            Push(self._pack(own), num_frames, own_version, actor_index, None, self._pusher)
+            Push(self._pack(own), num_frames, own_version, actor_index)
             for own, own_version in zip(
                 self._slicing.cut(grads), self._versions_at(version), strict=True
             )
@@ -102,7 +101,7 @@ class ShardedStore:
     def drop(self, num_frames: int, version: int) -> Receipt:
         """Counts frames without a gradient."""
         versions = self._versions_at(version)
-        return self._send([Push(None, num_frames, own, pusher=self._pusher) for own in versions])
+        return self._send([Push(None, num_frames, own) for own in versions])
 
     def _pack(self, array: Any) -> np.ndarray:
         return np.asarray(array).astype(self._dtype, copy=False)

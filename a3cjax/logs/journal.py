@@ -137,7 +137,7 @@ class Journal:
             self._num_bad_in_a_row = 0
             if report.is_dropped:
                 self._dropped.append(report)
-            elif report.is_pooled:
+            elif report.is_pooled or report.version <= self.num_updates:
                 self._take_in([report])
             else:
                 self._early[report.version] = report

@@ -22,7 +22,7 @@ from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import play_in_each
 from a3cjax.agents import ALGORITHMS, Agent, Algorithm
 from a3cjax.cluster.environment import environment_of_ray
-from a3cjax.cluster.fleet import ClusterFleet, ShardsOfRun, gather, pusher_of
+from a3cjax.cluster.fleet import ClusterFleet, ShardsOfRun, gather
 from a3cjax.cluster.processes import Pending, Process
 from a3cjax.cluster.shard import make_shard
 from a3cjax.cluster.slices import Slicing
@@ -194,7 +194,6 @@ def make_view(
     *,
     config: Config,
     params: Any,
-    pusher: int,
 ) -> ShardedStore:
     """A worker's view of the shards, in its own process. `params` tells shapes alone."""
     is_cut = len(shards) > 1
@@ -204,7 +203,6 @@ def make_view(
         stop_event,
         slicing=Slicing(params, len(shards)) if is_cut else None,
         max_grad_norm=config.max_grad_norm,
-        pusher=pusher,
         push_dtype=config.push_dtype,
     )
 
@@ -379,11 +377,9 @@ class ClusterMuster:
         worker.submit("make")
         return worker, worker.submit("play", self.config, self.spec.frames_per_step)
 
-    def _make_orders(self, index: int, life: int, keys: tuple[tuple[int, ...], ...]) -> Orders:
+    def _make_orders(self, keys: tuple[tuple[int, ...], ...]) -> Orders:
         config = self.config
-        make_store = functools.partial(
-            make_view, config=config, params=self._params, pusher=pusher_of(index, life)
-        )
+        make_store = functools.partial(make_view, config=config, params=self._params)
         return Orders(
             self._shards,
             make_store,

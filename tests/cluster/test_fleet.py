@@ -9,13 +9,14 @@ import pytest
 import safetensors.numpy
 
 from a3cjax.cluster import fleet
+from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
 from a3cjax.config.settings import Config, resume_config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
 from a3cjax.training import mustering, train
-from tests.cluster.local import local_engine
+from tests.cluster.local import MortalProcess, local_engine
 
 CATCH = Config(
     env="Catch",
@@ -221,6 +222,34 @@ def test_whoever_dies_is_started_again_and_the_run_goes_on(
     assert assert_logs_tell_all(summary)["num_restarts"].sum() == 1
     assert len(engine.workers) == (3 if which == "worker" else 2)
     assert "has died and is started again: 1 of 10" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("num_shards", "index"), [(1, 0), (2, 0), (2, 1)])
+def test_an_answer_that_never_comes_holds_up_no_log(run, engine, monkeypatch, num_shards, index):
+    monkeypatch.setattr(fleet, "STRAGGLER_SECONDS", 0.3)
+
+    def lose_one():
+        shard = engine.shards[index]
+
+        def submit(name, *args):
+            answer = MortalProcess.submit(shard, name, *args)
+            if name != "push":
+                return answer
+            del shard.submit
+            return Done(failure=Unreachable("it was applied, but who knows?"))
+
+        shard.submit = submit
+
+    class Enough:
+        def on_update(self, event):
+            return "stop" if event.num_updates >= 60 else None
+
+    endless = CATCH.replace(total_frames=100_000)
+    summary = run(endless, [Once(20, lose_one), Enough()], num_shards=num_shards)
+    assert summary.stopped_by == "Enough"
+    columns = assert_logs_tell_all(summary)
+    assert columns["num_dropped_updates"].sum() == 1
+    assert columns["num_restarts"].sum() == 0
 
 
 def test_deaths_have_an_end(run, engine):

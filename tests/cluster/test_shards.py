@@ -210,15 +210,6 @@ def test_a_shard_without_its_file_begins_with_what_it_is_given(tmp_path):
     assert shard.begin(checkpoint(num_frames=80, num_updates=9), False) == ((80, 9), 9)
 
 
-def test_versions_are_remembered_by_whose_push_made_them():
-    shard = make_shard(Rules(max_staleness=2))
-    for version, pusher in enumerate([5, 7, 5]):
-        shard.push(Push(ones(), 8, version, pusher=pusher))
-    shard.push(Push(ones(), 8, 0, pusher=5))  # dropped
-    assert shard.versions_of(5) == [1, 3]
-    assert shard.versions_of(7) == [2]
-
-
 def test_a_push_without_answer_is_dropped_and_the_pusher_waits_for_the_shard(monkeypatch):
     shards, store = stores()
     store.pull()

@@ -89,10 +89,11 @@ def wait_for(is_there, process=None, seconds=120):
         time.sleep(0.1)
 
 
-@pytest.fixture
-def nodes(monkeypatch, tmp_path_factory):
+@pytest.fixture(scope="module")  # Ray remembers the first token of a process
+def nodes():
     words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     words |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+    monkeypatch = pytest.MonkeyPatch()
     for name, word in words.items():
         monkeypatch.setenv(name, word)
     folder = Path(f"/tmp/a3cjax-{secrets.token_hex(4)}")
@@ -108,6 +109,7 @@ def nodes(monkeypatch, tmp_path_factory):
                 node.terminate()
                 node.wait(60)
         shutil.rmtree(folder, ignore_errors=True)
+        monkeypatch.undo()
 
 
 class Killer:

@@ -287,8 +287,11 @@ def test_versions_that_are_declared_lost_hold_up_nothing(bench):
     bench.journal.write()
     assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
     bench.now += 1
-    bench.reports.put(two)  # late, but here
+    bench.reports.put(two._replace(episodes=[Episode(0, 5.0, 7)]))  # late, but here
     bench.reports.put(Lost((3,)))
+    bench.journal.write()
+    (late,) = bench.logger.episodes
+    assert (late.num_frames, late.episode_return) == (four.run_frames + 8, 5.0)
     bench.journal.finish()
     assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
 
