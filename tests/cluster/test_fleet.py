@@ -15,7 +15,7 @@ from a3cjax.config.settings import Config, resume_config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
-from a3cjax.training import mustering, train
+from a3cjax.training import cluster, train
 from tests.cluster.local import MortalProcess, local_engine
 
 CATCH = Config(
@@ -134,7 +134,7 @@ def test_every_kind_of_run_comes_to_its_end(run, changes):
 
 def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypatch):
     slot, were_free = threading.Semaphore(1), []
-    make_programs, push = mustering.make_run_programs, ShardedStore.push
+    make_programs, push = cluster.make_run_programs, ShardedStore.push
 
     def make_with_slot(*args):
         return make_programs(*args)._replace(learning_slot=slot)
@@ -145,7 +145,7 @@ def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypat
             slot.release()
         return push(*args)
 
-    monkeypatch.setattr(mustering, "make_run_programs", make_with_slot)
+    monkeypatch.setattr(cluster, "make_run_programs", make_with_slot)
     monkeypatch.setattr(ShardedStore, "push", push_and_look)
     run(num_actors=1, num_workers=1)
     assert were_free

@@ -20,7 +20,7 @@ import pytest
 from a3cjax.cluster.processes import Gone, Unreachable
 from a3cjax.config.settings import Config
 from a3cjax.runs.tables import EPISODES, read_columns
-from a3cjax.training import mustering, train
+from a3cjax.training import cluster, train
 from tests.cluster.test_fleet import assert_logs_tell_all
 
 pytestmark = [
@@ -170,14 +170,14 @@ HEAD = "node:__internal_head__"
 
 @pytest.mark.parametrize("seed", range(NUM_RUNS))
 def test_a_fleet_survives_whoever_is_killed(nodes, monkeypatch, tmp_path, seed, capsys):
-    spawn, processes = mustering.ClusterMuster._spawn, {"worker": [], "shard": []}
+    spawn, processes = cluster.ClusterMuster._spawn, {"worker": [], "shard": []}
 
     def note(muster, make, *args, **options):
         process = spawn(muster, make, *args, **options)
         processes[make.__name__.removeprefix("make_")].append(process)
         return process
 
-    monkeypatch.setattr(mustering.ClusterMuster, "_spawn", note)
+    monkeypatch.setattr(cluster.ClusterMuster, "_spawn", note)
     killer = Killer(nodes, seed, processes)
     settings = {"ray_address": nodes.address, "run_dir": str(tmp_path / "run"), "seed": seed}
     summary = train(CATCH.replace(**settings, num_shards=1 + seed % 2), callbacks=[killer])

@@ -1,0 +1,339 @@
+"""What a run musters in the processes of a cluster: workers with actor-learners, and shards."""
+
+import functools
+import itertools
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+from gymnasium.vector import VectorEnv
+
+from a3cjax.actors.actor_learner import ActorLearner
+from a3cjax.actors.placement import place_run
+from a3cjax.actors.programs import Programs
+from a3cjax.actors.reports import UpdateReport
+from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.warmup import play_in_each
+from a3cjax.agents import ALGORITHMS, Algorithm
+from a3cjax.cluster.fleet import ClusterFleet, ShardsOfRun, gather
+from a3cjax.cluster.processes import Pending, Process
+from a3cjax.cluster.shard import make_shard
+from a3cjax.cluster.slices import Slicing
+from a3cjax.cluster.store import ShardedStore
+from a3cjax.cluster.worker import Orders, Worker
+from a3cjax.config.bringing import Parts
+from a3cjax.config.builders import build_agent, init_state
+from a3cjax.config.defaults import fill_cluster, fill_counts
+from a3cjax.config.resolution import resolve
+from a3cjax.config.settings import Config
+from a3cjax.envs.base import Environments, EnvironmentSpec
+from a3cjax.errors import ConfigError
+from a3cjax.parameters.moments import merge_seen
+from a3cjax.parameters.shared import ParameterStore, as_views
+from a3cjax.runs.checkpoints import Checkpoint, Progress
+from a3cjax.system.machine import cores_of_thread
+from a3cjax.training.assembly import (
+    Share,
+    begin,
+    build_batches,
+    choose_kernels,
+    close_all,
+    crew_sizes,
+    make_run_programs,
+    recruit,
+    warmup_seed,
+    warmup_steps,
+)
+from a3cjax.training.fleets import Fleet
+from a3cjax.types import Seen, TimeStep
+
+SHARDS = "shards"  # a folder in that of the run: what shards come back with
+
+
+class CrewOfShare:
+    """Some of a run's actor-learners, in a worker's process: see `cluster.worker.Crew`."""
+
+    def __init__(
+        self, config: Config, share: Share, past: Progress, parts: Parts, algorithm: Algorithm
+    ):
+        """`config` has its counts; it is sent with the worker, and `warm_up` gets the rest."""
+        assert config.num_actors is not None
+        self.first_index, self.size = share
+        self.num_in_run = config.num_actors
+        self._config, self._share, self._past, self._parts = config, share, past, parts
+        self._algorithm = algorithm
+        self._batches: list[Environments] = []
+        self._timesteps: list[TimeStep] = []
+
+    def make(self, supervisor: Supervisor) -> EnvironmentSpec:
+        """Makes the environments."""
+        ALGORITHMS.setdefault(self._config.algorithm, self._algorithm)
+        num_seeds, source = self._past.num_seeds, self._parts.env
+        self._batches = build_batches(self._config, num_seeds, supervisor, source, self._share)
+        return self._batches[0].spec
+
+    def envs_per_actor(self) -> int:
+        """Vector environments have as many as they have."""
+        return self._batches[0].num_envs // crew_sizes(self._config, self._share)[0]
+
+    def warm_up(self, config: Config, supervisor: Supervisor) -> list[tuple[Seen, int]]:
+        """Plays at random, by settings with nothing left open."""
+        self._config = config
+        played = play_in_each(
+            self._batches,
+            warmup_steps(config, self._past),
+            warmup_seed(config, self._past),
+            supervisor,
+            self.first_index,
+        )
+        self._timesteps = [timestep for timestep, *_ in played]
+        return [(seen, num_steps) for _, seen, num_steps in played]
+
+    def programs(self, normalizer: Seen) -> Programs:
+        """What the actor-learners have in common."""
+        config, spec = self._config, self._batches[0].spec
+        _, kernels = choose_kernels(config)
+        agent = build_agent(config, spec, self._parts.network, kernels)
+        placement = place_run(config.devices, len(self._batches))
+        return make_run_programs(config, agent, placement, normalizer)
+
+    def recruit(
+        self,
+        programs: Programs,
+        stores: Sequence[ParameterStore],
+        actor_keys: tuple[tuple[int, ...], ...],
+        report: Callable[[UpdateReport], None],
+    ) -> tuple[list[ActorLearner], list[Callable[[Job], None]]]:
+        """The actor-learners, and what their threads are to run."""
+        return recruit(
+            self._config,
+            self._batches,
+            self._timesteps,
+            programs=programs,
+            stores=stores,
+            past=self._past._replace(actor_keys=actor_keys),
+            report=report,
+            first_index=self.first_index,
+        )
+
+    def close(self, supervisor: Supervisor) -> None:
+        """Frees the environments."""
+        close_all(self._batches, supervisor)
+
+
+def cores_of(index: int, num_workers: int) -> list[int] | None:
+    """The cores here for one of so many workers; None where they cannot be shared out."""
+    cores = sorted(cores_of_thread())
+    if not cores or len(cores) % num_workers:
+        return None
+    return cores[index::num_workers]
+
+
+def make_worker(crew: CrewOfShare, stall_seconds: float) -> Worker:
+    """A worker, in its own process."""
+    return Worker(crew, stall_seconds)
+
+
+def make_view(
+    shards: Sequence[Process],
+    stop_event: Any,
+    *,
+    config: Config,
+    params: Any,
+) -> ShardedStore:
+    """A worker's view of the shards, in its own process. `params` tells shapes alone."""
+    is_cut = len(shards) > 1
+    assert not isinstance(config.max_grad_norm, str)
+    return ShardedStore(
+        shards,
+        stop_event,
+        slicing=Slicing(params, len(shards)) if is_cut else None,
+        max_grad_norm=config.max_grad_norm,
+        push_dtype=config.push_dtype,
+    )
+
+
+class Engine(Protocol):
+    """Who runs processes: `ray_engine.RayEngine`, or a fake that runs them here."""
+
+    is_local: bool
+
+    @property
+    def num_cores(self) -> int:
+        """Of all machines together."""
+        ...
+
+    @property
+    def num_nodes(self) -> int:
+        """How many machines there are."""
+        ...
+
+    def spawn(
+        self,
+        make: Callable[..., Any],
+        *args: Any,
+        cores: list[int] | None = None,
+        num_cpus: int = 0,
+        max_restarts: int = 0,
+    ) -> Process:
+        """A process with the object that `make(*args)` makes there."""
+        ...
+
+    def keep_log(self, folder: Path) -> None:
+        """What the engine says goes to a file in this folder."""
+        ...
+
+    def check_versions(self, processes: Sequence[Any]) -> None:
+        """Raises a RuntimeError if a package differs elsewhere."""
+        ...
+
+
+class ClusterMuster:
+    """Workers and shards in processes of an engine."""
+
+    def __init__(
+        self,
+        config: Config,
+        past: Progress,
+        supervisor: Supervisor,
+        parts: Parts,
+        engine: Engine,
+    ):
+        if isinstance(parts.env, VectorEnv):
+            raise ConfigError(
+                "cluster must be null with a vector environment that is made already: it cannot be "
+                f"sent to other processes, got {config.cluster}."
+            )
+        if config.num_actors is None and not engine.is_local:
+            config = config.replace(num_actors=engine.num_cores)
+        config = fill_counts(config)
+        config = fill_cluster(config, None if engine.is_local else engine.num_nodes)
+        # Of threads that take turns one may have saved where its environments stand.
+        self._past = past._replace(standings=())
+        self._supervisor, self._engine, self._parts = supervisor, engine, parts
+        self._processes: list[Process] = []
+        self._run_dir: Path | None = None
+        assert config.num_actors is not None
+        assert config.num_workers is not None
+        sizes, larger = divmod(config.num_actors, config.num_workers)
+        firsts = [index * sizes + min(index, larger) for index in range(config.num_workers + 1)]
+        self._shares = [Share(first, end - first) for first, end in itertools.pairwise(firsts)]
+        self.config = config
+        self._workers = [self._spawn_worker(index, 0) for index in range(config.num_workers)]
+        try:
+            made = gather([worker.submit("make") for worker in self._workers], supervisor)
+            engine.check_versions(self._workers)
+            self.spec: EnvironmentSpec = made[0]
+            num_envs = self._workers[0].submit("envs_per_actor").result()
+            config = resolve(config.replace(envs_per_actor=num_envs), self.spec)
+            self.config, kernels = choose_kernels(config)
+            self.agent = build_agent(self.config, self.spec, parts.network, kernels)
+            self._params = jax.eval_shape(self._init_state).params
+        except BaseException:
+            self.close()
+            raise
+        self.num_envs = config.num_actors * num_envs
+
+    def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
+        """See `Muster.assemble`."""
+        self._engine.keep_log(run_dir)
+        self._run_dir = run_dir.absolute()
+        config, past = self.config, self._past
+        playing = [worker.submit("warm_up", config) for worker in self._workers]
+        state = None if checkpoint else self._init_state()
+        played = [each for own in gather(playing, self._supervisor) for each in own]
+        num_frames = sum(num_steps for _, num_steps in played) * self.spec.frames_per_step
+        if state is not None:
+            seen = functools.reduce(merge_seen, [seen for seen, _ in played])
+            checkpoint = begin(config, self.spec, state, seen)
+        assert checkpoint is not None
+        counts = past.num_frames + num_frames, past.num_updates
+        learned = as_views((checkpoint.state._replace(seen=None), checkpoint.statistics))
+        state = learned[0]._replace(seen=checkpoint.state.seen)
+        begun = Checkpoint(state, learned[1], Progress(*counts))
+        store = ShardsOfRun(*self._spawn_shards(), begun)
+        began = [
+            shard.submit("begin", own, True)
+            for shard, own in zip(store.shards, store.slices(), strict=True)
+        ]
+        gather(began, self._supervisor)
+        self._shards, self._normalizer = store.shards, begun.state.seen
+        return ClusterFleet(
+            store,
+            self._workers,
+            self.spec,
+            hire=self._hire,
+            make_orders=self._make_orders,
+            first_indices=[share.first_index for share in self._shares],
+            actor_keys=past.actor_keys,
+            max_restarts=0 if config.deterministic else config.max_restarts,
+        )
+
+    def close(self) -> None:
+        """Ends all processes, and removes what shards would have come back with."""
+        for process in self._processes:
+            process.kill()
+        self._processes.clear()
+        if self._run_dir is not None:
+            shutil.rmtree(self._run_dir / SHARDS, ignore_errors=True)
+
+    def _init_state(self) -> Any:
+        return init_state(self.config, self.agent, self.spec)
+
+    def _spawn_worker(self, index: int, life: int) -> Process:
+        """Starts a worker; in another life it plays other games than before."""
+        config, share = self.config, self._shares[index]
+        assert config.num_actors is not None
+        assert config.envs_per_actor is not None
+        num_seeds = self._past.num_seeds + life * config.num_actors * config.envs_per_actor
+        past = self._past._replace(num_seeds=num_seeds)
+        crew = CrewOfShare(config, share, past, self._parts, ALGORITHMS[config.algorithm])
+        return self._spawn(
+            make_worker,
+            crew,
+            config.stall_timeout_seconds,
+            cores=cores_of(index, len(self._shares)),
+            num_cpus=share.num_actors,
+        )
+
+    def _spawn(self, make: Callable[..., Any], *args: Any, **options: Any) -> Process:
+        process = self._engine.spawn(make, *args, **options)
+        self._processes.append(process)
+        return process
+
+    def _spawn_shards(self) -> tuple[list[Process], Slicing | None]:
+        config, number = self.config, self.config.num_shards
+        assert self._run_dir is not None
+        restarts = 0 if config.deterministic else config.max_restarts
+        shards = [
+            self._spawn(
+                make_shard,
+                config,
+                number == 1,
+                self._run_dir / SHARDS / str(index),
+                max_restarts=restarts,
+            )
+            for index in range(number)
+        ]
+        return shards, Slicing(self._params, number) if number > 1 else None
+
+    def _hire(self, index: int, life: int) -> tuple[Process, Pending]:
+        """Starts a worker again, which makes environments and plays at random."""
+        worker = self._spawn_worker(index, life)
+        worker.submit("make")
+        return worker, worker.submit("play", self.config, self.spec.frames_per_step)
+
+    def _make_orders(self, keys: tuple[tuple[int, ...], ...]) -> Orders:
+        config = self.config
+        make_store = functools.partial(make_view, config=config, params=self._params)
+        return Orders(
+            self._shards,
+            make_store,
+            self._normalizer,
+            config.grads_per_push,
+            config.outlier_deviations,
+            config.deterministic,
+            keys,
+        )
