@@ -1,4 +1,4 @@
-"""A fleet on two nodes of Ray, whose processes are killed at random moments, goes on every time."""
+"""A fleet on two nodes of Ray goes on, whoever is killed and whatever the network does."""
 
 import contextlib
 import importlib.util
@@ -45,30 +45,48 @@ CATCH = Config(
 )
 
 
-class Nodes:
-    """A head and a second node, each a raylet with what it starts."""
+# Ray remembers the first token of a process.
+WORDS = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": secrets.token_hex(32),
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1",
+}
+# A network namespace, its link to ours, and the addresses at both ends.
+SPACE, LINK, FAR_LINK = "a3cjax", "a3cjax0", "a3cjax1"
+HERE, THERE = "10.77.0.1", "10.77.0.2"
 
-    def __init__(self, folder):
-        self.folder, self.numbers = folder, iter(range(100))
+
+class Nodes:
+    """A head and a second node, each a raylet with what it starts.
+
+    `is_far`: the second one is behind a link that can be made slow, and broken.
+    """
+
+    def __init__(self, folder, *, is_far=False):
+        self.folder, self.numbers, self.is_far = folder, iter(range(100)), is_far
         self.head, self.second = None, None
 
-    def start(self, *options):
+    def start(self, *options, before=()):
         # Short: the names of sockets have at most 107 characters.
         where = f"--temp-dir={self.folder}"
-        command = [Path(sys.executable).with_name("ray"), "start", *options, where, "--block"]
+        command = [*before, Path(sys.executable).with_name("ray"), "start", *options, where]
         # One core each, so that each has one of the workers.
-        command += ["--num-cpus=1", "--object-store-memory=500000000"]
+        command += ["--block", "--num-cpus=1", "--object-store-memory=500000000"]
         with (self.folder / f"node-{next(self.numbers)}.txt").open("w") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
     def start_head(self):
-        self.head = self.start("--head", "--port=0", "--include-dashboard=false")
+        own = [f"--node-ip-address={HERE}"] if self.is_far else []
+        self.head = self.start("--head", "--port=0", "--include-dashboard=false", *own)
         found = self.folder / "ray_current_cluster"
         wait_for(lambda: found.exists() and found.read_text().strip(), self.head)
         self.address = found.read_text().strip()
 
     def start_second(self):
-        self.second = self.start(f"--address={self.address}")
+        own = [f"--node-ip-address={THERE}"] if self.is_far else []
+        before = ["ip", "netns", "exec", SPACE] if self.is_far else []
+        self.second = self.start(f"--address={self.address}", *own, before=before)
 
     def kill_second(self):
         """As if its machine were switched off; also of what has left its process group."""
@@ -89,16 +107,14 @@ def wait_for(is_there, process=None, seconds=120):
         time.sleep(0.1)
 
 
-@pytest.fixture(scope="module")  # Ray remembers the first token of a process
-def nodes():
-    words = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    words |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-    monkeypatch = pytest.MonkeyPatch()
-    for name, word in words.items():
-        monkeypatch.setenv(name, word)
+@contextlib.contextmanager
+def running_nodes(**options):
     folder = Path(f"/tmp/a3cjax-{secrets.token_hex(4)}")
     folder.mkdir()
-    nodes = Nodes(folder)
+    nodes = Nodes(folder, **options)
+    monkeypatch = pytest.MonkeyPatch()
+    for name, word in WORDS.items():
+        monkeypatch.setenv(name, word)
     try:
         nodes.start_head()
         nodes.start_second()
@@ -112,12 +128,41 @@ def nodes():
         monkeypatch.undo()
 
 
-class Killer:
-    """A callback that kills somebody, waits until the run has gone on, and so again."""
+@pytest.fixture(scope="module")
+def nodes():
+    with running_nodes() as nodes:
+        yield nodes
 
-    def __init__(self, nodes, seed, processes):
-        self.nodes, self.random, self.processes = nodes, random.Random(seed), processes
-        self.killed, self.num_updates, self.failure = [], 0, None
+
+def command(*words):
+    subprocess.run(words, check=True)
+
+
+@pytest.fixture
+def far_nodes():
+    try:
+        command("ip", "netns", "add", SPACE)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there are no network namespaces here")
+    within = ["ip", "netns", "exec", SPACE, "ip"]
+    try:
+        command("ip", "link", "add", LINK, "type", "veth", "peer", FAR_LINK, "netns", SPACE)
+        command("ip", "address", "add", f"{HERE}/24", "dev", LINK)
+        command("ip", "link", "set", LINK, "up")
+        command(*within, "address", "add", f"{THERE}/24", "dev", FAR_LINK)
+        command(*within, "link", "set", FAR_LINK, "up")
+        command(*within, "link", "set", "lo", "up")
+        with running_nodes(is_far=True) as nodes:
+            yield nodes
+    finally:
+        command("ip", "netns", "delete", SPACE)  # and the link with it
+
+
+class Breaker:
+    """A callback that lets something happen to the network, by itself, at each step of a run."""
+
+    def __init__(self, acts):
+        self.acts, self.num_updates, self.failure = acts, 0, None
         self.is_over = threading.Event()
         self.thread = threading.Thread(target=self.run, daemon=True)
 
@@ -129,15 +174,26 @@ class Killer:
 
     def run(self):
         try:
-            for _ in range(NUM_KILLS):
-                self.kill(self.random.choice(["worker", "shard", "node"]))
+            for act in self.acts:
+                act()
                 before = self.num_updates
                 wait_for(lambda before=before: self.num_updates > before + 60, seconds=400)
         except BaseException as failure:
             self.failure = failure
+            os.kill(os.getpid(), signal.SIGINT)  # the log may stand still
         self.is_over.set()
 
-    def kill(self, what):
+
+class Killer(Breaker):
+    """Kills somebody, waits until the run has gone on, and so again."""
+
+    def __init__(self, nodes, seed, processes):
+        self.nodes, self.random, self.processes = nodes, random.Random(seed), processes
+        self.killed = []
+        super().__init__([self.kill] * NUM_KILLS)
+
+    def kill(self):
+        what = self.random.choice(["worker", "shard", "node"])
         time.sleep(self.random.uniform(0, 4))
         where = {name: self.find(name) for name in ("worker", "shard")}
         if what == "node":
@@ -168,6 +224,15 @@ class Killer:
 HEAD = "node:__internal_head__"
 
 
+def train_until_over(config, breaker):
+    summary = None
+    with contextlib.suppress(KeyboardInterrupt):
+        summary = train(config, callbacks=[breaker])
+    if breaker.failure is not None:
+        raise breaker.failure
+    return summary
+
+
 @pytest.mark.parametrize("seed", range(NUM_RUNS))
 def test_a_fleet_survives_whoever_is_killed(nodes, monkeypatch, tmp_path, seed, capsys):
     spawn, processes = cluster.ClusterMuster._spawn, {"worker": [], "shard": []}
@@ -180,13 +245,34 @@ def test_a_fleet_survives_whoever_is_killed(nodes, monkeypatch, tmp_path, seed, 
     monkeypatch.setattr(cluster.ClusterMuster, "_spawn", note)
     killer = Killer(nodes, seed, processes)
     settings = {"ray_address": nodes.address, "run_dir": str(tmp_path / "run"), "seed": seed}
-    summary = train(CATCH.replace(**settings, num_shards=1 + seed % 2), callbacks=[killer])
+    summary = train_until_over(CATCH.replace(**settings, num_shards=1 + seed % 2), killer)
     told = capsys.readouterr().out.splitlines()
     print(killer.killed, *(line for line in told if re.match("(worker|shard) ", line)), sep="\n")
-    if killer.failure is not None:
-        raise killer.failure
     assert len(killer.killed) == NUM_KILLS
     restarts = assert_logs_tell_all(summary)["num_restarts"].sum()
     assert restarts >= NUM_KILLS - killer.killed.count("node")
     returns = read_columns(summary.run_dir / EPISODES)[0]["episode_return"]
     assert returns[-500:].mean() > 0.5  # it has not forgotten what it learned
+
+
+def test_a_fleet_survives_a_network_that_is_slow_and_then_gone(far_nodes, tmp_path, capsys):
+    def shape():
+        limit = ("tbf", "rate", "100mbit", "burst", "64kb", "latency", "50ms")
+        command("tc", "qdisc", "add", "dev", LINK, "root", *limit)
+
+    def part():
+        command("ip", "link", "set", LINK, "down")
+        time.sleep(20)
+        command("ip", "link", "set", LINK, "up")
+
+    settings = {"ray_address": far_nodes.address, "run_dir": str(tmp_path / "run")}
+    breaker = Breaker([lambda: None, shape, part])
+    summary = train_until_over(CATCH.replace(**settings), breaker)
+    print(
+        *(
+            line
+            for line in capsys.readouterr().out.splitlines()
+            if "shard" in line or "died" in line
+        )
+    )
+    assert_logs_tell_all(summary)
