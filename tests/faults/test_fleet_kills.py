@@ -195,9 +195,9 @@ class Killer(Breaker):
     def kill(self):
         what = self.random.choice(["worker", "shard", "node"])
         time.sleep(self.random.uniform(0, 4))
-        where = {name: self.find(name) for name in ("worker", "shard")}
+        where = {name: places(own) for name, own in self.processes.items()}
         if what == "node":
-            second = {node for own in where.values() for _, node in own} - {self.head_node()}
+            second = {node for own in where.values() for _, node in own} - {head_node()}
             self.nodes.kill_second()
             self.nodes.start_second()
             what = "node with somebody" if second else "node"
@@ -206,19 +206,21 @@ class Killer(Breaker):
             os.kill(pid, signal.SIGKILL)
         self.killed.append(what)
 
-    def find(self, name):
-        """Process and node of those that are alive."""
-        found = []
-        for process in self.processes[name]:
-            with contextlib.suppress(Gone, Unreachable):
-                _, pid, node = process.describe().result()
-                found.append((pid, node))
-        return found
 
-    def head_node(self):
-        import ray
+def places(processes):
+    """Process and node of those that are alive."""
+    found = []
+    for process in processes:
+        with contextlib.suppress(Gone, Unreachable):
+            _, pid, node = process.describe().result()
+            found.append((pid, node))
+    return found
 
-        return next(node["NodeID"] for node in ray.nodes() if node["Resources"].get(HEAD))
+
+def head_node():
+    import ray
+
+    return next(node["NodeID"] for node in ray.nodes() if node["Resources"].get(HEAD))
 
 
 HEAD = "node:__internal_head__"
@@ -233,8 +235,9 @@ def train_until_over(config, breaker):
     return summary
 
 
-@pytest.mark.parametrize("seed", range(NUM_RUNS))
-def test_a_fleet_survives_whoever_is_killed(nodes, monkeypatch, tmp_path, seed, capsys):
+@pytest.fixture
+def processes(monkeypatch):
+    """All that a run has started until now."""
     spawn, processes = cluster.ClusterMuster._spawn, {"worker": [], "shard": []}
 
     def note(muster, make, *args, **options):
@@ -243,6 +246,11 @@ def test_a_fleet_survives_whoever_is_killed(nodes, monkeypatch, tmp_path, seed, 
         return process
 
     monkeypatch.setattr(cluster.ClusterMuster, "_spawn", note)
+    return processes
+
+
+@pytest.mark.parametrize("seed", range(NUM_RUNS))
+def test_a_fleet_survives_whoever_is_killed(nodes, processes, tmp_path, seed, capsys):
     killer = Killer(nodes, seed, processes)
     settings = {"ray_address": nodes.address, "run_dir": str(tmp_path / "run"), "seed": seed}
     summary = train_until_over(CATCH.replace(**settings, num_shards=1 + seed % 2), killer)
@@ -255,7 +263,10 @@ def test_a_fleet_survives_whoever_is_killed(nodes, monkeypatch, tmp_path, seed, 
     assert returns[-500:].mean() > 0.5  # it has not forgotten what it learned
 
 
-def test_a_fleet_survives_a_network_that_is_slow_and_then_gone(far_nodes, tmp_path, capsys):
+def test_a_fleet_survives_a_network_that_is_slow_and_then_gone(far_nodes, processes, tmp_path):
+    def look():
+        assert len({node for _, node in places(processes["worker"])}) == 2
+
     def shape():
         limit = ("tbf", "rate", "100mbit", "burst", "64kb", "latency", "50ms")
         command("tc", "qdisc", "add", "dev", LINK, "root", *limit)
@@ -266,13 +277,6 @@ def test_a_fleet_survives_a_network_that_is_slow_and_then_gone(far_nodes, tmp_pa
         command("ip", "link", "set", LINK, "up")
 
     settings = {"ray_address": far_nodes.address, "run_dir": str(tmp_path / "run")}
-    breaker = Breaker([lambda: None, shape, part])
+    breaker = Breaker([look, shape, part])
     summary = train_until_over(CATCH.replace(**settings), breaker)
-    print(
-        *(
-            line
-            for line in capsys.readouterr().out.splitlines()
-            if "shard" in line or "died" in line
-        )
-    )
     assert_logs_tell_all(summary)
