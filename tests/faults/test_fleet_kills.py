@@ -107,6 +107,11 @@ def wait_for(is_there, process=None, seconds=120):
         time.sleep(0.1)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """Nodes that were started again stay for the next test."""
+
+
 @contextlib.contextmanager
 def running_nodes(**options):
     folder = Path(f"/tmp/a3cjax-{secrets.token_hex(4)}")
