@@ -32,6 +32,7 @@ def test_actor_critics_solve_catch(tmp_path, algorithm, total_frames):
     assert score >= 0.9
 
 
+@pytest.mark.slow
 def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):
     # Four right choices give 1; random play among the allowed ones, half of them, 0.55.
     score = learn(

@@ -267,7 +267,11 @@ class Torso(nn.Module):
 
 @pytest.mark.parametrize(
     ("network", "name"),
-    [("auto", "Torso_ff"), ("mlp_lstm", "Torso_lstm"), ("atari_gru", "Torso_gru")],
+    [
+        ("auto", "Torso_ff"),
+        ("mlp_lstm", "Torso_lstm"),
+        pytest.param("atari_gru", "Torso_gru", marks=pytest.mark.slow),
+    ],
 )
 def test_torso_of_ones_own_is_learned_with_and_loaded(run, network, name):
     summary = run(CONFIG.replace(network=network), env=Echo, network=Torso())

@@ -75,7 +75,7 @@ def run(tmp_path_factory):
     return run_once
 
 
-@pytest.mark.parametrize("algorithm", ["a3c", "n_step_q"])
+@pytest.mark.parametrize("algorithm", ["a3c", pytest.param("n_step_q", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "units", [{"reward_unit": UNIT}, {"observation_units": [1.0, UNIT]}], ids=["reward", "entry"]
 )

@@ -89,7 +89,7 @@ def settings(run_dir, **changes):
 
 
 # Those that differ most; the rest, seconds each, are read right by tests/envs/test_observations.py.
-FAST = {"doubles", "states of several", "nest", "board", "stack, channels first", "two images"}
+FAST = {"states of several", "nest", "stack, channels first", "two images"}
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,8 @@ def test_network_that_cannot_read_is_answered_with_those_that_can(
         train(settings(tmp_path / "run", env=env, network=network, total_frames=2_000))
 
 
-@pytest.mark.parametrize("network", [pytest.param("mlp_gru", marks=pytest.mark.slow), "multi_lstm"])
+@pytest.mark.slow
+@pytest.mark.parametrize("network", ["mlp_gru", "multi_lstm"])
 def test_other_networks_read_dicts_with_images(network, tmp_path, make_id):
     env = make_id(lambda: Random(SPACES["image and numbers"][0]))
     changes = {"network": network, "total_frames": 1_000, "unroll_length": 10, "eval_episodes": 0}
