@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from a3cjax.actors.reports import Restarted
 from a3cjax.cluster import fleet
 from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
@@ -211,6 +212,9 @@ def test_whoever_dies_is_started_again_and_the_run_goes_on(
 ):
     monkeypatch.setattr(fleet, "STRAGGLER_SECONDS", 0.5)
 
+    lines = []
+    monkeypatch.setattr(fleet, "Restarted", lambda line: lines.append(line) or Restarted(line))
+
     def kill():
         {"worker": engine.workers[1], "first shard": engine.shards[0]}.get(
             which, engine.shards[-1]
@@ -221,6 +225,7 @@ def test_whoever_dies_is_started_again_and_the_run_goes_on(
     assert summary.num_frames >= LONG.total_frames
     assert assert_logs_tell_all(summary)["num_restarts"].sum() == 1
     assert len(engine.workers) == (3 if which == "worker" else 2)
+    assert lines == [1 if which == "worker" else None]
     assert "has died and is started again: 1 of 10" in capsys.readouterr().out
 
 
