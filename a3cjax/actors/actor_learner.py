@@ -29,9 +29,7 @@ from a3cjax.types import (
     Trajectory,
     is_experienced,
 )
-from a3cjax.updates import (
-    GradientMetrics,
-)
+from a3cjax.updates import GradientMetrics
 
 
 class Decision(NamedTuple):

@@ -57,7 +57,7 @@ class UpdateReport(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Updates of which nobody will report: who made them ended between push and report.
+    """Updates of which nobody will report: who made them has ended, or never had an answer.
 
     `run_frames` is where the run stands after them, as far as that is known.
     """

@@ -195,7 +195,10 @@ class ClusterFleet:
                 self._look_at_shards(supervisor)
                 for post in self.posts:
                     self._look_at(post, supervisor, is_stopping)
-                self._declare_lost()
+                if time.monotonic() >= self._due:
+                    self._declare_lost(self._awaited)
+                    self._awaited = self.store.counts().num_updates
+                    self._due = time.monotonic() + STRAGGLER_SECONDS
                 if asked is not None:  # nothing wakes up the rest of the wait
                     time.sleep(POLL_SECONDS)
                     seconds = time.monotonic() - asked
@@ -203,6 +206,8 @@ class ClusterFleet:
                         break
         finally:
             self.store.keep()
+        num_frames, num_updates = self.store.counts()
+        self._declare_lost(num_updates, num_frames)  # nobody will report any more
 
     def _look_at(self, post: Post, supervisor: Supervisor, is_stopping: bool) -> None:
         if post.is_done:
@@ -290,18 +295,14 @@ class ClusterFleet:
             f"{name} has died and is started again: {self.num_restarts} of {self._max_restarts}"
         )
 
-    def _declare_lost(self) -> None:
-        """Tells of the versions that somebody should have reported by now.
+    def _declare_lost(self, last: int, num_frames: int = 0) -> None:
+        """Tells of the versions up to this one that somebody should have reported by now.
 
         Whoever pushed them has died, or never had an answer: they were applied all the same.
+        `num_frames` is where the run stands after the last of them, where that is known.
         """
-        now = time.monotonic()
-        if now < self._due:
-            return
-        expected = range(self._settled + 1, self._awaited + 1)
-        lost = tuple(version for version in expected if version not in self._heard)
-        if lost:
-            self.reports.put(Lost(lost))
-        self._heard = {version for version in self._heard if version > self._awaited}
-        self._settled, self._awaited = self._awaited, self.store.counts().num_updates
-        self._due = now + STRAGGLER_SECONDS
+        for version in range(self._settled + 1, last + 1):
+            if version not in self._heard:
+                self.reports.put(Lost((version,), num_frames if version == last else 0))
+        self._heard = {version for version in self._heard if version > last}
+        self._settled = last

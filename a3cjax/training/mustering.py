@@ -18,7 +18,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.output import tell
 from a3cjax.training.assembly import assemble, close_all, prepare
-from a3cjax.training.cluster import ClusterMuster, Engine
+from a3cjax.training.cluster_muster import ClusterMuster, Engine
 from a3cjax.training.fleets import Fleet
 
 

@@ -40,7 +40,7 @@ from a3cjax.training.bringing import (
     register,
 )
 from a3cjax.training.callbacks import Callback, check_callbacks
-from a3cjax.training.cluster import Engine
+from a3cjax.training.cluster_muster import Engine
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.mustering import engine_of, make_muster
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir

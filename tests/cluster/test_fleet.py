@@ -16,7 +16,7 @@ from a3cjax.config.settings import Config, resume_config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
-from a3cjax.training import cluster, train
+from a3cjax.training import cluster_muster, train
 from tests.cluster.local import MortalProcess, local_engine
 
 CATCH = Config(
@@ -135,7 +135,7 @@ def test_every_kind_of_run_comes_to_its_end(run, changes):
 
 def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypatch):
     slot, were_free = threading.Semaphore(1), []
-    make_programs, push = cluster.make_run_programs, ShardedStore.push
+    make_programs, push = cluster_muster.make_run_programs, ShardedStore.push
 
     def make_with_slot(*args):
         return make_programs(*args)._replace(learning_slot=slot)
@@ -146,7 +146,7 @@ def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypat
             slot.release()
         return push(*args)
 
-    monkeypatch.setattr(cluster, "make_run_programs", make_with_slot)
+    monkeypatch.setattr(cluster_muster, "make_run_programs", make_with_slot)
     monkeypatch.setattr(ShardedStore, "push", push_and_look)
     run(num_actors=1, num_workers=1)
     assert were_free
@@ -255,6 +255,21 @@ def test_an_answer_that_never_comes_holds_up_no_log(run, engine, monkeypatch, nu
     columns = assert_logs_tell_all(summary)
     assert columns["num_dropped_updates"].sum() == 1
     assert columns["num_restarts"].sum() == 0
+
+
+def test_the_log_ends_where_the_run_does_though_the_last_answers_are_lost(run, engine):
+    def lose_all():
+        shard = engine.shards[1]
+
+        def submit(name, *args):
+            answer = MortalProcess.submit(shard, name, *args)
+            return Done(failure=Unreachable("who knows?")) if name == "push" else answer
+
+        shard.submit = submit
+
+    summary = run(CATCH, [Once(20, lose_all)], num_shards=2)
+    assert summary.num_frames >= CATCH.total_frames
+    assert assert_logs_tell_all(summary)["num_dropped_updates"].sum() >= 10
 
 
 def test_deaths_have_an_end(run, engine):

@@ -9,7 +9,7 @@ import pytest
 
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
-from a3cjax.training import cluster, train
+from a3cjax.training import cluster_muster, train
 from tests.cluster.test_fleet import Broken, Once, assert_logs_tell_all, assert_same_bits
 
 CARTPOLE = Config(
@@ -47,7 +47,7 @@ def test_processes_learn_what_threads_learn_to_the_last_bit(run):
 
 @pytest.mark.parametrize("which", ["worker", "shard"])
 def test_a_process_that_is_killed_is_started_again(run, monkeypatch, capsys, which):
-    spawn, processes = cluster.ClusterMuster._spawn, {}
+    spawn, processes = cluster_muster.ClusterMuster._spawn, {}
 
     def note(muster, make, *args, **options):
         process = spawn(muster, make, *args, **options)
@@ -58,7 +58,7 @@ def test_a_process_that_is_killed_is_started_again(run, monkeypatch, capsys, whi
         _, pid, _ = processes[f"make_{which}"].describe().result()
         os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(cluster.ClusterMuster, "_spawn", note)
+    monkeypatch.setattr(cluster_muster.ClusterMuster, "_spawn", note)
     summary = run(CARTPOLE.replace(total_frames=60_000), [Once(20, kill)], num_shards=1)
     assert summary.num_frames >= 60_000
     assert_logs_tell_all(summary)

@@ -20,7 +20,7 @@ import pytest
 from a3cjax.cluster.processes import Gone, Unreachable
 from a3cjax.config.settings import Config
 from a3cjax.runs.tables import EPISODES, read_columns
-from a3cjax.training import cluster, train
+from a3cjax.training import cluster_muster, train
 from tests.cluster.test_fleet import assert_logs_tell_all
 
 pytestmark = [
@@ -243,14 +243,14 @@ def train_until_over(config, breaker):
 @pytest.fixture
 def processes(monkeypatch):
     """All that a run has started until now."""
-    spawn, processes = cluster.ClusterMuster._spawn, {"worker": [], "shard": []}
+    spawn, processes = cluster_muster.ClusterMuster._spawn, {"worker": [], "shard": []}
 
     def note(muster, make, *args, **options):
         process = spawn(muster, make, *args, **options)
         processes[make.__name__.removeprefix("make_")].append(process)
         return process
 
-    monkeypatch.setattr(cluster.ClusterMuster, "_spawn", note)
+    monkeypatch.setattr(cluster_muster.ClusterMuster, "_spawn", note)
     return processes
 
 
