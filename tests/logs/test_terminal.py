@@ -192,6 +192,19 @@ def test_view_has_a_line_for_each_actor_learner():
     window.logger.close()
 
 
+def test_a_line_of_a_worker_tells_what_was_dropped_and_how_often_it_began_again():
+    window = Window(num_actors=2, are_workers=True, width=100)
+    counts = {"num_dropped_updates": 7, "num_restarts": 3}
+    lines = window.show(actors=make_actors(1, **counts), **counts)
+    header = next(index for index, line in enumerate(lines) if "worker " in line)
+    assert lines[header].split()[-2:] == ["dropped", "restarts"]
+    assert [lines[header + row].split()[-2:] for row in (1, 2)] == [["7", "3"], ["0", "0"]]
+    shown = " ".join(lines)
+    assert "dropped updates 7" in shown
+    assert "restarts 3" in shown
+    window.logger.close()
+
+
 def test_stalled_actors_are_marked():
     window = Window(num_actors=2)
     actors = make_actors(2)
