@@ -57,9 +57,10 @@ class UpdateReport(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Updates of which nobody will report: who made them has ended, or never had an answer.
+    """Updates of which nobody reports any more: who made them has ended, or never had an answer.
 
-    `run_frames` is where the run stands after them, as far as that is known.
+    Those that have been reported are not meant. `run_frames` is where the run stands after them, as
+    far as that is known.
     """
 
     versions: tuple[int, ...]

@@ -158,9 +158,8 @@ class ClusterFleet:
         self._hire, self._make_orders, self._keys = hire, make_orders, actor_keys
         self._max_restarts = max_restarts
         self._looks: list[Pending | None] = [None] * len(store.shards)
-        # Versions up to the first were told of, or are lost; those up to the second are awaited.
+        # Versions up to the first are reported or lost; those up to the second are to be reported.
         self._settled = self._awaited = store.counts().num_updates
-        self._heard: set[int] = set()
         self._due = 0.0
 
     def line_of(self, actor_index: int) -> int:
@@ -237,11 +236,8 @@ class ClusterFleet:
         for report in status.reports:
             if report.bad_trajectory is None:
                 self.store.note(report.run_frames, report.version)
-            if report.is_applied:
-                self._heard.add(report.version)
             self.reports.put(report)
         if status.lost.versions:
-            self._heard |= {*status.lost.versions}
             self.reports.put(status.lost)
         post.keys = status.actor_keys
         post.is_done = status.is_done
@@ -301,8 +297,7 @@ class ClusterFleet:
         Whoever pushed them has died, or never had an answer: they were applied all the same.
         `num_frames` is where the run stands after the last of them, where that is known.
         """
-        for version in range(self._settled + 1, last + 1):
-            if version not in self._heard:
-                self.reports.put(Lost((version,), num_frames if version == last else 0))
-        self._heard = {version for version in self._heard if version > last}
+        # The journal passes over those that have been reported.
+        self.reports.put(Lost(tuple(range(self._settled + 1, last))))
+        self.reports.put(Lost((last,), num_frames))
         self._settled = last

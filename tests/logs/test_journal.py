@@ -320,10 +320,14 @@ def test_restarts_are_counted_in_the_next_row_and_in_the_line_of_whoever_died(mo
         for report in restarted:
             bench.reports.put(report)
         bench.report(5, actor_index=1)
+        dropped = {"version": bench.version, "run_frames": bench.frames, "is_dropped": True}
+        bench.reports.put(make_report(actor_index=1, **dropped))
         bench.now += 1
         bench.journal.write()
     assert [row["num_restarts"] for row in bench.logger.rows] == [2, 0]
-    assert [actors[1]["num_restarts"] for _, actors in view.rows] == [1, 1]  # in all
+    # In the line, those of all periods together.
+    assert [actors[1]["num_restarts"] for _, actors in view.rows] == [1, 1]
+    assert [actors[1]["num_dropped_updates"] for _, actors in view.rows] == [1, 2]
 
 
 def test_a_pooled_gradient_has_no_version(bench):
