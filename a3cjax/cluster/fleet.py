@@ -189,8 +189,6 @@ class ClusterFleet:
                 is_stopping = job.wait(POLL_SECONDS)
                 if is_stopping and asked is None:
                     asked = time.monotonic()
-                    for post in self.posts:
-                        post.process.submit("stop")
                 self._look_at_shards(supervisor)
                 for post in self.posts:
                     self._look_at(post, supervisor, is_stopping)
@@ -218,7 +216,8 @@ class ClusterFleet:
                 num_frames, post.played = post.played.result(), None
                 self.store.view.drop(num_frames, self.store.counts().num_updates)
             if post.status is None:
-                post.status = post.process.submit("poll")
+                # With each question anew: a call may get lost on the way.
+                post.status = post.process.submit("poll", is_stopping)
             if not post.status.is_ready():
                 return
             answer, post.status = post.status, None

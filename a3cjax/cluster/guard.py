@@ -1,8 +1,9 @@
 """A small process beside a private Ray: when the run is gone, however it ended, nothing is left.
 
 Ray's processes end with the run, but for agents that stay for a minute or two after a SIGKILL.
-They are known by the files that they hold open in the run's own folder. Run as a script, without
-the package: python guard.py <folder>, with a pipe from the run as its standard input.
+They are known by the files that they hold open in the run's own folder, and by what they run:
+somebody else may read there. Run as a script, without the package: python guard.py <folder> <Ray's
+package>, with a pipe from the run as its standard input.
 """
 
 import os
@@ -17,34 +18,35 @@ from pathlib import Path
 GRACE_SECONDS, SEARCH_SECONDS = 5.0, 10.0
 
 
-def start_guard(folder: Path) -> subprocess.Popen[bytes]:
+def start_guard(folder: Path, package: Path) -> subprocess.Popen[bytes]:
     """Starts one; it goes to work when its standard input is closed."""
-    command = [sys.executable, "-I", str(Path(__file__)), str(folder)]
+    command = [sys.executable, "-I", str(Path(__file__)), str(folder), str(package)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
-def holders(folder: str) -> set[int]:
-    """The processes that have a file in this folder open."""
+def holders(folder: str, package: str) -> set[int]:
+    """Ray's processes that have a file in this folder open; its programs lie in `package`."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
             names = [os.readlink(link) for link in (process / "fd").iterdir()]
+            command = (process / "cmdline").read_bytes().decode(errors="replace")
         except OSError:  # it has ended, or is somebody else's
             continue
-        if any(name.startswith(f"{folder}/") for name in names):
+        is_of_ray = command.startswith("ray::") or f"{package}/" in command
+        if is_of_ray and any(name.startswith(f"{folder}/") for name in names):
             found.add(int(process.name))
     return found
 
 
-def main(folder: str) -> None:
+def main(folder: str, package: str) -> None:
     """Waits for the end of the run, then ends what is left of its Ray, and its folder."""
-    spared = {os.getpid(), os.getppid()}  # the run may have files open to its own end
     sys.stdin.read()
     deadline = time.monotonic() + GRACE_SECONDS
-    while holders(folder) - spared and time.monotonic() < deadline:
+    while holders(folder, package) and time.monotonic() < deadline:
         time.sleep(0.2)
     deadline = time.monotonic() + SEARCH_SECONDS
-    while (left := holders(folder) - spared) and time.monotonic() < deadline:
+    while (left := holders(folder, package)) and time.monotonic() < deadline:
         for number in left:
             try:
                 os.kill(number, signal.SIGKILL)
@@ -55,4 +57,4 @@ def main(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

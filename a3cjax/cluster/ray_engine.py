@@ -171,7 +171,10 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
         # Short: the names of sockets have at most 107 characters.
         folder = Path(tempfile.mkdtemp(prefix="a3cjax-"))
         if address is None:
-            guard = stack.enter_context(start_guard(folder))  # which it waits for at the end
+            package = Path(ray.__file__).parent
+            guard = stack.enter_context(
+                start_guard(folder, package)
+            )  # which it waits for at the end
             assert guard.stdin is not None
             stack.callback(guard.stdin.close)
         else:

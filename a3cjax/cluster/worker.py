@@ -152,9 +152,14 @@ class Worker:
         self._pool = Pool(store, orders.grads_per_push)
         return self._pool
 
-    def poll(self) -> Status:
-        """What has happened since it was asked before."""
+    def poll(self, is_to_stop: bool) -> Status:
+        """What has happened since it was asked before.
+
+        Where it is to stop, actor-learners end after what they are at; a later answer says when.
+        """
         supervisor = self._supervisor
+        if is_to_stop:
+            self.stop()
         supervisor.look_after()
         is_done, lost = not supervisor.is_busy, Lost(())
         if is_done and self._pool is not None:

@@ -306,10 +306,24 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(tmp_path, en
     assert "in thread actor-learner-" in notes
 
 
-def test_a_stop_is_followed_and_all_is_saved(run):
+@pytest.mark.parametrize("is_lost", [False, True], ids=["heard", "lost once"])
+def test_a_stop_is_followed_and_all_is_saved(run, engine, is_lost):
+    def lose_the_next_call():
+        worker = engine.workers[1]
+
+        def submit(name, *args):
+            del worker.submit
+            return Done(failure=Unreachable("the connection was reset"))
+
+        worker.submit = submit
+
     class Enough:
         def on_update(self, event):
-            return "stop" if event.num_updates == 20 else None
+            if event.num_updates < 20:
+                return None
+            if is_lost:
+                lose_the_next_call()
+            return "stop"
 
     summary = run(LONG, [Enough()])
     assert 20 <= summary.num_updates < 120
