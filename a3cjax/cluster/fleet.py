@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from a3cjax.actors.reports import Lost, Reports, Restarted
 from a3cjax.actors.supervisor import Job, Stopped, Supervisor
-from a3cjax.cluster.processes import Gone, Pending, Process, Unreachable
+from a3cjax.cluster.processes import Gone, Pending, Process, Question, Unreachable
 from a3cjax.cluster.slices import Slicing
 from a3cjax.cluster.store import RETRY_SECONDS, ShardedStore
 from a3cjax.cluster.worker import Orders, Status
@@ -62,7 +62,7 @@ class Post:
         self.index, self.process = index, process
         self.life = 0
         self.is_done = False
-        self.status: Pending | None = None
+        self.status: Question | None = None
         self.played: Pending | None = None
         self.keys: list[tuple[int, ...]] = []
 
@@ -157,7 +157,7 @@ class ClusterFleet:
         self.num_restarts = 0
         self._hire, self._make_orders, self._keys = hire, make_orders, actor_keys
         self._max_restarts = max_restarts
-        self._looks: list[Pending | None] = [None] * len(store.shards)
+        self._looks: list[Question | None] = [None] * len(store.shards)
         # Versions up to the first are reported or lost; those up to the second are to be reported.
         self._settled = self._awaited = store.counts().num_updates
         self._due = 0.0
@@ -217,11 +217,11 @@ class ClusterFleet:
                 self.store.view.drop(num_frames, self.store.counts().num_updates)
             if post.status is None:
                 # With each question anew: a call may get lost on the way.
-                post.status = post.process.submit("poll", is_stopping)
-            if not post.status.is_ready():
+                post.status = Question(post.process.submit("poll", is_stopping))
+            if not post.status.is_over():
                 return
-            answer, post.status = post.status, None
-            self._take_in(post, answer.result())
+            question, post.status = post.status, None
+            self._take_in(post, question.answer())
         except Unreachable:
             pass  # it is asked again
         except Gone as death:
@@ -253,13 +253,13 @@ class ClusterFleet:
 
     def _look_at_shards(self, supervisor: Supervisor) -> None:
         for index, shard in enumerate(self.store.shards):
-            look = self._looks[index] or shard.submit("counts")
+            look = self._looks[index] or Question(shard.submit("counts"))
             self._looks[index] = look
-            if not look.is_ready():
+            if not look.is_over():
                 continue
             self._looks[index] = None
             try:
-                counts = look.result()
+                counts = look.answer()
                 if index == 0:
                     self.store.note(*counts)
             except Unreachable:

@@ -1,7 +1,12 @@
 """What a fleet asks of other processes, whatever runs them: a call, and its result later."""
 
 import threading
+import time
 from typing import Any, Protocol
+
+# What a call may take that answers at once, however busy the machine. A connection that a network
+# has lost says nothing: only a call that is made anew finds out.
+CALL_SECONDS = 60.0
 
 
 class Unreachable(RuntimeError):  # noqa: N818  (it may come back)
@@ -43,6 +48,23 @@ class Process(Protocol):
     def kill(self) -> None:
         """Ends it at once."""
         ...
+
+
+class Question:
+    """A call that answers at once, as far as the network lets it."""
+
+    def __init__(self, pending: Pending):
+        self._pending, self._asked = pending, time.monotonic()
+
+    def is_over(self) -> bool:
+        """Whether there is an answer, or none is to be expected any more."""
+        return self._pending.is_ready() or time.monotonic() - self._asked > CALL_SECONDS
+
+    def answer(self) -> Any:
+        """See `Pending.result`."""
+        if not self._pending.is_ready():
+            raise Unreachable(f"no answer came in {CALL_SECONDS:g} s.")
+        return self._pending.result()
 
 
 class Done:

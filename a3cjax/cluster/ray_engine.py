@@ -23,11 +23,9 @@ import ray
 import ray.exceptions
 
 from a3cjax.cluster.guard import start_guard
-from a3cjax.cluster.processes import Gone, Pending, Unreachable
+from a3cjax.cluster.processes import CALL_SECONDS, Gone, Pending, Unreachable
 from a3cjax.system.output import Lasting
 
-# What a call may take that answers at once, however busy the machine.
-CALL_SECONDS = 300.0
 # Of shared memory, which is taken as it is needed: gradients and parameters on their way.
 OBJECT_STORE_BYTES = 2**30
 LOG = "ray.log"

@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from a3cjax.actors.reports import Restarted
-from a3cjax.cluster import fleet
+from a3cjax.cluster import fleet, processes
 from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
 from a3cjax.config.settings import Config, resume_config
@@ -306,23 +306,37 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(tmp_path, en
     assert "in thread actor-learner-" in notes
 
 
-@pytest.mark.parametrize("is_lost", [False, True], ids=["heard", "lost once"])
-def test_a_stop_is_followed_and_all_is_saved(run, engine, is_lost):
-    def lose_the_next_call():
-        worker = engine.workers[1]
+class NoAnswer:
+    """The result of a call over a connection that a network has lost."""
 
-        def submit(name, *args):
-            del worker.submit
-            return Done(failure=Unreachable("the connection was reset"))
+    def is_ready(self):
+        return False
 
-        worker.submit = submit
+    def result(self):
+        raise AssertionError("this would take for ever")
+
+
+RESET = Done(failure=Unreachable("the connection was reset"))
+
+
+@pytest.mark.parametrize("lost", [None, RESET, NoAnswer()], ids=["heard", "reset", "lost"])
+def test_a_stop_is_followed_and_all_is_saved(run, engine, monkeypatch, lost):
+    monkeypatch.setattr(processes, "CALL_SECONDS", 0.0)
+
+    def lose_the_next_calls():
+        for process in (engine.workers[1], engine.shards[0]):
+            process.submit = lambda name, *args, process=process: (
+                MortalProcess.submit(process, name, *args)
+                if name not in ("poll", "counts") or delattr(process, "submit")
+                else lost
+            )
 
     class Enough:
         def on_update(self, event):
             if event.num_updates < 20:
                 return None
-            if is_lost:
-                lose_the_next_call()
+            if lost is not None:
+                lose_the_next_calls()
             return "stop"
 
     summary = run(LONG, [Enough()])
