@@ -105,6 +105,8 @@ class Journal:
         self._receive()
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
         self._take_in_dropped()
+        if not self._for_files.is_empty:  # what was dropped or refused may have cost no frames
+            self._row_frames = -1
         self._write_file_row()
         self._write_terminal_row(is_due=True)
         if self._bad_updates:

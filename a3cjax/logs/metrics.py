@@ -70,6 +70,12 @@ class MetricsWindow:
         self._staleness_max = max(self._staleness_max, report.staleness)
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing has been counted in this period."""
+        counts = (self.num_updates, self._num_refused, self._num_dropped, self._num_restarts)
+        return not any(counts)
+
+    @property
     def mean_return(self) -> float:
         """Mean raw return of the last episodes; NaN before the first."""
         return float(np.mean(self._returns)) if self._returns else math.nan

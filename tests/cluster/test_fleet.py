@@ -240,15 +240,20 @@ def test_an_answer_that_never_comes_holds_up_no_log(run, engine, monkeypatch, nu
             answer = MortalProcess.submit(shard, name, *args)
             if name != "push" or vars(shard).pop("submit", None) is None:  # only one is lost
                 return answer
+            lost.append(shard)
             return Done(failure=Unreachable("it was applied, but who knows?"))
 
         shard.submit = submit
 
     class Enough:
-        def on_update(self, event):
-            return "stop" if event.num_updates >= 60 else None
+        last = None
 
-    endless = CATCH.replace(total_frames=100_000)
+        def on_update(self, event):
+            if lost and self.last is None:
+                self.last = event.num_updates + 40
+            return "stop" if event.num_updates == self.last else None
+
+    endless, lost = CATCH.replace(total_frames=100_000), []
     summary = run(endless, [Once(20, lose_one), Enough()], num_shards=num_shards)
     assert summary.stopped_by == "Enough"
     columns = assert_logs_tell_all(summary)

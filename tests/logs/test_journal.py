@@ -330,6 +330,20 @@ def test_restarts_are_counted_in_the_next_row_and_in_the_line_of_whoever_died(mo
     assert [actors[1]["num_dropped_updates"] for _, actors in view.rows] == [1, 2]
 
 
+def test_what_is_counted_after_the_last_frame_has_a_row_at_the_end(bench):
+    bench.report(5)
+    bench.now += 1
+    bench.journal.write()
+    dropped = {"version": 5, "run_frames": 400, "is_dropped": True}
+    for late in (make_report(**dropped), Restarted()):
+        bench.reports.put(late)
+    bench.now += 1
+    bench.journal.finish()
+    assert [row["num_frames"] for row in bench.logger.rows] == [400, 400]
+    counts = [(row["num_dropped_updates"], row["num_restarts"]) for row in bench.logger.rows]
+    assert counts == [(0, 0), (1, 1)]
+
+
 def test_a_pooled_gradient_has_no_version(bench):
     bench.reports.put(make_report(version=7, run_frames=999, is_pooled=True))
     bench.report(5)
