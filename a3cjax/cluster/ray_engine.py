@@ -169,7 +169,7 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
         # Short: the names of sockets have at most 107 characters.
         folder = Path(tempfile.mkdtemp(prefix="a3cjax-"))
         if address is None:
-            package = Path(ray.__file__).parent
+            package = Path(ray.__path__[0])
             guard = stack.enter_context(
                 start_guard(folder, package)
             )  # which it waits for at the end
