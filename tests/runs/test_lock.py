@@ -29,12 +29,12 @@ from a3cjax.runs.lock import claimed
 run_dir, child = sys.argv[1:]
 with claimed(Path(run_dir)):
     number = None if child == "none" else os.fork()
-    if number == 0 and child == "stays":
-        sys.stdin.read()
-    elif number != 0:
-        if child == "leaves":
-            os.waitpid(number, 0)
+    says_so = number == 0 if child == "stays" else number != 0  # it has let the locks go by then
+    if child == "leaves" and number != 0:
+        os.waitpid(number, 0)
+    if says_so:
         print("claimed", flush=True)
+    if says_so or number != 0:
         sys.stdin.read()
 """
 
