@@ -2,6 +2,7 @@
 
     python benchmarks/scale_model.py                  the table of docs/distributed.md
     python benchmarks/scale_model.py --measure        service times of this machine, through Ray
+    python benchmarks/scale_model.py --check          1, 2 and 4 workers beside what it says of them
 
 An actor-learner plays and differentiates for `Costs.actor_seconds`, then pushes to every shard at
 once and waits for the slowest answer. A shard serves one push after another; machines share a link.
@@ -10,10 +11,14 @@ Needs simpy (and Ray to measure): pip install -c constraints.txt '.[ray]' simpy
 
 import argparse
 import dataclasses
+import os
 import random
 import statistics
 import time
 from typing import Any, NamedTuple
+
+WORKERS_CHECKED = (1, 2, 4)
+SLICE_SECONDS = 3e-3  # for which whoever has got a core keeps it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,8 @@ class Costs:
     client_seconds_per_byte: float = 0.6e-9
     link_bytes_per_second: float = 1.25e9  # 10 Gb/s for each machine
     actors_per_machine: int = 16
+    cores_per_machine: int | None = None  # None: one for each actor-learner, others for shards
+    slowdown: float = 1.0  # of a core while others of its machine work, too
 
 
 class Outcome(NamedTuple):
@@ -60,22 +67,34 @@ def simulate(
     shards = [simpy.Resource(environment) for _ in range(num_shards)]
     machines = -(-num_actors // costs.actors_per_machine)
     links = [simpy.Resource(environment) for _ in range(machines)]
+    cores = [simpy.Resource(environment, costs.cores_per_machine or 1) for _ in range(machines)]
     pools: list[list[int]] = [[] for _ in range(-(-num_actors // max(grads_per_push, 1)))]
     slice_bytes = costs.num_bytes / num_shards
     counts = {"gradients": 0, "pushes": 0, "version": 0}
     stalenesses: list[int] = []
 
+    def compute(machine: int, length: float) -> Any:
+        """So many seconds of a core, which others get in turn."""
+        if costs.cores_per_machine is None:
+            yield environment.timeout(length)
+            return
+        while length > 0:
+            with cores[machine].request() as turn:
+                yield turn
+                part = min(length, SLICE_SECONDS)
+                is_alone = cores[machine].count == 1
+                yield environment.timeout(part * (1.0 if is_alone else costs.slowdown))
+            length -= part
+
     def serve(shard: Any) -> Any:
         with shard.request() as turn:
             yield turn
-            yield environment.timeout(
-                costs.shard_seconds + slice_bytes * costs.shard_seconds_per_byte
-            )
+            length = costs.shard_seconds + slice_bytes * costs.shard_seconds_per_byte
+            yield from compute(0, length)
 
     def push(machine: int) -> Any:
-        yield environment.timeout(
-            costs.client_seconds + costs.num_bytes * costs.client_seconds_per_byte
-        )
+        length = costs.client_seconds + costs.num_bytes * costs.client_seconds_per_byte
+        yield from compute(machine, length)
         if machines > 1:
             with links[machine].request() as turn:  # there and back
                 yield turn
@@ -89,13 +108,14 @@ def simulate(
         while True:
             seen = counts["version"]
             length = generator.gauss(costs.actor_seconds, costs.spread * costs.actor_seconds)
-            yield environment.timeout(max(length, 0.1 * costs.actor_seconds))
+            machine = index // costs.actors_per_machine
+            yield from compute(machine, max(length, 0.1 * costs.actor_seconds))
             counts["gradients"] += 1
             pool.append(seen)
             if len(pool) == grads_per_push:
                 oldest = min(pool)
                 pool.clear()
-                yield from push(index // costs.actors_per_machine)
+                yield from push(machine)
                 stalenesses.append(counts["version"] - oldest)
                 counts["version"] += 1
                 counts["pushes"] += 1
@@ -117,8 +137,12 @@ def simulate(
     )
 
 
-def measure(rounds: int = 200) -> dict[str, float]:
-    """Milliseconds of a null call, and of a push of atari_ff that brings parameters back."""
+def measure(rounds: int = 200) -> dict[str, tuple[float, float]]:
+    """Of a null call, and of a push of atari_ff that brings parameters back.
+
+    Returns:
+      Milliseconds, at least and in the middle.
+    """
     from a3cjax.cluster.environment import environment_of_ray
 
     with environment_of_ray(is_private=True):
@@ -128,7 +152,7 @@ def measure(rounds: int = 200) -> dict[str, float]:
             return _measure(engine, rounds)
 
 
-def _measure(engine: Any, rounds: int) -> dict[str, float]:
+def _measure(engine: Any, rounds: int) -> dict[str, tuple[float, float]]:
     import threading
 
     import jax
@@ -173,16 +197,78 @@ def _measure(engine: Any, rounds: int) -> dict[str, float]:
         ("null call", lambda: shard.submit("counts").result()),
         ("fused push and pull", lambda: store.push(grads, 1, 0)),
     ):
-        figures[name], median = timed(call)
-        print(f"{name}: {figures[name]:.2f} ms at least, {median:.2f} in the middle")
+        figures[name] = timed(call)
+        print("{}: {:.2f} ms at least, {:.2f} in the middle".format(name, *figures[name]))
     return figures
+
+
+def costs_here(alone: float, together: float, num_cores: int, push_seconds: float) -> Costs:
+    """Costs of a machine of its own, by what was measured without a fleet.
+
+    Args:
+      alone: steps/s of one actor-learner with a core, while the others rest.
+      together: steps/s of as many actor-learners as there are cores, in one process.
+      num_cores: how many.
+      push_seconds: for a push that brings new parameters back.
+    """
+    costs = Costs()
+    here = costs.call_seconds + costs.shard_seconds + costs.client_seconds
+    here += costs.num_bytes * (costs.shard_seconds_per_byte + costs.client_seconds_per_byte)
+    return dataclasses.replace(
+        costs,
+        actor_seconds=costs.num_steps / alone,
+        cores_per_machine=num_cores,
+        actors_per_machine=max(WORKERS_CHECKED),
+        slowdown=num_cores * alone / together,
+        **{
+            name: getattr(costs, name) * push_seconds / here  # in the proportions of the prototype
+            for name in (
+                "call_seconds",
+                "shard_seconds",
+                "shard_seconds_per_byte",
+                "client_seconds",
+                "client_seconds_per_byte",
+            )
+        },
+    )
+
+
+def check(rounds: int) -> None:
+    """Prints steps/s of 1, 2 and 4 workers on Pong, and what the model says of them."""
+    import fleets
+
+    cores = sorted(os.sched_getaffinity(0))
+    _, push = measure()["fused push and pull"]
+    threads = str(len(cores))
+    shapes = ["1", threads, *(f"{workers}x1" for workers in WORKERS_CHECKED)]
+    rates: dict[str, list[float]] = {shape: [] for shape in shapes}
+    for _ in range(rounds):
+        for shape in shapes:
+            bound = cores[-1:] if shape == "1" else None
+            rate, _ = fleets.measure(fleets.settings_of(shape, "Pong", ()), 6.0, 20.0, bound)
+            rates[shape].append(rate)
+            print(f"{shape}: {rate:,.0f} steps/s", flush=True)
+    alone, together = (statistics.median(rates[shape]) for shape in ("1", threads))
+    costs = costs_here(alone, together, len(cores), push / 1e3)
+    print(f"one core alone {alone:,.0f} steps/s, {threads} threads {together:,.0f}")
+    print("| workers | measured | model | model / measured |\n|---|---|---|---|")
+    for workers in WORKERS_CHECKED:
+        measured = statistics.median(rates[f"{workers}x1"])
+        said = simulate(workers, 1, costs=costs, seconds=240.0).steps_per_second
+        print(f"| {workers} | {measured:,.0f} | {said:,.0f} | {said / measured:.2f} |", flush=True)
 
 
 def main() -> None:
     """Prints the table, or measures."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--measure", action="store_true", help="a push of atari_ff, through Ray")
-    if parser.parse_args().measure:
+    parser.add_argument("--check", action="store_true", help="beside 1, 2 and 4 workers on Pong")
+    parser.add_argument("--rounds", type=int, default=5, help="of the check")
+    arguments = parser.parse_args()
+    if arguments.check:
+        check(arguments.rounds)
+        return
+    if arguments.measure:
         measure()
         return
     print("| actor-learners | gradients of a push | 1 shard | 4 shards | 16 shards | 64 shards |")
