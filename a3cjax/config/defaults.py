@@ -34,8 +34,8 @@ IMAGES: dict[str, Any] = {
     "unroll_length": 40,
     "max_grad_norm": 40.0,
     "learning_rate": 1e-3,
-    "value_cost": 2.0,  # where they are wrong, policies go round in circles: docs/decisions.md
-    "entropy_cost": 0.005,
+    "value_cost": 0.5,
+    "entropy_cost": 0.01,
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": False,
@@ -44,8 +44,6 @@ IMAGES: dict[str, Any] = {
 VECTORS = IMAGES | {
     "unroll_length": 32,
     "learning_rate": 3e-3,
-    "value_cost": 0.5,
-    "entropy_cost": 0.01,
     "normalize_advantages": True,
     "greedy_evaluation": True,
 }
@@ -59,8 +57,6 @@ TABLE = IMAGES | {
     "max_grad_norm": None,
     "learning_rate": 0.5,
     "momentum": 0.0,
-    "value_cost": 0.5,
-    "entropy_cost": 0.01,
     "centre_observations": False,
     "normalize_rewards": False,
     "greedy_evaluation": True,

@@ -613,8 +613,6 @@ PIXELS = {
     **LAPTOP,
     "unroll_length": 40,
     "learning_rate": 1e-3,
-    "value_cost": 2.0,
-    "entropy_cost": 0.005,
     "decay": 0.99,
     "normalize_advantages": False,
     "greedy_evaluation": False,
