@@ -34,7 +34,6 @@ IMAGES: dict[str, Any] = {
     "unroll_length": 40,
     "max_grad_norm": 40.0,
     "learning_rate": 1e-3,
-    "value_cost": 0.5,
     "entropy_cost": 0.01,
     "centre_observations": True,
     "normalize_rewards": True,

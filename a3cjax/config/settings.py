@@ -106,11 +106,9 @@ class Config(Settings):
     )
     discount: float = _agent(0.99, "γ", between(0, 1))
     lambda_: float = _agent(0.95, "λ of the returns; 1: n-step returns", between(0, 1))
-    value_cost: float | None = _agent(
-        None, "weight of the value loss; null: 0.5, 2 for images", at_least(0)
-    )
+    value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
-        None, "β; null: 0.01, 0.005 for images, 1e-4 for continuous actions", at_least(0)
+        None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
     )
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
