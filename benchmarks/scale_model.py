@@ -176,7 +176,7 @@ def _measure(engine: Any, rounds: int) -> dict[str, tuple[float, float]]:
     environments.close()
     from a3cjax.types import Seen
 
-    shard = engine.spawn(make_shard, config, True, None)
+    shard = engine.spawn(make_shard, config, True, None, has_lanes=True)
     begun = Checkpoint(state._replace(seen=Seen()), None, Progress())
     shard.submit("begin", begun, True).result()
     store = ShardedStore([shard], threading.Event())

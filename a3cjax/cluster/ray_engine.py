@@ -23,6 +23,7 @@ import ray
 import ray.exceptions
 
 from a3cjax.cluster.guard import start_guard
+from a3cjax.cluster.lanes import Guests, Lanes
 from a3cjax.cluster.processes import CALL_SECONDS, Gone, Pending, Unreachable
 from a3cjax.system.output import Lasting
 
@@ -50,11 +51,15 @@ class Host:
         from a3cjax.system.compilation import configure_jax
 
         configure_jax()
-        self._inside = make(*args)
+        self._inside, self._guests = make(*args), Guests()
 
     def call(self, name: str, *args: Any) -> Any:
         """Calls a method of the object."""
         return getattr(self._inside, name)(*args)
+
+    def call_by_lane(self, name: str, packed: bytes) -> bytes | None:
+        """Likewise, by `Guests.answer`."""
+        return self._guests.answer(getattr(self._inside, name), packed)
 
     def describe(self) -> tuple[dict[str, str], int, str]:
         """Its versions, its process, and where that is."""
@@ -88,12 +93,25 @@ class RayCall:
 class RayProcess:
     """An object in another process, wherever it is. Can be sent to other processes."""
 
-    def __init__(self, handle: Any):
+    def __init__(self, handle: Any, has_lanes: bool = False):
         self._handle = handle
+        self._lanes = Lanes() if has_lanes else None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RayProcess, (self._handle, self._lanes is not None)
 
     def submit(self, name: str, *args: Any) -> Pending:
         """Calls its method of this name."""
-        return RayCall(self._handle.call.remote(name, *args))
+
+        def submit_plainly() -> Pending:
+            return RayCall(self._handle.call.remote(name, *args))
+
+        def submit_by_lane(packed: bytes) -> Pending:
+            return RayCall(self._handle.call_by_lane.remote(name, packed))
+
+        if self._lanes is None:
+            return submit_plainly()
+        return self._lanes.call(args, submit_by_lane, submit_plainly)
 
     def describe(self) -> Pending:
         """See `Host.describe`."""
@@ -127,17 +145,20 @@ class RayEngine:
         cores: list[int] | None = None,
         num_cpus: int = 0,
         max_restarts: int = 0,
+        has_lanes: bool = False,
     ) -> RayProcess:
         """A process with the object that `make(*args)` makes there.
 
         If it dies, Ray starts it again, by the same call, up to `max_restarts` times. On this
-        machine it runs on these `cores`; on a cluster, where there are `num_cpus` to spare.
+        machine it runs on these `cores`, and one that `has_lanes` is called by them, with what can
+        be pickled; on a cluster, where there are `num_cpus` to spare.
         """
         options = {"max_restarts": max_restarts, "num_cpus": 0 if self.is_local else num_cpus}
         if not self.is_local:
             options |= {"scheduling_strategy": "SPREAD"}
             cores = None
-        return RayProcess(ray.remote(Host).options(**options).remote(cores, make, *args))
+        host = ray.remote(Host).options(**options).remote(cores, make, *args)
+        return RayProcess(host, has_lanes and self.is_local)
 
     def keep_log(self, folder: Path) -> None:
         """What Ray has said and will say goes to a file in this folder."""

@@ -177,6 +177,7 @@ class Engine(Protocol):
         cores: list[int] | None = None,
         num_cpus: int = 0,
         max_restarts: int = 0,
+        has_lanes: bool = False,
     ) -> Process:
         """A process with the object that `make(*args)` makes there."""
         ...
@@ -314,6 +315,7 @@ class ClusterMuster:
                 number == 1,
                 self._run_dir / SHARDS / str(index),
                 max_restarts=restarts,
+                has_lanes=True,
             )
             for index in range(number)
         ]

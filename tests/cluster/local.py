@@ -44,7 +44,7 @@ class LocalEngine:
     def __init__(self):
         self.workers, self.shards = [], []
 
-    def spawn(self, make, *args, cores=None, num_cpus=0, max_restarts=0):
+    def spawn(self, make, *args, cores=None, num_cpus=0, max_restarts=0, has_lanes=False):
         process = MortalProcess(functools.partial(make, *args), max_restarts)
         (self.workers if isinstance(process.inside, Worker) else self.shards).append(process)
         return process
