@@ -62,12 +62,15 @@ class Lanes:
         submit: Callable[[bytes], Pending],
         submit_plainly: Callable[[], Pending],
     ) -> Pending:
-        """Submits what `Guests.answer` takes; plainly once it could not open a lane."""
+        """Submits what `Guests.answer` takes; plainly where no lane can be made or was opened."""
         if self._is_off:
             return submit_plainly()
         data, buffers = _pickle(args)
         sizes = [each.nbytes for each in buffers]
-        lane = self._take(_end_of(sizes))
+        try:
+            lane = self._take(_end_of(sizes))
+        except (AttributeError, OSError):  # of a C library without memfd_create; no memory, files
+            return submit_plainly()
         _copy(buffers, lane.memory)
         pending = submit(pickle.dumps((*lane.address, sizes, data)))
         return _LanePending(self, lane, _end_of(sizes), pending, submit_plainly)

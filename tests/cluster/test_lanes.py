@@ -147,6 +147,20 @@ def test_what_a_call_raises_comes_out_and_its_lane_goes_on():
     assert len({address_of(packed) for packed in inside.packed}) == 1
 
 
+def test_where_no_lane_can_be_made_a_call_is_plain(monkeypatch):
+    def refuse(name, flags):
+        raise OSError("Too many open files")
+
+    inside, there = Inside(), Lanes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "memfd_create", refuse)
+        assert there.call((1,), inside.submit, lambda: Done("plain")).result() == "plain"
+    with monkeypatch.context() as patch:
+        patch.delattr(os, "memfd_create")
+        assert there.call((1,), inside.submit, lambda: Done("plain")).result() == "plain"
+    assert there.call((1,), inside.submit, no_plain_call).result() == (1,)
+
+
 def test_where_no_lane_can_be_opened_calls_are_plain_and_made_once(monkeypatch):
     inside, there, plain = Inside(), Lanes(), []
 
