@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from a3cjax.cluster import lanes
-from a3cjax.cluster.lanes import ALIGNMENT, MIN_BYTES, Address, Guests, Lanes
+from a3cjax.cluster.lanes import MIN_BYTES, Address, Guests, Lane, Lanes
 from a3cjax.cluster.processes import Done, Gone, Unreachable
 from tests.documents import ROOT
 
@@ -86,7 +86,7 @@ def test_arrays_are_read_where_they_lie_as_xla_wants_them():
     seen = []
 
     def look(*arrays):
-        seen.extend(array.__array_interface__["data"][0] % ALIGNMENT for array in arrays)
+        seen.extend(array.__array_interface__["data"][0] % 64 for array in arrays)
 
     inside = Inside(look)
     arrays = tuple(np.ones(size, np.uint8) for size in (1, 63, 64, 65))
@@ -180,9 +180,9 @@ def test_a_later_file_of_the_same_number_is_no_lane():
     inside, there = Inside(), Lanes()
     there.call((np.zeros(3),), inside.submit, no_plain_call).result()
     *numbers, sizes, data = lanes.pickle.loads(inside.packed[0])
-    with open(os.devnull, "rb") as file:
-        stale = lanes.pickle.dumps((numbers[0], file.fileno(), numbers[2], sizes, data))
-        assert Guests().answer(inside._call, stale) is None
+    later = Lane(MIN_BYTES)
+    stale = lanes.pickle.dumps((numbers[0], later.address.file, numbers[2], sizes, data))
+    assert Guests().answer(inside._call, stale) is None
     assert len(inside.calls) == 1
 
 
