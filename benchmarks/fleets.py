@@ -154,8 +154,9 @@ def main() -> None:
     results = Results(RESULTS)
     first = measured[arguments.shapes[0]]
     for shape, figures in measured.items():
-        name = f"{arguments.env}, {shape}{' ' * bool(arguments.settings)}"
-        name += " ".join(arguments.settings)
+        name = " ".join(
+            [f"{arguments.env}, {shape}", *(arguments.settings if "x" in shape else [])]
+        )
         results.add(f"{name}: training", [rate for rate, _ in figures], "steps/s")
         results.add(
             f"{name}: CPU time", [1e3 * seconds for _, seconds in figures], "core-ms a step"
