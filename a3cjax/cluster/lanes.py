@@ -62,7 +62,10 @@ class Lanes:
         submit: Callable[[bytes], Pending],
         submit_plainly: Callable[[], Pending],
     ) -> Pending:
-        """Submits what `Guests.answer` takes; plainly where no lane can be made or was opened."""
+        """Submits what `Guests.answer` takes; plainly where no lane can be made or was opened.
+
+        A result that nobody keeps takes its lane along: its call may then not be made.
+        """
         if self._is_off:
             return submit_plainly()
         data, buffers = _pickle(args)

@@ -129,6 +129,11 @@ class RayEngine:
         self.is_local, self._log = is_local, log
 
     @property
+    def shares_memory(self) -> bool:
+        """Whether all processes are of one machine, for certain."""
+        return self.is_local
+
+    @property
     def num_cores(self) -> int:
         """Of all machines together."""
         return int(ray.cluster_resources().get("CPU", 1))
@@ -158,7 +163,7 @@ class RayEngine:
             options |= {"scheduling_strategy": "SPREAD"}
             cores = None
         host = ray.remote(Host).options(**options).remote(cores, make, *args)
-        return RayProcess(host, has_lanes and self.is_local)
+        return RayProcess(host, has_lanes and self.shares_memory)
 
     def keep_log(self, folder: Path) -> None:
         """What Ray has said and will say goes to a file in this folder."""

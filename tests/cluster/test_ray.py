@@ -1,5 +1,6 @@
 """Whole runs on Ray; test_fleet.py has all that can be seen without it."""
 
+import copy
 import os
 import signal
 import subprocess
@@ -27,6 +28,29 @@ pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture
+def processes(monkeypatch):
+    """The first process of each kind that a run starts, by what makes its inside."""
+    spawn, first = cluster_muster.ClusterMuster._spawn, {}
+
+    def note(muster, make, *args, **options):
+        process = spawn(muster, make, *args, **options)
+        first.setdefault(make.__name__, process)
+        return process
+
+    monkeypatch.setattr(cluster_muster.ClusterMuster, "_spawn", note)
+    return first
+
+
+@pytest.fixture
+def lanes(monkeypatch):
+    """As on a Ray of one's own; the one of the tests is joined, and might have other machines."""
+    pytest.importorskip("ray")
+    from a3cjax.cluster.ray_engine import RayEngine
+
+    monkeypatch.setattr(RayEngine, "shares_memory", True)
+
+
+@pytest.fixture
 def run(tmp_path, ray_address):
     """Trains on Ray, unless told otherwise."""
     numbers = iter(range(100))
@@ -40,25 +64,27 @@ def run(tmp_path, ray_address):
     return train_once
 
 
-def test_processes_learn_what_threads_learn_to_the_last_bit(run):
+def test_processes_learn_what_threads_learn_to_the_last_bit(run, request, processes):
     turns = CARTPOLE.replace(deterministic=True)
-    assert_same_bits(run(turns, cluster=None), run(turns))
+    threads = run(turns, cluster=None)
+    assert_same_bits(threads, run(turns))
+    assert processes["make_shard"]._lanes is None
+    processes.clear()
+    request.getfixturevalue("lanes")
+    assert_same_bits(threads, run(turns))
+    assert processes["make_worker"]._lanes is None
+    for shard in (processes["make_shard"], copy.copy(processes["make_shard"])):
+        assert shard._lanes is not None
+        assert not shard._lanes._is_off
+    assert processes["make_shard"]._lanes._free  # one was used, and given back
 
 
 @pytest.mark.parametrize("which", ["worker", "shard"])
-def test_a_process_that_is_killed_is_started_again(run, monkeypatch, capsys, which):
-    spawn, processes = cluster_muster.ClusterMuster._spawn, {}
-
-    def note(muster, make, *args, **options):
-        process = spawn(muster, make, *args, **options)
-        processes.setdefault(make.__name__, process)
-        return process
-
+def test_a_process_that_is_killed_is_started_again(run, lanes, processes, capsys, which):
     def kill():
         _, pid, _ = processes[f"make_{which}"].describe().result()
         os.kill(pid, signal.SIGKILL)
 
-    monkeypatch.setattr(cluster_muster.ClusterMuster, "_spawn", note)
     summary = run(CARTPOLE.replace(total_frames=60_000), [Once(20, kill)], num_shards=1)
     assert summary.num_frames >= 60_000
     assert_logs_tell_all(summary)
