@@ -96,10 +96,12 @@ class ShardsOfRun:
             return self._final
         while True:
             try:
-                parts = [each.result() for each in [s.submit("read") for s in self.shards]]
-                break
+                return self._read_now()
             except Unreachable:  # it is being started again
                 time.sleep(RETRY_SECONDS)
+
+    def _read_now(self) -> tuple[LearnerState, Snapshot]:
+        parts = [each.result() for each in [s.submit("read") for s in self.shards]]
         states, snapshots = zip(*parts, strict=True)
         state, snapshot = states[0], snapshots[0]
         if self.slicing is not None:
@@ -114,8 +116,12 @@ class ShardsOfRun:
         return state, snapshot
 
     def keep(self) -> None:
-        """Reads a last time: from now on the shards are not needed."""
-        self._final = self.read()
+        """Reads a last time: from now on the shards are not needed.
+
+        Raises:
+          Unreachable: if one does not answer now.
+        """
+        self._final = self._read_now()
 
     def slices(self) -> list[Checkpoint]:
         """What each shard is to begin with, by what was read last."""
@@ -158,6 +164,8 @@ class ClusterFleet:
         self._hire, self._make_orders, self._keys = hire, make_orders, actor_keys
         self._max_restarts = max_restarts
         self._looks: list[Question | None] = [None] * len(store.shards)
+        self._is_there = [True] * len(store.shards)
+        self._num_played = 0  # frames of random play that no shard has counted yet
         # Versions up to the first are reported or lost; those up to the second are to be reported.
         self._settled = self._awaited = store.counts().num_updates
         self._due = 0.0
@@ -182,7 +190,10 @@ class ClusterFleet:
         return Checkpoint(state, snapshot.statistics, progress)
 
     def _look_after(self, supervisor: Supervisor, job: Job) -> None:
-        """Polls until every worker is done; asks them to stop when it is asked to."""
+        """Polls until every worker is done; asks them to stop when it is asked to.
+
+        Nothing here may wait for a shard to come back: that is told here what to begin with.
+        """
         asked: float | None = None
         try:
             while not all(post.is_done for post in self.posts):
@@ -192,6 +203,9 @@ class ClusterFleet:
                 self._look_at_shards(supervisor)
                 for post in self.posts:
                     self._look_at(post, supervisor, is_stopping)
+                if self._num_played and all(self._is_there):
+                    num_frames, self._num_played = self._num_played, 0
+                    self.store.view.count(num_frames)
                 if time.monotonic() >= self._due:
                     self._declare_lost(self._awaited)
                     self._awaited = self.store.counts().num_updates
@@ -202,7 +216,8 @@ class ClusterFleet:
                     if supervisor.failures and seconds > FAREWELL_SECONDS:
                         break
         finally:
-            self.store.keep()
+            while not self._has_kept(supervisor):
+                time.sleep(RETRY_SECONDS)
         num_frames, num_updates = self.store.counts()
         self._declare_lost(num_updates, num_frames)  # nobody will report any more
 
@@ -213,8 +228,8 @@ class ClusterFleet:
             if post.played is not None:
                 if not post.played.is_ready():
                     return
-                num_frames, post.played = post.played.result(), None
-                self.store.view.drop(num_frames, self.store.counts().num_updates)
+                self._num_played += post.played.result()
+                post.played = None
             if post.status is None:
                 # With each question anew: a call may get lost on the way.
                 post.status = Question(post.process.submit("poll", is_stopping))
@@ -260,10 +275,22 @@ class ClusterFleet:
             self._looks[index] = None
             try:
                 counts = look.answer()
+                self._is_there[index] = True
                 if index == 0:
                     self.store.note(*counts)
             except Unreachable:
+                self._is_there[index] = False
                 self._begin_again(index, supervisor)
+
+    def _has_kept(self, supervisor: Supervisor) -> bool:
+        """Keeps what the shards have learned, or brings back those that do not answer."""
+        try:
+            self.store.keep()
+        except Unreachable:
+            for index in range(len(self.store.shards)):
+                self._begin_again(index, supervisor)
+            return False
+        return True
 
     def _begin_again(self, index: int, supervisor: Supervisor) -> None:
         """Tells a shard that may have been started again what to begin with."""

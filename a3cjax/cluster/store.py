@@ -103,6 +103,16 @@ class ShardedStore:
         versions = self._versions_at(version)
         return self._send([Push(None, num_frames, own) for own in versions])
 
+    def count(self, num_frames: int) -> bool:
+        """Counts frames without a gradient, once and without waiting for a shard to come back.
+
+        False where one did not answer: whether they are counted is not known.
+        """
+        pushes = [(Push(None, num_frames, held.version),) for held in self._held]
+        if (news := self._gather("push", pushes)) is not None:
+            self._take_in(news)
+        return news is not None
+
     def _pack(self, array: Any) -> np.ndarray:
         return np.asarray(array).astype(self._dtype, copy=False)
 
