@@ -1,7 +1,10 @@
 """What every test runs under: strict shapes, synchronous CPU, examples that come again, order."""
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -10,10 +13,18 @@ import hypothesis
 import jax
 import matplotlib
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
+# Most of the time of all tests was XLA's: here programs run briefly, and may be slow. Whatever
+# tests start inherits these; a flag that XLA does not know would end the process.
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+if QUICK not in (flags := os.environ.get("XLA_FLAGS", "")):
+    asked = os.environ | {"XLA_FLAGS": f"{flags} {QUICK}"}
+    if not subprocess.run(
+        [sys.executable, "-c", "import jax; jax.devices()"], env=asked
+    ).returncode:
+        os.environ["XLA_FLAGS"] = asked["XLA_FLAGS"]
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Results are there when a call returns, so that an error points at the call that made it.
@@ -28,26 +39,16 @@ for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHU
 
 @pytest.fixture(scope="session", autouse=True)
 def own_caches(tmp_path_factory):
-    """Keeps compiled programs and the key of run folders out of the user's folder."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.getbasetemp() / "compiled"))
+    """Keeps compiled programs and the key of run folders out of the user's folder.
+
+    All tests share their compiled programs: a second instead of ten for a run.
+    """
+    for name, value in compilation_cache_options(tmp_path_factory).items():
+        jax.config.update(name, value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # where fonts are listed already
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
-
-
-@pytest.fixture(scope="module")
-def compile_once(tmp_path_factory):
-    """The runs of a file share their compiled programs: a second instead of ten each."""
-    options = compilation_cache_options(tmp_path_factory)
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 # The same examples on every run, however long they take: the first one of a test compiles, and

@@ -1,6 +1,7 @@
 """Stand-ins for the collaborators of the host layer: scripted, and telling what they were asked."""
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -325,8 +326,11 @@ def make_row(num_frames: int = 400, wall_seconds: float = 1.0, **changes: float)
 
 def compilation_cache_options(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Options of JAX with which all runs of this test session share compiled programs."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # its own lies in that of the session
+        folder = folder.parent
     return {
-        "jax_compilation_cache_dir": str(tmp_path_factory.getbasetemp() / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_compilation_cache_dir": str(folder / "compiled"),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }

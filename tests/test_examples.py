@@ -26,7 +26,7 @@ def quiet_optuna():
     optuna.logging.set_verbosity(before)
 
 
-@pytest.mark.usefixtures("compile_once", "quiet_optuna")
+@pytest.mark.usefixtures("quiet_optuna")
 def test_search_prunes_what_learns_nothing_and_goes_on_where_it_was_stopped(
     tmp_path, monkeypatch, capsys
 ):

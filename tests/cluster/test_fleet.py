@@ -34,9 +34,6 @@ CATCH = Config(
 )
 
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
-
 @pytest.fixture
 def engine(monkeypatch):
     with local_engine(monkeypatch) as engine:

@@ -24,7 +24,6 @@ CARTPOLE = Config(
     video=False,
     tensorboard=False,
 )
-pytestmark = pytest.mark.usefixtures("compile_once")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from a3cjax.config.settings import Config
 from a3cjax.training import train
 from tests.conftest import child_processes
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200), pytest.mark.usefixtures("compile_once")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 
 NUM_STARTS = int(os.environ.get("A3CJAX_NUM_STARTS", "1000"))
 CONFIG = Config(

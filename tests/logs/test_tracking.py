@@ -36,8 +36,6 @@ from a3cjax.training.run import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
 from tests.fakes import make_row, wait_until
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 EPISODES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
 SETTINGS = {"env": "Pong", "seed": 3, "decay": None}
 CONFIG = Config(

@@ -105,7 +105,6 @@ class NoMetrics(NamedTuple):
     """Nothing."""
 
 
-@pytest.mark.usefixtures("compile_once")
 @pytest.mark.parametrize("metrics", [OwnMetrics(jnp.zeros(()), jnp.ones(())), NoMetrics()])
 def test_algorithm_with_metrics_of_its_own_trains_to_the_end(tmp_path, monkeypatch, metrics):
     def make(network, **settings):

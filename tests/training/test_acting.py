@@ -13,8 +13,6 @@ from a3cjax.runs.loading import load
 from a3cjax.training.run import train
 from a3cjax.video.recording import VideoOptions, record_video
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 CONFIG = Config(
     total_frames=2000,
     num_actors=1,

@@ -20,8 +20,6 @@ from a3cjax.networks import make_network
 from a3cjax.training import Callback
 from tests.cases import for_each
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 CONFIG = Config(
     total_frames=3000,
     num_actors=1,

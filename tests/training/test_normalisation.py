@@ -12,8 +12,6 @@ from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.loading import load, load_checkpoint
 from a3cjax.training.run import train
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 UNIT = 1024.0  # a power of two: no number is rounded in another way
 SIZE = np.array([1.0, UNIT], np.float32)
 

@@ -14,8 +14,6 @@ from a3cjax.training.run import train
 from a3cjax.video.game import watch
 from a3cjax.video.pictures import Pictures
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 BYTES = np.uint8
 VECTOR = Box(-1, 1, (2,))
 

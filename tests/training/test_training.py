@@ -39,8 +39,6 @@ from a3cjax.training import learning, mustering
 from a3cjax.training.run import train
 from tests.fakes import PATIENCE_SECONDS, wait_until
 
-pytestmark = pytest.mark.usefixtures("compile_once")
-
 CONFIG = Config(
     env="CartPole",
     total_frames=1500,
