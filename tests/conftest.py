@@ -21,9 +21,8 @@ from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 if QUICK not in (flags := os.environ.get("XLA_FLAGS", "")):
     asked = os.environ | {"XLA_FLAGS": f"{flags} {QUICK}"}
-    if not subprocess.run(
-        [sys.executable, "-c", "import jax; jax.devices()"], env=asked
-    ).returncode:
+    using_jax = [sys.executable, "-c", "import jax; jax.devices()"]
+    if subprocess.run(using_jax, env=asked, capture_output=True).returncode == 0:
         os.environ["XLA_FLAGS"] = asked["XLA_FLAGS"]
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -60,7 +60,7 @@ class Lost(NamedTuple):
     """Updates of which nobody reports any more: who made them has ended, or never had an answer.
 
     Those that have been reported are not meant. `run_frames` is where the run stands after them, as
-    far as that is known.
+    far as that is known; at its end also after random play that no update followed.
     """
 
     versions: tuple[int, ...]

@@ -57,6 +57,7 @@ class Journal:
     def __post_init__(self, past_returns: Sequence[float]):
         self._early: dict[int, UpdateReport | Lost] = {}
         self._dropped: list[UpdateReport] = []
+        self._frames_told = 0  # random play may follow on the last update
         self._num_bad_in_a_row = 0
         self._bad_updates: list[BadUpdatesError] = []  # raised when all else is written
         self._row_frames = self.num_frames
@@ -105,6 +106,7 @@ class Journal:
         self._receive()
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
         self._take_in_dropped()
+        self.num_frames = max(self.num_frames, self._frames_told)
         if not self._for_files.is_empty:  # what was dropped or refused may have cost no frames
             self._row_frames = -1
         self._write_file_row()
@@ -132,6 +134,7 @@ class Journal:
                 window.add_restart()
             return
         if isinstance(report, Lost):
+            self._frames_told = max(self._frames_told, report.run_frames)
             unheard = [version for version in report.versions if version > self.num_updates]
             self._early = dict.fromkeys(unheard, report) | self._early
             return

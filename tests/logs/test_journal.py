@@ -296,6 +296,18 @@ def test_versions_that_are_declared_lost_hold_up_nothing(bench):
     assert (bench.journal.num_updates, bench.journal.num_frames) == (5, four.run_frames + 8)
 
 
+def test_random_play_after_the_last_update_is_in_the_last_row(bench):
+    (one,) = reports(1)
+    bench.reports.put(one)
+    bench.reports.put(Lost((1,), one.run_frames + 20))
+    bench.now += 1
+    bench.journal.write()
+    assert bench.journal.num_frames == one.run_frames
+    bench.journal.finish()
+    assert bench.logger.rows[-1]["num_frames"] == one.run_frames + 20
+    assert bench.logger.rows[-1]["num_updates"] == 1
+
+
 def test_what_is_dropped_is_no_bad_update_and_its_frames_count_where_it_came(monkeypatch):
     bench = Bench(monkeypatch, max_bad_updates=2, period_frames=80)
     dropped = {"is_dropped": True, "episodes": [Episode(0, 5.0, 7)]}
