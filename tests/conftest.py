@@ -16,14 +16,6 @@ import pytest
 
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
-# Most of the time of all tests was XLA's: here programs run briefly, and may be slow. Whatever
-# tests start inherits these; a flag that XLA does not know would end the process.
-QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
-if QUICK not in (flags := os.environ.get("XLA_FLAGS", "")):
-    asked = os.environ | {"XLA_FLAGS": f"{flags} {QUICK}"}
-    using_jax = [sys.executable, "-c", "import jax; jax.devices()"]
-    if subprocess.run(using_jax, env=asked, capture_output=True).returncode == 0:
-        os.environ["XLA_FLAGS"] = asked["XLA_FLAGS"]
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Results are there when a call returns, so that an error points at the call that made it.
@@ -34,6 +26,23 @@ jax.config.update("jax_cpu_enable_async_dispatch", False)
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)
+
+
+QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+
+
+def pytest_configure(config):
+    """Lets XLA compile without optimising, which was most of the time of all tests.
+
+    Slow tests run their programs for long, and have them optimised. XLA reads its flags when a
+    process first uses it, and one that it does not know ends the process: so it is tried.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if config.option.markexpr == "not slow" and QUICK not in flags:
+        tried = os.environ | {"XLA_FLAGS": f"{flags} {QUICK}"}  # what tests start inherits it
+        using_jax = [sys.executable, "-c", "import jax; jax.devices()"]
+        if subprocess.run(using_jax, env=tried, capture_output=True).returncode == 0:
+            os.environ["XLA_FLAGS"] = tried["XLA_FLAGS"]
 
 
 @pytest.fixture(scope="session", autouse=True)
