@@ -109,9 +109,7 @@ class ShardedStore:
         False where one did not answer: whether they are counted is not known.
         """
         pushes = [(Push(None, num_frames, held.version),) for held in self._held]
-        if (news := self._gather("push", pushes)) is not None:
-            self._take_in(news)
-        return news is not None
+        return self._gather("push", pushes) is not None
 
     def _pack(self, array: Any) -> np.ndarray:
         return np.asarray(array).astype(self._dtype, copy=False)

@@ -316,20 +316,33 @@ def test_a_shard_may_die_as_the_run_reads_for_the_last_time(run, engine):
 
 
 def test_frames_of_random_play_count_once_when_the_shards_are_back(run, engine, monkeypatch):
-    counted, count = [], ShardedStore.count
+    tries, arrived, refusals = [], [], iter(range(5))
+    count = ShardedStore.count
 
     def note(store, num_frames):
-        counted.append((num_frames, count(store, num_frames)))
-        return counted[-1][1]
+        tries.append(num_frames)
+        return count(store, num_frames)
 
     monkeypatch.setattr(ShardedStore, "count", note)
 
     def kill():
-        engine.shards[0].die()  # and is away while the worker plays
+        shard = engine.shards[0]
+
+        def submit(name, *args):
+            if name == "begin" and next(refusals, None) is not None:  # away for a while
+                return Done(failure=Unreachable("not yet"))
+            if name == "push" and is_of_frames_alone(name, args):
+                arrived.append((args[0].num_frames, next(refusals, None)))
+            return MortalProcess.submit(shard, name, *args)
+
+        shard.submit = submit
+        shard.die()
         engine.workers[1].die()
 
     run(LONG, [Once(30, kill)])
-    assert counted == [(CATCH.warmup_steps * CATCH.envs_per_actor, True)]
+    num_frames = CATCH.warmup_steps * CATCH.envs_per_actor
+    assert tries == [num_frames]
+    assert arrived == [(num_frames, None)]  # after the last refusal
 
 
 def test_deaths_have_an_end(run, engine):
