@@ -563,6 +563,20 @@ def test_paper_mujoco_preset_differs_from_the_papers_by_section_9():
     }
 
 
+def test_ppo_mujoco_preset_is_ppo_with_many_passes_from_long_unrolls():
+    defaults, preset = (
+        dataclasses.asdict(compose(*words, "env=Hopper")) for words in ([], ["preset=ppo_mujoco"])
+    )
+    assert {name: value for name, value in preset.items() if defaults[name] != value} == {
+        "total_frames": 1_000_000,
+        "algorithm": "ppo",
+        "num_passes": 8,
+        "unroll_length": 256,
+        "lambda_": 0.98,
+        "entropy_cost": 0.0,
+    }
+
+
 def test_overrides_win_over_the_preset():
     config = compose("preset=paper", "unroll_length=20", "env=Breakout", "max_grad_norm=null")
     assert (config.unroll_length, config.env, config.max_grad_norm) == (20, "Breakout", None)
