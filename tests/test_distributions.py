@@ -37,7 +37,10 @@ def everything(distribution, actions):
     return distribution.log_prob(actions), distribution.entropy(), distribution.mode()
 
 
-fast_everything = jax.jit(everything)  # compiling once is faster than operation by operation
+# Compiling once is faster than operation by operation; optimised as users have it, which other
+# tests do without (tests/conftest.py).
+OPTIMISED = {"xla_backend_optimization_level": 3}
+fast_everything = jax.jit(everything, compiler_options=OPTIMISED)
 fast_sample = jax.jit(lambda distribution, key: distribution.sample(key))
 
 
@@ -268,7 +271,7 @@ def test_gaussian_agrees_with_rlax():
 )
 def test_jit_equals_eager_on_the_distribution_as_a_pytree(distribution, actions):
     eager = everything(distribution, actions)
-    chex.assert_trees_all_close(fast_everything(distribution, actions), eager, rtol=1e-5)
+    chex.assert_trees_all_close(fast_everything(distribution, actions), eager, rtol=1e-6)
     key = jax.random.key(0)
     compiled_sample = fast_sample(distribution, key)
     chex.assert_trees_all_close(compiled_sample, distribution.sample(key), rtol=1e-6)

@@ -103,13 +103,12 @@ class ShardedStore:
         versions = self._versions_at(version)
         return self._send([Push(None, num_frames, own) for own in versions])
 
-    def count(self, num_frames: int) -> bool:
+    def count(self, num_frames: int) -> None:
         """Counts frames without a gradient, once and without waiting for a shard to come back.
 
-        False where one did not answer: whether they are counted is not known.
+        Whether one that does not answer has counted them is not known.
         """
-        pushes = [(Push(None, num_frames, held.version),) for held in self._held]
-        return self._gather("push", pushes) is not None
+        self._gather("push", [(Push(None, num_frames, held.version),) for held in self._held])
 
     def _pack(self, array: Any) -> np.ndarray:
         return np.asarray(array).astype(self._dtype, copy=False)
