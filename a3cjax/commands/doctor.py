@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from a3cjax.commands.arguments import read
 from a3cjax.commands.beginning import importing
 from a3cjax.config.declaring import POSITIVE, Settings, setting
-from a3cjax.config.defaults import fill_counts
+from a3cjax.config.defaults import fill_ahead
 from a3cjax.config.settings import Config
 from a3cjax.system import machine
 
@@ -48,7 +48,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         from a3cjax.training.measuring import Training, emulator_rate
 
     console = rich.console.Console(highlight=False)
-    cores, usual = machine.available_cores(), fill_counts(config).envs_per_actor
+    cores, usual = machine.available_cores(), fill_ahead(config).envs_per_actor
     assert usual is not None
     console.print(f"{machine.describe_machine()['processor']}, {cores} cores")
 

@@ -31,6 +31,10 @@ from a3cjax.types import LearnerState, Seen
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
+# What a config.yaml must have for its agent to be the one that was trained.
+SETTLED = (
+    *("algorithm", "discount", "lambda_", "network", "optimizer", "learning_rate", "max_grad_norm"),
+)
 # Games and parameters follow from the seed of a run, whatever `jax_default_prng_impl` is where its
 # agent is loaded.
 KEY_IMPLEMENTATION = "threefry2x32"
@@ -56,6 +60,7 @@ def build_evaluation_environments(
     # Only here: an agent is loaded, and acts, where envpool is not installed.
     from a3cjax.envs.making import make_environments
 
+    assert config.discount is not None
     return make_environments(
         config.env,
         num_envs=num_envs,
@@ -86,7 +91,7 @@ def build_agent(
       ConfigError: if a keyword is nearly, but not quite, the name of a setting, or a setting is
         left open that only `resolve` fills in: a config.yaml may have been written by hand.
     """
-    for name in ("network", "optimizer", "learning_rate", "max_grad_norm"):
+    for name in SETTLED:
         if (value := getattr(config, name)) == getattr(Config, name):
             raise ConfigError(f"{name} must be settled in the config.yaml of a run, got {value}.")
     make = ALGORITHMS[config.algorithm].make

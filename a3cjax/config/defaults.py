@@ -1,14 +1,20 @@
 """The settings that depend on the environment and on each other, where they are left open."""
 
+import functools
 import inspect
+import re
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import yaml
 
 from a3cjax.agents import ALGORITHMS
+from a3cjax.config.declaring import show
 from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import EnvironmentSpec
+from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
@@ -24,6 +30,9 @@ EXPLORATION_FRAMES = 4_000_000
 # Environments of an actor. Python's lock lets one process make so many calls a second and no more,
 # however many cores: where many actors share it, each call is to bring more steps.
 ENVS_PER_ACTOR, ENVS_PER_ACTOR_OF_MANY, MANY_ACTORS = 8, 32, 16
+# Each acts by parameters that the others have meanwhile changed. In a small budget few of them
+# learn, and so many more do not, on however many cores: docs/decisions.md.
+LEAST_ENVS, FRAMES_OF_ENV = 16, 200_000
 
 # Actor-learners of eight cores keep one interpreter busy: docs/distributed.md.
 CORES_PER_WORKER = 8
@@ -66,6 +75,11 @@ CONTINUOUS: dict[str, Any] = {
     "entropy_cost": 1e-4,  # Mnih et al. 2016, section 9
 }
 
+# What is left open is the same for all environments, unless `tuned/` has something else for one.
+USUAL: dict[str, Any] = {"algorithm": "a3c", "discount": 0.99, "lambda_": 0.95}
+TUNED = sorted((Path(__file__).parent / "tuned").glob("*.yaml"))
+LEAST_UNROLLS = 32  # of each actor in a run, where those that are tuned are long
+
 # What `auto` takes a torso for: see `torsos.torsos_for`.
 REASONS = {
     "atari": f"images of {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels or more",
@@ -75,13 +89,53 @@ REASONS = {
 }
 
 
-def fill_counts(config: Config) -> Config:
-    """Replaces None by an actor for each core, and by what suits so many: all that act at once."""
-    cores = available_cores()
-    num_actors = config.num_actors or cores
-    is_many = min(num_actors, cores) >= MANY_ACTORS
-    num_envs = config.envs_per_actor or (ENVS_PER_ACTOR_OF_MANY if is_many else ENVS_PER_ACTOR)
-    return config.replace(num_actors=num_actors, envs_per_actor=num_envs)
+@functools.cache
+def read_tuned() -> dict[str, dict[str, Any]]:
+    """What the files in `tuned/` say of environments, by name."""
+    settings: dict[str, dict[str, Any]] = {}
+    for path in TUNED:
+        for entry in yaml.safe_load(path.read_text()):
+            for env in entry.pop("environments"):
+                settings[env] = settings.get(env, {}) | entry
+    return settings
+
+
+def tuned_for(config: Config) -> dict[str, Any]:
+    """The settings that are tuned for an environment, by name; none if another algorithm is chosen.
+
+    An environment has one name, whatever its version is and whoever makes it, but for one that
+    is brought as a function.
+    """
+    if config.env.startswith(PYTHON_PREFIX):
+        return {}
+    name = re.sub(r"-v\d+$", "", config.env.rpartition(":")[2])
+    settings = read_tuned().get(name, {})
+    is_chosen = config.algorithm not in (AUTO, settings.get("algorithm", config.algorithm))
+    return {} if is_chosen else dict(settings)
+
+
+def describe_tuned(given: Config, filled: Config) -> str:
+    """The line that says what a run takes because it is tuned for its environment; none: ""."""
+    taken = [name for name in tuned_for(given) if getattr(given, name) == getattr(Config, name)]
+    settings = [f"{name}={show(getattr(filled, name))}" for name in taken]
+    return f"as tuned for {given.env}: {' '.join(settings)}" if settings else ""
+
+
+def fill_ahead(config: Config) -> Config:
+    """Replaces what can be known before there are environments.
+
+    That is an actor for each core, and as many environments as suit so many, all that act at once,
+    and the budget; and what is the same for all environments, or tuned for this one.
+    """
+    tuned, cores = tuned_for(config), available_cores()
+    most = max(LEAST_ENVS, config.total_frames // FRAMES_OF_ENV)  # of all actors
+    usual = USUAL | {"num_actors": min(cores, most // 2)}
+    config = _fill(config, {name: tuned.get(name, value) for name, value in usual.items()})
+    assert config.num_actors is not None
+    is_many = min(config.num_actors, cores) >= MANY_ACTORS
+    usual_envs = ENVS_PER_ACTOR_OF_MANY if is_many else ENVS_PER_ACTOR
+    usual_envs = max(1, min(usual_envs, most // config.num_actors))
+    return _fill(config, {"envs_per_actor": usual_envs})
 
 
 def fill_cluster(config: Config, num_machines: int | None) -> Config:
@@ -123,6 +177,12 @@ def fill_cluster(config: Config, num_machines: int | None) -> Config:
     return config.replace(num_workers=num_workers)
 
 
+def _fill(config: Config, defaults: dict[str, Any]) -> Config:
+    """A config with these where nobody has chosen: what Config itself leaves open."""
+    chosen = {n: v for n in defaults if (v := getattr(config, n)) != getattr(Config, n)}
+    return config.replace(**(defaults | chosen))
+
+
 def passes_of(algorithm: str) -> int | None:
     """In how many passes an algorithm learns unless told; None for one that has no choice."""
     parameters = inspect.signature(ALGORITHMS[algorithm].make).parameters
@@ -131,7 +191,7 @@ def passes_of(algorithm: str) -> int | None:
 
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     """Replaces None and `auto` by what they come to: see `resolve`."""
-    config = fill_counts(config)
+    config = fill_ahead(config)
     assert config.num_actors is not None
     assert config.envs_per_actor is not None
     num_envs = config.num_actors * config.envs_per_actor
@@ -157,8 +217,12 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),
         "log_period_frames": max(1, config.total_frames // 200),
     }
-    # What Config itself leaves open, nobody has chosen.
-    chosen = {n: v for n in defaults if (v := getattr(config, n)) != getattr(Config, n)}
-    filled = config.replace(**(defaults | chosen))
+    tuned = tuned_for(config)
+    if "unroll_length" in tuned:
+        # Each actor is to learn often, however small the budget is and however many they are.
+        most = config.total_frames // (LEAST_UNROLLS * num_envs * spec.frames_per_step)
+        most = max(most, defaults["unroll_length"])
+        tuned = tuned | {"unroll_length": min(tuned["unroll_length"], most)}
+    filled = _fill(config, defaults | tuned)
     constants = fill_constants(filled.optimizer, filled.decay, filled.epsilon, filled.momentum)
     return filled.replace(**constants._asdict())

@@ -92,7 +92,11 @@ class Config(Settings):
         _names("envs.observations", "IMAGE_LAYOUTS"),
     )
 
-    algorithm: str = _agent("a3c", "what is learned", _names("agents", "ALGORITHMS"))
+    algorithm: str = _agent(
+        AUTO,
+        "what is learned; auto: a3c, or as tuned for the environment",
+        _names("agents", "ALGORITHMS", AUTO),
+    )
     network: str = _agent(
         AUTO,
         "auto: atari_ff for images, minatar_ff for small ones, multi_ff for images beside other "
@@ -104,8 +108,12 @@ class Config(Settings):
         "steps of an update; auto is 32, 40 for images, 1 for a table; episode: a whole one",
         FRAMES,
     )
-    discount: float = _agent(0.99, "γ", between(0, 1))
-    lambda_: float = _agent(0.95, "λ of the returns; 1: n-step returns", between(0, 1))
+    discount: float | None = _agent(
+        None, "γ; null: 0.99, or as tuned for the environment", between(0, 1)
+    )
+    lambda_: float | None = _agent(
+        None, "λ of the returns; 1: n-step returns; null: 0.95, or as tuned", between(0, 1)
+    )
     value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
         None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
@@ -182,11 +190,15 @@ class Config(Settings):
 
     # Every actor is a thread of Python.
     num_actors: int | None = _actors(
-        None, "actor-learners; null: one for each core", between(1, 1_000)
+        None,
+        "actor-learners; null: one for each core, but fewer where the budget is small: they "
+        "have at most one environment for each 0.2M frames, or 16",
+        between(1, 1_000),
     )
     envs_per_actor: int | None = _actors(
         None,
-        "environments of each; null: 8, from 16 actors on as many cores on 32",
+        "environments of each; null: 8, from 16 actors on as many cores on 32; fewer where the "
+        "budget is small",
         between(1, MAX_BATCH),
     )
     warmup_steps: int | None = _actors(

@@ -28,7 +28,7 @@ from a3cjax.config.builders import (
     init_state,
     make_keys,
 )
-from a3cjax.config.defaults import fill_counts
+from a3cjax.config.defaults import fill_ahead
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import EPISODE, Config
 from a3cjax.envs.base import (
@@ -84,7 +84,7 @@ def prepare(
     if isinstance(parts.env, VectorEnv):
         _check_vector(config)
         config = config.replace(num_actors=1)
-    config = fill_counts(config)
+    config = fill_ahead(config)
     batches = build_batches(config, num_seeds, supervisor, parts.env)
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
@@ -157,6 +157,7 @@ def build_batches(
     """
     assert config.num_actors is not None
     assert config.envs_per_actor is not None
+    assert config.discount is not None
     most = (EVALUATION_SEED_OFFSET - 1) // config.envs_per_actor
     if config.num_actors > most:
         raise ConfigError(

@@ -25,7 +25,7 @@ from a3cjax.cluster.store import ShardedStore
 from a3cjax.cluster.worker import Orders, Worker
 from a3cjax.config.bringing import Parts
 from a3cjax.config.builders import build_agent, init_state
-from a3cjax.config.defaults import fill_cluster, fill_counts
+from a3cjax.config.defaults import fill_ahead, fill_cluster
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import Environments, EnvironmentSpec
@@ -209,7 +209,7 @@ class ClusterMuster:
             )
         if config.num_actors is None and not engine.is_local:
             config = config.replace(num_actors=engine.num_cores)
-        config = fill_counts(config)
+        config = fill_ahead(config)
         config = fill_cluster(config, None if engine.is_local else engine.num_nodes)
         # Of threads that take turns one may have saved where its environments stand.
         self._past = past._replace(standings=())

@@ -14,7 +14,7 @@ from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.agents import Algorithm
 from a3cjax.config.bringing import bring, rename
 from a3cjax.config.builders import build_agent, build_schedule
-from a3cjax.config.defaults import fill_counts
+from a3cjax.config.defaults import describe_tuned, fill_ahead
 from a3cjax.config.resolution import describe_network
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import Source
@@ -145,9 +145,10 @@ def learn_and_judge(
             checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
         if not isinstance(brought.parts.env, VectorEnv):  # which is made already
-            counted = fill_counts(config)
+            counted = fill_ahead(config)
             counts = f"{counted.num_actors} × {counted.envs_per_actor}"
             tell(f"making {counts} environments of {config.env} ...")
+        given = config
         muster = make_muster(config, past, supervisor, brought.parts, engine)
         stack.callback(muster.close)
         config, agent, spec = muster.config, muster.agent, muster.spec
@@ -158,6 +159,8 @@ def learn_and_judge(
         with open_logs(config, run_dir, past, brought.loggers) as logs:
             supervisor.announce = logs.terminal.print
             logs.terminal.print(describe_network(config, spec))
+            if tuned := describe_tuned(given, config):
+                logs.terminal.print(tuned)
             try:
                 fleet = muster.assemble(checkpoint, run_dir)
             except Stopped:

@@ -155,7 +155,7 @@ def assert_refused(answer, *words):
         ("env=gymnasium:no_such_module:X-v0", ["env must be", "no_such_module"]),
         ("env=gymnasium:a:b:X-v0", ["env must be in a module to import", "got gymnasium:a:b:X-v0"]),
         ("preset=papr", ["preset", "papr", "paper"]),
-        ("preset=", ["preset must be one of laptop, paper, paper_mujoco, ppo_mujoco, got ."]),
+        ("preset=", ["preset must be one of laptop, paper, paper_mujoco, got ."]),
         ("algorithm=a2c", ["algorithm must be one of", "a3c", "got a2c"]),
         ("unroll_length=epsiode", ["a whole number, auto or episode, got 'epsiode'"]),
         ("unroll_length=100", ["total_frames must be at least the 800 of one update", "got 100."]),

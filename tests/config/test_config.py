@@ -563,20 +563,6 @@ def test_paper_mujoco_preset_differs_from_the_papers_by_section_9():
     }
 
 
-def test_ppo_mujoco_preset_is_ppo_with_many_passes_from_long_unrolls():
-    defaults, preset = (
-        dataclasses.asdict(compose(*words, "env=Hopper")) for words in ([], ["preset=ppo_mujoco"])
-    )
-    assert {name: value for name, value in preset.items() if defaults[name] != value} == {
-        "total_frames": 1_000_000,
-        "algorithm": "ppo",
-        "num_passes": 8,
-        "unroll_length": 256,
-        "lambda_": 0.98,
-        "entropy_cost": 0.0,
-    }
-
-
 def test_overrides_win_over_the_preset():
     config = compose("preset=paper", "unroll_length=20", "env=Breakout", "max_grad_norm=null")
     assert (config.unroll_length, config.env, config.max_grad_norm) == (20, "Breakout", None)
@@ -861,6 +847,7 @@ def test_default_random_play_takes_at_most_a_tenth_of_the_budget(
 @for_each(
     ("cores", "counts", "expected"),
     [
+        (1, {}, (1, 8)),
         (2, {}, (2, 8)),
         (15, {}, (15, 8)),
         (16, {}, (16, 32)),
@@ -870,14 +857,26 @@ def test_default_random_play_takes_at_most_a_tenth_of_the_budget(
         (64, {"num_actors": 16}, (16, 32)),
         (64, {"envs_per_actor": 8}, (64, 8)),
         (2, {"num_actors": 1, "envs_per_actor": 1}, (1, 1)),
+        # Where the budget is small, all of them together are few, however many cores there are.
+        (1, {"total_frames": 200_000}, (1, 8)),
+        (2, {"total_frames": 200_000}, (2, 8)),
+        (4, {"total_frames": 200_000}, (4, 4)),
+        (16, {"total_frames": 200_000}, (8, 2)),
+        (64, {"total_frames": 1_000_000}, (8, 2)),
+        (6, {"total_frames": 6_000_000}, (6, 5)),
+        (64, {"total_frames": 6_000_000}, (15, 2)),
+        (16, {"total_frames": 100_000_000}, (16, 31)),
+        (2, {"total_frames": 1_000_000, "num_actors": 16}, (16, 1)),
+        (2, {"total_frames": 1_000_000, "num_actors": 64}, (64, 1)),
+        (64, {"total_frames": 1_000_000, "envs_per_actor": 8}, (8, 8)),
     ],
 )
 @pytest.mark.parametrize("spec", [IMAGES, VECTORS])
-def test_actors_are_as_many_as_cores_and_have_more_environments_if_they_are_many(
+def test_actors_and_their_environments_are_as_many_as_cores_and_budget_bear(
     monkeypatch, spec, cores, counts, expected
 ):
     monkeypatch.setattr(defaults, "available_cores", lambda: cores)
-    config = resolve(Config(**counts), spec)
+    config = resolve(Config(**{"total_frames": 10**9, **counts}), spec)
     assert (config.num_actors, config.envs_per_actor) == expected
 
 
