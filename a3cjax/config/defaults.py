@@ -31,8 +31,8 @@ EXPLORATION_FRAMES = 4_000_000
 # however many cores: where many actors share it, each call is to bring more steps.
 ENVS_PER_ACTOR, ENVS_PER_ACTOR_OF_MANY, MANY_ACTORS = 8, 32, 16
 # Each acts by parameters that the others have meanwhile changed. In a small budget few of them
-# learn, and so many more do not, on however many cores: docs/decisions.md.
-LEAST_ENVS, FRAMES_OF_ENV = 16, 200_000
+# learn, and many do not, on however many cores: docs/decisions.md.
+LEAST_ENVS, FRAMES_OF_ENV = 16, 150_000
 
 # Actor-learners of eight cores keep one interpreter busy: docs/distributed.md.
 CORES_PER_WORKER = 8
@@ -129,7 +129,7 @@ def fill_ahead(config: Config) -> Config:
     """
     tuned, cores = tuned_for(config), available_cores()
     most = max(LEAST_ENVS, config.total_frames // FRAMES_OF_ENV)  # of all actors
-    usual = USUAL | {"num_actors": min(cores, most // 2)}
+    usual = USUAL | {"num_actors": min(cores, most // ENVS_PER_ACTOR)}
     config = _fill(config, {name: tuned.get(name, value) for name, value in usual.items()})
     assert config.num_actors is not None
     is_many = min(config.num_actors, cores) >= MANY_ACTORS

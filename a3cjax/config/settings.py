@@ -192,7 +192,7 @@ class Config(Settings):
     num_actors: int | None = _actors(
         None,
         "actor-learners; null: one for each core, but fewer where the budget is small: they "
-        "have at most one environment for each 0.2M frames, or 16",
+        "have at most one environment for each 0.15M frames, or 16",
         between(1, 1_000),
     )
     envs_per_actor: int | None = _actors(
