@@ -24,9 +24,9 @@ ROBOT = EnvironmentSpec(
 MILLION = Config(env="Swimmer", total_frames=1_000_000)
 OF_SWIMMER = {
     "algorithm": "ppo",
-    "num_passes": 8,
+    "num_passes": 16,
     "unroll_length": 512,
-    "lambda_": 0.98,
+    "lambda_": 0.99,
     "entropy_cost": 0.0,
     "num_actors": 2,
     "discount": 0.999,
@@ -48,6 +48,8 @@ def test_a_robot_has_what_is_tuned_for_it_and_else_the_defaults():
     assert difference(walker, resolve(MILLION, ROBOT)) == {
         "env": "Walker2d",
         "discount": 0.99,
+        "lambda_": 0.98,
+        "num_passes": 8,
         "unroll_length": 256,
     }
 
@@ -110,7 +112,7 @@ def test_long_unrolls_leave_many_updates(total_frames, num_actors, envs_per_acto
 def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen():
     given = MILLION.replace(lambda_=0.9, total_frames=100_000)
     assert describe_tuned(given, resolve(given, ROBOT)) == (
-        "as tuned for Swimmer: algorithm=ppo num_passes=8 unroll_length=195 entropy_cost=0.0 "
+        "as tuned for Swimmer: algorithm=ppo num_passes=16 unroll_length=195 entropy_cost=0.0 "
         "num_actors=2 discount=0.999"
     )
     filled = resolve(MILLION, ROBOT)
@@ -151,7 +153,7 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
     )
     summary = train(config)
     line = (
-        "as tuned for Swimmer-v4: algorithm=ppo num_passes=8 unroll_length=32 lambda_=0.98 "
+        "as tuned for Swimmer-v4: algorithm=ppo num_passes=16 unroll_length=32 lambda_=0.99 "
         "entropy_cost=0.0 discount=0.999"
     )
     assert line in " ".join(capfd.readouterr().out.split())
