@@ -60,12 +60,11 @@ def build_evaluation_environments(
     # Only here: an agent is loaded, and acts, where envpool is not installed.
     from a3cjax.envs.making import make_environments
 
-    assert config.discount is not None
     return make_environments(
         config.env,
         num_envs=num_envs,
         seed=config.seed * SEEDS_PER_RUN + EVALUATION_SEED_OFFSET,
-        discount=config.discount,
+        discount=1.0 if config.discount is None else config.discount,  # scores do not depend on it
         protocol=config.protocol,
         is_evaluation=True,
         sticky_actions=sticky_actions,

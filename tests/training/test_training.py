@@ -114,6 +114,9 @@ def test_run_folder_is_complete(finished):
 def test_config_file_holds_the_resolved_config(finished):
     config = load_config(finished.run_dir)
     assert config == CONFIG.replace(
+        algorithm="a3c",
+        discount=0.99,
+        lambda_=0.95,
         network="mlp_ff",
         image_layout="none",
         run_dir=str(finished.run_dir),

@@ -154,7 +154,9 @@ def test_keyword_that_is_nearly_a_setting_is_refused(monkeypatch):
     algorithm = Algorithm(make_misspelt, head="actor_critic")
     monkeypatch.setitem(ALGORITHMS, "misspelt", algorithm)
     with pytest.raises(ConfigError, match=r"^misspelt must be fed by lambda_, got lamda_\.$"):
-        build_agent(SETTINGS.replace(algorithm="misspelt"), FakeEnvironments().spec)
+        build_agent(
+            defaults.fill_ahead(SETTINGS.replace(algorithm="misspelt")), FakeEnvironments().spec
+        )
 
 
 # Environments.
@@ -434,7 +436,8 @@ def test_a_run_keeps_the_number_of_environments_that_many_actors_have_by_default
 ):
     for module in (defaults, placement):
         monkeypatch.setattr(module, "available_cores", lambda: 16)
-    config, _, batches = prepare(SETTINGS.replace(num_actors=None, envs_per_actor=None))
+    open_counts = SETTINGS.replace(num_actors=None, envs_per_actor=None, total_frames=10**8)
+    config, _, batches = prepare(open_counts)
     assert (config.num_actors, config.envs_per_actor) == (16, 32)
     assert (
         [call["num_envs"] for call in asked] == [batch.num_envs for batch in batches] == [32] * 16
