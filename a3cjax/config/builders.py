@@ -33,7 +33,8 @@ from a3cjax.types import LearnerState, Seen
 ATARI_MAX_ABS_REWARD = 1.0
 # What a config.yaml must have for its agent to be the one that was trained.
 SETTLED = (
-    *("algorithm", "discount", "lambda_", "network", "optimizer", "learning_rate", "max_grad_norm"),
+    *("algorithm", "discount", "lambda_", "network"),
+    *("optimizer", "learning_rate", "max_grad_norm"),
 )
 # Games and parameters follow from the seed of a run, whatever `jax_default_prng_impl` is where its
 # agent is loaded.

@@ -13,8 +13,7 @@ import yaml
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.declaring import show
 from a3cjax.config.settings import AUTO, Config
-from a3cjax.envs.base import EnvironmentSpec
-from a3cjax.envs.bringing import PYTHON_PREFIX
+from a3cjax.envs.base import GYMNASIUM_PREFIX, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import fill_constants
@@ -103,12 +102,10 @@ def read_tuned() -> dict[str, dict[str, Any]]:
 def tuned_for(config: Config) -> dict[str, Any]:
     """The settings that are tuned for an environment, by name; none if another algorithm is chosen.
 
-    An environment has one name, whatever its version is and whoever makes it, but for one that
-    is brought as a function.
+    An environment has one name, whatever its version is, in envpool and in Gymnasium itself. What
+    a function or another package makes is nobody's robot, though it may have the name of one.
     """
-    if config.env.startswith(PYTHON_PREFIX):
-        return {}
-    name = re.sub(r"-v\d+$", "", config.env.rpartition(":")[2])
+    name = re.sub(r"-v\d+$", "", config.env.removeprefix(GYMNASIUM_PREFIX))
     settings = read_tuned().get(name, {})
     is_chosen = config.algorithm not in (AUTO, settings.get("algorithm", config.algorithm))
     return {} if is_chosen else dict(settings)
@@ -130,7 +127,11 @@ def fill_ahead(config: Config) -> Config:
     tuned, cores = tuned_for(config), available_cores()
     most = max(LEAST_ENVS, config.total_frames // FRAMES_OF_ENV)  # of all actors
     usual = USUAL | {"num_actors": min(cores, most // ENVS_PER_ACTOR)}
-    config = _fill(config, {name: tuned.get(name, value) for name, value in usual.items()})
+    usual = {name: tuned.get(name, value) for name, value in usual.items()}
+    # Workers that somebody asks for are to have something to do: see `fill_cluster`.
+    asked_for = (config.num_workers or 1) * config.grads_per_push
+    usual["num_actors"] = max(usual["num_actors"], min(cores, asked_for))
+    config = _fill(config, usual)
     assert config.num_actors is not None
     is_many = min(config.num_actors, cores) >= MANY_ACTORS
     usual_envs = ENVS_PER_ACTOR_OF_MANY if is_many else ENVS_PER_ACTOR

@@ -60,14 +60,14 @@ def test_a_robot_has_what_is_tuned_for_it_and_else_the_defaults():
         ("Hopper", True),
         ("Hopper-v3", True),
         ("gymnasium:Hopper-v5", True),
-        ("gymnasium:gymnasium.envs.mujoco:Hopper-v5", True),
-        ("python:robots:Hopper", False),  # of which nobody knows what it is
+        ("gymnasium:frogs:Hopper-v0", False),  # of which nobody knows what it is
+        ("python:robots:Hopper", False),
         ("HopperHop", False),
         ("Hopper-v", False),
         ("gymnasium:Tall-Hopper-v5", False),
     ],
 )
-def test_an_environment_has_one_name_whoever_makes_it(env, is_tuned):
+def test_an_environment_has_one_name_in_envpool_and_gymnasium(env, is_tuned):
     assert bool(tuned_for(Config(env=env))) == is_tuned
 
 
@@ -83,6 +83,25 @@ def test_what_is_chosen_counts_more(name, monkeypatch):
     others = set(difference(filled, resolve(given, ROBOT)))
     # Settings that are tuned for an algorithm belong to it.
     assert others == (set(OF_SWIMMER) if name == "algorithm" else {name})
+
+
+@for_each(
+    ("cores", "env", "settings", "expected"),
+    [
+        (1, "Hopper", {}, 2),  # as they were when the settings were found
+        (64, "Hopper", {}, 2),
+        (64, "Hopper", {"num_workers": 4}, 4),
+        (64, "Hopper", {"num_workers": 4, "grads_per_push": 2}, 8),
+        (64, "Unheard", {"num_workers": 8}, 8),
+        (64, "Unheard", {"grads_per_push": 3}, 3),
+        (2, "Hopper", {"num_workers": 8}, 2),  # which is refused as ever
+        (64, "Unheard", {"num_workers": 4, "num_actors": 3}, 3),
+    ],
+)
+def test_workers_that_are_asked_for_have_actors(cores, env, settings, expected, monkeypatch):
+    monkeypatch.setattr(defaults, "available_cores", lambda: cores)
+    config = Config(env=env, total_frames=1_000_000, cluster="ray", **settings)
+    assert fill_ahead(config).num_actors == expected
 
 
 def test_presets_of_the_paper_stay_what_they_are():
@@ -163,7 +182,7 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
         "unroll_length": 32,
         "num_actors": 1,
     }
-    assert summary.num_updates % 8 == 0
+    assert summary.num_updates % 16 == 0
     # It goes on by what it began with, also where the table has changed since.
     config = resume_config(str(summary.run_dir), {"total_frames": 3_000})
     assert train(config).num_updates > summary.num_updates
