@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,11 @@ def test_few_arguments_put_a_run_together(path):
         ):
             names = arguments_of(node)
             assert len(names) <= MOST_ARGUMENTS, (getattr(node, "name", "lambda"), names)
+
+
+def test_an_install_has_every_file_of_the_package():
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    packaged = {f for glob in setuptools["package-data"]["a3cjax"] for f in PACKAGE.glob(glob)}
+    left_out = ".py", ".pyc", ".gif"  # code comes by itself; films are for the repository
+    others = {path for path in PACKAGE.rglob("*.*") if path.suffix not in left_out}
+    assert others == packaged

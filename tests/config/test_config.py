@@ -666,7 +666,13 @@ OWN_VALUES = {
 }
 
 
-@for_each("name", ["network", "optimizer", "learning_rate", "max_grad_norm"])
+@for_each(
+    "name",
+    [
+        *("network", "optimizer", "learning_rate", "max_grad_norm"),
+        *("algorithm", "discount", "lambda_"),
+    ],
+)
 def test_no_agent_is_built_of_settings_that_are_left_open(name):
     config = resolve(ONE_ACTOR, VECTORS).replace(**{name: getattr(Config, name)})
     with pytest.raises(ConfigError, match=rf"^{name} must be settled in the config.yaml"):
