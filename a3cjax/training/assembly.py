@@ -155,6 +155,7 @@ def build_batches(
         more environments than seeds, or no such devices.
       Stopped: if a stop is asked for meanwhile, or an environment stands still.
     """
+    config = fill_ahead(config)
     assert config.num_actors is not None
     assert config.envs_per_actor is not None
     assert config.discount is not None
