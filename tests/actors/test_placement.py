@@ -123,9 +123,11 @@ def test_threads_of_a_client_are_bound_to_its_cores():
     def threads():
         return set(os.listdir("/proc/self/task"))
 
+    ones = jnp.ones((64, 64))
+    jax.block_until_ready(jnp.matmul(ones, ones))  # the default client starts its threads late, too
     before = threads()
     device = placement._single_threaded_cpu.__wrapped__(0, frozenset({core}))
-    jax.block_until_ready(jnp.matmul(*[jax.device_put(jnp.ones((64, 64)), device)] * 2))
+    jax.block_until_ready(jnp.matmul(*[jax.device_put(ones, device)] * 2))
     started = threads() - before
     assert started
     assert all(os.sched_getaffinity(int(thread)) == {core} for thread in started)
