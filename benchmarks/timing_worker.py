@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import a3cjax
-from a3cjax.config.settings import read_config
 from a3cjax.system import provenance
 from a3cjax.training.measuring import Training, emulator_rate
+
+try:
+    from a3cjax.config.reading import read_config
+except ImportError:  # a checkout of before it had a file of its own
+    from a3cjax.config.settings import read_config
 
 
 class TimedTraining(Training):

@@ -22,7 +22,8 @@ from unittest import mock
 
 from a3cjax.commands import VERBS, sweep
 from a3cjax.commands.arguments import parse, read
-from a3cjax.config.settings import Config, read_config
+from a3cjax.config.reading import read_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.base import GYMNASIUM_PREFIX
 from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.envs.making import resolve_envpool_id

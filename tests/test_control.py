@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 
-from a3cjax.config.settings import read_config
+from a3cjax.config.reading import read_config
 from benchmarks import control
 from tests.cases import for_each
 from tests.documents import ROOT

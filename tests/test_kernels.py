@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from a3cjax.agents import make_a3c
-from a3cjax.config.settings import Config, resume_config
+from a3cjax.config.reading import resume_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.kernels import building, load_kernels
 from a3cjax.networks import make_network

@@ -16,17 +16,16 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from a3cjax.commands.arguments import parse
-from a3cjax.config.settings import (
-    AUTO,
+from a3cjax.config.reading import (
     FIXED_BY_A_DETERMINISTIC_RUN,
     FIXED_BY_A_RUN,
-    Config,
     Preset,
     load_config,
     make_config,
     read_config,
     resume_config,
 )
+from a3cjax.config.settings import AUTO, Config
 from a3cjax.errors import ConfigError, one_line
 from a3cjax.networks import NETWORK_NAMES
 from a3cjax.optimizers import OPTIMIZER_NAMES, make_optimizer

@@ -21,7 +21,8 @@ from a3cjax.commands.arguments import read
 from a3cjax.commands.beginning import importing
 from a3cjax.commands.sweeps import Point, Sweep, expand, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
-from a3cjax.config.settings import CONFIG_FILE, Config, Preset, read_config
+from a3cjax.config.reading import CONFIG_FILE, Preset, read_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, one_line
 from a3cjax.system.output import warn
 

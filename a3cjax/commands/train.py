@@ -14,7 +14,8 @@ what), 2 a wrong setting (one line says which), 128 + its number stopped by a si
 
 from a3cjax.commands.beginning import importing
 from a3cjax.commands.ending import conclude
-from a3cjax.config.settings import Config, Preset, read_config
+from a3cjax.config.reading import Preset, read_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 
 SETTINGS, PLACES = (Preset, Config), ""

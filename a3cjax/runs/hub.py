@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from a3cjax.config.settings import CONFIG_FILE
+from a3cjax.config.reading import CONFIG_FILE
 from a3cjax.errors import ConfigError
 from a3cjax.runs.environment_files import ENVIRONMENT_FILE
 from a3cjax.runs.parameter_files import PARAMETER_FILE

@@ -15,7 +15,8 @@ from a3cjax.config.builders import (
     build_evaluation_environments,
     init_state,
 )
-from a3cjax.config.settings import CONFIG_FILE, Config, load_config
+from a3cjax.config.reading import CONFIG_FILE, load_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.bringing import Source
 from a3cjax.networks import Network

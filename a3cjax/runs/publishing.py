@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from a3cjax.config.settings import CONFIG_FILE, Config
+from a3cjax.config.reading import CONFIG_FILE
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, quote
 from a3cjax.runs.environment_files import ENVIRONMENT_FILE, write_environment
 from a3cjax.runs.hub import CARD, PICTURE, PREFIX

@@ -12,7 +12,8 @@ from a3cjax.actors.reports import Restarted
 from a3cjax.cluster import fleet, processes
 from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
-from a3cjax.config.settings import Config, resume_config
+from a3cjax.config.reading import resume_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns

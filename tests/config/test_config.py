@@ -22,11 +22,8 @@ from a3cjax.config.declaring import (
     read_other_names,
     show,
 )
-from a3cjax.config.resolution import resolve
-from a3cjax.config.settings import (
-    AUTO,
+from a3cjax.config.reading import (
     PRESETS,
-    Config,
     Preset,
     load_config,
     make_config,
@@ -34,6 +31,8 @@ from a3cjax.config.settings import (
     read_preset,
     resume_config,
 )
+from a3cjax.config.resolution import resolve
+from a3cjax.config.settings import AUTO, Config
 from a3cjax.distributions import DiagonalGaussian, MultiCategorical, SquashedGaussian
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.envs.making import PROTOCOL_NAMES

@@ -7,8 +7,9 @@ import numpy as np
 
 from a3cjax.config import defaults
 from a3cjax.config.defaults import TUNED, describe_tuned, fill_ahead, tuned_for
+from a3cjax.config.reading import load_config, make_config, read_config, resume_config
 from a3cjax.config.resolution import resolve
-from a3cjax.config.settings import Config, load_config, make_config, read_config, resume_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.envs.making import resolve_envpool_id
 from a3cjax.training.run import train

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 import a3cjax
-from a3cjax.config.settings import load_config
+from a3cjax.config.reading import load_config
 from a3cjax.runs.checkpoints import Checkpointer, Progress
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 

@@ -17,7 +17,8 @@ from typing import ClassVar
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from a3cjax.config.settings import Config, resume_config
+from a3cjax.config.reading import resume_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking

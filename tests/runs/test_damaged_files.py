@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 
 from a3cjax.commands.sweeps import Point, arguments_of, record
-from a3cjax.config.settings import load_config, resume_config
+from a3cjax.config.reading import load_config, resume_config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.reports.content import make_content
 from a3cjax.reports.markdown import render_markdown

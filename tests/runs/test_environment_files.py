@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
-from a3cjax.config.settings import Config, resume_config
+from a3cjax.config.reading import resume_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.specs import make_spec
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs import environment_files

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from a3cjax.config.settings import Config, load_config
+from a3cjax.config.reading import load_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs import folder
 from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, has_results, make_run_dir

@@ -16,7 +16,7 @@ import yaml
 import a3cjax
 from a3cjax.commands import main
 from a3cjax.commands.evaluate import EvaluateSettings, default_path
-from a3cjax.config.settings import load_config
+from a3cjax.config.reading import load_config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.hub import CARD, PUBLISHED, download, upload
 from a3cjax.runs.loading import find_agent

@@ -16,7 +16,8 @@ import yaml
 
 import a3cjax
 from a3cjax.commands import main
-from a3cjax.config.settings import Config, load_config
+from a3cjax.config.reading import load_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.loading import find_agent
 from a3cjax.runs.lock import claimed

@@ -16,8 +16,9 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 
 import a3cjax
 from a3cjax.config.builders import build_agent, init_state
+from a3cjax.config.reading import load_config
 from a3cjax.config.resolution import resolve
-from a3cjax.config.settings import Config, load_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.actions import clip_actions
 from a3cjax.envs.base import EVALUATION_SEED_OFFSET, SEEDS_PER_RUN
 from a3cjax.envs.observations import read_observations

@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from a3cjax import Config, load, train
 from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
-from a3cjax.config.settings import load_config, read_config, resume_config
+from a3cjax.config.reading import load_config, read_config, resume_config
 from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import Logger
 from a3cjax.networks import make_network

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from a3cjax.config.settings import Config, resume_config
+from a3cjax.config.reading import resume_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.parameters.shared import ParametersOnDevice
 from a3cjax.runs.loading import load

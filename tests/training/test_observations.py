@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.config.reading import load_config, resume_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.loading import load
 from a3cjax.runs.playing import closing_quietly

@@ -7,7 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.config.reading import load_config, resume_config
+from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST, write_config

@@ -23,7 +23,8 @@ from a3cjax.actors import warmup
 from a3cjax.actors.actor_learner import ActorLearner
 from a3cjax.actors.supervisor import StallError
 from a3cjax.config.builders import init_state
-from a3cjax.config.settings import Config, load_config, resume_config
+from a3cjax.config.reading import load_config, resume_config
+from a3cjax.config.settings import Config
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import VectorEnvironments
 from a3cjax.errors import CheckpointError, ConfigError

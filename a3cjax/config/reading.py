@@ -1,0 +1,164 @@
+"""How settings are read: from a command line, from presets, and from the folder of a run."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from a3cjax.config.declaring import Settings, one_of, read_settings, setting, unknown_name
+from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
+from a3cjax.errors import ConfigError
+
+PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
+CONFIG_FILE = "config.yaml"  # of a run folder
+MAX_FILE_BYTES, MAX_NESTING = 100_000, 8  # of a file of settings; ours have 2 kB and one level
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Preset(Settings):
+    """What a run's settings begin with; given with them, but no setting of the run itself."""
+
+    preset: str = setting("laptop", "settings to begin with", one_of(lambda: tuple(PRESETS)))
+
+
+def make_config(settings: Mapping[str, Any]) -> Config:
+    """Builds a Config from plain values.
+
+    Raises:
+      ConfigError: names the setting, the rule and what it got; for an unknown name, what may
+        have been meant.
+    """
+    names = [field.name for field in dataclasses.fields(Config)]
+    for name in settings:
+        if name not in names:
+            raise ConfigError(unknown_name(str(name), names))  # YAML has other keys, too
+    return Config(**settings)
+
+
+def read_config(texts: Mapping[str, str]) -> Config:
+    """Builds a Config from the `name=value` of a command line, `preset` and `resume` included.
+
+    Raises:
+      ConfigError: as `make_config`; for settings that contradict the run to resume.
+    """
+    texts = dict(texts)
+    preset = texts.pop("preset", "laptop")
+    values = read_settings(Config, texts)
+    run_dir = values.pop("resume", None)
+    if run_dir is None:
+        return make_config(read_preset(preset) | values)
+    if preset != "laptop":
+        raise ConfigError("preset cannot be given with resume: the run has its settings.")
+    return resume_config(run_dir, values)
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """What a preset sets, by name: where it differs from the defaults.
+
+    A preset may begin with another one, which it names as its own `preset`.
+
+    Raises:
+      ConfigError: names those that there are.
+    """
+    settings = yaml.safe_load(PRESETS[Preset(preset=name).preset].read_text()) or {}
+    base = settings.pop("preset", None)
+    return settings if base is None else read_preset(base) | settings
+
+
+def load_config(run_dir: Path) -> Config:
+    """Reads the config.yaml of a run folder.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ConfigError: if it holds something else than settings.
+    """
+    settings = read_config_file(run_dir)
+    # Once a setting of its own; `config.yaml` of such a run holds what its network has.
+    each = settings.pop("per_dimension_variance", None)
+    if each is not None and "variance" not in settings:
+        settings["variance"] = "each" if each is True else "shared"
+    return make_config(settings)
+
+
+def read_config_file(run_dir: Path) -> dict[str, Any]:
+    """What stands in the config.yaml of a run folder, by name, whether there are such settings.
+
+    The file may come from anywhere: it is small, without aliases (of which a few lines stand for
+    billions of values) and hardly nested, or it is refused.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ConfigError: if it holds something else than values by name.
+      OSError: if it cannot be opened.
+    """
+    path = run_dir / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"run folder must hold {CONFIG_FILE}, got {run_dir}.")
+    with path.open("rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    try:
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"more than {MAX_FILE_BYTES:,} bytes")
+        nesting = 0
+        for event in yaml.parse(data, yaml.SafeLoader):
+            if getattr(event, "anchor", None) is not None:  # of an alias, too
+                raise ValueError(f"an alias in line {event.start_mark.line + 1}")
+            nesting += isinstance(event, yaml.CollectionStartEvent)
+            nesting -= isinstance(event, yaml.CollectionEndEvent)
+            if nesting > MAX_NESTING:
+                raise ValueError(f"lists in lists in line {event.start_mark.line + 1}")
+        settings = yaml.safe_load(data)
+        repr(settings)  # a ValueError for a number of more digits than Python prints
+    # PyYAML raises what it happens to stumble over: `!!bool x` is a KeyError, for instance.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ConfigError(f"{path} must hold settings by name, got {error}.") from error
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{path} must hold settings by name, got {type(settings).__name__}.")
+    return settings
+
+
+# What a checkpoint is made of, or what the numbers of one run must have in common.
+FIXED_BY_A_RUN = (
+    *("env", "env_kwargs", "protocol", "seed", "algorithm", "network", "optimizer"),
+    *("centre_observations", "policy", "variance", "normalize_rewards", "shared_statistics"),
+    *("image_layout", "dueling"),
+)
+FIXED_BY_A_DETERMINISTIC_RUN = (
+    *("deterministic", "num_actors", "envs_per_actor", "unroll_length", "num_passes", "kernels"),
+)
+
+
+def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
+    """The settings of a run folder, changed where that is possible.
+
+    Args:
+      run_dir: of the run to go on with.
+      changes: settings by name; the others stay as they were.
+
+    Raises:
+      ConfigError: if the folder is no run folder, or a change contradicts its checkpoints.
+    """
+    try:
+        config = load_config(Path(run_dir))
+    except (OSError, ConfigError) as error:
+        raise ConfigError(f"resume must be a run folder, got {run_dir}: {error}") from error
+    settings = dataclasses.asdict(config)
+    if config.deterministic:
+        settings["kernels"] = bool(config.kernels)  # null in a run from before there were any
+    if changes.get("cluster", config.cluster) is None:  # it goes on in threads
+        settings |= CLUSTER_DEFAULTS
+    if config.exploration_frames is not None and "total_frames" in changes:
+        # A run may be made shorter than the line of ε was to be.
+        most = make_config({"total_frames": changes["total_frames"]}).total_frames
+        settings["exploration_frames"] = min(config.exploration_frames, most)
+    changed = make_config({**settings, "resume": run_dir, "run_dir": run_dir, **changes})
+    fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())
+    if not config.shared_statistics:  # a checkpoint holds those of each actor
+        fixed = (*fixed, "num_actors")
+    for name in fixed:
+        old, new = settings[name], getattr(changed, name)
+        if new != old:
+            raise ConfigError(f"{name} must be {old}, as in the run to resume, got {new}.")
+    return changed
