@@ -56,6 +56,9 @@ VECTORS = IMAGES | {
 }
 # Adam's own 0.999 remembers a thousand updates, and a game is learned in that many.
 ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not tried with Q methods
+# Where each step is learned from once, updates are few: docs/decisions.md. Tried with Pong and
+# Breakout only; Q methods, more passes and other images keep the unroll above.
+UNROLL_OF_ATARI = 20
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
 TABLE = IMAGES | {
@@ -199,10 +202,13 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     has_images = any(part.dtype == np.uint8 for part in jax.tree.leaves(spec.observation))
     defaults = TABLE if config.network == TABULAR else IMAGES if has_images else VECTORS
     is_actor_critic = ALGORITHMS[config.algorithm].head == "actor_critic"
+    num_passes = passes_of(config.algorithm)
     if has_images and is_actor_critic and config.optimizer in (AUTO, "adam"):
         defaults = ADAM_OF_IMAGES | defaults
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
+        if is_actor_critic and (config.num_passes or num_passes or 1) == 1:
+            defaults = defaults | {"unroll_length": UNROLL_OF_ATARI}
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
     # As a fixed number, the share of random play would grow with the number of cores, up to
@@ -212,7 +218,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     defaults = defaults | {
         "network": f"{torsos_for(spec.observation)[0]}_ff",
         "image_layout": spec.image_layout,
-        "num_passes": passes_of(config.algorithm),
+        "num_passes": num_passes,
         "policy": "gaussian" if spec.is_continuous else AUTO,
         "warmup_steps": min(WARMUP_STEPS, max(1, tenth)),
         "exploration_frames": max(1, min(EXPLORATION_FRAMES, fifth)),

@@ -95,7 +95,8 @@ class Config(Settings):
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
-        "steps of an update; auto is 32, 40 for images, 1 for a table; episode: a whole one",
+        "steps of an update; auto is 32, 40 for images, 20 for Atari, 1 for a table; episode: a "
+        "whole one",
         FRAMES,
     )
     discount: float | None = _agent(

@@ -615,7 +615,7 @@ PIXELS = {
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
-ATARI = {**PIXELS, "normalize_rewards": False}  # they are clipped
+ATARI = {**PIXELS, "unroll_length": 20, "normalize_rewards": False}  # they are clipped
 TABLE = {
     "optimizer": "sgd",
     "unroll_length": 1,
@@ -646,6 +646,23 @@ TABLE = {
 def test_defaults_follow_actions_and_network(network, spec, expected):
     config = resolve(ONE_ACTOR.replace(network=network), spec)
     assert {name: getattr(config, name) for name in expected} == expected
+
+
+@for_each(
+    ("settings", "spec", "expected"),
+    [
+        ({"algorithm": "vtrace"}, IMAGES, 20),
+        ({"algorithm": "vtrace", "num_passes": 2}, IMAGES, 40),
+        ({"algorithm": "ppo"}, IMAGES, 40),
+        ({"algorithm": "ppo", "num_passes": 1}, IMAGES, 20),
+        ({"algorithm": "n_step_q"}, IMAGES, 40),
+        ({"network": "atari_gru"}, IMAGES, 20),
+        ({}, IMAGES._replace(is_atari=False), 40),
+        ({"unroll_length": 40}, IMAGES, 40),
+    ],
+)
+def test_atari_games_have_short_unrolls_where_each_is_learned_from_once(settings, spec, expected):
+    assert resolve(ONE_ACTOR.replace(**settings), spec).unroll_length == expected
 
 
 OWN_VALUES = {
