@@ -33,6 +33,12 @@ def test_actor_critics_solve_catch(tmp_path, algorithm, total_frames):
 
 
 @pytest.mark.slow
+def test_mountain_car_is_learned_by_what_is_tuned_for_it(tmp_path):
+    # The slower of two ways up, which the usual settings find, has -124.
+    assert learn(tmp_path, env="MountainCar", total_frames=1_000_000) >= -105
+
+
+@pytest.mark.slow
 def test_a3c_learns_several_choices_at_once_among_those_allowed(tmp_path):
     # Four right choices give 1; random play among the allowed ones, half of them, 0.55.
     score = learn(
