@@ -33,6 +33,7 @@ SHORT_GAME = 50  # steps: games such as Catch have few ways to go
 # Entropy, as a part of that of a random policy; sound runs of Pong end with 0.85 to 0.95.
 COLLAPSED = 0.05
 RANDOM = 0.98
+NEARLY_RANDOM = 0.9  # where the score is that of random play, too
 LEAST_SHARE = 1 / 3  # of the budget, before which a policy may still be random
 # Staleness: its mean is the number of the other actors if all are as fast (1.0 times that in our
 # runs with 2 and with 16), its largest in a period up to 3 times that.
@@ -151,11 +152,12 @@ def _entropy(run: Run, *, is_random: bool) -> Warned | None:
             "try a larger entropy_cost or a smaller learning_rate",
         )
     begun = frames[-1] >= LEAST_SHARE * number(run.settings, "total_frames")
-    if begun and float(values.min()) > RANDOM * random:
+    lowest, limit = (last, NEARLY_RANDOM) if is_random else (float(values.min()), RANDOM)
+    if begun and lowest > limit * random:
         return Warned(
             "random",
-            f"the policy never left that of random play: {seen}; try a smaller entropy_cost, "
-            "a larger learning_rate, or more frames",
+            f"the policy hardly left that of random play: {seen}; try normalize_advantages=true, "
+            "a smaller entropy_cost, a larger learning_rate, or more frames",
         )
     return None
 

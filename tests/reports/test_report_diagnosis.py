@@ -133,6 +133,10 @@ CARTPOLE = {
         ),
         ({**CARTPOLE, "columns": {**returns(20, 99), "entropy": going(0.6, 0.01, 0.01)}}, []),
         ({"columns": {"entropy": going(1.79, 1.77, 1.78)}}, ["random"]),
+        # Less of it where the score is that of random play, too.
+        ({"columns": {**RANDOM_PLAY, "entropy": going(1.5, 1.7, 1.7)}, "share": 0.5}, ["random"]),
+        ({"columns": {**RANDOM_PLAY, "entropy": going(1.7, 1.5, 1.5)}, "share": 0.5}, []),
+        ({"columns": {"entropy": going(1.7, 1.7, 1.7)}}, []),
         ({"columns": {"entropy": going(1.79, 1.77)}, "share": 0.3}, []),  # it may still begin
         ({"columns": {"entropy": going(1.79, 1.77)}, "action_space": None}, []),
         (
@@ -208,7 +212,7 @@ def test_warnings_say_in_a_sentence_what_was_seen_and_what_to_try(tmp_path):
 
 # Runs of `results/` that did not go well, and the warnings that are right.
 NOT_WELL = {
-    "atari5/BeamRider-seed1": {"plateau"},
+    "atari5/BeamRider-seed1": {"plateau", "random"},
     "atari5/SpaceInvaders-seed1": {"plateau"},
 }
 
