@@ -154,9 +154,11 @@ def _entropy(run: Run, *, is_random: bool) -> Warned | None:
     begun = frames[-1] >= LEAST_SHARE * number(run.settings, "total_frames")
     lowest, limit = (last, NEARLY_RANDOM) if is_random else (float(values.min()), RANDOM)
     if begun and lowest > limit * random:
+        is_normal = run.settings.get("normalize_advantages") is True
         return Warned(
             "random",
-            f"the policy hardly left that of random play: {seen}; try normalize_advantages=true, "
+            f"the policy hardly left that of random play: {seen}; try "
+            f"{'' if is_normal else 'normalize_advantages=true, '}"
             "a smaller entropy_cost, a larger learning_rate, or more frames",
         )
     return None

@@ -210,6 +210,16 @@ def test_warnings_say_in_a_sentence_what_was_seen_and_what_to_try(tmp_path):
         assert "\n" not in sentence
 
 
+@for_each(("is_normal", "is_named"), [("true", False), ("false", True)])
+def test_normalized_advantages_are_advised_where_they_are_not_yet(tmp_path, is_normal, is_named):
+    folder = make_run(tmp_path / "run", columns={"entropy": going(1.785, 1.785)})
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"normalize_advantages: {is_normal}\n")
+    (warned,) = diagnose(read_run(folder))
+    assert ("normalize_advantages=true" in warned.sentence) == is_named
+    assert "a smaller entropy_cost" in warned.sentence
+
+
 # Runs of `results/` that did not go well, and the warnings that are right.
 NOT_WELL = {
     "atari5/BeamRider-seed1": {"plateau", "random"},

@@ -138,11 +138,18 @@ def test_whole_episodes_are_not_bootstrapped_and_unrolls_are(build, algorithm):
         assert (near != far) == bootstraps
 
 
-@pytest.mark.parametrize("name", ["lambda_", "value_cost", "entropy_cost"])
-def test_settings_of_the_loss_reach_it(build, name):
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        *((name, (0.2, 0.9)) for name in ("lambda_", "value_cost", "entropy_cost")),
+        *((name, (False, True)) for name in ("normalize_advantages", "normalize_values")),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["a3c", "ppo", "vtrace"])
+def test_settings_of_the_loss_reach_it(build, algorithm, name, values):
     losses = []
-    for value in (0.2, 0.9):
-        _, agent, fleet = build(**{name: value})
+    for value in values:
+        _, agent, fleet = build(algorithm=algorithm, **{name: value})
         losses.append(float(metrics_of(agent, fleet, trajectory(last_observation=2.0))[0]))
     assert losses[0] != losses[1]
 
