@@ -26,6 +26,7 @@ def make_explore(
     num_frames: int,
     period_frames: int | None = None,
     entropy_factor: float = 1.0,
+    entropy_frames: int | None = None,
 ) -> Explore:
     """The exploration of one actor-learner.
 
@@ -40,15 +41,18 @@ def make_explore(
       num_frames: emulator frames after which ε has its final value.
       period_frames: emulator frames after which final values are drawn anew; None never.
       entropy_factor: multiplies the entropy cost of this actor.
+      entropy_frames: emulator frames over which that factor falls in a line to 0; None never.
 
     Raises:
-      ValueError: unless `num_envs`, `num_frames` and `period_frames` are >= 1, seed and index
-        >= 0, and the factor is >= 0 and finite.
+      ValueError: unless `num_envs` and all numbers of frames are >= 1, seed and index >= 0, and
+        the factor is >= 0 and finite.
     """
     _check(seed=(seed, 0), actor_index=(actor_index, 0), entropy_factor=(entropy_factor, 0))
     _check(num_envs=(num_envs, 1), num_frames=(num_frames, 1))
     if period_frames is not None:
         _check(period_frames=(period_frames, 1))
+    if entropy_frames is not None:
+        _check(entropy_frames=(entropy_frames, 1))
 
     def explore(frames_now: int) -> Exploration:
         period = 0 if period_frames is None else frames_now // period_frames
@@ -56,7 +60,8 @@ def make_explore(
         finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
         progress = min(1.0, frames_now / num_frames)
         epsilons = 1.0 + progress * (finals - 1.0)
-        return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor))
+        left = 1.0 if entropy_frames is None else max(0.0, 1.0 - frames_now / entropy_frames)
+        return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor * left))
 
     return explore
 

@@ -164,7 +164,6 @@ def actor_critic_loss(
     entropy_cost: chex.Numeric = 0.01,
     mask: Array | None = None,
     normalize_advantages: bool = False,
-    normalize_values: bool = False,
 ) -> tuple[jax.Array, ActorCriticMetrics]:
     """The combined loss of A3C: summed over time, averaged over the batch.
 
@@ -203,9 +202,6 @@ def actor_critic_loss(
       normalize_advantages: whether advantages are divided by the root of their mean square over
         steps (before `weights`), `MIN_ADVANTAGE` added to it; what is learned then hardly depends
         on their scale. The entropy counts less where they are small: there it would drown them.
-      normalize_values: whether the value loss is divided by the same root (of advantages in their
-        own units). With both, policy and values weigh against each other as without, and only the
-        entropy cost is in units of the advantages.
 
     Returns:
       The scalar loss, and its parts before their costs as averages over steps, weighted by the
@@ -257,11 +253,9 @@ def actor_critic_loss(
     total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
     advantages = jax.lax.stop_gradient(given.get("advantages", returns - values))
     value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
-    mean_square = jnp.sum(step_weights * jnp.square(advantages)) / total_weight
-    scale = jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
-    if normalize_values:
-        value_cost /= scale
     if normalize_advantages:
+        mean_square = jnp.sum(step_weights * jnp.square(advantages)) / total_weight
+        scale = jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
         advantages /= scale
         entropy_cost *= jnp.sqrt(mean_square) / scale
     if "weights" in given:

@@ -112,7 +112,6 @@ def test_vmap_and_scan_give_what_calls_one_by_one_do(function):
 def total_loss(logits):
     policy = Categorical(logits)
     options = {"advantages": X, "weights": np.abs(X), "normalize_advantages": True}
-    options |= {"normalize_values": True}
     loss, _ = actor_critic_loss(policy, jnp.mean(logits, axis=-1), ACTIONS, X, **options)
     log_probs = policy.log_prob(ACTIONS)
     surrogate = clipped_surrogate_loss(log_probs, Categorical(Q).log_prob(ACTIONS) - 0.05, X)

@@ -110,6 +110,16 @@ def test_entropy_is_left_alone_by_default():
     assert make_explore(1, 0, B, num_frames=NUM_FRAMES)(0).entropy_factor == 1.0
 
 
+@pytest.mark.parametrize(
+    ("frames_now", "expected"), [(0, 2.0), (250, 1.5), (999, 0.002), (1000, 0.0), (10**15, 0.0)]
+)
+def test_entropy_factor_falls_in_a_line_to_nothing(frames_now, expected):
+    explore = make_explore(1, 0, B, num_frames=1, entropy_factor=2.0, entropy_frames=1000)
+    factor = explore(frames_now).entropy_factor
+    assert factor.dtype == np.float32
+    np.testing.assert_allclose(factor, expected, rtol=1e-5)
+
+
 def test_evaluation_explores_a_little_everywhere():
     epsilons, entropy_factor = evaluation_exploration(B)
     # Mnih et al. 2015, methods.
@@ -152,6 +162,7 @@ def test_factors_are_symmetric_around_one(num_actors, spread):
     [
         *(("num_frames", value, 1) for value in (0, -5, math.nan)),
         *(("num_envs", value, 1) for value in (0, -1)),
+        ("entropy_frames", 0, 1),
         ("seed", -1, 0),
         ("actor_index", -1, 0),
         *(("entropy_factor", value, 0) for value in (-0.5, math.nan, math.inf)),

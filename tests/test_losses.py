@@ -226,28 +226,6 @@ def test_normalized_advantages_have_one_size_unless_they_are_next_to_nothing(uni
     np.testing.assert_allclose(scaled, plain, rtol=1e-4, atol=1e-10)
 
 
-def test_normalized_values_keep_the_ratio_of_policy_and_values():
-    # With both, the loss is the plain one at an entropy cost of β times their size, over the root.
-    steps = logits, values, actions, returns = random_steps()
-    mask = np.ones(returns.shape, bool)
-    mask[1] = False
-    mean_square = np.mean(np.square(returns - values)[mask])
-    scale = np.sqrt(mean_square + MIN_ADVANTAGE**2)
-
-    def gradients(**options):
-        return jax.grad(
-            lambda x, v: loss_of_logits(x, v, actions, returns, mask=mask, **options)[0], (0, 1)
-        )(logits, values)
-
-    normal = gradients(entropy_cost=0.2, normalize_advantages=True, normalize_values=True)
-    plain = gradients(entropy_cost=0.2 * np.sqrt(mean_square))
-    chex.assert_trees_all_close(normal, jax.tree.map(lambda x: x / scale, plain), rtol=1e-4)
-    alone = gradients(value_cost=0.25, normalize_values=True)
-    chex.assert_trees_all_close(alone, gradients(value_cost=0.25 / scale), rtol=1e-5)
-    metrics = [loss_of_logits(*steps, normalize_values=is_normal)[1] for is_normal in (False, True)]
-    chex.assert_trees_all_equal(*metrics)
-
-
 def test_normalized_advantages_leave_the_gradients_of_values_and_returns_alone():
     logits, values, actions, returns = random_steps()
     gradient = jax.grad(

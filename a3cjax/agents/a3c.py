@@ -25,7 +25,6 @@ def make_a3c(
     max_abs_reward: float | None = None,
     bootstraps: bool = True,
     normalize_advantages: bool = False,
-    normalize_values: bool = False,
 ) -> Agent:
     """Builds A3C around a network.
 
@@ -39,7 +38,6 @@ def make_a3c(
       bootstraps: False for REINFORCE with a baseline (Williams 1992), as the paper trains in
         MuJoCo: returns are sums of rewards to the episode's end, whatever `lambda_` says.
       normalize_advantages: as for `actor_critic_loss`.
-      normalize_values: as for `actor_critic_loss`.
     """
 
     def targets(trajectory, values, log_rhos, continues):
@@ -56,5 +54,4 @@ def make_a3c(
         entropy_cost=entropy_cost,
         max_abs_reward=max_abs_reward,
         normalize_advantages=normalize_advantages,
-        normalize_values=normalize_values,
     )

@@ -43,7 +43,6 @@ def make_actor_critic(
     entropy_cost: float,
     max_abs_reward: float | None,
     normalize_advantages: bool,
-    normalize_values: bool,
     clip_ratio: float = 0.2,
     is_off_policy: bool = False,
     num_passes: int = 1,
@@ -60,7 +59,6 @@ def make_actor_critic(
       entropy_cost: β, weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       normalize_advantages: as for `actor_critic_loss`.
-      normalize_values: as for `actor_critic_loss`.
       clip_ratio: as its `clip`.
       is_off_policy: whether it learns at newer parameters than those that acted.
       num_passes: as for `Agent`.
@@ -94,7 +92,6 @@ def make_actor_critic(
             entropy_cost=entropy_cost * constants.exploration.entropy_factor,
             mask=is_experience,
             normalize_advantages=normalize_advantages,
-            normalize_values=normalize_values,
         )
 
     return Agent(

@@ -31,7 +31,6 @@ def make_ppo(
     max_abs_reward: float | None = None,
     bootstraps: bool = True,
     normalize_advantages: bool = False,
-    normalize_values: bool = False,
     clip_ratio: float = 0.2,
     num_passes: int = 2,
 ) -> Agent:
@@ -46,7 +45,6 @@ def make_ppo(
       bootstraps: False where updates are whole episodes: returns are then sums of rewards,
         whatever `lambda_` says.
       normalize_advantages: as for `actor_critic_loss`.
-      normalize_values: as for `actor_critic_loss`.
       clip_ratio: ε, how far an action's probability may move from that which it was taken with.
       num_passes: K, updates from each trajectory, each at the newest parameters.
     """
@@ -66,7 +64,6 @@ def make_ppo(
         entropy_cost=entropy_cost,
         max_abs_reward=max_abs_reward,
         normalize_advantages=normalize_advantages,
-        normalize_values=normalize_values,
         clip_ratio=clip_ratio,
         is_off_policy=True,
         num_passes=num_passes,

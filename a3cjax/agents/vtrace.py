@@ -29,7 +29,6 @@ def make_vtrace(
     max_abs_reward: float | None = None,
     bootstraps: bool = True,
     normalize_advantages: bool = False,
-    normalize_values: bool = False,
     num_passes: int = 1,
 ) -> Agent:
     """Builds an actor-critic that corrects for stale parameters around a network.
@@ -43,7 +42,6 @@ def make_vtrace(
       bootstraps: False where updates are whole episodes: nothing is bootstrapped at their ends,
         and λ is 1, whatever `lambda_` says.
       normalize_advantages: as for `actor_critic_loss`, of those weighted by ρₜ.
-      normalize_values: as for `actor_critic_loss`, by the same advantages.
       num_passes: updates from each trajectory, each at the newest parameters.
     """
 
@@ -74,7 +72,6 @@ def make_vtrace(
         entropy_cost=entropy_cost,
         max_abs_reward=max_abs_reward,
         normalize_advantages=normalize_advantages,
-        normalize_values=normalize_values,
         is_off_policy=True,
         num_passes=num_passes,
     )

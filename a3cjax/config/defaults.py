@@ -46,7 +46,6 @@ IMAGES: dict[str, Any] = {
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": False,
-    "normalize_values": False,
     "greedy_evaluation": False,
 }
 VECTORS = IMAGES | {
@@ -57,15 +56,9 @@ VECTORS = IMAGES | {
 }
 # Adam's own 0.999 remembers a thousand updates, and a game is learned in that many.
 ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not tried with Q methods
-# Where each step is learned from once, updates are few. Where points are rare, an action's worth is
-# little beside an entropy cost that does not follow it: docs/decisions.md. Tried with Atari games
-# only; Q methods, more passes and other images keep what is above.
-ATARI: dict[str, Any] = {
-    "unroll_length": 20,
-    "normalize_advantages": True,
-    "normalize_values": True,
-    "entropy_cost": 0.03,  # in units of advantages
-}
+# Where each step is learned from once, updates are few: docs/decisions.md. Tried with Pong and
+# Breakout only; Q methods, more passes and other images keep the unroll above.
+UNROLL_OF_ATARI = 20
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
 TABLE = IMAGES | {
@@ -215,9 +208,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
         if is_actor_critic and (config.num_passes or num_passes or 1) == 1:
-            defaults = defaults | ATARI
-            if config.normalize_advantages is False:  # then values are not, either
-                defaults = defaults | {"normalize_values": False}
+            defaults = defaults | {"unroll_length": UNROLL_OF_ATARI}
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
     # As a fixed number, the share of random play would grow with the number of cores, up to

@@ -107,8 +107,9 @@ class Config(Settings):
     )
     value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
-        None, "β; null: 0.01, 0.03 for Atari games, 1e-4 for continuous actions", at_least(0)
+        None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
     )
+    anneal_entropy_cost: bool = _agent(False, "in a line to 0 over the budget")
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
     )
@@ -134,12 +135,7 @@ class Config(Settings):
         "Atari games or for a table",
     )
     normalize_advantages: bool | None = _agent(
-        None,
-        "divide by their size in the update; null: yes, but not for a table, and of images Atari's",
-    )
-    normalize_values: bool | None = _agent(
-        None,
-        "divide the value loss by the size of advantages; null: of Atari games, with the above",
+        None, "divide by their size in the update; null: yes, but not for images or a table"
     )
     centre_observations: bool | None = _agent(
         None,

@@ -363,6 +363,7 @@ def recruit(
                 num_frames=num_frames,
                 period_frames=config.epsilon_period_frames,
                 entropy_factor=factors[index],
+                entropy_frames=config.total_frames if config.anneal_entropy_cost else None,
             ),
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,
             total_frames=config.total_frames,

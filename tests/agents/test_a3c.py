@@ -288,7 +288,6 @@ def test_hyperparameters_are_by_keyword_with_the_papers_defaults():
         "max_abs_reward": None,
         "bootstraps": True,
         "normalize_advantages": False,
-        "normalize_values": False,
     }
 
 

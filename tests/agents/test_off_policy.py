@@ -20,7 +20,7 @@ CONSTANTS = Constants(None, None, Exploration(np.zeros(B, np.float32), np.float3
 OFF_POLICY = {"ppo": make_ppo, "vtrace": make_vtrace}
 SETTINGS = {
     "mixed": {"lambda_": 0.7, "max_abs_reward": 0.5},
-    "normalised": {"lambda_": 0.9, "normalize_advantages": True, "normalize_values": True},
+    "normalised": {"lambda_": 0.9, "normalize_advantages": True},
     "whole episodes": {"lambda_": 0.7, "bootstraps": False},
 }
 

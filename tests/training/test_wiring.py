@@ -142,7 +142,7 @@ def test_whole_episodes_are_not_bootstrapped_and_unrolls_are(build, algorithm):
     ("name", "values"),
     [
         *((name, (0.2, 0.9)) for name in ("lambda_", "value_cost", "entropy_cost")),
-        *((name, (False, True)) for name in ("normalize_advantages", "normalize_values")),
+        *((name, (False, True)) for name in ("normalize_advantages",)),
     ],
 )
 @pytest.mark.parametrize("algorithm", ["a3c", "ppo", "vtrace"])
@@ -269,6 +269,13 @@ def test_entropy_costs_are_spread_over_the_actors(build, spread):
     _, _, fleet = build(entropy_spread=spread)
     factors = [float(actor.explore(0).entropy_factor) for actor in fleet.actors]
     assert factors == pytest.approx([1 / spread, 1.0, spread])
+
+
+@pytest.mark.parametrize(("is_annealed", "last"), [(True, 0.0), (False, 2.0)])
+def test_entropy_costs_fall_over_the_budget_if_told_so(build, is_annealed, last):
+    _, _, fleet = build(total_frames=600, entropy_spread=2.0, anneal_entropy_cost=is_annealed)
+    first, middle, end = (fleet.actors[2].explore(n).entropy_factor for n in (0, 300, 600))
+    np.testing.assert_allclose([first, middle, end], [2, (2 + last) / 2, last], rtol=1e-6)
 
 
 def test_actors_stop_at_the_budget_and_report_to_the_log(build):
