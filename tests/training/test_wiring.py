@@ -142,14 +142,13 @@ def test_whole_episodes_are_not_bootstrapped_and_unrolls_are(build, algorithm):
     ("name", "values"),
     [
         *((name, (0.2, 0.9)) for name in ("lambda_", "value_cost", "entropy_cost")),
-        *((name, (False, True)) for name in ("normalize_advantages",)),
+        ("normalize_advantages", (False, True)),
     ],
 )
-@pytest.mark.parametrize("algorithm", ["a3c", "ppo", "vtrace"])
-def test_settings_of_the_loss_reach_it(build, algorithm, name, values):
+def test_settings_of_the_loss_reach_it(build, name, values):
     losses = []
     for value in values:
-        _, agent, fleet = build(algorithm=algorithm, **{name: value})
+        _, agent, fleet = build(**{name: value})
         losses.append(float(metrics_of(agent, fleet, trajectory(last_observation=2.0))[0]))
     assert losses[0] != losses[1]
 
