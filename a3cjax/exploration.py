@@ -26,7 +26,8 @@ def make_explore(
     num_frames: int,
     period_frames: int | None = None,
     entropy_factor: float = 1.0,
-    entropy_frames: int | None = None,
+    target_entropy: float | None = None,
+    total_frames: int = 1,
 ) -> Explore:
     """The exploration of one actor-learner.
 
@@ -41,7 +42,9 @@ def make_explore(
       num_frames: emulator frames after which ε has its final value.
       period_frames: emulator frames after which final values are drawn anew; None never.
       entropy_factor: multiplies the entropy cost of this actor.
-      entropy_frames: emulator frames over which that factor falls in a line to 0; None never.
+      target_entropy: share of a random policy's entropy, in [0, 1], to which that of the policy is
+        to fall from 1 on, in a line; None leaves it to itself.
+      total_frames: emulator frames after which it is there.
 
     Raises:
       ValueError: unless `num_envs` and all numbers of frames are >= 1, seed and index >= 0, and
@@ -51,8 +54,9 @@ def make_explore(
     _check(num_envs=(num_envs, 1), num_frames=(num_frames, 1))
     if period_frames is not None:
         _check(period_frames=(period_frames, 1))
-    if entropy_frames is not None:
-        _check(entropy_frames=(entropy_frames, 1))
+    _check(total_frames=(total_frames, 1))
+    if target_entropy is not None and not 0 <= target_entropy <= 1:
+        raise ValueError(f"target_entropy must be in [0, 1], got {target_entropy}.")
 
     def explore(frames_now: int) -> Exploration:
         period = 0 if period_frames is None else frames_now // period_frames
@@ -60,8 +64,10 @@ def make_explore(
         finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
         progress = min(1.0, frames_now / num_frames)
         epsilons = 1.0 + progress * (finals - 1.0)
-        left = 1.0 if entropy_frames is None else max(0.0, 1.0 - frames_now / entropy_frames)
-        return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor * left))
+        target = target_entropy
+        if target is not None:
+            target = np.float32(1.0 + min(1.0, frames_now / total_frames) * (target - 1.0))
+        return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor), target)
 
     return explore
 

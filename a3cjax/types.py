@@ -238,11 +238,13 @@ class Exploration(NamedTuple):
 
     `epsilons`: float32 `[B]`, in each environment the probability of a random action; used
     by the Q methods. `entropy_factor`: float32 scalar, multiplies the entropy cost of an
-    actor-critic.
+    actor-critic. `target_entropy`: float32 scalar in [0, 1], the share of a random policy's
+    entropy towards which the cost steers; None leaves the cost alone.
     """
 
     epsilons: Array
     entropy_factor: Array | np.floating
+    target_entropy: Array | np.floating | None = None
 
 
 class Constants(NamedTuple):

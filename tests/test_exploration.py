@@ -91,7 +91,7 @@ def test_final_values_are_drawn_anew_after_every_period_and_once_without():
 @given(frames_now=st.integers(0, 2 * NUM_FRAMES), num_envs=st.integers(1, 20))
 def test_every_environment_has_a_probability_of_its_own(frames_now, num_envs):
     explore = make_explore(1, 0, num_envs, num_frames=NUM_FRAMES, entropy_factor=0.5)
-    epsilons, entropy_factor = explore(frames_now)
+    epsilons, entropy_factor, _ = explore(frames_now)
     assert (epsilons.shape, epsilons.dtype) == ((num_envs,), np.float32)
     assert np.all((epsilons >= np.float32(0.01)) & (epsilons <= 1))
     assert (np.shape(entropy_factor), entropy_factor.dtype) == ((), np.float32)
@@ -107,26 +107,30 @@ def test_every_call_gives_arrays_of_its_own():
 
 
 def test_entropy_is_left_alone_by_default():
-    assert make_explore(1, 0, B, num_frames=NUM_FRAMES)(0).entropy_factor == 1.0
+    exploration = make_explore(1, 0, B, num_frames=NUM_FRAMES)(0)
+    assert exploration.entropy_factor == 1.0
+    assert exploration.target_entropy is None
 
 
 @pytest.mark.parametrize(
-    ("frames_now", "expected"), [(0, 2.0), (250, 1.5), (999, 0.002), (1000, 0.0), (10**15, 0.0)]
+    ("frames_now", "expected"), [(0, 1.0), (250, 0.8), (999, 0.2008), (1000, 0.2), (10**15, 0.2)]
 )
-def test_entropy_factor_falls_in_a_line_to_nothing(frames_now, expected):
-    explore = make_explore(1, 0, B, num_frames=1, entropy_factor=2.0, entropy_frames=1000)
-    factor = explore(frames_now).entropy_factor
-    assert factor.dtype == np.float32
-    np.testing.assert_allclose(factor, expected, rtol=1e-5)
+def test_target_entropy_falls_in_a_line_from_that_of_random_play(frames_now, expected):
+    explore = make_explore(1, 0, B, num_frames=1, target_entropy=0.2, total_frames=1000)
+    exploration = explore(frames_now)
+    assert exploration.target_entropy.dtype == np.float32
+    np.testing.assert_allclose(exploration.target_entropy, expected, rtol=1e-5)
+    assert exploration.entropy_factor == 1.0
 
 
 def test_evaluation_explores_a_little_everywhere():
-    epsilons, entropy_factor = evaluation_exploration(B)
+    epsilons, entropy_factor, target_entropy = evaluation_exploration(B)
     # Mnih et al. 2015, methods.
     assert EVALUATION_EPSILON == 0.05
     np.testing.assert_array_equal(epsilons, np.full(B, 0.05, np.float32))
     assert epsilons.dtype == np.float32
     assert entropy_factor == 1.0
+    assert target_entropy is None
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_factors_are_symmetric_around_one(num_actors, spread):
     [
         *(("num_frames", value, 1) for value in (0, -5, math.nan)),
         *(("num_envs", value, 1) for value in (0, -1)),
-        ("entropy_frames", 0, 1),
+        ("total_frames", 0, 1),
         ("seed", -1, 0),
         ("actor_index", -1, 0),
         *(("entropy_factor", value, 0) for value in (-0.5, math.nan, math.inf)),

@@ -19,9 +19,13 @@ from a3cjax.agents.base import (
     make_observe,
 )
 from a3cjax.agents.experience import clean, find_experience
+from a3cjax.distributions import Categorical, Distribution, MultiCategorical
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
-from a3cjax.types import NetworkOutput, Trajectory
+from a3cjax.types import Exploration, NetworkOutput, Trajectory
+
+# Of the share of a random policy's entropy: the cost goes from twice itself to nothing over 0.2.
+STEERING_WIDTH = 0.1
 
 
 class Targets(NamedTuple):
@@ -89,7 +93,7 @@ def make_actor_critic(
             **targets(cleaned, values, log_rhos, continues)._asdict(),
             clip=clip_ratio,
             value_cost=value_cost,
-            entropy_cost=entropy_cost * constants.exploration.entropy_factor,
+            entropy_cost=entropy_cost * steering(policy, constants.exploration, is_experience),
             mask=is_experience,
             normalize_advantages=normalize_advantages,
         )
@@ -103,6 +107,24 @@ def make_actor_critic(
         behave=behave if is_off_policy else None,
         num_passes=num_passes,
     )
+
+
+def steering(policy: Distribution, exploration: Exploration, mask: jax.Array) -> jax.Array:
+    """By what the entropy cost is multiplied, float scalar: the actor's factor, and c(h).
+
+    h is the entropy of the steps of the mask (`[T, B]`) as a share of what random policies have
+    there, h* its target: c = 1 + (h* − h) / `STEERING_WIDTH`, at least 0 and at most 2. A cost is
+    in units of rewards, and so is too much for one game and too little for another; a share is
+    neither. Without a target, or for policies that have no greatest entropy, c is 1.
+    """
+    factor, target = jnp.asarray(exploration.entropy_factor), exploration.target_entropy
+    if target is None or not isinstance(policy, (Categorical, MultiCategorical)):
+        return factor
+    random = policy._replace(logits=jnp.where(jnp.isneginf(policy.logits), -jnp.inf, 0.0))
+    weights = mask.astype(jnp.float32)
+    entropy, greatest = (jnp.sum(weights * p.entropy()) for p in (policy, random))
+    share = jax.lax.stop_gradient(entropy) / jnp.where(greatest == 0, 1.0, greatest)
+    return factor * jnp.clip(1 + (target - share) / STEERING_WIDTH, 0.0, 2.0)
 
 
 def policy_of(output: NetworkOutput, trajectory: Trajectory):

@@ -61,6 +61,10 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"policy must be {AUTO} for {config.env}, whose actions are choices, "
             f"got {config.policy}."
         )
+    has_policy = ALGORITHMS[config.algorithm].head == "actor_critic"
+    if config.target_entropy is not None and (spec.is_continuous or not has_policy):
+        what = f"{config.env}, whose actions are numbers" if has_policy else config.algorithm
+        raise ConfigError(f"target_entropy must be null for {what}, got {config.target_entropy}.")
     if config.policy == "squashed_gaussian" and not spec.actions.is_bounded:
         raise ConfigError(
             f"policy must be gaussian for {config.env}, as not all its actions have bounds "

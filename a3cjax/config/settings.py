@@ -109,7 +109,12 @@ class Config(Settings):
     entropy_cost: float | None = _agent(
         None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
     )
-    anneal_entropy_cost: bool = _agent(False, "in a line to 0 over the budget")
+    target_entropy: float | Literal["auto"] | None = _agent(
+        AUTO,
+        "share of a random policy's entropy, at the end; the entropy cost steers to a line from 1 "
+        "to it; null: it does not; auto: 0.3 for Atari (a3c, vtrace), else null",
+        between(0, 1),
+    )
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
     )

@@ -11,6 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from a3cjax.agents import make_a3c
+from a3cjax.agents.actor_critic import steering
+from a3cjax.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from a3cjax.networks import MIN_VARIANCE, make_network
 from a3cjax.types import Constants, Exploration, TimeStep
 from tests.tabular import (
@@ -27,18 +29,18 @@ VALUE_COST, ENTROPY_COST = 0.25, 0.1
 seeds = st.integers(0, 2**32 - 1)
 
 
-def make_constants(entropy_factor=1.0, num_envs=B):
+def make_constants(entropy_factor=1.0, num_envs=B, target=None):
     epsilons = np.zeros(num_envs, np.float32)
-    return Constants(None, None, Exploration(epsilons, jnp.float32(entropy_factor)))
+    return Constants(None, None, Exploration(epsilons, jnp.float32(entropy_factor), target))
 
 
-def compiled_loss(network, **hyperparameters):
+def compiled_loss(network, *, target=None, **hyperparameters):
     """((loss, metrics), gradients) of params, a trajectory and an entropy factor."""
     settings = {"value_cost": VALUE_COST, "entropy_cost": ENTROPY_COST, **hyperparameters}
     differentiated = jax.value_and_grad(make_a3c(network, **settings).loss, has_aux=True)
     return jax.jit(
         lambda params, trajectory, entropy_factor=1.0: differentiated(
-            params, make_constants(entropy_factor), trajectory
+            params, make_constants(entropy_factor, target=target), trajectory
         )
     )
 
@@ -144,6 +146,65 @@ def test_entropy_factor_matters():
     ((one, metrics), _), ((two, _), _) = (loss(params, trajectory, x) for x in (1.0, 2.0))
     num_kept = np.sum(~trajectory.is_first[1:])
     np.testing.assert_allclose(one - two, ENTROPY_COST * metrics.entropy * num_kept / B, rtol=1e-4)
+
+
+def policies_of_share(share):
+    """Logits `[T, B, A + 1]`, one action forbidden, with this share of the entropy of chance."""
+
+    def entropy(logit):
+        return float(Categorical(jnp.array([logit, *[0.0] * (A - 1)])).entropy())
+
+    low, high = 0.0, 50.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if entropy(middle) > share * math.log(A) else (low, middle)
+    return jnp.broadcast_to(jnp.array([-jnp.inf, low, *[0.0] * (A - 1)]), (T, B, A + 1))
+
+
+@pytest.mark.parametrize("kind", [Categorical, MultiCategorical])
+@pytest.mark.parametrize(
+    ("share", "target", "expected"),
+    [
+        (0.5, 0.5, 1.0),
+        (0.5, 0.47, 0.7),
+        (0.5, 0.56, 1.6),
+        (0.5, 0.39, 0.0),  # more random than it is to be by more than a tenth
+        (0.5, 0.9, 2.0),
+        (1.0, 1.0, 1.0),
+        (0.0, 0.3, 2.0),
+    ],
+)
+def test_entropy_is_steered_by_hand(kind, share, target, expected):
+    mask = jnp.arange(T * B).reshape(T, B) % 3 > 0
+    logits = jnp.where(mask[..., None], policies_of_share(share), 0.0)  # elsewhere it is chance
+    policy = kind(logits if kind is Categorical else jnp.stack([logits, logits], axis=2))
+    exploration = Exploration(np.zeros(B), jnp.float32(3), jnp.float32(target))
+    np.testing.assert_allclose(steering(policy, exploration, mask), 3 * expected, atol=2e-4)
+
+
+def test_entropy_is_steered_only_where_there_is_a_target_and_a_greatest_entropy():
+    exploration = Exploration(np.zeros(B), jnp.float32(3), jnp.float32(0.1))
+    gaussian = DiagonalGaussian(jnp.zeros((T, B, D)), jnp.ones((T, B, D)))
+    mask = jnp.ones((T, B), bool)
+    assert steering(gaussian, exploration, mask) == 3.0
+    chance = Categorical(jnp.zeros((T, B, A)))
+    assert steering(chance, exploration._replace(target_entropy=None), mask) == 3.0
+    nothing = jnp.zeros((T, B), bool)  # as where all environments are reset
+    assert np.isfinite(steering(chance, exploration, nothing))
+
+
+def test_loss_steers_by_the_kept_steps_and_without_a_gradient():
+    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
+    logits = params["logits"].reshape(T + 1, B, A)[:-1]
+    kept = ~trajectory.is_first[1:]
+    share = np.mean(Categorical(logits).entropy()[kept]) / math.log(A)
+    steered = compiled_loss(make_tabular_network(), target=share + 0.05)
+    chex.assert_trees_all_close(
+        steered(params, trajectory, 2.0),
+        compiled_loss(make_tabular_network())(params, trajectory, 3.0),
+        rtol=1e-5,
+        atol=1e-6,
+    )
 
 
 # Continuous actions.

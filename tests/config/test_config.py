@@ -67,6 +67,7 @@ NAMES_BY_KIND = {
 
 # Settings that are a number or one of these.
 WORDS = {"unroll_length": ("auto", "episode"), "max_grad_norm": ("auto",)}
+WORDS["target_entropy"] = ("auto",)
 
 
 def test_every_setting_refuses_values_of_another_type():
@@ -100,7 +101,7 @@ def test_some_numbers_may_be_words():
         for word in WORDS[name]:
             assert getattr(Config(**{name: word}), name) == word
             assert getattr(Config(**{name: word.title()}), name) == word
-        assert getattr(Config(**{name: 3}), name) == 3
+        assert getattr(Config(**{name: 1}), name) == 1
 
 
 def test_fractions_may_be_whole_but_not_nan():
@@ -131,7 +132,7 @@ AT_LEAST_ONE = [
 BOUNDED_FROM_ZERO = ["warmup_steps", "eval_episodes", "max_restarts"]
 AT_LEAST_ZERO = [*BOUNDED_FROM_ZERO, "max_staleness", "value_cost", "entropy_cost"]
 FACTORS = ["entropy_spread"]
-FRACTIONS = ["discount", "lambda_"]
+FRACTIONS = ["discount", "lambda_", "target_entropy"]
 BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds", "huber_delta"]
 POSITIVE += ["outlier_deviations"]
@@ -496,6 +497,13 @@ def test_what_is_no_budget_is_refused_also_for_a_run_to_resume(tmp_path):
             resume_config(str(tmp_path), {"total_frames": total_frames})
 
 
+@for_each(("text", "expected"), [("seed: 1", None), ("target_entropy: 0.5", 0.5)])
+def test_runs_from_before_there_was_a_target_entropy_go_on_without(tmp_path, text, expected):
+    write_config(tmp_path, text)
+    assert resume_config(str(tmp_path), {}).target_entropy == expected
+    assert resume_config(str(tmp_path), {"target_entropy": 0.2}).target_entropy == 0.2
+
+
 # Presets.
 
 
@@ -532,6 +540,7 @@ def test_paper_preset_has_the_values_of_the_paper():
         lambda_=1.0,
         value_cost=0.5,
         entropy_cost=0.01,
+        target_entropy=None,
         entropy_spread=1.0,
         centre_observations=False,
         normalize_rewards=False,
@@ -600,6 +609,7 @@ LAPTOP = {
     "max_grad_norm": 40.0,
     "learning_rate": 3e-3,
     "entropy_cost": 0.01,
+    "target_entropy": None,
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": True,
@@ -615,13 +625,15 @@ PIXELS = {
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
-ATARI = {**PIXELS, "unroll_length": 20, "normalize_rewards": False}  # they are clipped
+ATARI = {**PIXELS, "normalize_rewards": False}  # they are clipped
+ATARI |= {"unroll_length": 20, "target_entropy": 0.3}
 TABLE = {
     "optimizer": "sgd",
     "unroll_length": 1,
     "max_grad_norm": None,
     "learning_rate": 0.5,
     "entropy_cost": 0.01,
+    "target_entropy": None,
     "centre_observations": False,
     "normalize_rewards": False,
     "normalize_advantages": False,
@@ -661,8 +673,26 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
         ({"unroll_length": 40}, IMAGES, 40),
     ],
 )
-def test_atari_games_have_short_unrolls_where_each_is_learned_from_once(settings, spec, expected):
-    assert resolve(ONE_ACTOR.replace(**settings), spec).unroll_length == expected
+def test_atari_games_have_their_own_where_each_step_is_learned_from_once(settings, spec, expected):
+    config = resolve(ONE_ACTOR.replace(**settings), spec)
+    assert config.unroll_length == expected
+    assert config.target_entropy == (0.3 if expected == 20 or "unroll_length" in settings else None)
+
+
+@for_each(
+    ("spec", "settings", "whose"),
+    [
+        (CONTINUOUS, {}, "Pong, whose actions are numbers"),
+        (IMAGES, {"algorithm": "one_step_q"}, "one_step_q"),
+    ],
+)
+def test_only_a_policy_of_choices_has_a_target_entropy(spec, settings, whose):
+    with pytest.raises(ConfigError, match=f"^target_entropy must be null for {whose}, got 0.5.$"):
+        resolve(ONE_ACTOR.replace(target_entropy=0.5, **settings), spec)
+    for other in (VECTORS, CHOICES, IMAGES):
+        config = resolve(ONE_ACTOR.replace(target_entropy=0.5), other)
+        assert config.target_entropy == 0.5
+    assert resolve(ONE_ACTOR.replace(target_entropy=None), IMAGES).target_entropy is None
 
 
 OWN_VALUES = {
@@ -671,6 +701,7 @@ OWN_VALUES = {
     "max_grad_norm": 3.0,
     "learning_rate": 0.25,
     "entropy_cost": 0.125,
+    "target_entropy": 0.75,
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": True,
@@ -697,7 +728,7 @@ def test_no_agent_is_built_of_settings_that_are_left_open(name):
 
 def test_settings_of_ones_own_are_kept():
     for name in OWN_VALUES:
-        for spec in [STATES, CONTINUOUS]:
+        for spec in [STATES] if name == "target_entropy" else [STATES, CONTINUOUS]:
             assert getattr(Config(), name) in (None, AUTO)
             network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
             config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
@@ -724,6 +755,8 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
     meaningful |= {"epsilon_period_frames", "huber_delta", "max_staleness", "outlier_deviations"}
     meaningful |= {"num_passes", "cluster", "ray_address", "num_workers"}
+    if not spec.is_atari:
+        meaningful |= {"target_entropy"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful

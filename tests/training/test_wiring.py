@@ -270,11 +270,11 @@ def test_entropy_costs_are_spread_over_the_actors(build, spread):
     assert factors == pytest.approx([1 / spread, 1.0, spread])
 
 
-@pytest.mark.parametrize(("is_annealed", "last"), [(True, 0.0), (False, 2.0)])
-def test_entropy_costs_fall_over_the_budget_if_told_so(build, is_annealed, last):
-    _, _, fleet = build(total_frames=600, entropy_spread=2.0, anneal_entropy_cost=is_annealed)
-    first, middle, end = (fleet.actors[2].explore(n).entropy_factor for n in (0, 300, 600))
-    np.testing.assert_allclose([first, middle, end], [2, (2 + last) / 2, last], rtol=1e-6)
+def test_entropy_is_steered_over_the_budget_if_told_so(build):
+    _, _, fleet = build(total_frames=600, target_entropy=0.2)
+    targets = [fleet.actors[2].explore(n).target_entropy for n in (0, 300, 600)]
+    np.testing.assert_allclose(targets, [1.0, 0.6, 0.2], rtol=1e-6)
+    assert build()[2].actors[2].explore(300).target_entropy is None
 
 
 def test_actors_stop_at_the_budget_and_report_to_the_log(build):
