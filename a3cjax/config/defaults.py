@@ -40,6 +40,7 @@ CORES_PER_WORKER = 8
 IMAGES: dict[str, Any] = {
     "optimizer": "adam",
     "unroll_length": 40,
+    "value_lambda": None,
     "max_grad_norm": 40.0,
     "learning_rate": 1e-3,
     "entropy_cost": 0.01,
@@ -58,7 +59,7 @@ VECTORS = IMAGES | {
 # Adam's own 0.999 remembers a thousand updates, and a game is learned in that many.
 ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not tried with Q methods
 # Tried where each step is learned from once, and with Atari games only: docs/decisions.md.
-ATARI: dict[str, Any] = {"unroll_length": 20, "target_entropy": 0.3}
+ATARI: dict[str, Any] = {"unroll_length": 20, "value_lambda": 1.0, "target_entropy": 0.3}
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
 TABLE = IMAGES | {

@@ -147,8 +147,8 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     settings = dataclasses.asdict(config)
     if config.deterministic:
         settings["kernels"] = bool(config.kernels)  # null in a run from before there were any
-    if config.target_entropy == AUTO:  # in a run from before there were any
-        settings["target_entropy"] = None
+    for name in ("value_lambda", "target_entropy"):  # as in a run from before there were any
+        settings[name] = None if settings[name] == AUTO else settings[name]
     if changes.get("cluster", config.cluster) is None:  # it goes on in threads
         settings |= CLUSTER_DEFAULTS
     if config.exploration_frames is not None and "total_frames" in changes:
