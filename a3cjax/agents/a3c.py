@@ -3,15 +3,16 @@
 The paper's lines                                  here
   perform aₜ according to policy π(aₜ|sₜ; θ′)        `look`, which updates.py samples
   R ← 0 for terminal s_t, V(s_t, θ′_v) otherwise    discounts, the last of `values`
-  R ← rᵢ + γR                                       `episode_targets` with λ = 1
+  R ← rᵢ + γR                                       `episode_returns` with λ = 1
   dθ ← dθ + ∇ log π(aᵢ|sᵢ; θ′)(R − V(sᵢ; θ′_v))     `actor_critic_loss`, whose gradient is
   dθ_v ← dθ_v + ∂(R − V(sᵢ; θ′_v))²/∂θ′_v           minus the first and plus the second
 
 `look`, and the loss around the returns, are in actor_critic.py.
 """
 
-from a3cjax.agents.actor_critic import episode_targets, make_actor_critic
+from a3cjax.agents.actor_critic import Targets, make_actor_critic
 from a3cjax.agents.base import Agent
+from a3cjax.agents.experience import episode_returns
 from a3cjax.networks import Network
 
 
@@ -19,7 +20,6 @@ def make_a3c(
     network: Network,
     *,
     lambda_: float = 1.0,
-    value_lambda: float | None = None,
     value_cost: float = 0.5,
     entropy_cost: float = 0.01,
     max_abs_reward: float | None = None,
@@ -32,7 +32,6 @@ def make_a3c(
       network: policy and value function.
       lambda_: mixes n-step returns of all lengths; 1 is the paper's, which looks as far
         ahead as the unroll goes.
-      value_lambda: λ of the returns that the values are fitted to; None for the same.
       value_cost: weight of ½(R − V)².
       entropy_cost: β, weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
@@ -40,11 +39,13 @@ def make_a3c(
         MuJoCo: returns are sums of rewards to the episode's end, whatever `lambda_` says.
       normalize_advantages: as for `actor_critic_loss`.
     """
-    lambdas = {"lambda_": lambda_, "value_lambda": value_lambda, "bootstraps": bootstraps}
 
     def targets(trajectory, values, log_rhos, continues):
         del log_rhos  # one policy acts and learns
-        return episode_targets(trajectory, values, continues, **lambdas)
+        next_values = values[1:]
+        return Targets(
+            episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps)
+        )
 
     return make_actor_critic(
         network,

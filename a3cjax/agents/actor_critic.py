@@ -18,7 +18,7 @@ from a3cjax.agents.base import (
     look_once,
     make_observe,
 )
-from a3cjax.agents.experience import clean, episode_returns, find_experience
+from a3cjax.agents.experience import clean, find_experience
 from a3cjax.distributions import Categorical, Distribution, MultiCategorical
 from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
@@ -34,29 +34,6 @@ class Targets(NamedTuple):
     returns: jax.Array
     advantages: jax.Array | None = None
     old_log_probs: jax.Array | None = None
-
-
-def episode_targets(
-    trajectory: Trajectory,
-    values: jax.Array,
-    continues: jax.Array,
-    *,
-    lambda_: float,
-    value_lambda: float | None,
-    bootstraps: bool,
-) -> Targets:
-    """λ-returns and the advantages that come of them; the values may have a λ of their own.
-
-    So it is where generalized advantages come from: there advantages have λ < 1, and values are
-    fitted to sums of rewards, λ = 1 (Schulman et al. 2016, section 5).
-    """
-
-    def returns(lambda_):
-        return episode_returns(trajectory, values[1:], continues, lambda_, bootstraps=bootstraps)
-
-    if value_lambda is None:
-        return Targets(returns(lambda_))
-    return Targets(returns(value_lambda), returns(lambda_) - values[:-1])
 
 
 MakeTargets = Callable[[Trajectory, jax.Array, jax.Array | None, jax.Array], Targets]

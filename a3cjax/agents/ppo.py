@@ -16,8 +16,9 @@ advantages are those of the newest θ, as Andrychowicz et al. 2021 (choice C5) f
 not of θ_old. A pass is an update of a whole unroll: there are no minibatches.
 """
 
-from a3cjax.agents.actor_critic import episode_targets, make_actor_critic
+from a3cjax.agents.actor_critic import Targets, make_actor_critic
 from a3cjax.agents.base import Agent
+from a3cjax.agents.experience import episode_returns
 from a3cjax.networks import Network
 
 
@@ -25,7 +26,6 @@ def make_ppo(
     network: Network,
     *,
     lambda_: float = 1.0,
-    value_lambda: float | None = None,
     value_cost: float = 0.5,
     entropy_cost: float = 0.01,
     max_abs_reward: float | None = None,
@@ -39,7 +39,6 @@ def make_ppo(
     Args:
       network: policy and value function.
       lambda_: mixes n-step returns of all lengths.
-      value_lambda: λ of the returns that the values are fitted to; None for the same.
       value_cost: c₁, weight of ½(R − V)².
       entropy_cost: c₂, weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
@@ -49,12 +48,13 @@ def make_ppo(
       clip_ratio: ε, how far an action's probability may move from that which it was taken with.
       num_passes: K, updates from each trajectory, each at the newest parameters.
     """
-    lambdas = {"lambda_": lambda_, "value_lambda": value_lambda, "bootstraps": bootstraps}
 
     def targets(trajectory, values, log_rhos, continues):
         del log_rhos  # those of the loss are differentiated
-        return episode_targets(trajectory, values, continues, **lambdas)._replace(
-            old_log_probs=trajectory.behaviour_log_probs
+        next_values = values[1:]
+        return Targets(
+            episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps),
+            old_log_probs=trajectory.behaviour_log_probs,
         )
 
     return make_actor_critic(

@@ -13,9 +13,9 @@ which it acted (μ). Where both are one, it is A3C.
 
 import jax.numpy as jnp
 
-from a3cjax.agents.actor_critic import Targets, episode_targets, make_actor_critic
+from a3cjax.agents.actor_critic import Targets, make_actor_critic
 from a3cjax.agents.base import Agent
-from a3cjax.agents.experience import episode_lambdas
+from a3cjax.agents.experience import episode_lambdas, episode_returns
 from a3cjax.networks import Network
 from a3cjax.returns import vtrace_targets
 
@@ -24,7 +24,6 @@ def make_vtrace(
     network: Network,
     *,
     lambda_: float = 1.0,
-    value_lambda: float | None = None,
     value_cost: float = 0.5,
     entropy_cost: float = 0.01,
     max_abs_reward: float | None = None,
@@ -37,7 +36,6 @@ def make_vtrace(
     Args:
       network: policy and value function.
       lambda_: mixes n-step targets of all lengths (remark 2); 1 is the paper's.
-      value_lambda: λ of the targets of the values; None for the same.
       value_cost: weight of ½(v − V)².
       entropy_cost: weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
@@ -46,30 +44,26 @@ def make_vtrace(
       normalize_advantages: as for `actor_critic_loss`, of those weighted by ρₜ.
       num_passes: updates from each trajectory, each at the newest parameters.
     """
-    lambdas = {"lambda_": lambda_, "value_lambda": value_lambda, "bootstraps": bootstraps}
 
     def targets(trajectory, values, log_rhos, continues):
         if log_rhos is None:
-            return episode_targets(trajectory, values, continues, **lambdas)
+            returns = episode_returns(
+                trajectory, values[1:], continues, lambda_, bootstraps=bootstraps
+            )
+            return Targets(returns)
         discounts, bootstrap_value = trajectory.discounts, values[-1]
         if not bootstraps:
             discounts = jnp.where(continues, discounts, 0.0)
             bootstrap_value = jnp.zeros_like(bootstrap_value)
-
-        def correct(lambda_):
-            return vtrace_targets(
-                trajectory.rewards,
-                discounts,
-                values[:-1],
-                bootstrap_value,
-                log_rhos,
-                lambda_=episode_lambdas(trajectory, continues, lambda_ if bootstraps else 1.0),
-            )
-
-        of_policy = of_values = correct(lambda_)
-        if value_lambda is not None:
-            of_values = correct(value_lambda)
-        return Targets(of_values.targets, of_policy.advantages)
+        corrected = vtrace_targets(
+            trajectory.rewards,
+            discounts,
+            values[:-1],
+            bootstrap_value,
+            log_rhos,
+            lambda_=episode_lambdas(trajectory, continues, lambda_ if bootstraps else 1.0),
+        )
+        return Targets(corrected.targets, corrected.advantages)
 
     return make_actor_critic(
         network,

@@ -40,11 +40,9 @@ CORES_PER_WORKER = 8
 IMAGES: dict[str, Any] = {
     "optimizer": "adam",
     "unroll_length": 40,
-    "value_lambda": None,
     "max_grad_norm": 40.0,
     "learning_rate": 1e-3,
     "entropy_cost": 0.01,
-    "target_entropy": None,
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": False,
@@ -58,8 +56,9 @@ VECTORS = IMAGES | {
 }
 # Adam's own 0.999 remembers a thousand updates, and a game is learned in that many.
 ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not tried with Q methods
-# Tried where each step is learned from once, and with Atari games only: docs/decisions.md.
-ATARI: dict[str, Any] = {"unroll_length": 20, "value_lambda": 1.0, "target_entropy": 0.3}
+# Where each step is learned from once, updates are few: docs/decisions.md. Tried with Pong and
+# Breakout only; Q methods, more passes and other images keep the unroll above.
+UNROLL_OF_ATARI = 20
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
 TABLE = IMAGES | {
@@ -209,7 +208,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
         if is_actor_critic and (config.num_passes or num_passes or 1) == 1:
-            defaults = defaults | ATARI
+            defaults = defaults | {"unroll_length": UNROLL_OF_ATARI}
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
     # As a fixed number, the share of random play would grow with the number of cores, up to

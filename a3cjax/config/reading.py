@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from a3cjax.config.declaring import Settings, one_of, read_settings, setting, unknown_name
-from a3cjax.config.settings import AUTO, CLUSTER_DEFAULTS, Config
+from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
 from a3cjax.errors import ConfigError
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
@@ -147,8 +147,6 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     settings = dataclasses.asdict(config)
     if config.deterministic:
         settings["kernels"] = bool(config.kernels)  # null in a run from before there were any
-    for name in ("value_lambda", "target_entropy"):  # as in a run from before there were any
-        settings[name] = None if settings[name] == AUTO else settings[name]
     if changes.get("cluster", config.cluster) is None:  # it goes on in threads
         settings |= CLUSTER_DEFAULTS
     if config.exploration_frames is not None and "total_frames" in changes:

@@ -61,11 +61,10 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"policy must be {AUTO} for {config.env}, whose actions are choices, "
             f"got {config.policy}."
         )
-    if config.target_entropy is not None and spec.is_continuous:
-        raise ConfigError(
-            f"target_entropy must be null for {config.env}, whose actions are numbers, "
-            f"got {config.target_entropy}."
-        )
+    has_policy = ALGORITHMS[config.algorithm].head == "actor_critic"
+    if config.target_entropy is not None and (spec.is_continuous or not has_policy):
+        what = f"{config.env}, whose actions are numbers" if has_policy else config.algorithm
+        raise ConfigError(f"target_entropy must be null for {what}, got {config.target_entropy}.")
     if config.policy == "squashed_gaussian" and not spec.actions.is_bounded:
         raise ConfigError(
             f"policy must be gaussian for {config.env}, as not all its actions have bounds "
@@ -108,12 +107,6 @@ def _check_settings_of_algorithms(config: Config) -> None:
             raise ConfigError(
                 f"{name} must be {show(default)} for algorithm {config.algorithm}, "
                 f"which does not know it, got {show(value)}."
-            )
-    for name in ("value_lambda", "target_entropy"):
-        if (value := getattr(config, name)) is not None and algorithm.head != "actor_critic":
-            raise ConfigError(
-                f"{name} must be null for algorithm {config.algorithm}, which has no policy, "
-                f"got {value}."
             )
     if config.dueling and config.network == TABULAR:
         raise ConfigError(f"dueling must be false for the network {TABULAR}, got true.")

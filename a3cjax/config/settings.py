@@ -105,20 +105,14 @@ class Config(Settings):
     lambda_: float | None = _agent(
         None, "λ of the returns; 1: n-step returns; null: 0.95, or as tuned", between(0, 1)
     )
-    value_lambda: float | Literal["auto"] | None = _agent(
-        AUTO,
-        "λ of the returns that the values are fitted to; null: the same; auto: 1 for Atari (a3c, "
-        "vtrace), else null",
-        between(0, 1),
-    )
     value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
         None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
     )
-    target_entropy: float | Literal["auto"] | None = _agent(
-        AUTO,
-        "share of a random policy's entropy, at the end; the entropy cost steers to a line from 1 "
-        "to it; null: it does not; auto: 0.3 for Atari (a3c, vtrace), else null",
+    target_entropy: float | None = _agent(
+        None,
+        "of a random policy's, at the end: the entropy cost is steered to a line from 1 to it; "
+        "null: it stays as it is",
         between(0, 1),
     )
     entropy_spread: float = _agent(

@@ -340,9 +340,7 @@ def recruit(
     actors_key, unroll_length = make_keys(config.seed).actors, config.unroll_length
     factors = spread_factors(config.num_actors, config.entropy_spread)
     num_frames = config.exploration_frames
-    target = config.target_entropy
     assert num_frames is not None
-    assert not isinstance(target, str)
     home = None if _hands_over_views(config, placement) else placement.learner
     recruits = Recruits([], [])
 
@@ -365,7 +363,7 @@ def recruit(
                 num_frames=num_frames,
                 period_frames=config.epsilon_period_frames,
                 entropy_factor=factors[index],
-                target_entropy=target,
+                target_entropy=config.target_entropy,
                 total_frames=config.total_frames,
             ),
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,

@@ -22,7 +22,6 @@ SETTINGS = {
     "mixed": {"lambda_": 0.7, "max_abs_reward": 0.5},
     "normalised": {"lambda_": 0.9, "normalize_advantages": True},
     "whole episodes": {"lambda_": 0.7, "bootstraps": False},
-    "two lambdas": {"lambda_": 0.7, "value_lambda": 0.95},
 }
 
 
@@ -45,24 +44,6 @@ def trajectory_with_all(seed):
 
 def stale(trajectory, log_probs):
     return trajectory._replace(behaviour_log_probs=np.asarray(log_probs, np.float32))
-
-
-@pytest.mark.parametrize("is_stale", [False, True])
-@pytest.mark.parametrize("make", [make_a3c, make_ppo, make_vtrace])
-def test_values_may_have_a_lambda_of_their_own_and_only_they(make, is_stale):
-    params, trajectory = random_tables(3, NUM_STATES, A), trajectory_with_all(3)
-    if is_stale:
-        trajectory = stale(trajectory, -np.random.default_rng(3).random((T, B)))
-
-    def gradients(**lambdas):
-        return differentiate(make(make_tabular_network(), **lambdas), params, trajectory)[1]
-
-    both = gradients(lambda_=0.5, value_lambda=0.9)
-    short, long = gradients(lambda_=0.5), gradients(lambda_=0.9)
-    chex.assert_trees_all_close(both["logits"], short["logits"], rtol=1e-5, atol=1e-6)
-    chex.assert_trees_all_close(both["values"], long["values"], rtol=1e-5, atol=1e-6)
-    for name in ("logits", "values"):  # else it would say nothing
-        assert np.abs(short[name] - long[name]).max() > 1e-3
 
 
 @pytest.mark.parametrize("name", OFF_POLICY)

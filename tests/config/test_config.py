@@ -67,7 +67,6 @@ NAMES_BY_KIND = {
 
 # Settings that are a number or one of these.
 WORDS = {"unroll_length": ("auto", "episode"), "max_grad_norm": ("auto",)}
-WORDS |= {"target_entropy": ("auto",), "value_lambda": ("auto",)}
 
 
 def test_every_setting_refuses_values_of_another_type():
@@ -132,7 +131,7 @@ AT_LEAST_ONE = [
 BOUNDED_FROM_ZERO = ["warmup_steps", "eval_episodes", "max_restarts"]
 AT_LEAST_ZERO = [*BOUNDED_FROM_ZERO, "max_staleness", "value_cost", "entropy_cost"]
 FACTORS = ["entropy_spread"]
-FRACTIONS = ["discount", "lambda_", "value_lambda", "target_entropy"]
+FRACTIONS = ["discount", "lambda_", "target_entropy"]
 BELOW_ONE = ["decay", "momentum"]
 POSITIVE = ["learning_rate", "max_grad_norm", "epsilon", "stall_timeout_seconds", "huber_delta"]
 POSITIVE += ["outlier_deviations"]
@@ -497,14 +496,6 @@ def test_what_is_no_budget_is_refused_also_for_a_run_to_resume(tmp_path):
             resume_config(str(tmp_path), {"total_frames": total_frames})
 
 
-@for_each("name", ["target_entropy", "value_lambda"])
-def test_runs_from_before_there_was_a_setting_go_on_without(tmp_path, name):
-    for text, expected in (("seed: 1", None), (f"{name}: 0.5", 0.5), (f"{name}: 0", 0)):
-        write_config(tmp_path, text)
-        assert getattr(resume_config(str(tmp_path), {}), name) == expected
-        assert getattr(resume_config(str(tmp_path), {name: 0.2}), name) == 0.2
-
-
 # Presets.
 
 
@@ -539,7 +530,6 @@ def test_paper_preset_has_the_values_of_the_paper():
         unroll_length=5,  # t_max
         discount=0.99,
         lambda_=1.0,
-        value_lambda=None,
         value_cost=0.5,
         entropy_cost=0.01,
         target_entropy=None,
@@ -608,11 +598,9 @@ ONE_ACTOR = Config(num_actors=1)
 LAPTOP = {
     "optimizer": "adam",
     "unroll_length": 32,
-    "value_lambda": None,
     "max_grad_norm": 40.0,
     "learning_rate": 3e-3,
     "entropy_cost": 0.01,
-    "target_entropy": None,
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": True,
@@ -628,16 +616,13 @@ PIXELS = {
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
-ATARI = {**PIXELS, "normalize_rewards": False}  # they are clipped
-ATARI |= {"unroll_length": 20, "value_lambda": 1.0, "target_entropy": 0.3}
+ATARI = {**PIXELS, "unroll_length": 20, "normalize_rewards": False}  # they are clipped
 TABLE = {
     "optimizer": "sgd",
     "unroll_length": 1,
     "max_grad_norm": None,
     "learning_rate": 0.5,
     "entropy_cost": 0.01,
-    "target_entropy": None,
-    "value_lambda": None,
     "centre_observations": False,
     "normalize_rewards": False,
     "normalize_advantages": False,
@@ -677,30 +662,23 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
         ({"unroll_length": 40}, IMAGES, 40),
     ],
 )
-def test_atari_games_have_their_own_where_each_step_is_learned_from_once(settings, spec, expected):
-    config = resolve(ONE_ACTOR.replace(**settings), spec)
-    assert config.unroll_length == expected
-    is_learned_once = expected == 20 or "unroll_length" in settings
-    assert config.target_entropy == (0.3 if is_learned_once else None)
-    assert config.value_lambda == (1.0 if is_learned_once else None)
+def test_atari_games_have_short_unrolls_where_each_is_learned_from_once(settings, spec, expected):
+    assert resolve(ONE_ACTOR.replace(**settings), spec).unroll_length == expected
 
 
-def test_only_a_policy_of_choices_has_a_target_entropy():
-    one_half = ONE_ACTOR.replace(target_entropy=0.5)
-    with pytest.raises(ConfigError, match=r"^target_entropy must be null for Pong, whose actions"):
-        resolve(one_half, CONTINUOUS)
-    for spec in (VECTORS, CHOICES, IMAGES):
-        assert resolve(one_half, spec).target_entropy == 0.5
-    assert resolve(ONE_ACTOR.replace(target_entropy=None), IMAGES).target_entropy is None
-
-
-@for_each("name", ["target_entropy", "value_lambda"])
-def test_methods_without_a_policy_know_nothing_of_what_actor_critics_have(name):
-    for algorithm in ("one_step_q", "n_step_q"):
-        rule = f"^{name} must be null for algorithm {algorithm}, which has no policy, got 0.5.$"
-        with pytest.raises(ConfigError, match=rule):
-            resolve(ONE_ACTOR.replace(algorithm=algorithm, **{name: 0.5}), IMAGES)
-        assert getattr(resolve(ONE_ACTOR.replace(algorithm=algorithm), IMAGES), name) is None
+@for_each(
+    ("spec", "settings", "whose"),
+    [
+        (CONTINUOUS, {}, "Pong, whose actions are numbers"),
+        (IMAGES, {"algorithm": "one_step_q"}, "one_step_q"),
+    ],
+)
+def test_only_a_policy_of_choices_has_a_target_entropy(spec, settings, whose):
+    with pytest.raises(ConfigError, match=f"^target_entropy must be null for {whose}, got 0.5.$"):
+        resolve(ONE_ACTOR.replace(target_entropy=0.5, **settings), spec)
+    for other in (VECTORS, CHOICES, IMAGES):
+        config = resolve(ONE_ACTOR.replace(target_entropy=0.5), other)
+        assert config.target_entropy == 0.5
 
 
 OWN_VALUES = {
@@ -709,8 +687,6 @@ OWN_VALUES = {
     "max_grad_norm": 3.0,
     "learning_rate": 0.25,
     "entropy_cost": 0.125,
-    "target_entropy": 0.75,
-    "value_lambda": 0.25,
     "centre_observations": True,
     "normalize_rewards": True,
     "normalize_advantages": True,
@@ -737,7 +713,7 @@ def test_no_agent_is_built_of_settings_that_are_left_open(name):
 
 def test_settings_of_ones_own_are_kept():
     for name in OWN_VALUES:
-        for spec in [STATES] if name == "target_entropy" else [STATES, CONTINUOUS]:
+        for spec in [STATES, CONTINUOUS]:
             assert getattr(Config(), name) in (None, AUTO)
             network = {} if spec.is_continuous or name == "network" else {"network": "tabular"}
             config = ONE_ACTOR.replace(**network, **{name: OWN_VALUES[name]})
@@ -763,9 +739,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
     meaningful |= {"epsilon_period_frames", "huber_delta", "max_staleness", "outlier_deviations"}
-    meaningful |= {"num_passes", "cluster", "ray_address", "num_workers"}
-    if not spec.is_atari:
-        meaningful |= {"target_entropy", "value_lambda"}
+    meaningful |= {"num_passes", "cluster", "ray_address", "num_workers", "target_entropy"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful

@@ -141,8 +141,7 @@ def test_whole_episodes_are_not_bootstrapped_and_unrolls_are(build, algorithm):
 @pytest.mark.parametrize(
     ("name", "values"),
     [
-        *((name, (0.2, 0.9)) for name in ("lambda_", "value_lambda", "value_cost")),
-        ("entropy_cost", (0.2, 0.9)),
+        *((name, (0.2, 0.9)) for name in ("lambda_", "value_cost", "entropy_cost")),
         ("normalize_advantages", (False, True)),
     ],
 )
