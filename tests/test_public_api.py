@@ -50,7 +50,7 @@ CONTAINERS = {
     "ActorCriticMetrics": ("policy_loss", "value_loss", "entropy", "explained_variance"),
     "Constants": ("statistics", "target_params", "exploration", "reward_scale"),
     "EpsilonGreedy": ("q_values", "epsilons", "mask"),
-    "Exploration": ("epsilons", "entropy_factor"),
+    "Exploration": ("epsilons", "entropy_factor", "target_entropy"),
     "LearnerState": ("params", "opt_state", "target_params", "seen"),
     "NetworkOutput": ("policy", "values"),
     "ObservationStatistics": ("mean", "scale"),
