@@ -27,7 +27,7 @@ def make_explore(
     period_frames: int | None = None,
     entropy_factor: float = 1.0,
     target_entropy: float | None = None,
-    total_frames: int = 1,
+    total_frames: int | None = None,
 ) -> Explore:
     """The exploration of one actor-learner.
 
@@ -44,7 +44,7 @@ def make_explore(
       entropy_factor: multiplies the entropy cost of this actor.
       target_entropy: share of a random policy's entropy, in [0, 1], to which that of the policy is
         to fall from 1 on, in a line; None leaves it to itself.
-      total_frames: emulator frames after which it is there.
+      total_frames: emulator frames after which it is there; needed for a target only.
 
     Raises:
       ValueError: unless `num_envs` and all numbers of frames are >= 1, seed and index >= 0, and
@@ -54,9 +54,12 @@ def make_explore(
     _check(num_envs=(num_envs, 1), num_frames=(num_frames, 1))
     if period_frames is not None:
         _check(period_frames=(period_frames, 1))
-    _check(total_frames=(total_frames, 1))
-    if target_entropy is not None and not 0 <= target_entropy <= 1:
-        raise ValueError(f"target_entropy must be in [0, 1], got {target_entropy}.")
+    if target_entropy is not None:
+        if not 0 <= target_entropy <= 1:
+            raise ValueError(f"target_entropy must be in [0, 1], got {target_entropy}.")
+        if total_frames is None:
+            raise ValueError("total_frames must be given with a target_entropy.")
+        _check(total_frames=(total_frames, 1))
 
     def explore(frames_now: int) -> Exploration:
         period = 0 if period_frames is None else frames_now // period_frames
@@ -64,9 +67,10 @@ def make_explore(
         finals = generator.choice(FINAL_EPSILONS, size=num_envs, p=FINAL_PROBABILITIES)
         progress = min(1.0, frames_now / num_frames)
         epsilons = 1.0 + progress * (finals - 1.0)
-        target = target_entropy
-        if target is not None:
-            target = np.float32(1.0 + min(1.0, frames_now / total_frames) * (target - 1.0))
+        target = None
+        if target_entropy is not None and total_frames is not None:
+            passed = min(1.0, frames_now / total_frames)
+            target = np.float32(1.0 + passed * (target_entropy - 1.0))
         return Exploration(epsilons.astype(np.float32), np.float32(entropy_factor), target)
 
     return explore

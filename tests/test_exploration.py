@@ -1,6 +1,7 @@
 """The laws of exploration: how ε falls, what it ends at, and how actors differ."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -123,6 +124,22 @@ def test_target_entropy_falls_in_a_line_from_that_of_random_play(frames_now, exp
     assert exploration.entropy_factor == 1.0
 
 
+@pytest.mark.parametrize(
+    ("target_entropy", "total_frames", "rule"),
+    [
+        (0.5, None, "total_frames must be given with a target_entropy."),
+        (0.5, 0, "total_frames must be >= 1 and finite, got 0."),
+        (1.5, 10, "target_entropy must be in [0, 1], got 1.5."),
+        (-0.1, 10, "target_entropy must be in [0, 1], got -0.1."),
+        (math.nan, 10, "target_entropy must be in [0, 1], got nan."),
+    ],
+)
+def test_target_that_no_policy_can_come_to_is_refused(target_entropy, total_frames, rule):
+    targets = {"target_entropy": target_entropy, "total_frames": total_frames}
+    with pytest.raises(ValueError, match=f"^{re.escape(rule)}$"):
+        make_explore(1, 0, B, num_frames=NUM_FRAMES, **targets)
+
+
 def test_evaluation_explores_a_little_everywhere():
     epsilons, entropy_factor, target_entropy = evaluation_exploration(B)
     # Mnih et al. 2015, methods.
@@ -166,7 +183,6 @@ def test_factors_are_symmetric_around_one(num_actors, spread):
     [
         *(("num_frames", value, 1) for value in (0, -5, math.nan)),
         *(("num_envs", value, 1) for value in (0, -1)),
-        ("total_frames", 0, 1),
         ("seed", -1, 0),
         ("actor_index", -1, 0),
         *(("entropy_factor", value, 0) for value in (-0.5, math.nan, math.inf)),

@@ -115,14 +115,20 @@ def steering(policy: Distribution, exploration: Exploration, mask: jax.Array) ->
     h is the entropy of the steps of the mask (`[T, B]`) as a share of what random policies have
     there, h* its target: c = 1 + (h* − h) / `STEERING_WIDTH`, at least 0 and at most 2. A cost is
     in units of rewards, and so is too much for one game and too little for another; a share is
-    neither. Without a target, or for policies that have no greatest entropy, c is 1.
+    neither. Our choice, of which the paper knows nothing. Without a target c is 1.
+
+    Raises:
+      AssertionError: if there is a target, and the policy is none of choices.
     """
     factor, target = jnp.asarray(exploration.entropy_factor), exploration.target_entropy
-    if target is None or not isinstance(policy, (Categorical, MultiCategorical)):
+    if target is None:
         return factor
+    if not isinstance(policy, (Categorical, MultiCategorical)):
+        kind = type(policy).__name__
+        raise AssertionError(f"target_entropy must be null for a policy that is a {kind}.")
     random = policy._replace(logits=jnp.where(jnp.isneginf(policy.logits), -jnp.inf, 0.0))
-    weights = mask.astype(jnp.float32)
-    entropy, greatest = (jnp.sum(weights * p.entropy()) for p in (policy, random))
+    # Replaced, not multiplied by 0: what nobody experienced may be NaN.
+    entropy, greatest = (jnp.sum(jnp.where(mask, p.entropy(), 0.0)) for p in (policy, random))
     share = jax.lax.stop_gradient(entropy) / jnp.where(greatest == 0, 1.0, greatest)
     return factor * jnp.clip(1 + (target - share) / STEERING_WIDTH, 0.0, 2.0)
 

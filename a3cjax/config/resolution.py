@@ -61,10 +61,11 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"policy must be {AUTO} for {config.env}, whose actions are choices, "
             f"got {config.policy}."
         )
-    has_policy = ALGORITHMS[config.algorithm].head == "actor_critic"
-    if config.target_entropy is not None and (spec.is_continuous or not has_policy):
-        what = f"{config.env}, whose actions are numbers" if has_policy else config.algorithm
-        raise ConfigError(f"target_entropy must be null for {what}, got {config.target_entropy}.")
+    if config.target_entropy is not None and spec.is_continuous:
+        raise ConfigError(
+            f"target_entropy must be null for {config.env}, whose actions are numbers, "
+            f"got {config.target_entropy}."
+        )
     if config.policy == "squashed_gaussian" and not spec.actions.is_bounded:
         raise ConfigError(
             f"policy must be gaussian for {config.env}, as not all its actions have bounds "
@@ -100,8 +101,9 @@ def _check_settings_of_algorithms(config: Config) -> None:
     """Refuses those that the algorithm knows nothing of, which would be left without effect."""
     algorithm = ALGORITHMS[config.algorithm]
     known = set(inspect.signature(algorithm.make).parameters)
-    known |= {"dueling"} if algorithm.head == "action_values" else set()
-    for name in ("double_q", "dueling", "huber_delta", "num_passes", "clip_ratio"):
+    known |= {"dueling"} if algorithm.head == "action_values" else {"target_entropy"}
+    names = ("double_q", "dueling", "huber_delta", "num_passes", "clip_ratio", "target_entropy")
+    for name in names:
         value, default = getattr(config, name), getattr(Config, name)
         if value != default and name not in known:
             raise ConfigError(

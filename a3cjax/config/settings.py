@@ -111,8 +111,8 @@ class Config(Settings):
     )
     target_entropy: float | None = _agent(
         None,
-        "of a random policy's, at the end: the entropy cost is steered to a line from 1 to it; "
-        "null: it stays as it is",
+        "share of a random policy's entropy to come to at the end, in a line from 1, by steering "
+        "the entropy cost; null: the cost stays",
         between(0, 1),
     )
     entropy_spread: float = _agent(

@@ -184,13 +184,25 @@ def test_entropy_is_steered_by_hand(kind, share, target, expected):
 
 def test_entropy_is_steered_only_where_there_is_a_target_and_a_greatest_entropy():
     exploration = Exploration(np.zeros(B), jnp.float32(3), jnp.float32(0.1))
+    without = exploration._replace(target_entropy=None)
     gaussian = DiagonalGaussian(jnp.zeros((T, B, D)), jnp.ones((T, B, D)))
-    mask = jnp.ones((T, B), bool)
-    assert steering(gaussian, exploration, mask) == 3.0
-    chance = Categorical(jnp.zeros((T, B, A)))
-    assert steering(chance, exploration._replace(target_entropy=None), mask) == 3.0
+    chance, mask = Categorical(jnp.zeros((T, B, A))), jnp.ones((T, B), bool)
+    for policy in (gaussian, chance):
+        assert steering(policy, without, mask) == 3.0
+    with pytest.raises(
+        AssertionError, match=r"must be null for a policy that is a DiagonalGaussian"
+    ):
+        steering(gaussian, exploration, mask)
     nothing = jnp.zeros((T, B), bool)  # as where all environments are reset
     assert np.isfinite(steering(chance, exploration, nothing))
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_entropy_is_steered_by_what_was_experienced_whatever_numbers_stand_elsewhere(number):
+    mask = jnp.arange(T * B).reshape(T, B) % 3 > 0
+    exploration = Exploration(np.zeros(B), jnp.float32(1), jnp.float32(0.5))
+    logits = jnp.where(mask[..., None], policies_of_share(0.5), number)
+    np.testing.assert_allclose(steering(Categorical(logits), exploration, mask), 1.0, atol=1e-4)
 
 
 def test_loss_steers_by_the_kept_steps_and_without_a_gradient():

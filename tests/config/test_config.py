@@ -100,7 +100,7 @@ def test_some_numbers_may_be_words():
         for word in WORDS[name]:
             assert getattr(Config(**{name: word}), name) == word
             assert getattr(Config(**{name: word.title()}), name) == word
-        assert getattr(Config(**{name: 1}), name) == 1
+        assert getattr(Config(**{name: 3}), name) == 3
 
 
 def test_fractions_may_be_whole_but_not_nan():
@@ -669,12 +669,15 @@ def test_atari_games_have_short_unrolls_where_each_is_learned_from_once(settings
 @for_each(
     ("spec", "settings", "whose"),
     [
-        (CONTINUOUS, {}, "Pong, whose actions are numbers"),
-        (IMAGES, {"algorithm": "one_step_q"}, "one_step_q"),
+        (CONTINUOUS, {}, "Pong, whose actions are numbers,"),
+        *(
+            (IMAGES, {"algorithm": name}, f"algorithm {name}, which does not know it,")
+            for name in ("one_step_q", "one_step_sarsa", "n_step_q")
+        ),
     ],
 )
 def test_only_a_policy_of_choices_has_a_target_entropy(spec, settings, whose):
-    with pytest.raises(ConfigError, match=f"^target_entropy must be null for {whose}, got 0.5.$"):
+    with pytest.raises(ConfigError, match=f"^target_entropy must be null for {whose} got 0.5.$"):
         resolve(ONE_ACTOR.replace(target_entropy=0.5, **settings), spec)
     for other in (VECTORS, CHOICES, IMAGES):
         config = resolve(ONE_ACTOR.replace(target_entropy=0.5), other)
