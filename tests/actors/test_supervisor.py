@@ -314,6 +314,8 @@ def test_process_that_was_stopped_is_not_taken_for_stalled(supervise, release, m
         looks.append(1)
         if len(looks) == 8:
             release.set()
+            # Looks are not to go on while a busy machine leaves the thread waiting.
+            wait_until(lambda: not supervisor.is_running)
 
     supervisor.watch(look, period=0.001)
     supervisor.raise_failures()
