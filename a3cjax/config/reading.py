@@ -79,6 +79,8 @@ def load_config(run_dir: Path) -> Config:
     each = settings.pop("per_dimension_variance", None)
     if each is not None and "variance" not in settings:
         settings["variance"] = "each" if each is True else "shared"
+    # Runs that know nothing of it learn with a cost that stays, and go on so.
+    settings.setdefault("target_entropy", None)
     return make_config(settings)
 
 

@@ -104,10 +104,11 @@ def _check_settings_of_algorithms(config: Config) -> None:
     known |= {"dueling"} if algorithm.head == "action_values" else {"target_entropy"}
     names = ("double_q", "dueling", "huber_delta", "num_passes", "clip_ratio", "target_entropy")
     for name in names:
-        value, default = getattr(config, name), getattr(Config, name)
-        if value != default and name not in known:
+        value, without = getattr(config, name), getattr(Config, name)
+        without = None if without == AUTO else without
+        if value != without and name not in known:
             raise ConfigError(
-                f"{name} must be {show(default)} for algorithm {config.algorithm}, "
+                f"{name} must be {show(without)} for algorithm {config.algorithm}, "
                 f"which does not know it, got {show(value)}."
             )
     if config.dueling and config.network == TABULAR:

@@ -109,10 +109,11 @@ class Config(Settings):
     entropy_cost: float | None = _agent(
         None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
     )
-    target_entropy: float | None = _agent(
-        None,
+    target_entropy: float | Literal["auto"] | None = _agent(
+        AUTO,
         "share of a random policy's entropy to come to at the end, in a line from 1, by steering "
-        "the entropy cost; null: the cost stays",
+        "the entropy cost; null: the cost stays; auto: 0.3 for a3c and vtrace in Atari games whose "
+        "cost is not given, or as tuned",
         between(0, 1),
     )
     entropy_spread: float = _agent(

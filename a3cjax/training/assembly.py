@@ -343,6 +343,8 @@ def recruit(
     assert num_frames is not None
     home = None if _hands_over_views(config, placement) else placement.learner
     recruits = Recruits([], [])
+    target_entropy = config.target_entropy
+    assert not isinstance(target_entropy, str)
 
     def make_actor(environments: Environments, timestep: TimeStep, place: Place) -> ActorLearner:
         index, num_envs = first_index + len(recruits.actors), environments.num_envs
@@ -363,7 +365,7 @@ def recruit(
                 num_frames=num_frames,
                 period_frames=config.epsilon_period_frames,
                 entropy_factor=factors[index],
-                target_entropy=config.target_entropy,
+                target_entropy=target_entropy,
                 total_frames=config.total_frames,
             ),
             unroll_length=None if isinstance(unroll_length, str) else unroll_length,

@@ -66,7 +66,11 @@ NAMES_BY_KIND = {
 
 
 # Settings that are a number or one of these.
-WORDS = {"unroll_length": ("auto", "episode"), "max_grad_norm": ("auto",)}
+WORDS = {
+    "unroll_length": ("auto", "episode"),
+    "max_grad_norm": ("auto",),
+    "target_entropy": ("auto",),
+}
 
 
 def test_every_setting_refuses_values_of_another_type():
@@ -100,7 +104,7 @@ def test_some_numbers_may_be_words():
         for word in WORDS[name]:
             assert getattr(Config(**{name: word}), name) == word
             assert getattr(Config(**{name: word.title()}), name) == word
-        assert getattr(Config(**{name: 3}), name) == 3
+        assert getattr(Config(**{name: 1}), name) == 1
 
 
 def test_fractions_may_be_whole_but_not_nan():
@@ -664,6 +668,37 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
 )
 def test_atari_games_have_short_unrolls_where_each_is_learned_from_once(settings, spec, expected):
     assert resolve(ONE_ACTOR.replace(**settings), spec).unroll_length == expected
+
+
+@for_each(
+    ("settings", "spec", "expected"),
+    [
+        ({}, IMAGES, 0.3),
+        ({"algorithm": "vtrace", "network": "atari_gru"}, IMAGES, 0.3),
+        ({"algorithm": "ppo", "num_passes": 1}, IMAGES, 0.3),
+        ({"target_entropy": 0.7, "entropy_cost": 0.02}, IMAGES, 0.7),
+        ({"target_entropy": 0.7, "env": "Pong"}, IMAGES, 0.7),
+        ({"target_entropy": None}, IMAGES, None),
+        ({"entropy_cost": 0.01}, IMAGES, None),  # a cost that is given is the one that counts
+        ({"env": "Pong-v5"}, IMAGES, None),
+        ({"algorithm": "ppo"}, IMAGES, None),  # not tried with more passes
+        ({"algorithm": "n_step_q"}, IMAGES, None),
+        ({"network": "python:own:network"}, IMAGES, None),  # its policy may be of any kind
+        ({}, IMAGES._replace(is_atari=False), None),
+        ({}, VECTORS, None),
+        ({}, CONTINUOUS, None),
+    ],
+)
+def test_entropy_is_steered_in_atari_games_where_nobody_chose_a_cost(settings, spec, expected):
+    config = ONE_ACTOR.replace(**({"env": "Breakout"} | settings))
+    assert resolve(config, spec).target_entropy == expected
+
+
+def test_a_run_that_began_with_a_constant_cost_goes_on_with_it(tmp_path):
+    write_config(tmp_path, "env: Breakout")  # of a day when there was no such setting
+    assert load_config(tmp_path).target_entropy is None
+    write_config(tmp_path, "env: Breakout\ntarget_entropy: 0.3")
+    assert load_config(tmp_path).target_entropy == 0.3
 
 
 @for_each(

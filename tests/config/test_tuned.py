@@ -139,7 +139,8 @@ def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen():
     )
     filled = resolve(MILLION, ROBOT)
     assert describe_tuned(filled, filled) == ""
-    assert describe_tuned(Config(), fill_ahead(Config())) == ""
+    other = Config(env="Breakout")
+    assert describe_tuned(other, fill_ahead(other)) == ""
 
 
 def test_the_horizon_is_known_before_there_are_environments():
