@@ -126,8 +126,8 @@ def start(tmp_path, tmp_path_factory):
 
 
 def end_of(process):
-    """What a program prints until it ends."""
-    return process.communicate(timeout=PATIENCE_SECONDS)
+    """What a program prints until it ends: a sweep is several, one after another."""
+    return process.communicate(timeout=4 * PATIENCE_SECONDS)
 
 
 def assert_refused(answer, *words):
