@@ -77,7 +77,11 @@ def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
     reached = max(run.final_score.mean, run.last_training)
     before, after = (_mean_until(run, share * budget, budget) for share in (2 / 3, 1))
     rise, rise_before = after - before, (before - atari.random) / 2
-    least = max(STILL_RISING * rise_before, LEAST_RISE * abs(atari.human - atari.random))
+    noise = LEAST_RISE * abs(atari.human - atari.random)
+    # Nor does it stand still where it begins to rise, by a fifth and more than in a third before,
+    # however far it is from humans.
+    begins = max(rise_before, STILL_RISING * abs(before))
+    least = max(STILL_RISING * rise_before, min(noise, begins))
     is_far = reached - atari.random < FAR_BELOW * (best - atari.random)
     if not (is_far and rise < least and budget / 3 >= LEAST_PLATEAU):
         return None
