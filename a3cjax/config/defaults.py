@@ -119,10 +119,11 @@ def tuned_for(config: Config) -> dict[str, Any]:
     return {} if is_chosen else dict(settings)
 
 
-def describe_tuned(given: Config, filled: Config) -> str:
+def describe_tuned(given: Config, filled: Config, spec: EnvironmentSpec) -> str:
     """The line that says what a run takes because it is tuned for its environment; none: ""."""
-    taken = [name for name in tuned_for(given) if getattr(given, name) == getattr(Config, name)]
-    settings = [f"{name}={show(getattr(filled, name))}" for name in taken]
+    usual = fill_defaults(given.replace(env="unknown"), spec)
+    names = [name for name in tuned_for(given) if getattr(usual, name) != getattr(filled, name)]
+    settings = [f"{name}={show(getattr(filled, name))}" for name in names]
     return f"as tuned for {given.env}: {' '.join(settings)}" if settings else ""
 
 

@@ -159,7 +159,7 @@ def learn_and_judge(
         with open_logs(config, run_dir, past, brought.loggers) as logs:
             supervisor.announce = logs.terminal.print
             logs.terminal.print(describe_network(config, spec))
-            if tuned := describe_tuned(given, config):
+            if tuned := describe_tuned(given, config, spec):
                 logs.terminal.print(tuned)
             try:
                 fleet = muster.assemble(checkpoint, run_dir)

@@ -22,6 +22,9 @@ ROBOT = EnvironmentSpec(
     is_atari=False,
     reading="numbers",
 )
+GAME = EnvironmentSpec(
+    jax.ShapeDtypeStruct((84, 84, 4), np.uint8), ActionSpec("discrete", (6,)), 4, is_atari=True
+)
 MILLION = Config(env="Swimmer", total_frames=1_000_000)
 OF_SWIMMER = {
     "algorithm": "ppo",
@@ -131,16 +134,24 @@ def test_long_unrolls_leave_many_updates(total_frames, num_actors, envs_per_acto
     assert resolve(config, ROBOT).unroll_length == expected
 
 
-def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen():
+def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen(monkeypatch):
+    monkeypatch.setattr(defaults, "available_cores", lambda: 4)
+
+    def line(given, spec):
+        return describe_tuned(given, resolve(given, spec), spec)
+
     given = MILLION.replace(lambda_=0.9, total_frames=100_000)
-    assert describe_tuned(given, resolve(given, ROBOT)) == (
+    assert line(given, ROBOT) == (
         "as tuned for Swimmer: algorithm=ppo num_passes=16 unroll_length=195 entropy_cost=0.0 "
-        "num_actors=2 discount=0.999"
+        "discount=0.999"
     )
-    filled = resolve(MILLION, ROBOT)
-    assert describe_tuned(filled, filled) == ""
-    other = Config(env="Breakout")
-    assert describe_tuned(other, fill_ahead(other)) == ""
+    assert line(resolve(MILLION, ROBOT), ROBOT) == ""
+    assert line(Config(env="Unheard"), ROBOT) == ""
+    # What is tuned is nothing special where there are no such settings, or they are chosen.
+    pong = Config(env="Pong")
+    assert line(pong, GAME) == "as tuned for Pong: target_entropy=null"
+    for chosen in ({"algorithm": "n_step_q"}, {"entropy_cost": 0.01}, {"num_passes": 2}):
+        assert line(pong.replace(**chosen), GAME) == ""
 
 
 def test_the_horizon_is_known_before_there_are_environments():
@@ -176,7 +187,7 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
     )
     summary = train(config)
     line = (
-        "as tuned for Swimmer-v4: algorithm=ppo num_passes=16 unroll_length=32 lambda_=0.99 "
+        "as tuned for Swimmer-v4: algorithm=ppo num_passes=16 lambda_=0.99 "
         "entropy_cost=0.0 discount=0.999"
     )
     assert line in " ".join(capfd.readouterr().out.split())
