@@ -150,7 +150,7 @@ def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen(monkeypatch):
     # What is tuned is nothing special where there are no such settings, or they are chosen.
     pong = Config(env="Pong")
     assert line(pong, GAME) == "as tuned for Pong: target_entropy=null"
-    for chosen in ({"algorithm": "n_step_q"}, {"entropy_cost": 0.01}, {"num_passes": 2}):
+    for chosen in ({"algorithm": "n_step_q"}, {"entropy_cost": 0.01}, {"algorithm": "ppo"}):
         assert line(pong.replace(**chosen), GAME) == ""
 
 
