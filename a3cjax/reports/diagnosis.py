@@ -22,7 +22,7 @@ from a3cjax.runs.tables import (
 # A plateau: seeds of Pong that stay between −5 and 12 of 21 points for the rest of a budget.
 FAR_BELOW = 0.8  # of the way from random play to the best published score: 12.5 points in Pong
 STILL_RISING = 0.2  # of the rise before, third for third; in the bad seed of issue 19 it is 0.14
-LEAST_RISE = 0.02  # of what lies between random play and a human: noise of 100 games
+AS_RANDOM = 0.02  # of what lies between random play and a human: no more than random play
 LEAST_PLATEAU = 500_000  # frames: shorter ones are passed by good seeds, too
 SMOOTHING = 0.05  # of the budget, over which a mean score is averaged again
 # Repeated games: of 100 games of our sound runs 48 differ at least, and 2 in a row are equal.
@@ -77,11 +77,10 @@ def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
     reached = max(run.final_score.mean, run.last_training)
     before, after = (_mean_until(run, share * budget, budget) for share in (2 / 3, 1))
     rise, rise_before = after - before, (before - atari.random) / 2
-    noise = LEAST_RISE * abs(atari.human - atari.random)
-    # Nor does it stand still where it begins to rise, by a fifth and more than in a third before,
-    # however far it is from humans.
-    begins = max(rise_before, STILL_RISING * abs(before))
-    least = max(STILL_RISING * rise_before, min(noise, begins))
+    games = [game.episode_return for game in read_episodes(run.folder / EPISODES)[-NUM_GAMES:]]
+    # The standard error of the difference between two means of so many games.
+    noise = math.sqrt(2 / len(games)) * float(np.std(games)) if games else 0.0
+    least = max(STILL_RISING * rise_before, noise)
     is_far = reached - atari.random < FAR_BELOW * (best - atari.random)
     if not (is_far and rise < least and budget / 3 >= LEAST_PLATEAU):
         return None
@@ -136,7 +135,7 @@ def _is_no_better_than_random(run: Run, atari: AtariScores | None) -> bool:
         return False
     if atari is None:
         return bool(returns[-1] <= returns[0])
-    return bool(returns[-1] - atari.random < LEAST_RISE * abs(atari.human - atari.random))
+    return bool(returns[-1] - atari.random < AS_RANDOM * abs(atari.human - atari.random))
 
 
 def _entropy(run: Run, *, is_random: bool) -> Warned | None:

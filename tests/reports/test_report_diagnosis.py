@@ -93,7 +93,11 @@ CARTPOLE = {
     "action_space": {"type": "Discrete", "n": 2},
     "columns": {"entropy": going(0.69, 0.5)},
 }
-BEAM_RIDER = {"env": "BeamRider", "scores": [500.0]}
+BEAM_RIDER = {
+    "env": "BeamRider",
+    "scores": [500.0],
+    "games": [(400 + 200 * (n % 2), 1500 + 7 * n) for n in range(200)],
+}
 
 
 @for_each(
@@ -110,10 +114,10 @@ BEAM_RIDER = {"env": "BeamRider", "scores": [500.0]}
         ({"columns": PLATEAU, "share": 0.7}, []),  # the budget is not over
         ({"columns": PLATEAU, "total_frames": 1_000_000}, []),  # and short
         ({"columns": RANDOM_PLAY, "total_frames": 2_000_000}, ["plateau"]),
-        # A fifth and more, and more than before, is a beginning, however far off humans are.
-        ({**BEAM_RIDER, "columns": returns(370, 480, 590, 800)}, []),
-        ({**BEAM_RIDER, "columns": returns(370, 480, 590, 690)}, ["plateau"]),
-        ({**BEAM_RIDER, "columns": returns(370, 370, 370, 430)}, ["plateau"]),
+        # Games that deviate by 100: two means of a hundred differ by 14 by chance.
+        ({**BEAM_RIDER, "columns": returns(370, 370, 370, 390)}, []),  # however far off humans are
+        ({**BEAM_RIDER, "columns": returns(370, 370, 370, 380)}, ["plateau"]),
+        ({**BEAM_RIDER, "columns": returns(370, 770, 1170, 1210)}, ["plateau"]),
         # Copies of games.
         ({"games": DIFFERENT + COPIES}, ["repeats"]),
         ({"games": DIFFERENT + COPIES[:9]}, []),
@@ -228,7 +232,7 @@ def test_normalized_advantages_are_advised_where_they_are_not_yet(tmp_path, is_n
 # Runs of `results/` that did not go well, and the warnings that are right.
 NOT_WELL = {
     "atari5/SpaceInvaders-seed1": {"plateau"},
-    "atari5-constant-cost/BeamRider-seed1": {"plateau", "random"},
+    "atari5-constant-cost/BeamRider-seed1": {"random"},
     "atari5-constant-cost/SpaceInvaders-seed1": {"plateau"},
 }
 
