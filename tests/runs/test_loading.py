@@ -349,6 +349,7 @@ def test_nothing_is_published_of_a_run_with_a_damaged_summary(finished, tmp_path
 def test_code_of_the_model_card_runs(published, capsys, finished, monkeypatch):
     monkeypatch.chdir(published.parent)
     code = (published / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert re.search(r"evaluate\(num_episodes=\d", code)
     exec(code, {})
     assert float(capsys.readouterr().out) == finished.evaluation.mean
 
