@@ -123,6 +123,7 @@ def test_config_file_holds_the_resolved_config(finished):
         run_dir=str(finished.run_dir),
         value_cost=0.5,
         entropy_cost=0.01,
+        target_entropy=None,
         centre_observations=True,
         exploration_frames=300,
         optimizer="adam",
