@@ -2,7 +2,7 @@
 
 Returns, distributions and losses take time-major `[T, B]` arrays and work inside any JAX
 program. Training lives in `a3cjax.training` and is not imported here: `Config`, `train` and
-`load`, which brings a trained agent back, import what they need when they are asked for.
+`load`, which brings a trained agent back, are imported only when they are accessed.
 """
 
 import importlib
@@ -91,7 +91,7 @@ __all__ = [
     "vtrace_targets",
 ]
 
-# Where each lies. Looked up when it is asked for: the command line answers before JAX is there.
+# The module of each name. Imported on access: the command line answers before JAX is imported.
 _HOMES = {
     "distributions": (
         "Categorical Density DiagonalGaussian Distribution EpsilonGreedy "

@@ -5,7 +5,7 @@ layer of the Atari networks the weight gradient alone takes most of a training
 step. After space-to-depth the same convolution has stride 1, and a stride-1
 convolution is one matrix product whose columns are shifted and added. Every
 lowering computes the same function of the same HWIO kernel, so a checkpoint does
-not depend on it.
+not depend on the lowering.
 """
 
 from collections.abc import Callable
@@ -33,15 +33,15 @@ first layer in both networks of the paper."""
 
 
 def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
-    """Rearranges stacked frames into blocks of 4×4 pixels (space-to-depth), on the host.
+    """Rearrange stacked frames into blocks of 4×4 pixels (space-to-depth), on the host.
 
-    Done once while the pixels are still bytes; the acting pass and the learning pass
-    then both read the layout that the first layer multiplies.
+    This is done once, while the pixels are still bytes; the acting pass and the learning
+    pass then both read the layout that the first layer multiplies.
 
     Args:
       frames: `[B, C, height, width]`, channels first as envpool stacks them. Rows and
-        columns beyond a multiple of 4 are dropped (an 8×8 stride-4 kernel never sees
-        more of them than that).
+        columns beyond a multiple of 4 are dropped (an 8×8 kernel with stride 4 never
+        reaches them).
 
     Returns:
       `[B, height // 4, width // 4, C·16]`, channels ordered (frame, y, x), same dtype.
@@ -53,7 +53,7 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
         # Four neighbouring bytes move as one word: five times as fast as byte by byte.
         order = _order_of_words(channels, rows, columns)
         words = np.ascontiguousarray(frames).view(np.uint32).reshape(batch_size, order.size)
-        # Always a copy. No word is out of range: "clip" only spares the search for one.
+        # `take` always copies. No index is out of range: "clip" only skips the check for one.
         blocks = words.take(order, axis=1, mode="clip").view(np.uint8)
     else:
         shape = (batch_size, channels, rows, BLOCK_SIZE, columns, BLOCK_SIZE)
@@ -63,16 +63,16 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
 
 @lru_cache
 def _order_of_words(channels: int, rows: int, columns: int) -> np.ndarray:
-    """Where in its frames each word of an image in blocks stands; faster than to transpose them."""
+    """For each word of an image in blocks, its index in the frames; faster than transposing."""
     words = np.arange(channels * rows * BLOCK_SIZE * columns)
     return words.reshape(channels, rows, BLOCK_SIZE, columns).transpose(1, 3, 0, 2).ravel()
 
 
 def num_channels(blocks: Array) -> int:
-    """C of images given as blocks, `[B, rows, columns, C·16]`.
+    """The number of channels C of images given as blocks, `[B, rows, columns, C·16]`.
 
     Raises:
-      AssertionError: if they are something else, such as frames.
+      AssertionError: if the array does not hold blocks but, for example, frames.
     """
     shape = blocks.shape
     if len(shape) != 4 or shape[-1] == 0 or shape[-1] % BLOCK_SIZE**2 != 0:
@@ -85,7 +85,7 @@ def num_channels(blocks: Array) -> int:
 
 
 def blocks_to_frames(blocks: Blocks) -> Blocks:
-    """Undoes `frames_to_blocks`, of floats, too; what it dropped stays lost."""
+    """Undo `frames_to_blocks`, also for floats; rows and columns that it dropped stay lost."""
     channels = num_channels(blocks)
     batch_size, rows, columns, _ = blocks.shape
     frames = blocks.reshape(batch_size, rows, columns, channels, BLOCK_SIZE, BLOCK_SIZE)
@@ -94,7 +94,7 @@ def blocks_to_frames(blocks: Blocks) -> Blocks:
 
 
 def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
-    """Convolves frames given as blocks with a stride of 4 and no padding.
+    """Convolve frames given as blocks, with a stride of 4 and no padding.
 
     Args:
       blocks: float or uint8 `[B, rows, columns, C·16]` from `frames_to_blocks`.
@@ -114,10 +114,10 @@ def conv_of_blocks(blocks: Array, kernel: Array) -> jax.Array:
 
 
 def kernel_for_blocks(kernel: Array) -> Array:
-    """A kernel `[K, K, C, C_out]` for frames as the `[K/4, K/4, C·16, C_out]` for their blocks.
+    """Turn a kernel `[K, K, C, C_out]` for frames into `[K/4, K/4, C·16, C_out]` for blocks.
 
     Raises:
-      AssertionError: if the kernel is not square, or K no multiple of 4.
+      AssertionError: if the kernel is not square, or K is not a multiple of 4.
     """
     chex.assert_equal(kernel.shape[0], kernel.shape[1])
     chex.assert_is_divisible(kernel.shape[0], BLOCK_SIZE)
@@ -128,7 +128,7 @@ def kernel_for_blocks(kernel: Array) -> Array:
 
 
 def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
-    """Convolves without padding.
+    """Convolve without padding.
 
     Args:
       inputs: float `[B, height, width, C_in]`.
@@ -156,16 +156,16 @@ def conv_valid(inputs: Array, kernel: Array, stride: int) -> jax.Array:
 
 
 def map_chunks(function: Callable[[Any], Any], inputs: Any) -> Any:
-    """Applies convolutions to a large batch, on a CPU a few samples at a time.
+    """Apply convolutions to a large batch; on a CPU, a few samples at a time.
 
-    What a chunk needs then stays in the processor's cache, in both directions: of the
-    intermediates only the outputs of `stored_relu` are kept for the backward pass, the
-    others are computed again.
+    All that a chunk needs then stays in the processor's cache, in the forward and in the
+    backward pass: of the intermediates only the outputs of `stored_relu` are kept for the
+    backward pass, and the others are computed again.
 
     Args:
-      function: maps a pytree of `[n, ...]` to another one for any n, each sample by itself; it
-        may close over parameters.
-      inputs: of `[N, ...]`.
+      function: maps a pytree of `[n, ...]` arrays to another one, for any n and each sample
+        independently; it may close over parameters.
+      inputs: a pytree of `[N, ...]` arrays.
 
     Returns:
       `function(inputs)`.
@@ -193,9 +193,10 @@ def map_chunks(function: Callable[[Any], Any], inputs: Any) -> Any:
 
 
 def relu(x: jax.Array, recalled: Array | None = None) -> jax.Array:
-    """max(x, 0), differentiated through its output: x need not be computed again.
+    """max(x, 0), differentiated through its output, so that x need not be computed again.
 
-    Nor at all where the output is `recalled` from an earlier pass: of x only the tangent counts.
+    Where the output is `recalled` from an earlier pass, x need not be computed at all: only its
+    tangent is used.
     """
     return stored_relu(x) if recalled is None else recalled_relu(x, recalled)
 
@@ -215,7 +216,7 @@ def _stored_relu_jvp(primals, tangents):
 
 @jax.custom_jvp
 def recalled_relu(x: jax.Array, recalled: Array) -> jax.Array:
-    """`recalled`, which must be max(x, 0)."""
+    """The given `recalled`, which must equal max(x, 0)."""
     chex.assert_equal_shape([x, recalled])
     return jnp.asarray(recalled, x.dtype)
 
@@ -244,7 +245,7 @@ def _conv_native(inputs: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.A
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _conv_valid_on_cpu(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """XLA's own convolution, which only its gradient makes slow; that goes by matrix products."""
+    """XLA's own convolution; only its gradient would be slow, and is made of matrix products."""
     return _conv_native(inputs, kernel, stride)
 
 
@@ -255,7 +256,7 @@ def _conv_valid_on_cpu_jvp(stride, primals, tangents):
 
 
 def _conv_by_blocks(inputs: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """Space-to-depth, then a convolution of stride 1 by one matrix product."""
+    """Space-to-depth, then a convolution of stride 1 as one matrix product."""
     taps = kernel.shape[0] // stride
     rows, columns = inputs.shape[1] // stride, inputs.shape[2] // stride
     # (row, y, column, x·channel) -> (row, column, y·x·channel)
@@ -278,11 +279,11 @@ def _conv_by_matmul(inputs: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _add_shifted(products: jax.Array, taps: int) -> jax.Array:
-    """Adds the taps·taps slices of the last axis, each shifted by its tap's offset."""
+    """Add the taps·taps slices of the last axis, each shifted by its tap's offset."""
     _, rows, columns, depth = products.shape
     height, width = rows - taps + 1, columns - taps + 1
-    # `split`, whose gradient lays those of the slices side by side; that of slices would add
-    # zero-padded arrays of the full size.
+    # The gradient of `split` concatenates the gradients of its slices; the gradient of indexing
+    # would add zero-padded arrays of the full size.
     slices = jax.lax.split(products, [depth // taps**2] * taps**2, axis=-1)
     shifted = (
         part[:, y : y + height, x : x + width]

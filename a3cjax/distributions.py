@@ -1,8 +1,8 @@
 """Action distributions as pytrees: a policy head's output with its mathematics.
 
-Leading axes are arbitrary, `[T, B]`, `[B]` or none. What is computed of 16-bit numbers is
-float32. Distributions of others do as well: a `Density` in the losses, a `Distribution` as the
-policy of an agent.
+Leading axes are arbitrary: `[T, B]`, `[B]` or none. Results computed from 16-bit numbers are
+float32. Distributions from elsewhere work as well: the losses need a `Density`, the policy of
+an agent must be a `Distribution`.
 """
 
 import math
@@ -16,20 +16,20 @@ from jax.scipy.special import log_ndtr
 
 from a3cjax.types import Array, as_floats, check_floats, check_integers, check_shapes
 
-# Beyond it, on either side, a squashed action has the mean density of all that is beyond: 32-bit
-# floats tell too few of them apart to say which number was squashed (our choice; the idea is that
-# of TanhTransformedDistribution in acme/jax/networks/distributional.py, which has 0.999).
+# Squashed actions beyond ± this limit all get the mean density of that tail: 32-bit floats are too
+# coarse there to tell which number was squashed (our choice; the idea is from
+# TanhTransformedDistribution in acme/jax/networks/distributional.py, where the limit is 0.999).
 MAX_SQUASHED = 1 - 1e-5
 _MAX_BEFORE = math.atanh(MAX_SQUASHED)
-# Standard deviations: further away nothing is learned, and 32 bits would not hold it.
+# In standard deviations: further away nothing is learned, and 32 bits would not suffice.
 _FURTHEST = -1000.0
-# ∫ f(x) N(x; 0, 1) dx = Σ w f(x), exact of polynomials up to degree 63.
+# ∫ f(x) N(x; 0, 1) dx = Σ w f(x), exact for polynomials up to degree 63.
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(32)
 _WEIGHTS = _WEIGHTS / math.sqrt(2 * math.pi)
 
 
 class Density(Protocol):
-    """What the losses need of a policy; distrax's distributions are some as they are."""
+    """What the losses need from a policy; distrax's distributions provide it as they are."""
 
     def log_prob(self, actions: Any, /) -> chex.Array:
         """log π(a|s) in nats, float `[...]`, of actions with the same leading axes."""
@@ -41,17 +41,17 @@ class Density(Protocol):
 
 
 class Distribution(Density, Protocol):
-    """What an agent needs of the policy that its network answers.
+    """What an agent needs from the policy that its network returns.
 
-    Acting samples, or takes the mode; learning is done by what a `Density` has; `kl_divergence`
-    is for losses of one's own. It must be a pytree of arrays with the leading axes of the policy,
-    as a NamedTuple is, which are indexed and cut; where environments tell which actions are
-    allowed, it also has `masked(mask)`, as `Categorical` does. distrax's lack a `sample` of this
-    form: theirs is called by `sample(seed=key)`.
+    Acting uses `sample` or `mode`, learning uses the methods of a `Density`, and `kl_divergence`
+    is for custom losses. A distribution must be a pytree of arrays, such as a NamedTuple, whose
+    leading axes are the policy's: they are indexed and sliced. Where environments tell which
+    actions are allowed, it also needs `masked(mask)`, as `Categorical` has. distrax's
+    distributions lack a `sample` of this form: theirs is called as `sample(seed=key)`.
     """
 
     def sample(self, key: chex.PRNGKey, /) -> chex.Array:
-        """Draws one action for each of the leading axes."""
+        """Draw one action for each index of the leading axes."""
         ...
 
     def mode(self) -> chex.Array:
@@ -64,14 +64,14 @@ class Distribution(Density, Protocol):
 
 
 def mask_logits(logits: Array, mask: Array | None) -> jax.Array:
-    """-inf, probability 0, for what a mask forbids; without a mask nothing is.
+    """Set what a mask forbids to -inf, which is probability 0; without a mask, change nothing.
 
     Args:
       logits: float `[..., A]`, or action values.
-      mask: bool `[..., A]`, True where an action is allowed, one at least of each A.
+      mask: bool `[..., A]`, True where an action is allowed: at least one in each row of A.
 
     Raises:
-      AssertionError: if the shapes differ or the mask is not of bools.
+      AssertionError: if the shapes differ or the mask is not boolean.
     """
     logits = jnp.asarray(logits)
     if mask is None:
@@ -86,18 +86,18 @@ def mask_logits(logits: Array, mask: Array | None) -> jax.Array:
 class Categorical(NamedTuple):
     """A softmax policy over A discrete actions.
 
-    `logits`: float `[..., A]`, unnormalised log-probabilities. Where not all actions are legal:
-    `Categorical(logits).masked(mask)`.
+    `logits`: float `[..., A]`, unnormalised log-probabilities. Where not all actions are legal,
+    use `Categorical(logits).masked(mask)`.
     """
 
     logits: jax.Array
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
-        """Draws actions, int32 `[...]`, with probabilities softmax(logits)."""
+        """Draw actions, int32 `[...]`, with probabilities softmax(logits)."""
         return jax.random.categorical(key, as_floats(self.logits)[0]).astype(jnp.int32)
 
     def log_prob(self, actions: Array) -> jax.Array:
-        """log π(a|s) in nats, float `[...]`, of int `[...]` actions in [0, A - 1].
+        """log π(a|s) in nats, float `[...]`, for int `[...]` actions in [0, A - 1].
 
         Raises:
           AssertionError: if the shapes do not fit or the actions are not integers.
@@ -112,8 +112,8 @@ class Categorical(NamedTuple):
         """H = −Σₐ π(a|s) log π(a|s) in nats, float `[...]`, between 0 and log A."""
         log_probs = jax.nn.log_softmax(as_floats(self.logits)[0])
         probs = jnp.exp(log_probs)
-        # 0 · log 0 is 0 here; unguarded, a logit of -inf gives NaN. The guard stands inside the
-        # product, so that the gradient is finite, too.
+        # 0 · log 0 counts as 0; without the guard, a logit of -inf would give NaN. The guard is
+        # inside the product, so that the gradient is finite, too.
         return -jnp.sum(probs * jnp.where(probs > 0, log_probs, 0.0), axis=-1)
 
     def mode(self) -> jax.Array:
@@ -123,48 +123,48 @@ class Categorical(NamedTuple):
     def kl_divergence(self, other: "Categorical") -> jax.Array:
         """KL(π ‖ π′) = Σₐ π(a|s) [log π(a|s) − log π′(a|s)] in nats, float `[...]`.
 
-        An action that π never takes counts for nothing, with a gradient of 0; one that only π′
-        never takes makes it infinite.
+        An action that π never takes adds nothing, and its gradient is 0; an action that π takes
+        and π′ never takes makes the divergence infinite.
 
         Raises:
-          TypeError: if the other is no Categorical.
+          TypeError: if `other` is not a Categorical.
           AssertionError: if the shapes differ.
         """
         _assert_alike(self, other)
         ours, theirs = map(jax.nn.log_softmax, as_floats(self.logits, other.logits))
         probs = jnp.exp(ours)
-        # As in the entropy: the guard stands inside the product.
+        # As in the entropy, the guard is inside the product.
         return jnp.sum(probs * jnp.where(probs > 0, ours - theirs, 0.0), axis=-1)
 
     def masked(self, mask: Array) -> "Categorical":
         """The same policy among the legal actions only.
 
-        The others have probability 0, those that are left keep their ratios; no gradient flows
-        into a logit that is masked.
+        Illegal actions have probability 0, and the probabilities of the others keep their ratios.
+        No gradient flows into a masked logit.
 
         Args:
-          mask: bool `[..., A]`, True where an action is legal, one at least of each A.
+          mask: bool `[..., A]`, True where an action is legal: at least one in each row of A.
 
         Raises:
-          AssertionError: if the shapes differ or the mask is not of bools.
+          AssertionError: if the shapes differ or the mask is not boolean.
         """
         return Categorical(mask_logits(self.logits, mask))
 
 
 class MultiCategorical(NamedTuple):
-    """K choices at once, each with a softmax of its own over up to M: a product of Categoricals.
+    """K choices at once, each a softmax over up to M options: a product of Categoricals.
 
-    `logits`: float `[..., K, M]`, -inf where a number has fewer than M choices.
+    `logits`: float `[..., K, M]`, -inf where a choice has fewer than M options.
     """
 
     logits: jax.Array
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
-        """Draws actions, int32 `[..., K]`."""
+        """Draw actions, int32 `[..., K]`."""
         return Categorical(self.logits).sample(key)
 
     def log_prob(self, actions: Array) -> jax.Array:
-        """log π(a|s) = Σₖ log πₖ(aₖ|s) in nats, float `[...]`, of int `[..., K]` actions.
+        """log π(a|s) = Σₖ log πₖ(aₖ|s) in nats, float `[...]`, for int `[..., K]` actions.
 
         Raises:
           AssertionError: if the shapes do not fit or the actions are not integers.
@@ -180,18 +180,18 @@ class MultiCategorical(NamedTuple):
         return Categorical(self.logits).mode()
 
     def kl_divergence(self, other: "MultiCategorical") -> jax.Array:
-        """KL(π ‖ π′) = Σₖ KL(πₖ ‖ π′ₖ) in nats, float `[...]`; raises as Categorical's."""
+        """KL(π ‖ π′) = Σₖ KL(πₖ ‖ π′ₖ) in nats, float `[...]`; raises as for Categorical."""
         _assert_alike(self, other)
         divergences = Categorical(self.logits).kl_divergence(Categorical(other.logits))
         return jnp.sum(divergences, axis=-1)
 
     def masked(self, mask: Array) -> "MultiCategorical":
-        """The same policy among the allowed choices only: bool `[..., K, M]`."""
+        """The same policy among the allowed options only; the mask is bool `[..., K, M]`."""
         return MultiCategorical(mask_logits(self.logits, mask))
 
 
 class EpsilonGreedy(NamedTuple):
-    """With probability ε any action, each as likely as the other, otherwise the best one.
+    """A uniformly random action with probability ε, otherwise the best action.
 
     `q_values`: float `[..., A]`. `epsilons`: float `[...]` in [0, 1] (Mnih et al. 2016,
     algorithm 1). `mask`: bool `[..., A]`, True where an action is allowed; None allows all.
@@ -202,7 +202,7 @@ class EpsilonGreedy(NamedTuple):
     mask: Array | None = None
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
-        """Draws actions, int32 `[...]`."""
+        """Draw actions, int32 `[...]`."""
         shape = jnp.shape(self.q_values)
         check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         which_key, action_key = jax.random.split(key)
@@ -217,9 +217,10 @@ class EpsilonGreedy(NamedTuple):
         return jnp.where(is_random, random, best)
 
     def log_prob(self, actions: Array) -> jax.Array:
-        """log π(a|s) in nats, float `[...]`, of int `[...]` actions; raises as Categorical's.
+        """log π(a|s) in nats, float `[...]`, for int `[...]` actions; raises as for Categorical.
 
-        The gradient by ε is exact; Q decides only which action is the best, and has none.
+        The gradient with respect to ε is exact. Q only decides which action is the best, and has
+        no gradient.
         """
         return self._as_categorical().log_prob(actions)
 
@@ -228,20 +229,20 @@ class EpsilonGreedy(NamedTuple):
         return self._as_categorical().entropy()
 
     def kl_divergence(self, other: "EpsilonGreedy") -> jax.Array:
-        """KL(π ‖ π′) in nats, float `[...]`, as Categorical's; infinite where only π explores."""
+        """KL(π ‖ π′) in nats, float `[...]`, as for Categorical; infinite where only π explores."""
         _assert_alike(self, other)
         return self._as_categorical().kl_divergence(other._as_categorical())
 
     def mode(self) -> jax.Array:
-        """The allowed actions with the largest value, int32 `[...]`; of equal ones the first."""
+        """The allowed actions with the largest value, int32 `[...]`; the first of equal ones."""
         return jnp.argmax(mask_logits(self.q_values, self.mask), axis=-1).astype(jnp.int32)
 
     def masked(self, mask: Array) -> "EpsilonGreedy":
-        """The same policy among the allowed actions only, bool `[..., A]`."""
+        """The same policy among the allowed actions only; the mask is bool `[..., A]`."""
         return self._replace(mask=mask)
 
     def _as_categorical(self) -> Categorical:
-        """ε/n for each of n allowed actions, and 1 − ε for the best one in addition."""
+        """Probability ε/n for each of n allowed actions, plus 1 − ε for the best one."""
         shape = jnp.shape(self.q_values)
         check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         (epsilons,) = as_floats(jnp.asarray(self.epsilons)[..., None])
@@ -250,7 +251,7 @@ class EpsilonGreedy(NamedTuple):
         random = epsilons / jnp.sum(allowed, axis=-1, keepdims=True, dtype=epsilons.dtype)
         probs = jnp.where(allowed, random, 0.0) + jnp.where(is_best, 1 - epsilons, 0.0)
         is_taken = probs > 0
-        # log 0 has no gradient that is finite.
+        # The gradient of log 0 is not finite.
         return Categorical(jnp.where(is_taken, jnp.log(jnp.where(is_taken, probs, 1.0)), -jnp.inf))
 
 
@@ -265,7 +266,7 @@ class DiagonalGaussian(NamedTuple):
     variance: jax.Array
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
-        """Draws actions, float `[..., D]`, unbounded.
+        """Draw actions, float `[..., D]`, unbounded.
 
         Raises:
           AssertionError: here and below, if mean, variance or actions do not fit together.
@@ -296,10 +297,10 @@ class DiagonalGaussian(NamedTuple):
     def kl_divergence(self, other: "DiagonalGaussian") -> jax.Array:
         """KL(π ‖ π′) = ½ Σ_d [σ_d²/σ′_d² + (μ_d − μ′_d)²/σ′_d² − 1 − log(σ_d²/σ′_d²)] in nats.
 
-        float `[...]`.
+        The result is float `[...]`.
 
         Raises:
-          TypeError: if the other is no DiagonalGaussian.
+          TypeError: if `other` is not a DiagonalGaussian.
         """
         _assert_alike(self, other)
         mean, variances, other_mean, other_variances = as_floats(
@@ -310,7 +311,7 @@ class DiagonalGaussian(NamedTuple):
         return 0.5 * jnp.sum(ratios + squared_distances - 1 - jnp.log(ratios), axis=-1)
 
     def _moments(self) -> list[jax.Array]:
-        """Mean and variance of each dimension; only the last axis may be shared."""
+        """Mean and variance of each dimension; dimensions may share one variance."""
         check_floats(mean=self.mean, variance=self.variance)
         *leading, num_dimensions = shape = jnp.shape(self.mean)
         last = 1 if jnp.shape(self.variance)[-1:] == (1,) else num_dimensions
@@ -321,14 +322,14 @@ class DiagonalGaussian(NamedTuple):
 class SquashedGaussian(NamedTuple):
     """A Gaussian policy squashed into (-1, 1): a = tanh(u) (Haarnoja et al. 2018, appendix C).
 
-    `mean` and `variance` of u are as for a DiagonalGaussian.
+    `mean` and `variance` describe u, as in a DiagonalGaussian.
     """
 
     mean: jax.Array
     variance: jax.Array
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
-        """Draws actions, float `[..., D]` in (-1, 1).
+        """Draw actions, float `[..., D]` in (-1, 1).
 
         Raises:
           AssertionError: here and below, if mean, variance or actions do not fit together.
@@ -338,8 +339,8 @@ class SquashedGaussian(NamedTuple):
     def log_prob(self, actions: Array) -> jax.Array:
         """Log density log N(u; μ, σ²) − Σ_d log(1 − a_d²) in nats, float `[...]`, u = artanh(a).
 
-        `actions` are float `[..., D]` in [-1, 1]. Where |a_d| ≥ `MAX_SQUASHED` its density is the
-        mean of all there: it integrates to 1, and is finite at the bounds.
+        `actions` are float `[..., D]` in [-1, 1]. Where |a_d| ≥ `MAX_SQUASHED`, the density is
+        its mean over that tail, so that it integrates to 1 and is finite at the bounds.
         """
         check_floats(actions=actions)
         shape = jnp.shape(self.mean)
@@ -351,7 +352,7 @@ class SquashedGaussian(NamedTuple):
         squared_distances = jnp.square(u - mean) / variances
         inside = -0.5 * (squared_distances + jnp.log(2 * math.pi * variances)) - _log_slope(u)
         beyond = (jnp.sign(actions) * mean - _MAX_BEFORE) / deviations
-        # What is not taken must have a finite gradient, too.
+        # The branch that is not taken must have a finite gradient, too.
         beyond = jnp.maximum(jnp.where(is_tail, beyond, 0.0), _FURTHEST)
         tail = log_ndtr(beyond) - math.log(1 - MAX_SQUASHED)
         return jnp.sum(jnp.where(is_tail, tail, inside), axis=-1)
@@ -359,8 +360,8 @@ class SquashedGaussian(NamedTuple):
     def entropy(self) -> jax.Array:
         """Differential entropy H(u) + Σ_d E[log(1 − tanh²(u_d))] in nats, float `[...]`.
 
-        The expectation has no closed form: Gauss-Hermite quadrature with 32 nodes, whose error is
-        below 0.01 for σ up to 3. It is differentiable in both parameters.
+        The expectation has no closed form. It is computed by Gauss-Hermite quadrature with 32
+        nodes, whose error is below 0.01 for σ up to 3, and is differentiable in both parameters.
         """
         mean, variances = (x[..., None] for x in self._before()._moments())
         nodes, weights = (jnp.asarray(x, mean.dtype) for x in (_NODES, _WEIGHTS))
@@ -371,17 +372,17 @@ class SquashedGaussian(NamedTuple):
     def mode(self) -> jax.Array:
         """tanh of the mean, float `[..., D]`: the median of the actions.
 
-        Their density is greatest elsewhere where σ is large: at the bounds, for σ² > ½.
+        Where σ is large, their density is greatest elsewhere: at the bounds, for σ² > ½.
         """
         return _squash(self._before()._moments()[0])
 
     def kl_divergence(self, other: "SquashedGaussian") -> jax.Array:
-        """KL(π ‖ π′), that of the Gaussians of u: squashing both by one map does not change it.
+        """KL(π ‖ π′) of the Gaussians of u: squashing both by the same map does not change it.
 
-        float `[...]`, in nats.
+        The result is float `[...]`, in nats.
 
         Raises:
-          TypeError: if the other is no SquashedGaussian.
+          TypeError: if `other` is not a SquashedGaussian.
         """
         _assert_alike(self, other)
         return self._before().kl_divergence(other._before())
@@ -391,7 +392,7 @@ class SquashedGaussian(NamedTuple):
 
 
 def _assert_alike(one: Any, other: Any) -> None:
-    """Of one class, and of the same shape: a divergence broadcasts nothing."""
+    """Check that both have the same class and shape: a divergence broadcasts nothing."""
     if type(other) is not type(one):
         raise TypeError(f"other must be a {type(one).__name__}, got a {type(other).__name__}.")
     name, shape = one._fields[0], jnp.shape(one[0])
@@ -399,11 +400,11 @@ def _assert_alike(one: Any, other: Any) -> None:
 
 
 def _squash(u: jax.Array) -> jax.Array:
-    """tanh, but never ±1: what it is rounded to has no place in (-1, 1)."""
+    """tanh, but never ±1, to which it may be rounded: that is not in (-1, 1)."""
     most = 1 - jnp.finfo(u.dtype).epsneg
     return jnp.clip(jnp.tanh(u), -most, most)
 
 
 def _log_slope(u: jax.Array) -> jax.Array:
-    """log(1 − tanh²(u)) without the difference, which is 0 in 32 bits from |u| = 9 on."""
+    """log(1 − tanh²(u)) without the subtraction, whose result is 0 in 32 bits from |u| = 9 on."""
     return 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))

@@ -1,9 +1,9 @@
-"""What users are told: the errors whose message is one line for them."""
+"""Errors for the user, each with a message of one line."""
 
 import reprlib
 from typing import Any
 
-MAX_LENGTH = 1000  # of a message, in letters: it may quote a file that holds anything
+MAX_LENGTH = 1000  # of a message, in characters: it may quote a file with any content
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
@@ -23,16 +23,16 @@ class CheckpointError(RuntimeError):
 
 
 class AnswerError(RuntimeError):
-    """An environment answered what nothing can be learned from; the message is one line."""
+    """An environment's answer that nothing can be learned from; the message is one line."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
 
 
 def one_line(text: str, max_length: int = MAX_LENGTH) -> str:
-    """A text on one line, with its middle left out where it is long; what cannot be seen is shown.
+    """A text on one line, without its middle if it is long, and with invisible characters escaped.
 
-    Escape sequences of terminals, for instance, become text.
+    Escape sequences of terminals, for instance, become visible text.
     """
     if len(text) > 4 * max_length:
         text = f"{text[: 2 * max_length]} {text[-2 * max_length :]}"
@@ -45,7 +45,7 @@ def one_line(text: str, max_length: int = MAX_LENGTH) -> str:
 
 
 def quote(value: Any) -> str:
-    """A value as Python writes it, shortened: it may be any value, of any size."""
+    """The repr of a value, shortened, since the value may be of any type and size."""
     try:
         return _SHORT.repr(value)
     except ValueError:  # a number with more digits than Python prints

@@ -7,7 +7,7 @@ import numpy as np
 
 from a3cjax.types import Exploration
 
-# Mnih et al. 2016, section 8: the final ε of a thread, and how probable it is.
+# Mnih et al. 2016, section 8: the final values of ε in a thread, and their probabilities.
 FINAL_EPSILONS = (0.1, 0.01, 0.5)
 FINAL_PROBABILITIES = (0.4, 0.3, 0.3)
 
@@ -31,20 +31,20 @@ def make_explore(
 ) -> Explore:
     """The exploration of one actor-learner.
 
-    Every environment has an ε of its own: the paper's threads have one environment each. It
-    goes in a line from 1 to a final value that is drawn once, or again and again: "periodically"
-    in Mnih et al. 2016, section 4.
+    Every environment has its own ε, since the paper's threads have one environment each. It
+    goes linearly from 1 to a final value, which is drawn once or repeatedly ("periodically" in
+    Mnih et al. 2016, section 4).
 
     Args:
-      seed: of the run.
-      actor_index: draws differ from actor to actor.
+      seed: the run's seed.
+      actor_index: the actor's index; draws differ from actor to actor.
       num_envs: B.
       num_frames: emulator frames after which ε has its final value.
-      period_frames: emulator frames after which final values are drawn anew; None never.
+      period_frames: emulator frames after which final values are drawn anew; None for never.
       entropy_factor: multiplies the entropy cost of this actor.
-      target_entropy: share of a random policy's entropy, in [0, 1], to which that of the policy is
-        to fall from 1 on, in a line; None leaves it to itself.
-      total_frames: emulator frames after which it is there; needed for a target only.
+      target_entropy: final target for the policy's entropy, as a share of a random policy's
+        entropy, in [0, 1]; the target falls linearly from 1. None sets no target.
+      total_frames: emulator frames after which the target is final; only needed with a target.
 
     Raises:
       ValueError: unless `num_envs` and all numbers of frames are >= 1, seed and index >= 0, and
@@ -77,13 +77,13 @@ def make_explore(
 
 
 def evaluation_exploration(num_envs: int) -> Exploration:
-    """With which sampled actions are taken in an evaluation of B >= 1 environments."""
+    """The exploration for an evaluation of sampled actions in B >= 1 environments."""
     _check(num_envs=(num_envs, 1))
     return Exploration(np.full(num_envs, EVALUATION_EPSILON, np.float32), np.float32(1.0))
 
 
 def spread_factors(num_actors: int, spread: float) -> list[float]:
-    """Factors from 1/`spread` to `spread`, evenly on a logarithmic scale; one actor has 1.
+    """Factors from 1/`spread` to `spread`, evenly on a logarithmic scale; a single actor has 1.
 
     Raises:
       ValueError: unless both are >= 1 and finite.
@@ -95,7 +95,7 @@ def spread_factors(num_actors: int, spread: float) -> list[float]:
 
 
 def _check(**arguments: tuple[float, int]) -> None:
-    """Refuses the first, by name, that is less than its least value or not finite."""
+    """Raise a ValueError naming the first argument that is below its minimum or not finite."""
     for name, (value, least) in arguments.items():
         if not least <= value < math.inf:
             raise ValueError(f"{name} must be >= {least} and finite, got {value}.")

@@ -1,8 +1,8 @@
-"""Losses, to be minimised. The per-step ones are unreduced: one number a step.
+"""Losses, to be minimised. The per-step ones are unreduced: one number per step.
 
-Scalars per step are `[T, B]` (or any equal shape). Shapes must agree exactly;
-nothing is broadcast. Arrays are JAX's, NumPy's or lists. Losses are float32, of 16-bit inputs too,
-and float64 if an input is.
+Scalars per step are `[T, B]` (or any other common shape). Shapes must agree exactly;
+nothing is broadcast. Arrays may be JAX's, NumPy's or lists. Losses are float32, also for 16-bit
+inputs, and float64 if an input is.
 """
 
 import chex
@@ -22,9 +22,9 @@ from a3cjax.types import (
     cut,
 )
 
-# Where values are as good as they get, advantages are noise, which is not to be blown up: a policy
-# that keeps CartPole's pole up falls apart without it. For returns with a
-# deviation of 1; docs/decisions.md has what was tried.
+# Once values are as good as they get, advantages are noise, which must not be blown up: without
+# this floor, a policy that keeps CartPole's pole up falls apart. It is meant for returns with a
+# standard deviation of 1; docs/decisions.md has what was tried.
 MIN_ADVANTAGE = 0.3
 
 
@@ -84,8 +84,8 @@ def q_loss(
 ) -> jax.Array:
     """½(y − Q(s, a))², with the targets treated as constants (Mnih et al. 2016, algorithm 1).
 
-    With a Huber delta δ, an error x = y − Q(s, a) counts in a line where it is large, so that the
-    gradient is x clipped to ± δ (Huber 1964; Mnih et al. 2015 clip it to ± 1):
+    With a Huber delta δ, a large error x = y − Q(s, a) counts linearly, so that the gradient is
+    x clipped to ± δ (Huber 1964; Mnih et al. 2015 clip it to ± 1):
 
       ½ x²  where |x| <= δ,  δ (|x| − ½ δ)  elsewhere
 
@@ -127,7 +127,7 @@ def clipped_surrogate_loss(
 
       −min(rₜ Aₜ, clip(rₜ, 1 − ε, 1 + ε) Aₜ)
 
-    At π = π_old its gradient is that of `policy_gradient_loss`.
+    At π = π_old its gradient equals the gradient of `policy_gradient_loss`.
 
     Args:
       log_probs: float `[...]`, log π(aₜ|sₜ), to be differentiated.
@@ -172,40 +172,41 @@ def actor_critic_loss(
 
       L = mean_B Σₜ mₜ [−ρₜ log π(aₜ|sₜ) Aₜ + c_v ½(Rₜ − V(sₜ))² − β H(π(·|sₜ))]
 
-    With `old_log_probs` the first term is that of PPO, `clipped_surrogate_loss`, of ρₜ Aₜ.
+    With `old_log_probs` the first term is PPO's `clipped_surrogate_loss`, with advantages ρₜ Aₜ.
 
-    The sum over time is the paper's: it accumulates the gradients of the t_max steps.
-    An optimizer's epsilon and a clipping norm are to be read against this scale. A step whose
-    mask is 0 is left out of the sum; the mean still divides by B.
+    The sum over time follows the paper, which accumulates the gradients of t_max steps. Choose
+    an optimizer's epsilon and a clipping norm relative to this scale. A step whose mask is 0 is
+    left out of the sum; the mean still divides by B.
 
     Args:
       distribution: the policy at each step, leading axes `[T, B]` (or `[T]`); a pytree of arrays
-        with `log_prob(actions)` and `entropy()`, ours or somebody else's.
+        with `log_prob(actions)` and `entropy()`, from this package or elsewhere.
       values: float `[T, B]`, V(sₜ).
-      actions: int `[T, B]`, `[T, B, K]` of K choices at once, or float `[T, B, D]` for a
-        Gaussian, the actions taken.
+      actions: the actions taken: int `[T, B]`, int `[T, B, K]` for K choices at once, or float
+        `[T, B, D]` for a Gaussian.
       returns: float `[T, B]`, Rₜ, treated as constants.
-      advantages: float `[T, B]`, Aₜ, treated as constants: of `gae_advantages`, say. None for
-        Rₜ − V(sₜ). The values are fitted to the returns in either case.
+      advantages: float `[T, B]`, Aₜ, treated as constants, for example from `gae_advantages`.
+        None for Rₜ − V(sₜ). The values are fitted to the returns in either case.
       weights: float `[T, B]`, ρₜ >= 0, treated as constants: importance weights π/μ of actions
-        that another policy μ took. They multiply the policy term alone, neither that of the values
-        (whose targets have to be corrected: `vtrace_targets`, whose advantages are weighted
-        already) nor the entropy. A weight of 0 cuts the term, infinity and NaN too. None for 1.
+        that another policy μ took. They multiply the policy term alone, not the entropy, and not
+        the value loss, whose targets have to be corrected instead: `vtrace_targets` does that, and
+        its advantages are weighted already. A weight of 0 removes the term, even where it is
+        infinite or NaN. None for 1.
       old_log_probs: float `[T, B]`, log π_old(aₜ|sₜ) of the policy that acted, treated as
         constants. None for the policy gradient.
       clip: as for `clipped_surrogate_loss`; without effect unless `old_log_probs` are given.
       value_cost: c_v, weight of the value loss (½: Mnih by e-mail, muupan/async-rl wiki).
       entropy_cost: β, weight of the entropy (0.01: Mnih et al. 2016, section 8).
-      mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of each step, of its three terms: 0
-        cuts it out, whatever numbers stand there, and a fraction counts as such (weights of a
-        prioritised replay go here); None weighs all by 1.
-      normalize_advantages: whether advantages are divided by the root of their mean square over
-        steps (before `weights`), `MIN_ADVANTAGE` added to it; what is learned then hardly depends
-        on their scale. The entropy counts less where they are small: there it would drown them.
+      mask: bool, int or float `[T, B]`, mₜ >= 0, the weight of all three terms of a step: 0
+        removes the step, whatever numbers it holds, and fractions are possible (weights of a
+        prioritised replay go here); None weighs all steps by 1.
+      normalize_advantages: whether advantages are divided by √(m + `MIN_ADVANTAGE`²), where m is
+        their mean square over steps (before `weights`); what is learned then hardly depends on
+        their scale. The entropy counts less where they are small, since it would drown them there.
 
     Returns:
-      The scalar loss, and its parts before their costs as averages over steps, weighted by the
-      mask (so that they compare across unroll lengths).
+      The scalar loss, and its parts before multiplication by their costs, as averages over steps
+      weighted by the mask (so that they can be compared across unroll lengths).
 
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
@@ -227,7 +228,7 @@ def actor_critic_loss(
     check_shapes((*values.shape, *trailing_axes), beside, actions=actions)
 
     def without_cut(x: Array, filler: float) -> jax.Array:
-        """Replaced before they meet, not only multiplied after: 0 · NaN and 0 · inf are NaN."""
+        """Replace x where the mask is 0; multiplying is not enough: 0 · NaN and 0 · inf are NaN."""
         x = jnp.asarray(x)
         ndim = step_weights.ndim
         if mask is None or x.shape[:ndim] != step_weights.shape:  # which is refused below
@@ -235,7 +236,8 @@ def actor_critic_loss(
         is_cut = jnp.reshape(step_weights == 0, (*step_weights.shape, *(1,) * (x.ndim - ndim)))
         return jnp.where(is_cut, jnp.asarray(filler, x.dtype), x)
 
-    # Before log π and H, whose gradients are NaN where a parameter is none. A variance may be 1.
+    # Before log π and H, whose gradients are NaN where a parameter is not a number. As a variance,
+    # 1 is valid.
     distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
     actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
     log_probs = jnp.asarray(distribution.log_prob(actions))
@@ -260,7 +262,7 @@ def actor_critic_loss(
         entropy_cost *= jnp.sqrt(mean_square) / scale
     if "weights" in given:
         weights = jax.lax.stop_gradient(given["weights"])
-        # A ratio is 0 where log π is -inf.
+        # A weight is 0 where log π is -inf.
         log_probs, advantages = cut(weights, log_probs), weights * cut(weights, advantages)
     if "old_log_probs" in given:
         policy_losses = clipped_surrogate_loss(
@@ -297,7 +299,7 @@ def _explained_variance(values: jax.Array, returns: jax.Array, weights: jax.Arra
 
 
 def _alike(**arrays: Array) -> list[jax.Array]:
-    """All in one dtype, after a check that they are floating point and of the first one's shape."""
+    """The arrays in one dtype, checked to be floating point and to have the first one's shape."""
     check_floats(**arrays)
     first = next(iter(arrays))
     shape = np.shape(arrays[first])

@@ -1,7 +1,8 @@
 """Networks: torso, core and heads in flax.linen, and the pure functions around them.
 
-torso (torsos.py): one observation -> features; core: feed-forward, GRU or LSTM over time; heads:
-policy and state value, or action values. The same `apply` acts (T = 1) and learns (T steps).
+The torso (torsos.py) maps one observation to features; the core is feed-forward, or a GRU or LSTM
+over time; the heads are policy and state value, or action values. The same `apply` serves acting
+(T = 1) and learning (T steps).
 """
 
 import functools
@@ -32,24 +33,24 @@ from a3cjax.types import (
     Params,
 )
 
-# Means near zero at first: an action far beyond its bounds teaches nothing about its size.
+# Initial means are near zero: an action far beyond its bounds teaches nothing about its size.
 MEAN_INIT = nn.initializers.variance_scaling(1e-4, "fan_in", "truncated_normal")
-# Of free ones: less noise keeps what falls on its back from it, docs/decisions.md.
+# Of `free` variances: less noise at first keeps HalfCheetah off its back, see docs/decisions.md.
 FIRST_LOG_DEVIATION = -0.5
-MIN_VARIANCE = 1e-6  # the density of an action stays finite
+MIN_VARIANCE = 1e-6  # keeps the density of an action finite
 
 
 class Network(NamedTuple):
     """A network as pure functions.
 
-    `init(key, observations) -> params`, observations `[1, 1, ...]`, here and below of one array
-    or a dict of several.
+    `init(key, observations) -> params` with observations `[1, 1, ...]`; here and below,
+    observations are one array or a dict of several.
     `apply(params, statistics, observations, is_first, core_state)` with `[T, B, ...]`
     observations and `[T, B]` is_first -> `(output, core_state)`. The output is a
     NetworkOutput, or Q(s, ·) as float32 `[T, B, A]`.
     `initial_state(batch_size) -> core_state` with `[B, H]` arrays.
-    `observe(params, statistics, observations) -> layer_outputs`: what its layers answer, which
-    `apply` then recalls if it is given them as its last argument; None for one that cannot.
+    `observe(params, statistics, observations) -> layer_outputs`: the outputs of its layers, which
+    `apply` recalls if they are passed as its last argument; None for a network that cannot do so.
     """
 
     init: Callable[[chex.PRNGKey, Observation], Params]
@@ -61,7 +62,7 @@ class Network(NamedTuple):
 
 
 class Body(nn.Module):
-    """Torso and optional recurrent cell: all of a network but its heads."""
+    """Torso and optional recurrent cell: a network without its heads."""
 
     torso: nn.Module
     cell: nn.RNNCellBase | None
@@ -74,7 +75,7 @@ class Body(nn.Module):
         core_state: CoreState,
         statistics: ObservationStatistics | None,
     ) -> tuple[jax.Array, CoreState]:
-        """Maps `[T, B, ...]` observations to `[T, B, H]` features and the core state after them."""
+        """Map `[T, B, ...]` observations to `[T, B, H]` features and the core state after them."""
         chex.assert_equal_shape_prefix([*jax.tree.leaves(observations), is_first], 2)
         num_steps, batch_size = is_first.shape
         # The torso sees all steps at once; only the core goes through time.
@@ -89,7 +90,7 @@ class Body(nn.Module):
 class ActorCritic(nn.Module):
     """A policy over discrete actions and a value function that share all but their heads.
 
-    `num_actions`: A, or of several choices at once how many each has to choose from.
+    `num_actions`: A, or, for several choices at once, how many options each of them has.
     """
 
     body: Body
@@ -98,7 +99,7 @@ class ActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, observations, is_first, core_state, statistics):
-        """Maps what a body does to a NetworkOutput and the core state."""
+        """Map the inputs of a body to a NetworkOutput and the core state."""
         features, core_state = self.body(observations, is_first, core_state, statistics)
         logits = nn.Dense(int(np.sum(self.num_actions)), self.use_bias, name="policy")(features)
         values = nn.Dense(1, self.use_bias, name="value")(features)[..., 0]
@@ -111,10 +112,10 @@ class ActorCritic(nn.Module):
 class GaussianActorCritic(nn.Module):
     """A Gaussian policy and a value function that share nothing (Mnih et al. 2016, section 9).
 
-    The mean is linear in the features. The variance is, by `variance`, the softplus of a linear
-    output, `shared` by all dimensions (the paper's) or one for `each`; or `free`: parameters for
-    each dimension, the same in all states (Schulman et al. 2015, appendix D).
-    `distribution` is made of both.
+    The mean is linear in the features. `variance` tells how the variance is made: as the softplus
+    of a linear output, `shared` by all dimensions (as in the paper) or one for `each`; or `free`,
+    from a parameter for each dimension, the same in all states (Schulman et al. 2015, appendix D).
+    `distribution` is made of mean and variance.
     """
 
     policy_body: Body
@@ -125,7 +126,7 @@ class GaussianActorCritic(nn.Module):
 
     @nn.compact
     def __call__(self, observations, is_first, core_states, statistics):
-        """Maps what a body does to a NetworkOutput and both core states."""
+        """Map the inputs of a body to a NetworkOutput and both core states."""
         policy_state, value_state = core_states
         features, policy_state = self.policy_body(observations, is_first, policy_state, statistics)
         mean = nn.Dense(self.num_actions, kernel_init=MEAN_INIT, name="mean")(features)
@@ -145,8 +146,9 @@ class GaussianActorCritic(nn.Module):
 class ActionValues(nn.Module):
     """Q(s, ·): one value for each discrete action.
 
-    `dueling`: as the state's value and the actions' advantages over their mean, V(s) + A(s, ·)
-    − 1/|A| Σₐ A(s, a) (Wang et al. 2016, equation 9), both linear in the body's features.
+    `dueling`: whether they are the sum of a state value and the actions' advantages over their
+    mean, V(s) + A(s, ·) − 1/|A| Σₐ A(s, a) (Wang et al. 2016, equation 9), both linear in the
+    body's features.
     """
 
     body: Body
@@ -156,7 +158,7 @@ class ActionValues(nn.Module):
 
     @nn.compact
     def __call__(self, observations, is_first, core_state, statistics):
-        """Maps what a body does to float32 `[T, B, A]` and the core state."""
+        """Map the inputs of a body to float32 `[T, B, A]` and the core state."""
         features, core_state = self.body(observations, is_first, core_state, statistics)
         if not self.dueling:
             return nn.Dense(self.num_actions, self.use_bias, name="q")(features), core_state
@@ -166,7 +168,7 @@ class ActionValues(nn.Module):
 
 
 def _pad_logits(logits: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
-    """`[..., sum(sizes)]` as `[..., K, M]`, -inf where a number has no such choice."""
+    """Logits `[..., sum(sizes)]` as `[..., K, M]`, -inf where a choice has no such option."""
     numbers = np.arange(max(sizes))
     is_choice = numbers < np.array(sizes)[:, None]
     columns = np.where(is_choice, (np.cumsum(sizes) - sizes)[:, None] + numbers, 0)
@@ -177,7 +179,7 @@ def _pad_logits(logits: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
 def _unroll_core(
     cell: nn.RNNCellBase, core_state: CoreState, features: jax.Array, is_first: Array
 ) -> tuple[CoreState, jax.Array]:
-    """Runs the cell over `[T, B, ...]`, from zeros wherever a new episode starts."""
+    """Run the cell over `[T, B, ...]`, from zeros wherever a new episode starts."""
 
     def step(cell, core_state, inputs):
         features_t, is_first_t = inputs
@@ -193,7 +195,7 @@ _CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
     "gru": lambda size: nn.GRUCell(features=size),
     "lstm": lambda size: nn.OptimizedLSTMCell(features=size),
 }
-OWN_CORE_SIZE = 256  # behind a torso of one's own, as in Atari games
+OWN_CORE_SIZE = 256  # behind a custom torso, as in Atari games
 TABULAR = "tabular"
 NETWORK_NAMES = (*(f"{torso}_{core}" for torso in TORSOS for core in _CELLS), TABULAR)
 _GAUSSIANS: dict[str, type[DiagonalGaussian] | type[SquashedGaussian]] = {
@@ -215,25 +217,25 @@ def make_network(
     torso: nn.Module | None = None,
     kernels: ImageKernels | None = None,
 ) -> Network:
-    """Builds a network of the zoo, or around a torso of one's own, as pure functions.
+    """Build a network of the zoo, or around a custom torso, as pure functions.
 
     Args:
-      name: `<torso>_<core>`, torso one of atari, nature, minatar (images as 4×4 blocks, see
-        `convolutions.frames_to_blocks`), multi (a dict of images and a vector), mujoco and mlp
-        (anything, flattened), core one of ff, gru, lstm: `atari_ff`, `nature_lstm`, `mlp_gru` …;
-        or `tabular`, a matrix with a row for each state, which are to be given as one-hot vectors
-        (of values or logits: a Gaussian has no table).
-      num_actions: A, the number of discrete actions, or D of continuous dimensions, >= 1; of
-        several choices at once (`actor_critic` only) how many each has to choose from.
+      name: `<torso>_<core>`, such as `atari_ff`, `nature_lstm` or `mlp_gru`. The torso is one of
+        atari, nature, minatar (images as 4×4 blocks, see `convolutions.frames_to_blocks`), multi
+        (a dict of images and a vector), mujoco and mlp (anything, flattened); the core is one of
+        ff, gru, lstm. Or `tabular`, a matrix of values or logits (a Gaussian has no table) with a
+        row for each state; states must be one-hot vectors.
+      num_actions: A, the number of discrete actions, or D, the number of continuous dimensions,
+        >= 1; for several choices at once (`actor_critic` only), how many options each of them has.
       head: `actor_critic`, `gaussian_actor_critic` or `squashed_gaussian_actor_critic`
         (continuous actions; policy and values then share nothing) or `action_values`.
       variance: of the Gaussian, `free`, `each` or `shared`: see `GaussianActorCritic`.
-      dueling: whether action values are a value and advantages: see `ActionValues`.
-      torso: one's own, see `OwnTorso`; of the name only the core, its last part, then matters.
-      kernels: what computes the layers of an `ImageTorso` in place of JAX.
+      dueling: whether action values are a state value plus advantages: see `ActionValues`.
+      torso: a custom torso, see `OwnTorso`; then only the last part of the name, the core, matters.
+      kernels: functions that compute the layers of an `ImageTorso` in place of JAX.
 
     Raises:
-      ValueError: if an argument is none of these, or does not fit the others.
+      ValueError: if an argument is not one of these, or does not fit the others.
     """
     _check_arguments(name, head, variance, dueling, torso)
     num_actions = _read_sizes(num_actions)
@@ -280,8 +282,8 @@ def make_network(
 
 
 def _check_arguments(name, head, variance, dueling, torso) -> None:
-    """Refuses in one line what `make_network` cannot build."""
-    # A class is no module, either: an instance of it is.
+    """Refuse, in a message of one line, what `make_network` cannot build."""
+    # A class is not a module, either: only its instances are.
     if torso is not None and not isinstance(torso, nn.Module):
         raise ValueError(f"torso must be a flax.linen Module, got {torso}.")
     choices = [("head", head, HEADS), ("variance", variance, VARIANCES)]
@@ -299,7 +301,7 @@ def _check_arguments(name, head, variance, dueling, torso) -> None:
 
 
 def _read_sizes(num_actions: Any) -> int | tuple[int, ...]:
-    """The number of actions, or of choices; NumPy's whole numbers, too, as spaces have them."""
+    """The number of actions, or of each choice's options; NumPy integers are accepted, too."""
     sizes = num_actions if isinstance(num_actions, tuple) else (num_actions,)
     are_numbers = all(isinstance(size, int | np.integer) and size is not True for size in sizes)
     if not sizes or not are_numbers or min(sizes) < 1:
@@ -310,7 +312,7 @@ def _read_sizes(num_actions: Any) -> int | tuple[int, ...]:
 
 
 def core_of(name: str) -> str:
-    """The core that a name ends with: `ff` where it does with none."""
+    """The core that a name ends with, or `ff` if it ends with none."""
     core = name.rpartition("_")[2]
     return core if core in _CELLS else "ff"
 

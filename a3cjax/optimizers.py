@@ -1,4 +1,4 @@
-"""Optimizers, the paper's and Adam, and schedules over frames, as optax transformations.
+"""The paper's optimizers, Adam, and schedules over frames, as optax transformations.
 
 The learning rate follows the number of emulator frames, not of updates: asynchronous
 actors do not know how many updates a budget of frames will hold.
@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 
 class OptimizerConstants(NamedTuple):
-    """Floats that optimizers have in common by name; None where one has no such thing."""
+    """Floats that optimizers have in common by name; None where an optimizer has no such float."""
 
     decay: Any
     epsilon: Any
@@ -24,7 +24,7 @@ class OptimizerConstants(NamedTuple):
 DEFAULT_CONSTANTS = {
     # Mnih et al. 2016, section 8: 0.99; 0.1 by e-mail, muupan/async-rl wiki.
     "rmsprop": OptimizerConstants(decay=0.99, epsilon=0.1, momentum=None),
-    # The momentum of stale updates is enough: docs/decisions.md.
+    # Stale updates act as momentum, which is enough: docs/decisions.md.
     "adam": OptimizerConstants(decay=0.999, epsilon=1e-5, momentum=0.0),
     "sgd": OptimizerConstants(decay=None, epsilon=None, momentum=0.99),  # our choice
 }
@@ -34,7 +34,7 @@ OPTIMIZER_NAMES = tuple(DEFAULT_CONSTANTS)
 def fill_constants(
     name: str, decay: float | None, epsilon: float | None, momentum: float | None
 ) -> OptimizerConstants:
-    """The constants given, and the optimizer's own where None is given."""
+    """The constants given, with the optimizer's defaults where None is given."""
     given = OptimizerConstants(decay, epsilon, momentum)
     pairs = zip(given, DEFAULT_CONSTANTS[name], strict=True)
     return OptimizerConstants(*(own if value is None else value for value, own in pairs))
@@ -43,7 +43,8 @@ def fill_constants(
 def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
     """A line from `learning_rate` at frame 0 to 0 at `total_frames`.
 
-    Mnih et al. 2016, section 8, anneals to 0; in a line by e-mail, muupan/async-rl wiki.
+    Mnih et al. 2016, section 8, anneal to 0; that this is linear is known by e-mail,
+    muupan/async-rl wiki.
 
     Raises:
       ValueError: unless `total_frames` is > 0 and finite, and `learning_rate` >= 0 and finite.
@@ -51,7 +52,7 @@ def linear_annealing(learning_rate: float, total_frames: int) -> optax.Schedule:
     _check_learning_rate(learning_rate)
     if not 0 < total_frames < math.inf:
         raise ValueError(f"total_frames must be > 0 and finite, got {total_frames}.")
-    # As a whole number, JAX would take no more than 2³¹.
+    # A float, since JAX would not take integers beyond 2³¹.
     return optax.linear_schedule(learning_rate, 0.0, float(total_frames))  # pyright: ignore
 
 
@@ -62,9 +63,10 @@ def _check_learning_rate(learning_rate: Any) -> None:
 
 
 def scale_by_frames(schedule: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-    """Multiplies updates by −schedule(num_frames).
+    """Multiply updates by −schedule(num_frames).
 
-    `update` takes `num_frames` by name: the emulator frames of all updates before this one.
+    `update` takes the keyword argument `num_frames`: the emulator frames of all updates before
+    this one.
     """
 
     def update(updates, state, params=None, **extra_args):
@@ -85,22 +87,23 @@ def make_optimizer(
     momentum: float | None = None,
     max_grad_norm: float | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """Builds the transformation that turns accumulated gradients into updates.
+    """Build the transformation that turns accumulated gradients into updates.
 
     Args:
       name: `rmsprop` (g ← αg + (1 − α)Δ², θ ← θ − ηΔ/√(g + ε), Mnih et al. 2016, section 4),
         `adam` (Kingma & Ba 2015) or `sgd` (m ← αm + (1 − α)Δ, θ ← θ − ηm, Mnih et al. 2016,
-        section 7; there every thread has its own m, here it is shared).
+        section 7; there every thread has its own m, here it is shared by default).
       schedule: learning rate η by number of frames, a finite number >= 0.
-      decay: α of RMSProp and β₂ of Adam, in [0, 1). None for this and the next two means
-        the optimizer's own in `DEFAULT_CONSTANTS`; what it does not have is ignored.
+      decay: α of RMSProp and β₂ of Adam, in [0, 1). For this and the next two, None means the
+        optimizer's default in `DEFAULT_CONSTANTS`; a constant that it does not have is ignored.
       epsilon: > 0 and finite in 32 bits, added inside the root by RMSProp and outside by Adam.
-        To be read against the size of the gradient, which sums over the unroll.
+        Choose it relative to the size of the gradient, which is a sum over the unroll.
       momentum: α of SGD and β₁ of Adam, in [0, 1).
-      max_grad_norm: > 0; gradients with a larger global norm are scaled down to it; None never.
+      max_grad_norm: > 0; gradients with a larger global norm are scaled down to it. None for no
+        limit.
 
     Returns:
-      A transformation whose `update` takes `num_frames` by name.
+      A transformation whose `update` takes the keyword argument `num_frames`.
 
     Raises:
       ValueError: if there is no optimizer of that name, or a constant, the norm or the learning
@@ -115,10 +118,10 @@ def make_optimizer(
     for label, value in (("decay", constants.decay), ("momentum", constants.momentum)):
         if value is not None and not 0 <= value < 1:
             raise ValueError(f"{label} must be in [0, 1), got {value}.")
-    # NaN is neither; what is less than the least float is 0 where it is used.
+    # NaN fails both comparisons; anything below the least float would be 0 where it is used.
     if name != "sgd" and not tiny <= constants.epsilon <= largest:
         raise ValueError(f"epsilon must be > 0 and finite in 32 bits, got {constants.epsilon}.")
-    if max_grad_norm is not None and not max_grad_norm >= tiny:  # below 0 it turns back
+    if max_grad_norm is not None and not max_grad_norm >= tiny:  # a negative one reverses
         raise ValueError(f"max_grad_norm must be > 0 in 32 bits, got {max_grad_norm}.")
     _check_learning_rate(schedule(0.0))
 
@@ -132,5 +135,5 @@ def make_optimizer(
         scaling = optax.ema(constants.momentum, debias=False)
     clip = optax.identity() if max_grad_norm is None else optax.clip_by_global_norm(max_grad_norm)
     chain = optax.chain(clip, scaling, scale_by_frames(schedule))
-    # Optax's Adam raises a float to a whole number, which strict promotion refuses.
+    # Optax's Adam raises a float to an integer power, which strict promotion refuses.
     return chain._replace(update=jax.numpy_dtype_promotion("standard")(chain.update))

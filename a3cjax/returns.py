@@ -1,13 +1,14 @@
 """Returns: the targets that values are fitted to.
 
 All functions are time-major. T is the length of the unroll; any batch axes
-follow. Termination travels inside `discounts`, which hold γ·(1 − terminated): a discount of 0
-cuts off whatever stands behind it, infinity and NaN too. Rewards and values of 16 bits are summed
-in float32; discounts must have 32 bits.
+follow. Termination is part of `discounts`, which hold γ·(1 − terminated): a discount of 0
+cuts off whatever comes after it, even infinity and NaN. Rewards and values of 16 bits are summed
+in float32; discounts must have at least 32 bits.
 
-Arrays are JAX's, NumPy's or lists, of floats: whole numbers are refused, since flags are
-often meant otherwise. A single number, γ say, stands for the same at every step. Nothing else is
-broadcast. Gradients flow through all of it; the losses take it as constant.
+Arrays may be JAX's, NumPy's or lists, and must hold floats: integers are refused, since they are
+often flags with another meaning. A single number, such as γ, stands for the same number at every
+step. Nothing else is broadcast. Gradients flow through all results; the losses treat them as
+constants.
 """
 
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def lambda_returns(
     next_values: Array,
     lambda_: chex.Numeric = 1.0,
 ) -> jax.Array:
-    """Mixes n-step returns of all lengths, backwards in time.
+    """Mix n-step returns of all lengths, backwards in time.
 
     For t in [0, T - 1], with G_T = v_T:
 
@@ -64,7 +65,7 @@ def lambda_returns(
     lambda_ = _at_every_step("lambda_", jnp.asarray(lambda_, rewards.dtype), rewards)
     lambda_ = cut(discounts, lambda_)
     values = cut(1 - lambda_, cut(discounts, next_values))
-    # Zero where either is: their product may be too small for a float.
+    # Zero where either factor is zero: their product may be too small for a float.
     weights = jnp.where(discounts == 0, discounts, lambda_)
 
     def one_step_back(return_t, transition):
@@ -80,7 +81,7 @@ def lambda_returns(
 def n_step_returns(
     rewards: Array, discounts: Array | float, bootstrap_value: Array | float
 ) -> jax.Array:
-    """Sums discounted rewards up to the end of the unroll and bootstraps there.
+    """Sum discounted rewards up to the end of the unroll and bootstrap there.
 
     For t in [0, T - 1], with G_T = V(s_T) (Mnih et al. 2016, algorithm S3, line
     "R ← rᵢ + γR"):
@@ -126,10 +127,10 @@ def gae_advantages(
       δₜ = rₜ₊₁ + γₜ₊₁ vₜ₊₁ − vₜ
       Âₜ = δₜ + γₜ₊₁ λₜ₊₁ Âₜ₊₁
 
-    which is the λ-return less the value, so that Âₜ + vₜ are targets for the values. λ = 1 gives
+    This is the λ-return minus the value, so that Âₜ + vₜ are targets for the values. λ = 1 gives
     n-step returns − V, the advantages of A3C. Set λ = 0 at a step that was truncated by a time
-    limit; vₜ₊₁ must then be the value of its true last observation. Where that is not the next
-    one in `values`, take `lambda_returns`.
+    limit; vₜ₊₁ must then be the value of its true last observation. Where this is not the next
+    entry of `values`, use `lambda_returns`.
 
     Args:
       rewards: float `[T, ...]`, rₜ₊₁ for t in [0, T - 1].
@@ -154,8 +155,8 @@ def gae_advantages(
 class VTrace(NamedTuple):
     """What an actor-critic learns from steps of another policy, each float `[T, ...]`.
 
-    `targets` are those of the values, vₜ; `advantages` of the policy gradient carry its importance
-    weight already.
+    `targets` vₜ are for the values; `advantages` are for the policy gradient, and include its
+    importance weights already.
     """
 
     targets: jax.Array
@@ -182,22 +183,24 @@ def vtrace_targets(
       vₜ = V(sₜ) + ρₜ [rₜ₊₁ + γₜ₊₁ V(sₜ₊₁) − V(sₜ)] + γₜ₊₁ cₜ [vₜ₊₁ − V(sₜ₊₁)]
       Aₜ = min(ρ̄_pg, π/μ) [rₜ₊₁ + γₜ₊₁ ((1 − λₜ₊₁) V(sₜ₊₁) + λₜ₊₁ vₜ₊₁) − V(sₜ)]
 
-    the recursion of remark 1 with the λ of remark 2, and the policy gradient of section 4.2 (λ = 1
-    there; mixed as in rlax, so that on-policy they are λ-returns and GAE). On-policy, with λ = 1
-    and no clip below 1, vₜ are the n-step returns of A3C. A ratio of 0 cuts off what follows it.
+    This is the recursion of remark 1 with the λ of remark 2, and the policy gradient of section
+    4.2 (where λ = 1; here mixed as in rlax, so that on-policy vₜ are λ-returns and Aₜ GAE).
+    On-policy, with λ = 1 and no clip below 1, vₜ are the n-step returns of A3C. A ratio of 0 cuts
+    off what follows it.
 
     Args:
       rewards: float `[T, ...]`, rₜ₊₁ for t in [0, T - 1].
       discounts: float `[T, ...]` or a scalar, γₜ₊₁, zero where the episode terminated.
       values: float `[T, ...]`, V(sₜ).
       bootstrap_value: float `[...]` or a scalar, the value of the state after the last step.
-      log_rhos: float `[T, ...]`, log π(aₜ|sₜ) − log μ(aₜ|sₜ), of the policy that learns and the
-        one that acted.
+      log_rhos: float `[T, ...]`, log π(aₜ|sₜ) − log μ(aₜ|sₜ), where π is the policy that learns
+        and μ the one that acted.
       lambda_: the mixing parameter in [0, 1], a scalar or `[T, ...]`; 0 at a truncated step, as for
         `gae_advantages`.
-      clip_rho: ρ̄, which decides what the values converge to: those of π if infinite, of μ near 0.
+      clip_rho: ρ̄, which decides what the values converge to: the values of π if it is infinite,
+        those of μ if it is near 0.
       clip_c: c̄ <= ρ̄, how far corrections travel; it decides the speed, not the fixed point.
-      clip_pg_rho: ρ̄ of the policy gradient.
+      clip_pg_rho: ρ̄_pg, the limit in the policy gradient.
 
     Returns:
       float32 targets and advantages, in the units of the rewards; float64 if an input is.
@@ -214,14 +217,14 @@ def vtrace_targets(
     lambda_ = cut(discounts, lambda_)
 
     def clipped_rhos(limit):
-        # As logarithms, of which none overflows.
+        # Clipped as logarithms, so that nothing overflows.
         return jnp.exp(jnp.minimum(log_rhos, jnp.log(jnp.asarray(limit, log_rhos.dtype))))
 
     rhos, cs, pg_rhos = (clipped_rhos(limit) for limit in (clip_rho, clip_c, clip_pg_rho))
     cs = lambda_ * cut(lambda_, cut(discounts, cs))
     errors = rewards + discounts * cut(discounts, next_values) - values
     errors = rhos * cut(rhos, errors)
-    # Zero where either is: their product may be too small for a float.
+    # Zero where either factor is zero: their product may be too small for a float.
     weights = jnp.where(discounts == 0, discounts, cs)
 
     def one_step_back(correction_t, transition):
@@ -256,7 +259,7 @@ def one_step_q_targets(rewards: Array, discounts: Array | float, next_q_values: 
     """
     rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values=next_q_values)
     check_shapes((*rewards.shape, "A"), _shape_of(rewards), next_q_values=next_q_values)
-    # Before the maximum, whose gradient is NaN where a value is.
+    # Before the maximum, whose gradient is NaN where a value is NaN.
     next_q_values = cut(discounts[..., None], next_q_values)
     return rewards + discounts * jnp.max(next_q_values, axis=-1)
 
@@ -286,7 +289,7 @@ def one_step_sarsa_targets(
     check_shapes((*rewards.shape, "A"), _shape_of(rewards), next_q_values=next_q_values)
     next_actions = jnp.asarray(next_actions)[..., None]
     next_q_taken = jnp.take_along_axis(next_q_values, next_actions, axis=-1)[..., 0]
-    # After the choice: of an action that is none the value is NaN.
+    # After the choice, since the value chosen by an invalid action is NaN.
     return rewards + discounts * cut(discounts, next_q_taken)
 
 
@@ -297,15 +300,15 @@ def double_q_targets(
 
       yₜ = rₜ₊₁ + γₜ₊₁ Q(sₜ₊₁, argmaxₐ Q(sₜ₊₁, a; θ); θ⁻)
 
-    One set of parameters chooses the action and another one judges it: the maximum of one alone
-    is too high wherever values are uncertain.
+    One set of parameters chooses the action and another one evaluates it: the maximum under a
+    single set is too high wherever values are uncertain.
 
     Args:
       rewards: float `[...]`, rₜ₊₁.
       discounts: float `[...]` or a scalar, γₜ₊₁, zero where the episode terminated.
-      next_q_values: float `[..., A]`, Q(sₜ₊₁, ·; θ⁻) under the target parameters, which judge.
-      selector_q_values: float `[..., A]`, Q(sₜ₊₁, ·; θ) under those that learn, which choose; of
-        equal ones the first.
+      next_q_values: float `[..., A]`, Q(sₜ₊₁, ·; θ⁻) under the target parameters, which evaluate.
+      selector_q_values: float `[..., A]`, Q(sₜ₊₁, ·; θ) under the learning parameters, which
+        choose (the first of equal actions).
 
     Returns:
       float32 `[...]`, yₜ; float64 if an input is.
@@ -323,9 +326,9 @@ def double_q_targets(
 
 
 def _floats(rewards: Array, discounts: Array | float, **others: Array | float) -> list[jax.Array]:
-    """All in one dtype of at least 32 bits, and a discount for every reward.
+    """The arrays in one dtype of at least 32 bits, with a discount for every reward.
 
-    Refuses discounts that were rounded to fewer.
+    Refuses discounts that were rounded to fewer bits.
     """
     check_floats(rewards=rewards, discounts=discounts, **others)
     dtype = jnp.asarray(discounts).dtype
@@ -343,7 +346,7 @@ def _shape_of(rewards: Array) -> str:
 
 
 def _at_every_step(name: str, array: jax.Array, rewards: jax.Array) -> jax.Array:
-    """A number for each reward; a scalar stands for all of them."""
+    """One number for each reward; a scalar is repeated."""
     if array.ndim == 0:
         return jnp.full(rewards.shape, array)
     check_shapes(rewards.shape, _shape_of(rewards), **{name: array})
@@ -358,17 +361,17 @@ def _after_the_last_step(rewards: jax.Array, bootstrap_value: jax.Array) -> jax.
 
 
 def _next_values(rewards: jax.Array, values: jax.Array, bootstrap_value: jax.Array) -> jax.Array:
-    """V(sₜ₊₁) of V(sₜ)."""
+    """V(sₜ₊₁), from V(sₜ) and the value after the last step."""
     check_unroll(rewards=rewards)
     check_shapes(rewards.shape, _shape_of(rewards), values=values)
     return jnp.concatenate([values[1:], _after_the_last_step(rewards, bootstrap_value)[None]])
 
 
 def _scan_back(step: Callable, carry: jax.Array, transitions: Any) -> jax.Array:
-    """What `step` gives from the last transition back to the first, in the order of time.
+    """The results of `step`, from the last transition back to the first, in the order of time.
 
-    Under `jax.shard_map` a carry varies over the axes of the mesh that transitions vary over, or
-    its type would change with the first step: a constant may bootstrap what is sharded.
+    Under `jax.shard_map` the carry must vary over the same mesh axes as the transitions, or its
+    type would change with the first step: a constant may bootstrap sharded transitions.
     """
     for array in transitions:
         if jax.eval_shape(lambda x: x[0], array) != jax.eval_shape(lambda x: x, carry):

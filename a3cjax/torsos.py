@@ -1,4 +1,4 @@
-"""Torsos in flax.linen: from one observation to features, whatever an observation is made of."""
+"""Torsos in flax.linen: from one observation of any structure to features."""
 
 import functools
 from collections.abc import Callable
@@ -23,19 +23,20 @@ from a3cjax.types import VECTOR, Array, Observation, ObservationStatistics
 # Flax's default for Dense, used for the convolutions, too.
 # docs/decisions.md compares it with orthogonal matrices.
 KERNEL_INIT = nn.initializers.lecun_normal()
-# Of centred vectors: what hardly varied in random play may go far beyond it later. `clip_obs` of
-# Stable-Baselines3's VecNormalize (stable_baselines3/common/vec_env/vec_normalize.py).
+# Limit of centred vectors: an entry that hardly varied in random play may go far beyond that later.
+# As `clip_obs` of Stable-Baselines3's VecNormalize
+# (stable_baselines3/common/vec_env/vec_normalize.py).
 MAX_CENTRED = 10.0
 
 
 class ImageKernels(NamedTuple):
-    """What computes the layers of an `ImageTorso` in place of XLA, where it is made for them.
+    """Functions that compute the layers of an `ImageTorso` in place of XLA, where they can.
 
-    `convolve(blocks, mean, kernels, biases, strides, recalled) -> outputs`: of every convolution
+    `convolve(blocks, mean, kernels, biases, strides, recalled) -> outputs`: for every convolution
     max(conv(x) + bias, 0), float32 `[N, rows, columns, channels]`, where the first x is uint8
-    blocks less their mean (None: 0). Derivatives are those of the last output alone. `recalled`
-    are the outputs if they are known. It returns None if it is not made for such shapes.
-    `multiply`: as `jax.lax.dot_general`, of two matrices.
+    blocks minus their mean (None for 0). Only the last output has derivatives. `recalled` are the
+    outputs if they are known already. It returns None for shapes that it does not support.
+    `multiply`: as `jax.lax.dot_general`, for two matrices.
     """
 
     convolve: Callable[..., list[jax.Array] | None]
@@ -46,8 +47,8 @@ class ImageTorso(nn.Module):
     """Convolutions and one dense layer over frames given as 4×4 blocks.
 
     `layers`: (channels, kernel size, stride) of each convolution. Where the first stride is 4,
-    that of the blocks, they are multiplied as they are; else frames are made of them again.
-    `kernels` compute in place of JAX what they are made for.
+    the size of the blocks, blocks are multiplied as they are; otherwise they are turned back into
+    frames. `kernels` compute, in place of JAX, the layers that they support.
     """
 
     layers: tuple[tuple[int, int, int], ...]
@@ -56,7 +57,7 @@ class ImageTorso(nn.Module):
 
     @nn.compact
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
-        """Maps uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
+        """Map uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
         scale = 255.0 if statistics is None else statistics.scale
         num_in = num_channels(observations)
         stride = self.layers[0][2]
@@ -114,7 +115,7 @@ LAYERS = "layers"
 
 
 def _keep(module: nn.Module, name: str, output: jax.Array) -> None:
-    """Keeps the output of a layer, where the collection is asked for."""
+    """Keep the output of a layer, if the collection `LAYERS` is asked for."""
     if module.is_mutable_collection(LAYERS):
         module.put_variable(LAYERS, name, output)
 
@@ -129,13 +130,13 @@ def _dense_relu(
 
 
 def _conv_of_frames(blocks: Array, kernel: Array, stride: int) -> jax.Array:
-    """Convolves frames given as blocks with any stride."""
+    """Convolve frames given as blocks, with any stride."""
     frames = jnp.moveaxis(blocks_to_frames(jnp.asarray(blocks, kernel.dtype)), 1, -1)
     return conv_valid(frames, kernel, stride)
 
 
 class VectorTorso(nn.Module):
-    """Dense layers over a flattened observation; without any, the observation itself."""
+    """Dense layers over a flattened observation; without layers, the observation itself."""
 
     hidden_sizes: tuple[int, ...]
     activation: Callable[[jax.Array], jax.Array] = nn.silu
@@ -145,7 +146,7 @@ class VectorTorso(nn.Module):
     def __call__(
         self, observations: Observation, statistics: ObservationStatistics | None
     ) -> jax.Array:
-        """Maps `[N, ...]`, or a dict of such, to float32 `[N, hidden_sizes[-1]]`."""
+        """Map `[N, ...]`, or a dict of such arrays, to float32 `[N, hidden_sizes[-1]]`."""
         parts = jax.tree.leaves(_centre(observations, statistics))
         x = jnp.concatenate([part.reshape(part.shape[0], -1) for part in parts], axis=-1)
         for size in self.hidden_sizes:
@@ -155,7 +156,7 @@ class VectorTorso(nn.Module):
 
 
 def _centre(observations: Observation, statistics: ObservationStatistics | None) -> Observation:
-    """Observations `[N, ...]` as floats, less their mean and by their scale, leaf by leaf."""
+    """Observations `[N, ...]` as floats, minus their mean, over their scale, leaf by leaf."""
 
     def centre(x, mean, scale):
         x = (jnp.asarray(x, jnp.float32) - mean[None]) / (scale[None] if jnp.ndim(scale) else scale)
@@ -167,9 +168,9 @@ def _centre(observations: Observation, statistics: ObservationStatistics | None)
 
 
 class MultiTorso(nn.Module):
-    """Each image through convolutions that fit its size, all numbers through dense layers.
+    """For each image, convolutions that fit its size; for all other numbers, dense layers.
 
-    What comes of them is joined in one dense layer.
+    One dense layer joins their outputs.
     """
 
     hidden_size: int
@@ -178,7 +179,7 @@ class MultiTorso(nn.Module):
     def __call__(
         self, observations: dict[str, Array], statistics: ObservationStatistics | None
     ) -> jax.Array:
-        """Maps a dict of `[N, ...]` arrays to float32 `[N, hidden_size]`."""
+        """Map a dict of `[N, ...]` arrays to float32 `[N, hidden_size]`."""
         parts = []
         for key in sorted(observations):
             own = statistics and ObservationStatistics(statistics.mean[key], statistics.scale[key])
@@ -192,19 +193,19 @@ class MultiTorso(nn.Module):
 
 
 class OwnTorso(nn.Module):
-    """A torso that somebody brought, which knows nothing of blocks and statistics.
+    """A custom torso, which knows nothing of blocks and statistics.
 
     `module` is called on a batch of observations, float32 `[N, ...]`: images as
     `[N, height, width, channels]`, centred and scaled with the statistics if there are any, else
     divided by 255; other arrays centred, scaled and clipped to ±10 with statistics, else as they
-    are. What it returns, `[N, ...]`, is flattened into features.
+    are. Its output, `[N, ...]`, is flattened into features.
     """
 
     module: nn.Module
 
     @nn.compact
     def __call__(self, observations: Array, statistics: ObservationStatistics | None) -> jax.Array:
-        """Maps `[N, ...]`, or a pytree of such arrays, to float32 features `[N, H]`."""
+        """Map `[N, ...]`, or a pytree of such arrays, to float32 features `[N, H]`."""
         if statistics is None:
             seen = jax.tree.map(_show, observations)
         else:
@@ -221,7 +222,7 @@ class OwnTorso(nn.Module):
 
 
 def _show(values: Array, mean: Array | None = None, scale: chex.Numeric = 255.0) -> jax.Array:
-    """Observations as a torso of somebody else's reads them."""
+    """Observations as a custom torso reads them."""
     is_image = values.dtype == jnp.uint8
     x = jnp.asarray(values, jnp.float32)
     if mean is not None:
@@ -254,8 +255,8 @@ TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     ),
     "mlp": (functools.partial(VectorTorso, hidden_sizes=(64, 64)), 256),  # our choice
 }
-# The side in pixels of the smallest image that the convolutions of a torso leave anything of;
-# images come in blocks of 4×4. The first that fits is taken.
+# The side, in pixels, of the smallest image for which a torso's convolutions have any output;
+# images come in blocks of 4×4. The first torso that fits is taken.
 LEAST_PIXELS = {"atari": 17, "nature": 33, "minatar": 1}
 ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
 
@@ -263,7 +264,7 @@ ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
 def torsos_for(observation: Any) -> tuple[str, ...]:
     """The torsos that can read observations of this structure, the most fitting first.
 
-    `observation`: one of them, or its `jax.ShapeDtypeStruct`s; bytes are images.
+    `observation`: one observation, or its `jax.ShapeDtypeStruct`s; uint8 arrays are images.
     """
     if isinstance(observation, dict):
         return ("multi", *ANY_TORSOS)
@@ -273,6 +274,6 @@ def torsos_for(observation: Any) -> tuple[str, ...]:
 
 
 def _image_torsos_for(shape: tuple[int, ...]) -> tuple[str, ...]:
-    """Those whose convolutions leave something of an image of blocks `[rows, columns, ...]`."""
+    """The torsos whose convolutions have any output for images of `[rows, columns, ...]` blocks."""
     side = BLOCK_SIZE * min(shape[:2])
     return tuple(torso for torso, least in LEAST_PIXELS.items() if side >= least)

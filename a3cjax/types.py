@@ -1,8 +1,8 @@
-"""The containers that cross function borders, and what arrays have to be to cross them.
+"""The containers that are passed between functions, and checks of arrays that are passed.
 
 Letters in shapes, here and everywhere: T is the unroll length, B the number of
-environments in a batch, A the number of discrete actions, K how many are chosen at once, M the
-most that one of them has to choose from, D the number of action dimensions, H the size of a
+environments in a batch, A the number of discrete actions, K the number of choices made at once,
+M the largest number of options of one choice, D the number of action dimensions, H the size of a
 recurrent core's state.
 """
 
@@ -36,9 +36,10 @@ CoreState = Any
 def as_floats(*arrays: Array | float) -> list[jax.Array]:
     """The arrays in one dtype: float64 if one of them is float64, otherwise float32.
 
-    Sums in 16 bits go wrong unseen: 1,000 rewards of 1 discounted by 0.99 come to 64 in bfloat16
-    and not to 100. And arrays of one dtype meet under every `jax_numpy_dtype_promotion`. A number
-    of Python's follows the arrays: under x64 JAX would make 64 bits of it.
+    Sums in 16 bits go wrong unnoticed: 1,000 rewards of 1 discounted by 0.99 come to 64 in bfloat16
+    and not to 100. Besides, arrays of one dtype can be combined under every
+    `jax_numpy_dtype_promotion`. A Python number gets the dtype of the arrays, whereas JAX would
+    make it a 64-bit number under x64.
     """
     floats = [jnp.asarray(array) for array in arrays]
     is_double = any(x.dtype == jnp.float64 and not _is_pythons(x) for x in floats)
@@ -50,18 +51,18 @@ def _is_pythons(array: jax.Array) -> bool:
 
 
 def cut(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """Zeros for values of weight 0 that are no numbers: 0 · NaN and 0 · inf are NaN."""
+    """Replace values of weight 0 that are not finite by zeros: 0 · NaN and 0 · inf are NaN."""
     return jnp.where((weights == 0) & ~jnp.isfinite(values), 0.0, values)
 
 
-# What arrays have to be. Shapes and dtypes are known when a program is traced: nothing of this is
-# in the compiled one.
+# Checks of arrays. Shapes and dtypes are known when a program is traced, so that the compiled
+# program contains none of these checks.
 
 
 def check_floats(**arrays: Array | float) -> None:
-    """Raises an AssertionError that names the array which is not floating point.
+    """Raise an AssertionError that names an array which is not floating point.
 
-    A single whole number may stand for a float.
+    A scalar integer may stand for a float.
     """
     for name, array in arrays.items():
         dtype, is_scalar = _dtype_of(name, array), np.ndim(array) == 0
@@ -72,7 +73,7 @@ def check_floats(**arrays: Array | float) -> None:
 
 
 def check_integers(**arrays: Array) -> None:
-    """Raises an AssertionError that names the array which does not hold whole numbers."""
+    """Raise an AssertionError that names an array which does not hold integers."""
     for name, array in arrays.items():
         dtype = _dtype_of(name, array)
         if not jnp.issubdtype(dtype, jnp.integer):
@@ -87,12 +88,12 @@ def _dtype_of(name: str, array: Any) -> Any:
 
 
 def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | float) -> None:
-    """Raises an AssertionError that names the array whose shape is another.
+    """Raise an AssertionError that names an array whose shape is not the required one.
 
     Args:
-      shape: what it must be; a letter stands for any length.
-      beside: the name and shape of what asks for it, as in "rewards (3, 2)".
-      **arrays: by the names under which the caller knows them.
+      shape: the required shape; a letter stands for any length.
+      beside: the name and shape of the array that requires it, as in "rewards (3, 2)".
+      **arrays: the arrays, by the names under which the caller knows them.
     """
     for name, array in arrays.items():
         actual = np.shape(array)
@@ -105,7 +106,7 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
 
 
 def check_unroll(**arrays: Array) -> None:
-    """Raises an AssertionError that names the array which has no time axis, or an empty axis."""
+    """Raise an AssertionError that names an array which has no time axis, or an empty axis."""
     for name, array in arrays.items():
         shape = np.shape(array)
         if not shape or 0 in shape:
@@ -119,15 +120,15 @@ class TimeStep(NamedTuple):
 
     `observation` is one array or a dict of several (`Observation`);
     `reward` and `discount` are float32 `[B]` and belong to the transition that led here:
-    the raw reward and γ·(1 − terminated). `is_first` is bool `[B]`. Where it holds, a new
+    the raw reward and γ·(1 − terminated). `is_first` is bool `[B]`. Where it is True, a new
     episode starts at this observation: nothing led to it, so `reward` and `discount` mean
     nothing and the transition into it must not be learned from. `action_mask` is True where an
-    action is allowed at this observation, bool `[B, A]`, or `[B, K, M]` of K choices at once;
-    None where environments do not tell.
+    action is allowed at this observation, bool `[B, A]`, or `[B, K, M]` for K choices at once;
+    None if environments do not tell.
 
-    `is_idle`, bool `[B]`, is None but for vector environments that wait a step whenever one of
-    them is reset: where it holds, nothing happened. The observation is that of the timestep
-    before, the reward is 0 and the discount 1, and there is nothing to learn.
+    `is_idle`, bool `[B]`, is None except for vector environments that wait a step whenever one of
+    them is reset. Where it is True, nothing happened: the observation repeats the one before, the
+    reward is 0 and the discount 1, and there is nothing to learn.
     """
 
     observation: Observation
@@ -139,23 +140,23 @@ class TimeStep(NamedTuple):
 
 
 def is_experienced(is_first: Array, is_idle: Array | None) -> Any:
-    """Where a transition was experienced: none was into a first observation, or an idle step."""
+    """Where a transition was experienced: not into a first observation, nor at an idle step."""
     return ~is_first if is_idle is None else ~(is_first | is_idle)
 
 
 class Trajectory(NamedTuple):
     """One unroll of T transitions between T + 1 timesteps.
 
-    `observations` of `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
+    `observations` `[T+1, B, ...]` and bool `is_first` `[T+1, B]` include the timestep that
     the last action led to; it starts the next trajectory. `actions` are int32 `[T, B]`, or
-    `[T, B, K]` of K choices at once, or float32 `[T, B, D]`; of an agent that acts ahead there
-    are T + 1, the last one chosen at the last observation. float32 `rewards` and `discounts` are
-    `[T, B]`. `core_state` is the network's state before the first observation. `action_masks` and
-    `is_idle` are those of the T + 1 timesteps, or None. `layer_outputs` are what the network's
-    layers answered to the T + 1 observations with the very parameters that are differentiated:
-    the loss recalls them in place of computing them again. With None it computes them.
-    `behaviour_log_probs`, float `[T, B]`, are log μ(aₜ|sₜ) of the policy that acted; None where the
-    parameters that acted are the very ones that are differentiated.
+    `[T, B, K]` for K choices at once, or float32 `[T, B, D]`; an agent that acts ahead adds
+    actions at the last observation, T + 1 in all. float32 `rewards` and `discounts` are `[T, B]`.
+    `core_state` is the network's state before the first observation. `action_masks` and `is_idle`
+    belong to the T + 1 timesteps, or are None. `layer_outputs` are the outputs of the network's
+    layers at the T + 1 observations, with the same parameters that are differentiated: the loss
+    recalls them instead of computing them again. If they are None it computes them.
+    `behaviour_log_probs`, float `[T, B]`, are log μ(aₜ|sₜ) of the policy that acted; None if the
+    parameters that acted are the same that are differentiated.
     """
 
     observations: Observation
@@ -173,9 +174,9 @@ class Trajectory(NamedTuple):
 class ObservationStatistics(NamedTuple):
     """The mean and the scale by which observations are centred.
 
-    `mean` has the structure and shape of one observation, `scale` is in the same units: of each
-    image a scalar (grey levels), otherwise of the same shape, a number for each entry. Constants of
-    an agent: gathered once, never trained.
+    `mean` has the structure and shape of one observation. `scale` is in the same units: a scalar
+    for each image (in grey levels), otherwise a number for each entry. To an agent both are
+    constants, which are never trained.
     """
 
     mean: Observation
@@ -183,9 +184,9 @@ class ObservationStatistics(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """Of numbers seen so far: how many, their mean and their variance; float64, NumPy's.
+    """Count, mean and variance of the numbers seen so far, as float64 NumPy arrays.
 
-    `mean` and `variance` are of one shape, entry by entry.
+    `mean` and `variance` have the same shape and hold one number for each entry.
     """
 
     num_seen: np.ndarray
@@ -196,9 +197,9 @@ class Moments(NamedTuple):
 class Seen(NamedTuple):
     """What rewards and observations are normalised by, of one trajectory or of a whole run.
 
-    `returns` are the moments of discounted sums of rewards, None where rewards are left alone;
-    `observations` those of observations, a pytree as one of them is, with None for images; None
-    where they are not centred, or by random play alone.
+    `returns` are the moments of discounted sums of rewards, None if rewards are left alone.
+    `observations` are the moments of observations, a pytree with the structure of one observation
+    and None for images; None altogether if they are not centred, or only by random play.
     """
 
     returns: Moments | None = None
@@ -206,9 +207,9 @@ class Seen(NamedTuple):
 
 
 class NetworkOutput(NamedTuple):
-    """What an actor-critic network answers, for leading axes `[T, B]`.
+    """The output of an actor-critic network, with leading axes `[T, B]`.
 
-    `policy` is a distribution over actions (distributions.py), `values` are those of the
+    `policy` is a distribution over actions (distributions.py), `values` are the values of
     states, float `[T, B]`.
     """
 
@@ -220,9 +221,9 @@ class Snapshot(NamedTuple):
     """An immutable copy of the shared parameters: the θ′ of the paper.
 
     `version` counts the updates applied before it, `num_frames` the emulator frames
-    that they and the warm-up were learned from. `statistics` is None where
-    observations are not centred, `target_params` (θ⁻) where the algorithm has none. Rewards are
-    divided by `reward_scale`, None where they are left alone; then V(s) is in units of it.
+    of these updates and of the warm-up. `statistics` is None if observations are not
+    centred, `target_params` (θ⁻) if the algorithm has none. Rewards are divided by
+    `reward_scale`, and V(s) is then in units of it; None if rewards are left alone.
     """
 
     version: int
@@ -236,7 +237,7 @@ class Snapshot(NamedTuple):
 class Exploration(NamedTuple):
     """How one actor-learner explores during one update.
 
-    `epsilons`: float32 `[B]`, in each environment the probability of a random action; used
+    `epsilons`: float32 `[B]`, the probability of a random action in each environment; used
     by the Q methods. `entropy_factor`: float32 scalar, multiplies the entropy cost of an
     actor-critic. `target_entropy`: float32 scalar in [0, 1], the share of a random policy's
     entropy towards which the cost steers; None leaves the cost alone.
@@ -248,7 +249,7 @@ class Exploration(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What an agent computes with beside the parameters that are differentiated."""
+    """What an agent computes with besides the parameters that are differentiated."""
 
     statistics: ObservationStatistics | None
     target_params: Params | None
@@ -259,9 +260,9 @@ class Constants(NamedTuple):
 class LearnerState(NamedTuple):
     """What learning changes.
 
-    `opt_state` is optax's `OptState`, or a tuple with one for each actor-learner where they
-    do not share statistics. `target_params` is None where the algorithm has none. `seen` is what
-    rewards and observations are normalised by.
+    `opt_state` is optax's `OptState`, or a tuple with one for each actor-learner if they do not
+    share the optimizer's statistics. `target_params` is None if the algorithm has none. `seen`
+    holds the moments by which rewards and observations are normalised.
     """
 
     params: Params
@@ -271,7 +272,7 @@ class LearnerState(NamedTuple):
 
 
 class QMetrics(NamedTuple):
-    """Of the Q methods, each a scalar averaged over kept steps.
+    """Metrics of the Q methods, each a scalar averaged over kept steps.
 
     `value_loss` is ½(y − Q(s, a))², `q_value` the value of the action taken, `epsilon` the
     probability of a random action.
@@ -283,10 +284,11 @@ class QMetrics(NamedTuple):
 
 
 class ActorCriticMetrics(NamedTuple):
-    """Of an actor-critic, each a scalar over kept steps.
+    """Metrics of an actor-critic, each a scalar over kept steps.
 
-    Averages of the parts of its loss before their costs, and `explained_variance`, how much of the
-    returns the values tell: 1 − Var(R − V) / Var(R), at least −1 (0 where the returns are alike).
+    They are averages of the parts of its loss before multiplication by their costs, and
+    `explained_variance`, the share of the returns' variance that the values explain:
+    1 − Var(R − V) / Var(R), at least −1 (0 if all returns are equal).
     """
 
     policy_loss: jax.Array

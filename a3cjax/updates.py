@@ -24,10 +24,10 @@ from a3cjax.types import (
 
 
 class GradientMetrics(NamedTuple):
-    """Scalars of one gradient.
+    """Scalar metrics of one gradient.
 
-    `parts` are the algorithm's own, a NamedTuple such as `ActorCriticMetrics`; `grad_norm`
-    is the global norm before clipping.
+    `parts` are the algorithm's own metrics, a NamedTuple such as `ActorCriticMetrics`;
+    `grad_norm` is the global norm before clipping.
     """
 
     parts: Any
@@ -56,11 +56,11 @@ ApplyGradients = Callable[
 
 
 def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
-    """Compiles `act(snapshot, exploration, timestep, core_state, key)`; once for an agent.
+    """Compile `act(snapshot, exploration, timestep, core_state, key)`, once for each agent.
 
-    It returns `(actions, core_state, key)`: for each environment one action, int32 `[B]` or
-    `[B, K]`, or float32 `[B, D]`, sampled from the agent's policy, or its mode with `is_greedy`,
-    and one that is allowed where the timestep has a mask.
+    `act` returns `(actions, core_state, key)` with one action for each environment, int32 `[B]` or
+    `[B, K]`, or float32 `[B, D]`: sampled from the agent's policy, or with `is_greedy` its mode.
+    If the timestep has a mask, actions are allowed ones.
     """
     act = compile_act(agent.look, None, is_greedy)
 
@@ -72,7 +72,7 @@ def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
 
 
 def make_act_and_keep(agent: Agent) -> ActAndKeep:
-    """As `make_act`; the layer outputs that it chose upon come last, None if it keeps none."""
+    """As `make_act`, with the layer outputs at the timestep last, None if the agent keeps none."""
     return functools.partial(_call_act, compile_act(agent.look, agent.observe, False))
 
 
@@ -81,9 +81,9 @@ def _call_act(act: Callable[..., Any], snapshot: Snapshot, exploration: Explorat
     return act(snapshot.params, constants, *args)
 
 
-@functools.lru_cache(maxsize=8)  # an evaluation comes again and again, and must not compile
+@functools.lru_cache(maxsize=8)  # evaluations are repeated, and must not compile again
 def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callable[..., Any]:
-    """Compiles acting upon what an agent's `look` answers, and keeping what it observes."""
+    """Compile acting upon what an agent's `look` returns, and keeping what it observes."""
 
     @jax.jit
     def act(params, constants, timestep, core_state, key):
@@ -91,7 +91,7 @@ def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callabl
         inputs = (timestep, core_state, *recalled(layer_outputs))
         output, core_state = look(params, constants, *inputs)
         key, subkey = jax.random.split(key)
-        policy = allow(output.policy, timestep.action_mask)  # whoever has written `look`
+        policy = allow(output.policy, timestep.action_mask)  # whoever wrote `look`
         actions = policy.mode() if is_greedy else policy.sample(subkey)
         return actions, core_state, key, layer_outputs
 
@@ -99,7 +99,7 @@ def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callabl
 
 
 def make_observe_at(agent: Agent) -> ObserveAt | None:
-    """Compiles `observe_at(snapshot, timestep) -> layer_outputs`; None if the agent keeps none."""
+    """Compile `observe_at(snapshot, timestep) -> layer_outputs`; None if the agent keeps none."""
     if agent.observe is None:
         return None
     observe = jax.jit(agent.observe)
@@ -109,7 +109,7 @@ def make_observe_at(agent: Agent) -> ObserveAt | None:
 
 
 def make_compute_gradients(agent: Agent) -> ComputeGradients:
-    """Compiles `compute_gradients(snapshot, exploration, trajectory) -> (grads, metrics)`.
+    """Compile `compute_gradients(snapshot, exploration, trajectory) -> (grads, metrics)`.
 
     Gradients have the structure of `snapshot.params`; nothing is clipped yet.
     """
@@ -130,9 +130,9 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
 
 def make_behave(agent: Agent) -> Behave | None:
-    """Compiles `behave(snapshot, exploration, trajectory) -> log_probs`, of the one that acted.
+    """Compile `behave(snapshot, exploration, trajectory) -> log_probs` of the snapshot that acted.
 
-    None for an agent that learns at those very parameters.
+    None for an agent that learns at the parameters that acted.
     """
     if agent.behave is None:
         return None
@@ -143,12 +143,12 @@ def make_behave(agent: Agent) -> Behave | None:
 
 
 def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> ApplyGradients:
-    """Compiles `apply_gradients(state, grads, num_frames) -> (state, is_finite)`.
+    """Compile `apply_gradients(state, grads, num_frames) -> (state, is_finite)`.
 
     `num_frames` are the emulator frames of all updates before this one: the learning rate
-    follows them. Nothing is donated: other threads hold the old parameters. `is_finite` is
-    whether the global norm of the gradient is (clipping makes an update of zeros of one that is
-    not), and every number of the new parameters and of the new optimizer state.
+    follows them. Nothing is donated, since other threads hold the old parameters. `is_finite` is
+    whether these are all finite: the global norm of the gradient (clipping turns an infinite one
+    into an update of zeros) and every number of the new parameters and the new optimizer state.
     """
 
     @jax.jit
@@ -164,17 +164,17 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         params, opt_state, is_finite = apply_gradients(
             state.params, state.opt_state, grads, num_frames
         )
-        # The rest goes around the compiled program, which would copy it.
+        # The rest of the state bypasses the compiled program, which would copy it.
         return state._replace(params=params, opt_state=opt_state), is_finite
 
     return apply_to_state
 
 
 def _mark(params: Params, opt_state: Any) -> tuple[Params, jax.Array]:
-    """Parameters with NaN where the optimizer's state is not finite, and whether its rest is.
+    """Parameters with NaN where the optimizer's state is not finite; whether its rest is finite.
 
-    What the state holds for each parameter is so looked at in the pass that computes both; a pass
-    of its own would cost a push a third of its time.
+    What the state holds for each parameter is thus checked in the pass that computes both; a
+    separate pass would cost a third of a push's time.
     """
     structure, shapes = jax.tree.structure(params), list(map(jnp.shape, jax.tree.leaves(params)))
 

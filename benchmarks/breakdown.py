@@ -1,7 +1,7 @@
 """Where the time of a step goes, part by part, on one core.
 
 `python benchmarks/breakdown.py` pins itself to one core and times each part of an actor-learner's
-loop by CPU time, beside what the core's arithmetic and memory allow. One row a figure goes to
+loop by CPU time, beside what the core's arithmetic and memory allow. One row per figure goes to
 benchmarks/results/breakdown.csv, a picture to benchmarks/results/breakdown-<network>.png.
 """
 
@@ -32,7 +32,7 @@ from a3cjax.types import Constants
 from a3cjax.updates import make_act, make_apply_gradients
 
 RESULTS = Path(__file__).parent / "results" / "breakdown.csv"
-# What a step of training is made of. "environment step" is the emulator and the blocks.
+# The parts of a training step. "environment step" is the emulator and the conversion to blocks.
 SUMMANDS = (
     *("environment step", "act", "stack the trajectory"),
     *("observe the last", "learn", "apply"),
@@ -40,7 +40,7 @@ SUMMANDS = (
 
 
 def core_seconds(call: Callable[[], object], repetitions: int) -> list[float]:
-    """CPU time of the whole process for one call, some times over."""
+    """CPU time of the whole process for one call, measured `repetitions` times."""
     jax.block_until_ready(call())
     times = []
     for _ in range(repetitions):
@@ -56,7 +56,7 @@ def flops(function: Callable, *arguments: object) -> float:
 
 
 def plot(costs: dict[str, float], title: str, path: Path) -> None:
-    """A bar for each part of a step, and what arithmetic alone would take."""
+    """Draws a bar for each part of a step, and the time that arithmetic alone would take."""
     figure = Figure(figsize=(8, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -150,7 +150,7 @@ def main() -> None:
     act_flops = (
         flops(make_act(counted), snapshot, exploration, timestep, core_state, key) / per_step
     )
-    # XLA counts the body of a loop once, so the loss is taken of fewer samples than two chunks.
+    # XLA counts the body of a loop once, so the loss is computed for fewer samples than two chunks.
     length = CHUNK_SIZE
     short = stack(
         [jax.tree.map(lambda x: x[:1], timestep)] * (length + 1),

@@ -55,7 +55,7 @@ class Checkout:
     def emulator_rate(
         self, env: str, num_actors: int, envs_per_actor: int, seconds: float
     ) -> float:
-        """Steps a second of envpool and nothing else, a pool for each actor."""
+        """Steps a second of envpool and nothing else, with a pool for each actor."""
         answer = self._ask(emulator=[env, num_actors, envs_per_actor], seconds=seconds)
         return answer["steps_per_second"]
 
@@ -74,7 +74,7 @@ class Checkout:
         return json.loads(line)
 
     def close(self) -> None:
-        """Ends the process: it frees its environments."""
+        """Ends the process, which frees its environments."""
         self._process.communicate()  # which closes its input
 
 

@@ -1,11 +1,11 @@
 """Training speed beside what people would use instead, on the same game and network.
 
 `python benchmarks/compare_peers.py` makes a virtual environment for each peer (some gigabytes),
-then times ours and theirs in turn, several rounds: Pong, conv 16 – conv 32 – dense 256, the same
-number of environments and steps in an update. One row a figure goes to
+then times ours and theirs in turn, in several rounds: Pong, conv 16 – conv 32 – dense 256, the same
+number of environments and steps in an update. One row per figure goes to
 benchmarks/results/peers.csv. A peer that does not install or run is listed with the reason.
 
-`--env CartPole` compares programs as they come, each with its own defaults, in as many
+`--env CartPole` compares programs as they come, each with its own defaults, in the same number of
 environments; its rows go to benchmarks/results/peers-CartPole.csv.
 """
 
@@ -65,7 +65,7 @@ PEERS = {
         "SB3 PPO": Peer(SB3, "sb3_cartpole.py", ("--algorithm", "PPO")),
     },
 }
-# Of each game: what a3cjax trains with.
+# What a3cjax trains with in each game.
 NETWORKS = {"Pong": "atari_ff", "CartPole": "mlp_ff"}
 
 
@@ -92,7 +92,7 @@ def run_command(command: Sequence[str | Path], timeout: float | None = None) -> 
 
 
 def prepare(peer: Peer) -> Path:
-    """The Python of the virtual environment of these requirements, made at the first call, or ours.
+    """The Python of a virtual environment, made at the first call; ours if nothing is required.
 
     Raises:
       PeerError: if the requirements do not install.

@@ -3,10 +3,10 @@
     python benchmarks/control.py
     python benchmarks/control.py env=CartPole,Acrobot seed=1,2 jobs=2 output=results/control
 
-Every run is `a3cjax train env=… total_frames=… seed=…` and nothing else, but for `network=tabular`
-where the states are numbers. The same call again goes on: what is finished is kept, what was
-stopped is resumed. The rows lie in `output` as control.csv, the table as control.md and in
-docs/results.md; to begin anew, remove `output` and `runs`.
+Every run is `a3cjax train env=… total_frames=… seed=…` and nothing else that affects learning,
+except `network=tabular` where the states are numbers. The same call again continues: finished runs
+are kept, stopped ones are resumed. The rows are in `output` as control.csv, the table is there as
+control.md and in docs/results.md; to begin anew, remove `output` and `runs`.
 """
 
 import argparse
@@ -31,14 +31,14 @@ TABLE = re.compile(r"<!-- table: control -->\n(?:(?!<!--).*\n)*<!-- end -->")
 PROGRAM = [sys.executable, "-m", "a3cjax", "train"]
 CSV, MARKDOWN = "control.csv", "control.md"
 SEEDS = (1, 2, 3, 4, 5)
-QUIET = {"video": "false", "tensorboard": "false"}  # what changes nothing of the learning
+QUIET = {"video": "false", "tensorboard": "false"}  # without any effect on learning
 
 
 class Problem(NamedTuple):
     """A problem: its environment and budget, and what the mean of the final evaluation must reach.
 
-    `aim` is what to compare with beyond the bar. `settings` are what it needs beside its name,
-    `package` the module that its environment comes from if a3cjax does not bring it.
+    `aim` is a further score to compare with, beyond the bar. `settings` are those that it needs
+    besides its name; `package` is its environment's module if a3cjax does not bring that.
     """
 
     env: str
@@ -57,9 +57,9 @@ class Problem(NamedTuple):
 TABULAR = (("network", "tabular"),)
 MINATAR = "gymnasium:benchmarks.minatar_games:MinAtar/"
 
-# The means of FrozenLake and Taxi that value iteration gives, γ = 1, within the limits of their
-# games (100 and 200 steps); envpool's Taxi begins in all 400 states with a waiting passenger. An
-# optimal player, too, has luck: the bars are what the mean of its 30 games passes 99 times in 100.
+# The means that value iteration with γ = 1 gives for FrozenLake and Taxi within the limits of their
+# games (100 and 200 steps); envpool's Taxi begins in all 400 states with a waiting passenger. Even
+# an optimal player depends on luck: the mean of its 30 games passes the bars 99 times in 100.
 OPTIMA = {"FrozenLake": 0.740, "Taxi": 9.555}
 
 # MuJoCo: DLR-RM/rl-baselines3-zoo, benchmark.md (MIT): A2C as the bar, PPO as the aim.
@@ -98,7 +98,7 @@ class Row(NamedTuple):
 
     @property
     def key(self) -> tuple[str, int, int]:
-        """What there is one row of."""
+        """What identifies the row: there is one for each key."""
         return self.env, self.seed, self.frames
 
 
@@ -113,7 +113,7 @@ def make_points(problems: Iterable[Problem], seeds: Iterable[int], runs: Path) -
                 **dict(problem.settings),
                 **QUIET,
             },
-            # The budget belongs to the name: a run that went on from a smaller one is another.
+            # The budget is part of the name: a run continued from a smaller one is another run.
             runs / f"{problem.name.replace('/', '-')}-{problem.frames}-seed{seed}",
         )
         for seed in seeds
@@ -187,7 +187,7 @@ def make_table(rows: Sequence[Row]) -> str:
 
 
 def show(number: float | None) -> str:
-    """A score with as many digits as its size leaves of interest."""
+    """A score with as many digits as are of interest at its size."""
     if number is None:
         return ""
     digits = 0 if abs(number) >= 100 else 1 if abs(number) >= 10 else 3
@@ -212,7 +212,7 @@ def refresh(text: str, rows: Sequence[Row]) -> str:
 
 
 def collect(points: Sequence[Point], output: Path) -> list[Row]:
-    """Writes what is finished beside what was there before, as CSV and as Markdown."""
+    """Writes what is finished, together with earlier rows, as CSV and as Markdown."""
     rows = {row.key: row for row in read_rows(output / CSV)}
     rows |= {row.key: row for point in points if (row := read_row(point)) is not None}
     places = {problem.env: place for place, problem in enumerate(PROBLEMS)}
@@ -252,13 +252,13 @@ def numbers(text: str) -> list[int]:
 
 
 def run(points: Sequence[Point], jobs: int, runs: Path, output: Path) -> int:
-    """Runs what is not finished and writes tables meanwhile; the exit code, as of `a3cjax sweep`.
+    """Runs what is not finished, and writes tables meanwhile; exit codes are as of `a3cjax sweep`.
 
     Raises:
       ConfigError: if the folder of the runs is in use, or there are more jobs than cores.
     """
     done = {row.key for row in read_rows(output / CSV)}
-    # What its row alone is left of was run elsewhere, or its folder is gone.
+    # A run of which only the row is left was run elsewhere, or its folder is gone.
     waiting = [p for p in points if key_of(p) not in done or p.run_dir.exists()]
     lock = threading.Lock()
 
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.total_frames is not None:
         problems = [problem._replace(frames=options.total_frames) for problem in problems]
     points = make_points(problems, options.seed, options.runs)
-    # A run finds the package, and this folder, without being installed, wherever it is started.
+    # Runs find the package and this folder, without an installation, wherever they are started.
     os.environ["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])]
     )

@@ -1,10 +1,9 @@
 """What evaluating during training costs.
 
 `python benchmarks/evaluation_cost.py` trains once. Evaluations follow one another without a pause,
-but for every other phase, in which they stand still; neighbouring phases are compared, so that a
-machine whose speed drifts does no harm. It prints frames per second of both and their ratio; one
-row a figure goes to benchmarks/results/evaluation_cost.csv. Nothing else should run on the
-machine.
+except that they stand still in every other phase. Neighbouring phases are compared, so that a drift
+in the machine's speed does no harm. It prints frames per second of both and their ratio; one row
+per figure goes to benchmarks/results/evaluation_cost.csv. Nothing else should run on the machine.
 """
 
 import argparse
@@ -32,7 +31,7 @@ class Pace(evaluator.Pace):
     """Stands still while evaluations must not go on."""
 
     def __call__(self) -> bool:
-        """As that of a3cjax, later."""
+        """As the pace of a3cjax, but returns only once evaluations may go on."""
         is_stopped = super().__call__()
         while not is_stopped and not may_evaluate.wait(0.1):
             is_stopped = self._stop_event.is_set()
@@ -41,7 +40,7 @@ class Pace(evaluator.Pace):
 
 
 class Evaluator(evaluator.Evaluator):
-    """Lets evaluations go on in every other phase, and takes the frames of all phases."""
+    """Lets evaluations go on in every other phase, and measures the speed of all phases."""
 
     def run(self, stop_event: threading.Event) -> None:
         """Evaluates and measures until it is asked to stop."""

@@ -1,11 +1,12 @@
 """How fast a fleet of processes is beside threads: whole runs, in turn, on a machine left alone.
 
 `python benchmarks/fleets.py` trains Pong with two threads and with two workers of one thread each
-(`--shapes 2 2x1`), round by round, and prints steps/s and the CPU time of a step, that of all
-processes of the machine: Ray's own count. Ratios are those of single rounds, to the first shape.
+(`--shapes 2 2x1`), round by round, and prints steps/s and the CPU time of a step. That is the time
+of all processes of the machine, since Ray's own count, too. Ratios to the first shape are taken
+within each round.
 
-`--env free` takes environments that cost nothing, so that Python's interpreter is what bounds a
-process. `--settings grads_per_push=8` and the like hold for the shapes with workers.
+`--env free` takes environments that cost nothing, so that Python's interpreter limits a process.
+`--settings grads_per_push=8` and the like apply to the shapes with workers.
 """
 
 import argparse
@@ -25,12 +26,12 @@ from results_table import Results
 
 RESULTS = Path(__file__).parent / "results" / "fleets.csv"
 POLL_SECONDS = 0.05
-# Rows of metrics come every other second, then.
+# So chosen that a row of metrics comes every other second.
 LOG_PERIOD_FRAMES = {"Pong": 20_000, free_environments.NAME: 40_000}
 
 
 class Moment(NamedTuple):
-    """When a row of metrics was there."""
+    """A moment at which a new row of metrics was there."""
 
     frames: int
     steps: float
@@ -39,7 +40,7 @@ class Moment(NamedTuple):
 
 
 def settings_of(shape: str, env: str, more: Sequence[str]) -> list[str]:
-    """Of a run: `3` is three threads, `2x4` two workers with four each."""
+    """The settings of a run: `3` is three threads, `2x4` is two workers with four each."""
     workers, _, threads = shape.rpartition("x")
     num_actors = int(threads) * int(workers or 1)
     settings = [f"env={env}", f"num_actors={num_actors}", "envs_per_actor=8"]
@@ -51,9 +52,9 @@ def settings_of(shape: str, env: str, more: Sequence[str]) -> list[str]:
 def measure(
     settings: Sequence[str], settle: float, seconds: float, cores: Collection[int] | None = None
 ) -> tuple[float, float]:
-    """Steps/s and core-seconds a step of a run, after it has settled for some seconds.
+    """Steps/s and core-seconds a step of a run, after it has settled for `settle` seconds.
 
-    It has all cores, or those.
+    The run has these `cores`, or all if None.
     """
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
@@ -71,7 +72,7 @@ def measure(
             while process.poll() is None:
                 moments += _new_moments(run_dir / "metrics.csv", moments)
                 if moments and moments[-1].seconds - moments[0].seconds >= settle + seconds:
-                    process.terminate()  # saved, and gone
+                    process.terminate()  # it saves, and ends
                     process.wait()
                 time.sleep(POLL_SECONDS)
             output.seek(0)
@@ -80,7 +81,7 @@ def measure(
 
 
 def rates_of(moments: Sequence[Moment], settle: float, said: str = "") -> tuple[float, float]:
-    """Steps/s and core-seconds a step from the first moment that is settled to the last.
+    """Steps/s and core-seconds a step, from the first settled moment to the last.
 
     Raises:
       SystemExit: if there are not two such moments, with what the run has `said`.
@@ -97,7 +98,7 @@ def rates_of(moments: Sequence[Moment], settle: float, said: str = "") -> tuple[
 
 
 def _new_moments(path: Path, known: Sequence[Moment]) -> list[Moment]:
-    """One for the rows that are new, the last of them."""
+    """A moment for the last of the new rows, if there are any."""
     try:
         text = path.read_text()
     except OSError:
@@ -121,7 +122,7 @@ def machine_core_seconds() -> float:
 def measure_in_turn(
     shapes: Sequence[str], env: str, more: Sequence[str], rounds: int, settle: float, seconds: float
 ) -> dict[str, list[tuple[float, float]]]:
-    """What `measure` says of every shape in every round; each round begins with another one."""
+    """Measures every shape in every round; each round begins with another shape."""
     measured: dict[str, list[tuple[float, float]]] = {shape: [] for shape in shapes}
     for number in range(rounds):
         begin = number % len(shapes)

@@ -3,9 +3,9 @@
 `python benchmarks/learning.py` starts `experiments/run.py env=Pong` for ten seeds, one after the
 other, and stops each once the mean of its last 100 training games reaches 18. The clock starts
 with the process. A seed has its row in benchmarks/results/learning-seeds.csv as soon as it is done
-and is not run again; stopped by Ctrl-C or SIGTERM, the seed at work leaves nothing and begins anew
-the next time. Nothing else should run on the machine; where something does (or under `nice`),
-core-minutes say more: CPU time of all threads until the score.
+and is not run again; a seed that Ctrl-C or SIGTERM interrupts leaves nothing, and begins anew the
+next time. Nothing else should run on the machine; where something does (or under `nice`),
+core-minutes say more: the CPU time of all threads until the score is reached.
 """
 
 import argparse
@@ -35,7 +35,7 @@ QUIET = ("eval_episodes=0", "video=false")
 
 
 class Row(NamedTuple):
-    """What it took one seed; infinite if its budget ended below the score."""
+    """What one seed took to reach the score; infinite if its budget ended below it."""
 
     settings: str
     score: float
@@ -75,7 +75,7 @@ def read_games(path: Path, process: subprocess.Popen) -> Iterator[EpisodeRow]:
 def cpu_seconds(process: subprocess.Popen) -> float:
     """CPU time of all threads of a process that has not been waited for, so far."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
-    user, system = fields[11:13]  # after the name, which is the second of `man proc`'s 14 and 15
+    user, system = fields[11:13]  # fields 14 and 15 of `man proc`: the first two are cut off
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
@@ -84,7 +84,7 @@ def learn(arguments: Sequence[str], score: float, run_dir: Path) -> tuple[float,
 
     Returns:
       Seconds since the start of the program, its CPU time, and emulator frames; infinite if its
-      budget ended below.
+      budget ended below the score.
 
     Raises:
       LearningError: if the program ended for another reason.
@@ -124,7 +124,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def add_row(path: Path, row: Row) -> None:
-    """Writes the file anew with one more row: as it was before or complete, whatever happens."""
+    """Adds a row; whatever happens, the file is either as it was before or complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([Row._fields, *read_rows(path), row])

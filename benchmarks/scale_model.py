@@ -5,8 +5,9 @@
     python benchmarks/scale_model.py --check          1, 2 and 4 workers beside what it says of them
 
 An actor-learner plays and differentiates for `Costs.actor_seconds`, then pushes to every shard at
-once and waits for the slowest answer. A shard serves one push after another; machines share a link.
-Needs simpy (and Ray to measure): pip install -c constraints.txt '.[ray]' simpy
+once and waits for the slowest answer. A shard serves one push after another; the actor-learners
+of a machine share its link. Needs simpy (and Ray to measure):
+pip install -c constraints.txt '.[ray]' simpy
 """
 
 import argparse
@@ -18,12 +19,12 @@ import time
 from typing import Any, NamedTuple
 
 WORKERS_CHECKED = (1, 2, 4)
-SLICE_SECONDS = 3e-3  # for which whoever has got a core keeps it
+SLICE_SECONDS = 3e-3  # for which whoever gets a core keeps it
 
 
 @dataclasses.dataclass(frozen=True)
 class Costs:
-    """Seconds and bytes of one push, of atari_ff on Pong with the preset laptop.
+    """Seconds and bytes of one push by atari_ff on Pong, with the preset laptop.
 
     Defaults: measured with a prototype on two shared cores (docs/distributed.md).
     """
@@ -60,7 +61,7 @@ def simulate(
     seconds: float = 20.0,
     seed: int = 0,
 ) -> Outcome:
-    """Lets so many actor-learners run against so many shards for simulated seconds."""
+    """Runs `num_actors` actor-learners against `num_shards` shards for simulated `seconds`."""
     import simpy
 
     environment, generator = simpy.Environment(), random.Random(seed)
@@ -74,7 +75,7 @@ def simulate(
     stalenesses: list[int] = []
 
     def compute(machine: int, length: float) -> Any:
-        """So many seconds of a core, which others get in turn."""
+        """Takes this many seconds of a core, which others use in turn."""
         if costs.cores_per_machine is None:
             yield environment.timeout(length)
             return
@@ -122,7 +123,7 @@ def simulate(
 
     for index in range(num_actors):
         environment.process(act(index))
-    environment.run(until=seconds / 4)  # until it is in step
+    environment.run(until=seconds / 4)  # until it has settled
     stalenesses.clear()
     before = dict(counts)
     environment.run(until=seconds)
@@ -138,10 +139,10 @@ def simulate(
 
 
 def measure(rounds: int = 200) -> dict[str, tuple[float, float]]:
-    """Of a null call, and of a push of atari_ff that brings parameters back.
+    """Times a null call, and a push of atari_ff that brings parameters back.
 
     Returns:
-      Milliseconds, at least and in the middle.
+      By name, the minimum and the median in milliseconds.
     """
     from a3cjax.cluster.environment import environment_of_ray
 
@@ -203,7 +204,7 @@ def _measure(engine: Any, rounds: int) -> dict[str, tuple[float, float]]:
 
 
 def costs_here(alone: float, together: float, num_cores: int, push_seconds: float) -> Costs:
-    """Costs of a machine of its own, by what was measured without a fleet.
+    """Costs on a single machine, from what was measured without a fleet.
 
     Args:
       alone: steps/s of one actor-learner with a core, while the others rest.

@@ -1,11 +1,11 @@
 """How training speed grows with actors, environments and the length of the unroll.
 
 `python benchmarks/scaling.py` times the default run with one setting changed at a time, all in
-turn, several rounds. One actor is also timed with a single core to itself: what more actors on
-more cores are measured by. One row a figure goes to benchmarks/results/scaling.csv.
+turn, in several rounds. One actor is also timed with a single core to itself, as a baseline for
+more actors on more cores. One row per figure goes to benchmarks/results/scaling.csv.
 
-`python benchmarks/scaling.py --env free` takes environments that cost nothing, of which every
-number of actors has every number: what one process can do, however fast its environments are. Its
+`python benchmarks/scaling.py --env free` combines every number of actors with every number of
+environments that cost nothing: what one process can do, however fast its environments are. Its
 rows go to benchmarks/results/scaling-free.csv, a picture to benchmarks/results/scaling-free.png.
 """
 
@@ -35,7 +35,7 @@ Rows = Mapping[str, Sequence[Mapping[str, float]]]  # what `Training.run` return
 
 
 def vary(config: Config) -> dict[str, Config]:
-    """The default run, and what differs from it in one setting, by name."""
+    """The default run and its variants, most of which change one setting, by name."""
     variants = {"default": config}
     for num_actors in (1, 2, 3, 4):
         variants[f"{num_actors} actor{'s' * (num_actors > 1)}"] = config.replace(
@@ -56,7 +56,7 @@ def vary(config: Config) -> dict[str, Config]:
 def combine(
     config: Config, num_actors: Sequence[int], envs_per_actor: Sequence[int]
 ) -> dict[str, Config]:
-    """Every number of actors with every number of environments, by name."""
+    """Combines every number of actors with every number of environments, by name."""
     pairs = itertools.product(num_actors, envs_per_actor)
     return {
         name_of(*pair): config.replace(num_actors=pair[0], envs_per_actor=pair[1]) for pair in pairs
@@ -64,7 +64,7 @@ def combine(
 
 
 def name_of(num_actors: int, envs_per_actor: int) -> str:
-    """As it stands in the file of results."""
+    """The name of a combination, as it stands in the file of results."""
     return f"{num_actors} × {envs_per_actor}"
 
 
@@ -87,7 +87,7 @@ def measure_in_turn(variants: Mapping[str, Config], rounds: int, seconds: float)
 
 
 def add_variants(results: Results, rows: Rows) -> dict[str, float]:
-    """Rate and lock of each variant; the medians of the rates."""
+    """Adds rate and lock of each variant; returns the medians of the rates."""
     medians = {}
     for name, of_variant in rows.items():
         rates = [row["steps_per_second"] for row in of_variant]
@@ -104,7 +104,7 @@ def plot(
     title: str,
     path: Path,
 ) -> None:
-    """A line for each number of actors, over the environments of one."""
+    """Draws a line for each number of actors, over the number of environments of each actor."""
     figure = Figure(figsize=(8, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()

@@ -56,7 +56,10 @@ def look(pid: int, seconds: float, metrics: Path) -> Sample:
 
 
 def growth(samples: list[Sample]) -> float:
-    """Relative growth of resident memory since the first 200,000 frames: medians of tenths."""
+    """Relative growth of resident memory from the median of the first tenth to that of the last.
+
+    The first 200,000 frames are left out.
+    """
     settled = [sample.resident_mb for sample in samples if sample.num_frames >= SETTLED_FRAMES]
     tenth = max(1, len(settled) // 10)
     return statistics.median(settled[-tenth:]) / statistics.median(settled[:tenth]) - 1

@@ -1,14 +1,14 @@
 """How much of the emulator's speed is left when an agent learns, alone or beside another checkout.
 
 `python benchmarks/throughput.py` times, in turn and several times, envpool alone and training
-in each case, and prints medians, the ratio training / emulator, CPU time for a step, where an
-actor's time goes, and staleness. One row a figure goes to benchmarks/results/throughput.csv.
+in each case. It prints medians, the ratio training / emulator, CPU time for a step, where an
+actor's time goes, and staleness. One row per figure goes to benchmarks/results/throughput.csv.
 
 `--against ../before` times the a3cjax of another checkout, such as a worktree of the commit before,
-in turn with this one, each in a process of its own; ratios new / old are those of single rounds.
-Processes of the same code differ by some percent for as long as they live, so that each is started
-afresh several times. Nothing else should run on the machine; where something does, CPU time for a
-step says more than steps a second.
+in turn with this one, each in a process of its own; ratios new / old are taken within each round.
+Processes of the same code differ by some percent for as long as they live, so each is started anew
+several times. Nothing else should run on the machine; where something does, CPU time for a step
+says more than steps a second.
 """
 
 import argparse
@@ -43,8 +43,8 @@ Measurement = Mapping[str, Any]  # what `TimedTraining.measure` returns
 class Rounds:
     """What was measured: lists with an entry for each round.
 
-    `emulator` has the steps a second of each environment, `trained` for each case a list for each
-    checkout.
+    `emulator` has the steps a second of each environment; `trained` has, for each case, a list for
+    each checkout.
     """
 
     def __init__(self, cases: Mapping[str, Mapping[str, str]], num_checkouts: int):
@@ -56,9 +56,9 @@ class Rounds:
         }
 
     def measure(self, checkouts: Sequence[Checkout], seconds: float) -> None:
-        """One round: the emulator by the first checkout, every case by all of them in turn.
+        """Measures one round: the emulator by the first checkout, every case by all in turn.
 
-        Which of them comes first changes from round to round.
+        Which checkout comes first changes from round to round.
         """
         shape = (machine.available_cores(), ENVS_PER_POOL)
         for env, rates in self.emulator.items():
@@ -79,14 +79,14 @@ def env_of(settings: Mapping[str, str]) -> str:
 
 
 def ratios(numerators: Sequence[float], denominators: Sequence[float]) -> list[float]:
-    """Of each round, one by the other."""
+    """The ratio of the two in each round."""
     return [a / b for a, b in zip(numerators, denominators, strict=True)]
 
 
 def add_case(
     results: Results, name: str, emulator_rates: Sequence[float], rows: Sequence[Measurement]
 ) -> None:
-    """The figures of one case of one checkout."""
+    """Adds the figures of one case of one checkout."""
     rates = [row["steps_per_second"] for row in rows]
     results.add(f"{name}: training", rates, "steps/s")
     results.add(f"{name}: training / emulator", ratios(rates, emulator_rates), "")
@@ -104,7 +104,7 @@ def add_case(
 def add_comparison(
     results: Results, name: str, old: str, new_rows: Sequence[Measurement], old_rows: Sequence
 ) -> None:
-    """Round by round what is new by what is `old`, a commit; printed round by round, too."""
+    """Adds and prints the ratios new / old of each round; `old` is a commit."""
     for key, figure in (("steps_per_second", "training"), ("core_ms", "CPU time")):
         values = ratios([row[key] for row in new_rows], [row[key] for row in old_rows])
         figure = f"{name}: {figure} / that of {old}"
@@ -113,7 +113,7 @@ def add_comparison(
 
 
 def shorten(commit: str) -> str:
-    """The first seven digits of a commit, with the sign of changed files."""
+    """The first seven digits of a commit, with a `+` if files were changed."""
     return commit[:7] + "+" * commit.endswith("+changes")
 
 

@@ -18,7 +18,7 @@ from a3cjax.training.measuring import Training, emulator_rate
 
 try:
     from a3cjax.config.reading import read_config
-except ImportError:  # a checkout of before it had a file of its own
+except ImportError:  # an older checkout, in which it had no file of its own
     from a3cjax.config.settings import read_config
 
 
@@ -30,11 +30,11 @@ class TimedTraining(Training):
         return self.last_reports
 
     def measure(self, seconds: float) -> dict[str, Any]:
-        """Trains for so long.
+        """Trains for so many seconds.
 
         Returns:
-          What `run` does, with `core_ms`, CPU time of all threads of the process for a step,
-          `staleness` of each update, and the `shape` that was resolved.
+          What `run` returns, with `core_ms`, the CPU time of all threads of the process for a step,
+          the `staleness` of each update, and the `shape` that was resolved.
         """
         cpu_began, began = time.process_time(), time.perf_counter()
         result = self.run(seconds)

@@ -3,8 +3,8 @@
 A ball falls down a board of 10 × 5 squares, straight, from a random column. The agent moves a
 paddle along the lowest row; it gets a reward of 1 if it catches the ball and −1 if it does not.
 
-What stands in quotes is of Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement
-Learning", arXiv:1602.01783, most of it of algorithm S3. Files are named where they explain more.
+Quotations are from Mnih et al. 2016, "Asynchronous Methods for Deep Reinforcement Learning",
+arXiv:1602.01783, most of them from algorithm S3. Files are named where they explain more.
 """
 
 import queue
@@ -31,11 +31,11 @@ UNROLL_LENGTH = 20  # t_max, steps between two updates; the paper has 5
 TOTAL_FRAMES = 100_000  # T_max, steps of all actor-learners together
 DISCOUNT = 0.99  # γ
 ENTROPY_COST = 0.01  # β
-LEARNING_RATE = 3e-3  # η at the beginning; it goes down to 0 in a line
+LEARNING_RATE = 3e-3  # η at the beginning; it falls to 0 in a straight line
 
 
 def main() -> float:
-    """Trains and prints; returns the mean return of games with the final policy."""
+    """Train and print; return the mean return of games with the final policy."""
     # The network: one hidden layer, and on it "one softmax output for the policy π(aₜ|sₜ; θ) and
     # one linear output for the value function V(sₜ; θᵥ)" (a3cjax/networks.py).
     environments = make_environments("Catch", num_envs=1, seed=0, discount=DISCOUNT)
@@ -105,12 +105,12 @@ def make_actor(
         store,
         Standing(
             timestep=environments.reset(),  # "Get state sₜ"
-            core_state=programs.initial_state(NUM_ENVS),  # a memory, which mlp_ff has not
+            core_state=programs.initial_state(NUM_ENVS),  # a memory, which mlp_ff does not have
             ahead=None,
             key=jax.random.key(index),  # with which actions are sampled
-            discounted_sums=np.zeros(NUM_ENVS),  # for dividing rewards by their scale: not here
+            discounted_sums=np.zeros(NUM_ENVS),  # for scaling rewards, which is not done here
         ),
-        # Of A3C always the same; the Q methods begin with random actions.
+        # For A3C always the same; the Q methods begin with random actions.
         explore=make_explore(0, index, NUM_ENVS, num_frames=TOTAL_FRAMES),
         unroll_length=UNROLL_LENGTH,
         total_frames=TOTAL_FRAMES,
@@ -124,7 +124,7 @@ def evaluate(programs: Programs, snapshot: Snapshot, num_games: int = 200) -> fl
     timestep, core_state = environments.reset(), programs.initial_state(num_games)
     exploration, key = evaluation_exploration(num_games), jax.random.key(10_000)
     returns: list[float] = []
-    while len(returns) < num_games:  # all last nine steps
+    while len(returns) < num_games:  # all games last nine steps
         action, core_state, key, _ = programs.act(snapshot, exploration, timestep, core_state, key)
         timestep = environments.step(np.asarray(action))
         returns += [episode.episode_return for episode in environments.pop_episodes()]

@@ -1,12 +1,12 @@
 """Searches settings with Optuna: `python examples/search.py`, with `pip install '.[optuna]'`.
 
-Twenty runs on Catch, a quarter of a minute each on two cores. Learning rate and unroll length of
-each follow from what those before came to (tree-structured Parzen estimators, Bergstra et al.
+Twenty runs on Catch, a quarter of a minute each on two cores. The learning rate and unroll length
+of each follow from the results of those before (tree-structured Parzen estimators, Bergstra et al.
 2011), and a run that is worse than the median of the others at the same step is given up.
 
 The search is kept in `runs/search/search.db`: the same command again goes on where it was stopped.
-Started several times at once, the commands share one search. What is interrupted is a run lost,
-not the search; `a3cjax sweep` resumes runs, too, but tries all combinations.
+Several such commands at once share one search. An interruption loses a run, not the search;
+`a3cjax sweep` resumes runs, too, but tries all combinations.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 def main(folder: Path = Path("runs/search"), num_trials: int = NUM_TRIALS) -> optuna.Study:
-    """Goes on until so many trials are finished, and prints the best."""
+    """Go on until `num_trials` trials are finished, and print the best."""
     study = make_study(folder)
     while len(study.get_trials(states=FINISHED)) < num_trials:
         study.optimize(lambda trial: objective(trial, folder), n_trials=1)
@@ -45,7 +45,7 @@ def make_study(folder: Path) -> optuna.Study:
 
 
 def objective(trial: optuna.Trial, folder: Path) -> float:
-    """Trains with settings that the trial suggests; returns the mean score of 30 new games."""
+    """Train with settings that the trial suggests; return the mean score of 30 new games."""
     config = a3cjax.Config(
         env="Catch",
         total_frames=TOTAL_FRAMES,

@@ -33,7 +33,7 @@ from a3cjax.updates import GradientMetrics
 
 
 class Decision(NamedTuple):
-    """An action, the core state before the observation that it was chosen at, and layer outputs."""
+    """An action, the core state before the observation where it was chosen, and layer outputs."""
 
     action: np.ndarray
     core_state: CoreState
@@ -43,10 +43,10 @@ class Decision(NamedTuple):
 class Standing(NamedTuple):
     """Where an actor-learner stands between two steps.
 
-    `core_state` is the network's before the observation of `timestep`, and `key` the one that
-    the next action is sampled with. `ahead` is what an agent that acts ahead has already
-    decided at `timestep`; these two are then those after it. `discounted_sums`: float64 `[B]`, what
-    the games' rewards until now count at the next step.
+    `core_state` is the network's state before the observation of `timestep`, and `key` the key
+    with which the next action is sampled. `ahead` is the decision that an agent which acts ahead
+    has already made at `timestep`; `core_state` and `key` are then those after it.
+    `discounted_sums`: float64 `[B]`, what the games' rewards until now count at the next step.
     """
 
     timestep: TimeStep
@@ -57,7 +57,7 @@ class Standing(NamedTuple):
 
 
 class Stepped(NamedTuple):
-    """Where actions led, and the seconds that it took."""
+    """Where actions led, and the seconds that the step took."""
 
     timestep: TimeStep
     seconds: float
@@ -68,9 +68,9 @@ Work = Generator[np.ndarray, Stepped, None]
 
 @dataclass(eq=False)
 class ActorLearner:
-    """Acts T steps with a snapshot, differentiates it, pushes the gradient, and again.
+    """A loop that acts T steps with a snapshot, computes a gradient there, and pushes it.
 
-    One instance belongs to one thread. Collaborators are given: tests replace them.
+    One instance belongs to one thread. Collaborators are passed in, so that tests can replace them.
     """
 
     index: int  # tells its reports and gradients from those of others
@@ -93,9 +93,9 @@ class ActorLearner:
         return tuple(jax.random.key_data(self.standing.key).tolist())
 
     def get_standing(self) -> dict[str, Any] | None:
-        """Where it stands between two unrolls, but for its key, in plain values for JSON.
+        """Where it stands between two unrolls, without its key, in plain values for JSON.
 
-        None if its environments cannot tell, or it is to learn once more from its last unroll.
+        None if its environments cannot tell, or if it is to learn again from its last unroll.
         """
         state = self.environments.get_state()
         if state is None or self._is_between_passes:
@@ -108,7 +108,7 @@ class ActorLearner:
         }
 
     def set_standing(self, standing: dict[str, Any]) -> None:
-        """Goes on from what `get_standing` returned, with the same number of environments."""
+        """Go on from what `get_standing` returned, with the same number of environments."""
         own = self.standing._replace(key=None)
         if standing["is_ahead"]:
             action = self.environments.sample_actions(np.random.default_rng(0))
@@ -122,7 +122,7 @@ class ActorLearner:
         self.environments.set_state(standing["environments"])
 
     def run(self, stop_event: threading.Event | Job) -> None:
-        """Updates until the frame budget is used up or `stop_event` is set: asked at every step."""
+        """Update until the frame budget is used up or `stop_event`, asked at every step, is set."""
         work = self.work(stop_event)
         with contextlib.suppress(StopIteration):
             actions = next(work)
@@ -132,7 +132,7 @@ class ActorLearner:
                 actions = work.send(Stepped(timestep, self.clock() - began))
 
     def work(self, stop_event: threading.Event | Job) -> Work:
-        """As `run`, but whoever it yields actions to takes them, and sends what came of it."""
+        """As `run`, but yields actions to a caller, who takes them and sends the result back."""
         self._stop_event = stop_event
         while not stop_event.is_set():
             self._start_update()
@@ -146,12 +146,12 @@ class ActorLearner:
                 self._learn(snapshot, exploration, trajectory)
 
     def _start_update(self) -> None:
-        """The time from now on is spent on the next update."""
+        """Count the time from now on as spent on the next update."""
         self._spent = dict.fromkeys(Seconds._fields[:4], 0.0)
         self._lap_began = self.clock()
 
     def _lap(self, part: str) -> None:
-        """Counts the time since the last call as spent on this part of the update."""
+        """Count the time since the last call as spent on this part of the update."""
         now = self.clock()
         self._spent[part] += now - self._lap_began
         self._lap_began = now
@@ -159,7 +159,7 @@ class ActorLearner:
     def _unroll(
         self, snapshot: Snapshot, exploration: Exploration
     ) -> Generator[np.ndarray, Stepped, Trajectory | None]:
-        """Acts for T steps, or whole episodes; None if it was asked to stop.
+        """Act for T steps, or whole episodes; return None if asked to stop.
 
         The last timestep is kept and starts the next unroll.
         """
@@ -205,7 +205,7 @@ class ActorLearner:
         return Decision(np.asarray(action), before, layer_outputs)
 
     def _look_at(self, trajectory: Trajectory) -> Seen:
-        """What the trajectory adds to the moments of what the run has seen."""
+        """The moments that this trajectory adds to what the run has seen."""
         returns = observations = None
         normalizer = self.programs.normalizer
         if normalizer.returns is not None:
@@ -222,7 +222,7 @@ class ActorLearner:
         return Seen(returns, observations)
 
     def _learn(self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory) -> None:
-        """Differentiates and pushes the gradient, in each pass, unless it is asked to stop."""
+        """Compute and push a gradient in each pass, unless asked to stop."""
         is_idle = None if trajectory.is_idle is None else trajectory.is_idle[1:]
         num_steps = int(np.count_nonzero(is_experienced(trajectory.is_first[1:], is_idle)))
         seen = self._look_at(trajectory)  # before it is filled up with what nobody has seen
@@ -246,15 +246,15 @@ class ActorLearner:
             self._lap("push")
             bad_trajectory = trajectory._replace(layer_outputs=None) if receipt.is_refused else None
             self._tell(num_frames, num_steps, metrics, receipt, bad_trajectory)
-            num_steps, seen = 0, None  # of an unroll they count once
+            num_steps, seen = 0, None  # they count once for each unroll
             self._start_update()
 
     def _renew(
         self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory
     ) -> tuple[Snapshot, Trajectory]:
-        """The snapshot to differentiate, and the trajectory as it is learned from there.
+        """The snapshot at which to learn, and the trajectory as it is learned from there.
 
-        That which acted, unless the agent corrects for it, and it is no longer the newest.
+        It is the snapshot that acted, unless there is a newer one and the agent corrects for that.
         """
         if self.programs.behave is None:
             return snapshot, trajectory
@@ -275,7 +275,7 @@ class ActorLearner:
         receipt: Receipt,
         bad_trajectory: Trajectory | None,
     ) -> None:
-        """Reports an update and the games that ended before it."""
+        """Report an update and the games that ended before it."""
         at_lock = {"wait": receipt.wait_seconds, "hold": receipt.hold_seconds}
         self.report(
             UpdateReport(

@@ -1,10 +1,11 @@
 """Actor-learners that share a thread: many small ones on few cores.
 
-Sixteen actor-learners with one environment each, the paper's, as sixteen threads on two cores wait
-for each other: for Python's interpreter, for a core, for the lock. Here a thread for each core
-drives its share of them in turn. Each keeps its own snapshot, key, core state and unroll, and
-pushes its own gradients; only the step of their environments is one call. They begin at different
-points of an unroll, so that they push one after another, as free threads do.
+As sixteen threads on two cores, the paper's sixteen actor-learners with one environment each wait
+for each other: for Python's interpreter, for a core, for the lock. Here one thread for each core
+drives its share of the actor-learners in turn. Each actor-learner keeps its own snapshot, key, core
+state and unroll, and pushes its own gradients; only the step of their environments is one call.
+They begin at different points of an unroll, so that they push one after another, as free threads
+do.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from a3cjax.types import TimeStep
 class SharedBatch:
     """A batch of environments that is stepped as one, and belongs to several actor-learners.
 
-    The first `envs_per_actor` are the first one's, and so on.
+    The first `envs_per_actor` environments belong to the first actor-learner, and so on.
     """
 
     def __init__(self, environments: Environments, envs_per_actor: int):
@@ -33,11 +34,11 @@ class SharedBatch:
         self.shares = [Share(self, slice(begin, begin + envs_per_actor)) for begin in begins]
 
     def split(self, timestep: TimeStep) -> list[TimeStep]:
-        """What each actor-learner sees of it."""
+        """The part of a timestep that each actor-learner sees."""
         return [jax.tree.map(lambda x, own=share.own: x[own], timestep) for share in self.shares]
 
     def hand_out_episodes(self) -> None:
-        """Gives each actor-learner the games that finished in its environments."""
+        """Give each actor-learner the games that finished in its environments."""
         for episode in self.environments.pop_episodes():
             share = self.shares[episode.environment_index // self.shares[0].num_envs]
             share.episodes.append(
@@ -61,7 +62,7 @@ class Share:
         return episodes
 
     def get_state(self) -> None:
-        """Nothing: free actor-learners do not go on just where they stood."""
+        """Return None: free actor-learners do not go on exactly where they stood."""
 
 
 @dataclass(eq=False)
@@ -78,9 +79,9 @@ class Crew:
             actor.first_length = length - index * length // len(self.actors)
 
     def run(self, stop_event: threading.Event | Job) -> None:
-        """Drives them until one finds the frame budget used up, or `stop_event` is set.
+        """Drive actor-learners until one finds the frame budget used up, or `stop_event` is set.
 
-        What the others have begun by then is dropped, as at every stop.
+        The unrolls that the others have begun by then are dropped, as at every stop.
         """
         clock, step = self.actors[0].clock, self.batch.environments.step
         works = [actor.work(stop_event) for actor in self.actors]

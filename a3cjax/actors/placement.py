@@ -3,8 +3,8 @@
 On a CPU, XLA splits every larger operation over all cores. That suits one program with one
 thread; between actor-learners that all keep a core busy it only makes them wait for each
 other. Here each gets an XLA client of its own with a single thread. That thread, the
-actor's own and its emulator's take turns, so they share a core; left to the scheduler, one
-often waits behind another actor's while its own core idles.
+actor's own thread and its emulator's take turns, so they share a core; left to the scheduler,
+one of them often waits behind another actor's thread while its own core idles.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ class Place(NamedTuple):
 
     @contextlib.contextmanager
     def entered(self) -> Iterator[None]:
-        """The calling thread computes here, and runs on these cores with threads that it starts."""
+        """Let the calling thread compute here, and run it and threads it starts on these cores."""
         with jax.default_device(self.device), self._bound():
             yield
 
@@ -51,9 +51,9 @@ class Place(NamedTuple):
 
 
 def share_out(num_actors: int, devices: str) -> list[int]:
-    """How many actor-learners each thread is to drive: one, or of many small ones several.
+    """How many actor-learners each thread is to drive: one, or several if there are many.
 
-    More than twice as many as cores on CPUs are shared out over a thread for each core.
+    On CPUs, if there are more than two for each core, they are shared out over a thread per core.
     """
     cores = available_cores()
     are_cpus = all(device.platform == CPU for device in find_devices(devices))
@@ -71,19 +71,20 @@ class Placement(NamedTuple):
 
     @property
     def is_one_memory(self) -> bool:
-        """Whether all are devices of one CPU, which read each other's arrays where they are."""
+        """Whether all are devices of one CPU, which read each other's arrays in place."""
         devices = [self.learner, *(place.device for place in self.actors)]
         return all(device.platform == CPU for device in devices)
 
 
 def place_run(devices: str, num_actors: int) -> Placement:
-    """Where a run computes, the same places at every call.
+    """Where a run computes; the same places at every call.
 
     Args:
-      devices: as `find_devices`. The learner gets the first of them, actor-learners in turn the
-        others, or the very same where there is one. With `auto` all are on JAX's first device;
-        where that is a CPU, and with `cpu`, actor-learners have devices as `place_actors` says.
-      num_actors: how many actor-learners there are; devices beyond stay idle.
+      devices: as for `find_devices`. The learner gets the first of them, and the others are dealt
+        to actor-learners in turn; a single device is shared by all. With `auto` all are on JAX's
+        first device; if that is a CPU, and with `cpu`, `place_actors` chooses the actor-learners'
+        devices.
+      num_actors: the number of actor-learners; devices in excess of it stay idle.
 
     Raises:
       ConfigError: as `find_devices`.
@@ -98,7 +99,8 @@ def place_run(devices: str, num_actors: int) -> Placement:
 def find_devices(names: str) -> list[Device]:
     """The devices of these names: `cuda` for all of a platform, `cuda:1` for one, or several.
 
-    `auto` is the one that JAX takes by default. Platforms are called as JAX calls them.
+    Several names are separated by commas. `auto` is the device that JAX takes by default. Platforms
+    have the names that JAX gives them.
 
     Raises:
       ConfigError: if JAX does not find one of them, or one is named twice.
@@ -134,25 +136,25 @@ def _name_of(device: Device) -> str:
 def place_actors(num_actors: int, learner: Device) -> list[Place]:
     """A place for each actor-learner beside a learner on this device, the same at every call.
 
-    CPU devices, each of a client with one thread, bound to a core each where that uses every
-    core of this process equally. The learner's device for all where there are many more actors
-    than cores (copying parameters then costs more than it saves), where it is no CPU, or where
-    this JAX has no way to make further clients.
+    These are CPU devices, each of a client with one thread, and each bound to a core if that uses
+    every core of this process equally. All share the learner's device if there are many more actors
+    than cores (copying parameters then costs more than it saves), if it is not a CPU, or if this
+    version of JAX has no way to make further clients.
     """
     shared = [Place(learner)] * num_actors
     if learner.platform != CPU or num_actors > MAX_ACTORS_PER_CORE * available_cores():
         return shared
     cores = sorted(cores_of_thread())
-    # Fewer actors than cores stay free: another run may be bound to the very same cores.
+    # Fewer actors than cores are not bound: another run may be bound to the very same cores.
     is_even = bool(cores) and num_actors % len(cores) == 0
     bindings = [frozenset({cores[i % len(cores)]}) if is_even else None for i in range(num_actors)]
     devices = list(map(_single_threaded_cpu, range(num_actors), bindings))
-    # Without a device for each, training is right, but slower.
+    # Without a device for each, training is correct, but slower.
     return shared if None in devices else list(map(Place, devices, bindings))
 
 
 def background_device(learner: Device) -> Device:
-    """A CPU device that no actor-learner uses beside this learner; its own where it is no CPU."""
+    """A CPU device that no actor-learner uses; the learner's own device if that is not a CPU."""
     device = _single_threaded_cpu(-1, None) if learner.platform == CPU else None
     return device or learner
 

@@ -1,4 +1,4 @@
-"""An agent's functions as all actor-learners of a run have them: compiled, each once."""
+"""An agent's functions, each compiled once for all actor-learners of a run."""
 
 import contextlib
 from collections.abc import Callable
@@ -26,10 +26,10 @@ class Programs(NamedTuple):
     """What all actor-learners of a run have in common: the agent's functions, compiled.
 
     `learning_slot` is held while a gradient is computed and applied; a semaphore in its place
-    lets only so many learn at once. `normalizer` is an example of what they are to look at for
-    `LearnerState.seen`. With `observe_at` learning recalls what the network's layers answered
-    when it acted, since both have the same parameters. With `behave` it is at the newest parameters
-    that they learn, in `num_passes` updates from each unroll.
+    limits how many learn at once. `normalizer` is an example of the moments that actor-learners
+    are to compute for `LearnerState.seen`. With `observe_at`, learning recalls the outputs of the
+    network's layers from acting, since both use the same parameters. With `behave`, they learn at
+    the newest parameters, in `num_passes` updates from each unroll.
     """
 
     act: ActAndKeep
@@ -44,9 +44,9 @@ class Programs(NamedTuple):
 
 
 def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
-    """Compiles an agent's functions, for all actor-learners that run it.
+    """Compile an agent's functions, for all actor-learners that run it.
 
-    `recalls`: whether learning recalls what acting computed, where the agent can. One that acts
+    `recalls`: whether learning recalls what acting computed, if the agent can. An agent that acts
     ahead cannot: its first action is chosen with the parameters of the unroll before.
     """
     if agent.acts_ahead or not recalls:
@@ -66,10 +66,10 @@ def make_programs(agent: Agent, *, recalls: bool = True) -> Programs:
 
 
 def _compile_both(compute_gradients: ComputeGradients, behave: Behave) -> ComputeGradients:
-    """Compiles the program of stale trajectories, too, when the first is differentiated.
+    """Compile the program for stale trajectories, too, when the first gradient is computed.
 
-    Only then do all actor-learners wait for it. Later the others would go on, and the gradient that
-    it was compiled for would be late by hundreds of updates.
+    Only then do all actor-learners wait for the compilation. Later the others would go on, and the
+    gradient for which it is needed would be late by hundreds of updates.
     """
     is_compiled = False
 
@@ -85,5 +85,5 @@ def _compile_both(compute_gradients: ComputeGradients, behave: Behave) -> Comput
 
 
 def as_stale(trajectory: Trajectory, log_probs: jax.Array) -> Trajectory:
-    """A trajectory as newer parameters learn from it: there is nothing to recall."""
+    """A trajectory for learning at newer parameters, where there is nothing to recall."""
     return trajectory._replace(behaviour_log_probs=log_probs, layer_outputs=None)

@@ -1,4 +1,4 @@
-"""What actor-learners leave for the log, and what is told of them when they cannot."""
+"""What actor-learners report for the log, and what is reported for them when they cannot."""
 
 import queue
 from typing import NamedTuple
@@ -8,10 +8,10 @@ from a3cjax.types import Trajectory
 
 
 class Seconds(NamedTuple):
-    """What an actor-learner's time for one update went into.
+    """How an actor-learner's time for one update was spent.
 
-    The first four add up to all of it. Learning includes waiting for a slot, and pushing the
-    pull before it; waiting for the lock and holding it are parts of pushing.
+    The first four add up to the total. Learning includes waiting for a slot, and pushing includes
+    the pull before; waiting for the lock and holding it are parts of pushing.
     """
 
     env: float
@@ -23,18 +23,19 @@ class Seconds(NamedTuple):
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """The total time."""
         return self.env + self.act + self.learn + self.push
 
 
 class UpdateReport(NamedTuple):
-    """What one update of one actor-learner leaves for the log.
+    """What one update of one actor-learner reports for the log.
 
-    `num_frames` are those of this update, `run_frames` and `version` where the run stands
-    after it; `staleness` counts the updates that others applied between this one's snapshot
-    and itself. `bad_trajectory` is None unless the update was refused because of numbers that
-    are not finite; then nothing was counted. What was dropped, or pooled with others' gradients,
-    has no version of its own: `version` is that after which it came. See `Receipt`.
+    `num_frames` are the frames of this update; `run_frames` and `version` tell where the run
+    stands after it. `staleness` counts the updates that others applied between this update's
+    snapshot and the update itself. `bad_trajectory` is None unless the update was refused because
+    of numbers that are not finite; then nothing was counted. An update that was dropped, or pooled
+    with others' gradients, has no version of its own: `version` is the one after which it came. See
+    `Receipt`.
     """
 
     actor_index: int
@@ -57,10 +58,11 @@ class UpdateReport(NamedTuple):
 
 
 class Lost(NamedTuple):
-    """Updates of which nobody reports any more: who made them has ended, or never had an answer.
+    """Updates that nobody will report any more: their maker has ended, or never had an answer.
 
-    Those that have been reported are not meant. `run_frames` is where the run stands after them, as
-    far as that is known; at its end also after random play that no update followed.
+    Versions that have been reported do not count. `run_frames` is where the run stands after these
+    updates, as far as that is known; at the run's end also after random play that no update
+    followed.
     """
 
     versions: tuple[int, ...]
@@ -70,7 +72,7 @@ class Lost(NamedTuple):
 class Restarted(NamedTuple):
     """A process of the run has died, and another takes its place.
 
-    `line` is where it stands in the terminal, None where it has no line.
+    `line` is the line of the process in the terminal, None if it has no line.
     """
 
     line: int | None = None

@@ -1,4 +1,4 @@
-"""What observations look like in random play: the mean, and the scale of what remains."""
+"""Statistics of observations in random play: the mean, and the scale of what remains."""
 
 from typing import Any
 
@@ -10,20 +10,20 @@ from a3cjax.errors import ConfigError
 from a3cjax.parameters.moments import entry_scale
 from a3cjax.types import Moments, ObservationStatistics
 
-# Of what is larger the square is not finite in 32 bits.
+# The square of anything larger is not finite in 32 bits.
 MAX_MAGNITUDE = float(np.sqrt(np.finfo(np.float32).max))
 
 
 def statistics_of(moments: Any, observation: Any) -> ObservationStatistics:
-    """The mean of all that was seen, entry by entry, and the root of the variance around it.
+    """The mean of all that was seen, entry by entry, and the standard deviation around it.
 
     Each image has one scale, the root of its mean variance, so that pixels which rarely change are
-    not blown up; nothing is divided by less than a thousandth of the largest mean. Vectors have a
-    scale for each entry (`entry_scale`), since their units differ.
+    not blown up; it is at least a thousandth of the largest mean. Vectors have a scale for each
+    entry (`entry_scale`), since their units differ.
 
     Args:
       moments: a pytree of Moments in the structure of one observation.
-      observation: the same of `jax.ShapeDtypeStruct`s; bytes are images.
+      observation: a pytree of `jax.ShapeDtypeStruct`s in the same structure; bytes are images.
 
     Raises:
       ConfigError: names an entry whose mean or scale is too large to compute with in 32 bits.

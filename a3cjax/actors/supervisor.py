@@ -1,7 +1,7 @@
-"""Threads that are watched: each does one job after another, one failure stops all, none vanishes.
+"""Supervised threads: each does one job after another; a failure stops all, and is never lost.
 
 What belongs to a thread stays in it: an actor-learner's environments are made, reset, stepped and
-closed by the same one. And whatever may stand still, foreign code above all, runs in such a
+closed by the same thread. And whatever may stand still, above all foreign code, runs in such a
 thread, while another one watches over them all.
 """
 
@@ -20,9 +20,9 @@ from typing import Any, Literal
 POLL_SECONDS = 0.1
 # A process that was stopped for an hour was not silent for an hour.
 MAX_TICK_SECONDS = 1.0
-# Whoever waits says for whom: first after this, then ten times as rarely.
+# A waiting thread tells what it awaits: first after this, then each time after ten times as long.
 ANNOUNCE_SECONDS = 3.0
-# What is saved for a thread that stands still must not stand still as well.
+# Saving in place of a thread that stands still must not stand still as well.
 MAX_RESCUE_SECONDS = 60.0
 
 CLONE_FS = 0x200  # linux/sched.h
@@ -35,7 +35,7 @@ _all_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 class StallError(RuntimeError):
-    """A thread that has not come any further for too long; the message shows where it is."""
+    """A thread that has made no progress for too long; the message shows where it is."""
 
 
 class Stopped(Exception):  # noqa: N818  (nothing went wrong)
@@ -43,9 +43,9 @@ class Stopped(Exception):  # noqa: N818  (nothing went wrong)
 
 
 class Job:
-    """A piece of work of a thread. Its target is given it in place of a stop event.
+    """A piece of work for a thread. The job is passed to its target in place of a stop event.
 
-    To ask it, by `is_set` or `wait`, shows that the thread comes further.
+    A target that asks it, by `is_set` or `wait`, shows that the thread makes progress.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Job:
         return self._supervisor.is_stopping
 
     def wait(self, seconds: float) -> bool:
-        """Waits for a stop at most this long; whether one was asked for."""
+        """Wait for a stop at most this long; return whether one was asked for."""
         self._supervisor.stop_event.wait(seconds)
         return self.is_set()
 
@@ -76,7 +76,7 @@ class _Worker:
 
     def __init__(self, name: str, note_failure: Callable[[Job, Exception], None]):
         self.jobs = queue.SimpleQueue[Job | None]()
-        self.job: Job | None = None  # at work on it
+        self.job: Job | None = None  # the one in progress
         self._note_failure = note_failure
         # A daemon: a thread stuck in foreign code must not keep the program alive.
         self.thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -110,7 +110,7 @@ class Supervisor:
     def __init__(
         self, should_stop: Callable[[], bool] = lambda: False, stall_seconds: float = math.inf
     ):
-        """`should_stop` is asked whether a stop is wanted from outside.
+        """`should_stop` tells whether a stop is wanted from outside.
 
         A job that shows no sign of life for `stall_seconds` has failed.
         """
@@ -133,14 +133,14 @@ class Supervisor:
         doing: str = "working",
         role: Role = "work",
     ) -> list[Job]:
-        """Gives target i to the thread `<name>-i`, which does it after what it was given before."""
+        """Give target i to the thread `<name>-i`, which runs it after the targets given before."""
         return [self._give(f"{name}-{i}", target, doing, role) for i, target in enumerate(targets)]
 
     def ask(self, target: Callable[[], Any], name: str, doing: str) -> Any:
-        """What the target returns or raises, called in the thread of this name.
+        """Call the target in the thread of this name; return what it returns, raise what it raises.
 
         Raises:
-          Stopped: if a stop is asked for before it begins, or it stands still.
+          Stopped: if a stop is asked for before this call, or the thread stands still.
         """
         if self.is_stopping:
             raise Stopped
@@ -160,12 +160,12 @@ class Supervisor:
         job = Job(self, target, doing, role)
         self._given.append((worker, job))
         worker.jobs.put(job)
-        if self._is_dismissed:  # it is of a thread that stood still and came back
+        if self._is_dismissed:  # given by a thread that stood still and came back
             worker.jobs.put(None)
         return job
 
     def tell(self, line: str) -> None:
-        """Announces a line, if that is possible: none is worth a run."""
+        """Announce a line, if that is possible: failing to do so must not end a run."""
         with contextlib.suppress(Exception):
             self.announce(line)
 
@@ -177,13 +177,13 @@ class Supervisor:
             self.add_failure(failure)
 
     def add_failure(self, failure: BaseException) -> None:
-        """Notes a failure, wherever it happened, and asks all threads to stop."""
+        """Note a failure, wherever it happened, and ask all threads to stop."""
         self.failures.append(_as_exception(failure))
         self.stop_event.set()
 
     @contextlib.contextmanager
     def noting_failures(self) -> Iterator[None]:
-        """Notes the exception that ends the block, and goes on after it."""
+        """Note the exception that ends the block, and go on after the block."""
         try:
             yield
         except Exception as failure:
@@ -195,7 +195,7 @@ class Supervisor:
         return self.stop_event.is_set() or self._should_stop()
 
     def is_told(self) -> bool:
-        """Whether a stop is wanted from outside; to ask it is a sign of life of this thread."""
+        """Whether a stop is wanted from outside; asking is a sign of life of this thread."""
         self._show_life()
         return self._should_stop()
 
@@ -210,13 +210,14 @@ class Supervisor:
         return bool(self._unfinished())
 
     def look_after(self) -> None:
-        """Looks whether a thread stands still, in place of a `watch` that would wait."""
+        """Check whether a thread stands still, without waiting as `watch` does."""
         self._look_around()
 
     def watch(self, look: Callable[[], None] = lambda: None, period: float = POLL_SECONDS) -> None:
-        """Waits while there is work, calling `look` every `period` seconds.
+        """Wait while there is work, calling `look` every `period` seconds.
 
-        What that raises is noted as a failure. A KeyboardInterrupt goes through at once.
+        What `look` raises is noted as a failure, except a KeyboardInterrupt, which goes through at
+        once.
         """
         try:
             while self.is_running:
@@ -230,9 +231,10 @@ class Supervisor:
             self.add_failure(failure)
 
     def wait(self, seconds: float = math.inf) -> None:
-        """Waits until all jobs but the caller's have ended, and says for which.
+        """Wait until all jobs but the caller's have ended, and announce which ones it waits for.
 
-        What stands still is waited for no longer; what has not ended after `seconds` is a failure.
+        Jobs that stand still are not waited for; jobs that have not ended after `seconds` are a
+        failure.
         """
         began, announced = time.monotonic(), ANNOUNCE_SECONDS
         while pending := self._unfinished():
@@ -265,16 +267,16 @@ class Supervisor:
         at_stop: Callable[[], None] = lambda: None,
         beat: Callable[[], None] = lambda: None,
     ) -> Any:
-        """Runs `target` in a thread, the run's own, and watches over it and all others.
+        """Run `target` in a thread, the run's own, and watch over this and all other threads.
 
-        `at_stop` is called as soon as a stop is wanted from outside, `beat` at every look. If that
-        thread stands still, `rescue` is called in another one.
+        `at_stop` is called as soon as a stop is wanted from outside, `beat` at every look. If the
+        run's own thread stands still, `rescue` is called in another one.
 
         Returns:
-          What the target returns, or gave to `keep` before it stood still.
+          What the target returns, or what it gave to `keep` before it stood still.
 
         Raises:
-          Exception: what it raises; a StallError, alone or in a group, where it stands still.
+          Exception: what the target raises; a StallError, alone or in a group, if it stands still.
         """
         self._is_overseen, is_told = True, False
         job = self._give("run", lambda _: target(), "running", "question")
@@ -288,7 +290,7 @@ class Supervisor:
                     at_stop()
                 self._check()
             if self._should_stop() and not is_told:
-                at_stop()  # it came between two looks
+                at_stop()  # the stop came between two looks
             if job.failure is not None and not isinstance(job.failure, Stopped):
                 raise job.failure
             if job.finished.is_set():
@@ -306,11 +308,11 @@ class Supervisor:
             self.dismiss()
 
     def keep(self, result: Any) -> None:
-        """The overseen thread has its result, and kept it: a stall is only told from now on."""
+        """Keep the result of the overseen thread: from now on a stall is only announced."""
         self._kept = result
 
     def dismiss(self) -> None:
-        """Lets all threads end when they have done what they were given."""
+        """Let all threads end when they have done what they were given."""
         workers = self._workers.values()
         idle = [worker for worker in workers if worker.job is None and worker.jobs.empty()]
         for worker in workers:
@@ -320,7 +322,7 @@ class Supervisor:
         self._is_dismissed = True
 
     def raise_failures(self) -> None:
-        """Raises what failed: a single failure as it is, several as a group."""
+        """Raise what failed: a single failure as it is, several as a group."""
         if len(self.failures) == 1:
             raise self.failures[0]
         if self.failures:
@@ -338,7 +340,7 @@ class Supervisor:
                 worker.job.num_signs += 1
 
     def _check(self) -> None:
-        """Notes the threads that stand still as a failure which shows where they are."""
+        """Note the threads that stand still as a failure which shows where they are."""
         now, stuck = time.monotonic(), []
         tick, self._looked = min(now - self._looked, MAX_TICK_SECONDS), now
         for worker in list(self._workers.values()):
@@ -361,21 +363,21 @@ class Supervisor:
             self.tell(f"warning: {stall}")
         else:
             self.add_failure(stall)
-        for _, job in stuck:  # now that it is noted: whoever waits for them goes on at once
+        for _, job in stuck:  # only after noting it: whoever waits for them goes on at once
             job.is_stuck = True
 
 
 def _have_own_folder() -> None:
-    """Gives the calling thread a working folder of its own, which foreign code may change.
+    """Give the calling thread a working folder of its own, which foreign code may change.
 
-    Linux can, without any right; Python has `os.unshare` from 3.12 on.
+    Linux can do this without privileges; Python has `os.unshare` only from 3.12 on.
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).unshare(CLONE_FS)
 
 
 def _as_exception(failure: BaseException) -> Exception:
-    """A SystemExit of foreign code must not end the program as if nothing had happened."""
+    """An Exception for any failure: a foreign SystemExit must not end the program unnoticed."""
     if isinstance(failure, Exception):
         return failure
     wrapped = RuntimeError(f"a thread ended by {failure!r}")

@@ -16,8 +16,8 @@ LARGE = 2**16
 def stack(
     timesteps: list[TimeStep], actions: list[np.ndarray], core_state: CoreState
 ) -> Trajectory:
-    """Fresh arrays each time: JAX may alias a NumPy buffer that it was given."""
-    # Of all timesteps or of none.
+    """Stack timesteps into fresh arrays, since JAX may alias a NumPy buffer that it was given."""
+    # All timesteps have one, or none has.
     masks = [t.action_mask for t in timesteps if t.action_mask is not None]
     idle = [t.is_idle for t in timesteps if t.is_idle is not None]
     return Trajectory(
@@ -33,12 +33,12 @@ def stack(
 
 
 def stack_trees(trees: list[Any]) -> Any:
-    """Pytrees of `[B, ...]` arrays, one for each step, as one of `[T, B, ...]`, NumPy's."""
+    """Stack pytrees of `[B, ...]` arrays, one for each step, into `[T, B, ...]` NumPy arrays."""
     return jax.tree.map(_stack_aligned, *trees)
 
 
 def _stack_aligned(*arrays: Array) -> np.ndarray:
-    """As `np.stack`; a large array so that JAX reads it where it is, without a copy."""
+    """As `np.stack`, with large arrays placed so that JAX reads them without a copy."""
     first = np.asarray(arrays[0])
     num_bytes = len(arrays) * first.nbytes
     if num_bytes < LARGE:
@@ -50,7 +50,7 @@ def _stack_aligned(*arrays: Array) -> np.ndarray:
 
 
 def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
-    """Marks all that comes after the first episode of each environment as not experienced.
+    """Mark all that comes after the first episode of each environment as not experienced.
 
     The length grows to a power of two, so that episodes of all lengths need few programs.
     """
@@ -61,7 +61,7 @@ def keep_first_episodes(trajectory: Trajectory) -> Trajectory:
 
 
 def fill_up(trajectory: Trajectory, num_steps: int) -> Trajectory:
-    """A trajectory of so many steps, those that it lacks marked as not experienced."""
+    """Fill a trajectory up to `num_steps` steps; those added are marked as not experienced."""
     num_missing = num_steps - len(trajectory.rewards)
     if num_missing == 0:
         return trajectory

@@ -23,7 +23,7 @@ THREADS = "actor-learner"
 """Name of the threads of the actor-learners, and so of their environments: one for each."""
 
 POLL_SECONDS = 0.01
-# After one has failed or stands still, the others may finish their steps.
+# After one has failed or stands still, the others have this long to finish their steps.
 JOIN_SECONDS = 3.0
 
 
@@ -33,15 +33,15 @@ def play_randomly(
     generator: np.random.Generator,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[TimeStep, Seen, int]:
-    """Plays `num_steps` uniformly random steps in every environment.
+    """Play `num_steps` uniformly random steps in every environment.
 
     Each game is restarted once, at a step of its own: learning then begins with games at
-    all stages, not with a batch of games that go on in step. `should_stop` is asked at every
+    all stages, not with a batch of games in lockstep. `should_stop` is asked at every
     step; True ends the play.
 
     Returns:
-      The timestep at which the environments stand, the moments of what was seen, images among
-      it, and the number of steps in all environments together, automatic resets not counted.
+      The timestep at which the environments stand, the moments of what was seen (including
+      images), and the number of steps in all environments together, without automatic resets.
     """
     shapes = environments.spec.observation
     moments = jax.tree.map(lambda part: moments_of((), part.shape), shapes)
@@ -52,7 +52,7 @@ def play_randomly(
         if should_stop():
             break
         environments.restart(np.flatnonzero(restarts == step))
-        discount = np.where(restarts == step, 0.0, timestep.discount)  # nothing goes on from there
+        discount = np.where(restarts == step, 0.0, timestep.discount)  # nothing continues there
         steps.append((timestep.reward, discount, timestep.is_first))
         timestep = environments.step(environments.sample_actions(generator))
         taken.append(is_experienced(timestep.is_first, timestep.is_idle))
@@ -76,7 +76,7 @@ def warm_up(
     """As `play_in_each`, in the batches of a whole run.
 
     Returns:
-      Each batch's timestep, the moments of what was seen in all, and the number of steps in all.
+      The timestep of each batch, the moments of what all have seen, and the number of all steps.
     """
     timesteps, seen, nums_taken = zip(
         *play_in_each(batches, num_steps, seed, supervisor), strict=True
@@ -93,10 +93,11 @@ def play_in_each(
 ) -> list[tuple[TimeStep, Seen, int]]:
     """As `play_randomly`, for every actor's environments at the same time, each in its thread.
 
-    `first_index` is that of the first batch in the whole run, whose actions nobody else plays.
+    `first_index` is the index of the first batch in the whole run: each index has actions of its
+    own.
 
     Raises:
-      Stopped: if a stop is asked for meanwhile: statistics of a part would be taken for the whole.
+      Stopped: if a stop is asked for meanwhile, as partial statistics would be taken for complete.
       StallError: if a batch stands still.
       Exception: what an environment raised; the other batches stop, too.
     """

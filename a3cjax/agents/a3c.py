@@ -26,16 +26,16 @@ def make_a3c(
     bootstraps: bool = True,
     normalize_advantages: bool = False,
 ) -> Agent:
-    """Builds A3C around a network.
+    """Build A3C around a network.
 
     Args:
       network: policy and value function.
-      lambda_: mixes n-step returns of all lengths; 1 is the paper's, which looks as far
-        ahead as the unroll goes.
+      lambda_: mixes n-step returns of all lengths; 1, as in the paper, looks as far ahead as
+        the unroll goes.
       value_cost: weight of ½(R − V)².
       entropy_cost: β, weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
-      bootstraps: False for REINFORCE with a baseline (Williams 1992), as the paper trains in
+      bootstraps: False for REINFORCE with a baseline (Williams 1992), which the paper uses in
         MuJoCo: returns are sums of rewards to the episode's end, whatever `lambda_` says.
       normalize_advantages: as for `actor_critic_loss`.
     """

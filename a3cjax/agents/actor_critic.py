@@ -1,7 +1,7 @@
-"""What the actor-critics have in common: a policy to act by, and one loss around their targets.
+"""What the actor-critics have in common: a policy to act with, and one loss around their targets.
 
-A method gives `targets(trajectory, values, log_rhos, continues)`: what the policy and the values
-are to learn from.
+A method provides `targets(trajectory, values, log_rhos, continues)`, from which the policy and the
+values learn.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from a3cjax.losses import actor_critic_loss
 from a3cjax.networks import Network
 from a3cjax.types import Exploration, NetworkOutput, Trajectory
 
-# Of the share of a random policy's entropy: the cost goes from twice itself to nothing over 0.2.
+# As a share of a random policy's entropy: over a range of 0.2 the cost goes from double to zero.
 STEERING_WIDTH = 0.1
 
 
@@ -51,20 +51,21 @@ def make_actor_critic(
     is_off_policy: bool = False,
     num_passes: int = 1,
 ) -> Agent:
-    """Builds an agent that samples its policy.
+    """Build an agent that samples from its policy.
 
     Args:
       network: policy and value function.
-      targets: Targets from a trajectory (its rewards clipped, if so), float `[T + 1, B]` values
-        V(sₜ), float `[T, B]` log π(aₜ|sₜ) − log μ(aₜ|sₜ) of the policy that learns and the one that
-        acted (0 where nothing was experienced; None where they are one), and bool `[T, B]` that is
-        False where an episode ended. Values and logarithms are constants.
+      targets: makes Targets from a trajectory (its rewards scaled and clipped by `clean`), float
+        `[T + 1, B]` values V(sₜ), float `[T, B]` log π(aₜ|sₜ) − log μ(aₜ|sₜ) of the policy π that
+        learns and the policy μ that acted (0 where nothing was experienced; None if they are the
+        same), and bool `[T, B]` that is False where an episode ended. Values and logarithms are
+        constants.
       value_cost: weight of ½(R − V)².
       entropy_cost: β, weight of the policy's entropy.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       normalize_advantages: as for `actor_critic_loss`.
-      clip_ratio: as its `clip`.
-      is_off_policy: whether it learns at newer parameters than those that acted.
+      clip_ratio: as `clip` for `actor_critic_loss`.
+      is_off_policy: whether the agent learns at newer parameters than those that acted.
       num_passes: as for `Agent`.
     """
 
@@ -110,15 +111,15 @@ def make_actor_critic(
 
 
 def steering(policy: Distribution, exploration: Exploration, mask: jax.Array) -> jax.Array:
-    """By what the entropy cost is multiplied, float scalar: the actor's factor, and c(h).
+    """The factor of the entropy cost, a float scalar: the actor's own factor times c(h).
 
-    h is the entropy of the steps of the mask (`[T, B]`) as a share of what random policies have
-    there, h* its target: c = 1 + (h* − h) / `STEERING_WIDTH`, at least 0 and at most 2. A cost is
-    in units of rewards, and so is too much for one game and too little for another; a share is
-    neither. Our choice, of which the paper knows nothing. Without a target c is 1.
+    h is the entropy at the steps of the mask (`[T, B]`) as a share of a random policy's entropy
+    there, and h* its target: c = 1 + (h* − h) / `STEERING_WIDTH`, at least 0 and at most 2. A cost
+    is in units of rewards, and so is too much for one game and too little for another; a share is
+    neither. This is our choice and not in the paper. Without a target c is 1.
 
     Raises:
-      AssertionError: if there is a target, and the policy is none of choices.
+      AssertionError: if there is a target, and the policy is not a (Multi)Categorical.
     """
     factor, target = jnp.asarray(exploration.entropy_factor), exploration.target_entropy
     if target is None:
@@ -127,12 +128,12 @@ def steering(policy: Distribution, exploration: Exploration, mask: jax.Array) ->
         kind = type(policy).__name__
         raise AssertionError(f"target_entropy must be null for a policy that is a {kind}.")
     random = policy._replace(logits=jnp.where(jnp.isneginf(policy.logits), -jnp.inf, 0.0))
-    # Replaced, not multiplied by 0: what nobody experienced may be NaN.
+    # Replaced, not multiplied by 0: steps that nobody experienced may be NaN.
     entropy, greatest = (jnp.sum(jnp.where(mask, p.entropy(), 0.0)) for p in (policy, random))
     share = jax.lax.stop_gradient(entropy) / jnp.where(greatest == 0, 1.0, greatest)
     return factor * jnp.clip(1 + (target - share) / STEERING_WIDTH, 0.0, 2.0)
 
 
 def policy_of(output: NetworkOutput, trajectory: Trajectory):
-    """The policy at the T observations at which actions were taken, among those allowed there."""
+    """The policy at the T observations where actions were taken, among the allowed actions."""
     return jax.tree.map(lambda x: x[:-1], allow(output.policy, trajectory.action_masks))

@@ -32,16 +32,16 @@ class Agent(NamedTuple):
     `look(params, constants, timestep, core_state) -> (NetworkOutput, core_state)`: the policy
     from which actions are sampled (`make_act` of updates.py), and float32 `[B]` values, V(s) or
     maxₐ Q(s, a), in units of rewards.
-    `observe(params, constants, timestep) -> layer_outputs`, each `[B, ...]`: what the network's
-    layers answer. `look` recalls them if it is given them as its last argument, `loss` if they
-    are in the trajectory. None for an agent that cannot.
+    `observe(params, constants, timestep) -> layer_outputs`, each `[B, ...]`: the outputs of the
+    network's layers. `look` recalls them if they are passed as its last argument, `loss` if they
+    are in the trajectory. None for an agent that cannot do so.
     `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
     scalars.
-    `acts_ahead`: whether a trajectory must hold the action at its last observation, too.
+    `acts_ahead`: whether a trajectory must also hold the action at its last observation.
     `behave(params, constants, trajectory) -> log_probs`, float `[T, B]`: log μ(aₜ|sₜ) of actions
-    that were taken with these parameters, for `Trajectory.behaviour_log_probs`. An agent that has
-    it learns at the newest parameters, one with None at those that acted.
-    `num_passes`: in how many updates it learns from each trajectory.
+    that were taken with these parameters, for `Trajectory.behaviour_log_probs`. An agent with
+    `behave` learns at the newest parameters, an agent without (None) at those that acted.
+    `num_passes`: the number of updates in which it learns from each trajectory.
     """
 
     init: Callable[[chex.PRNGKey, Observation], Params]
@@ -57,10 +57,10 @@ class Agent(NamedTuple):
 class Algorithm(NamedTuple):
     """How an algorithm is registered.
 
-    `make(network, **settings)` builds the agent. It is given those settings of the run that
-    it has a keyword for, and where it has one `max_abs_reward` (rewards are clipped to ± this
-    in the loss; None leaves them alone) and `bootstraps` (False where updates are whole
-    episodes). `head` is the network's: `actor_critic` (Gaussian where actions are
+    `make(network, **settings)` builds the agent. It is passed the settings of the run for which
+    it has a keyword and, if it has these keywords, `max_abs_reward` (rewards are clipped to ±
+    this in the loss; None leaves them alone) and `bootstraps` (False if updates are whole
+    episodes). `head` is the network's head: `actor_critic` (Gaussian if actions are
     continuous) or `action_values`. `has_target_params`: whether θ⁻ is kept for it.
     """
 
@@ -77,9 +77,9 @@ def look_once(
     core_state: CoreState,
     layer_outputs: LayerOutputs | None = None,
 ) -> tuple[Any, CoreState]:
-    """What the network answers to one timestep, `[B, ...]`, and the core state after it.
+    """The network's output for one timestep, `[B, ...]`, and the core state after it.
 
-    A policy is one among the actions that are allowed there.
+    A policy is restricted to the actions that are allowed there.
     """
     observations, is_first, layer_outputs = jax.tree.map(
         lambda x: x[None], (timestep.observation, timestep.is_first, layer_outputs)
@@ -99,7 +99,7 @@ def look_once(
 
 
 def recalled(layer_outputs: LayerOutputs | None) -> tuple[LayerOutputs, ...]:
-    """The last argument of `Network.apply`, which a network of one's own may not take."""
+    """The last argument of `Network.apply`, left out if None: a custom network may not take it."""
     return () if layer_outputs is None else (layer_outputs,)
 
 
@@ -117,7 +117,7 @@ def make_observe(network: Network) -> Observe | None:
 
 
 def evaluate(network: Network, params: Params, constants: Constants, trajectory: Trajectory) -> Any:
-    """What the network answers to the T + 1 observations of a trajectory."""
+    """The network's output for the T + 1 observations of a trajectory."""
     output, _ = network.apply(
         params,
         constants.statistics,
@@ -130,14 +130,14 @@ def evaluate(network: Network, params: Params, constants: Constants, trajectory:
 
 
 def in_units_of_rewards(values: jax.Array, constants: Constants) -> jax.Array:
-    """Values as people read them, where a network has learned from rewards that were divided."""
+    """Values in units of rewards, also if the network has learned from scaled rewards."""
     scale = constants.reward_scale
     return values if scale is None else values * scale
 
 
 def allow(policy: Any, mask: Array | None) -> Any:
-    """A policy among the actions that a mask allows; without a mask as it is.
+    """Restrict a policy to the actions that a mask allows; without a mask, leave it as it is.
 
-    A distribution of one's own has a method `masked(mask)` for that, as Categorical has.
+    A custom distribution needs a method `masked(mask)` for that, as Categorical has.
     """
     return policy if mask is None else policy.masked(mask)

@@ -1,4 +1,4 @@
-"""What of a trajectory was experienced, and rewards and returns as they are learned from."""
+"""Which steps of a trajectory were experienced, and the rewards and returns learned from them."""
 
 import chex
 import jax
@@ -10,16 +10,17 @@ from a3cjax.types import Array, Trajectory
 
 
 def find_experience(trajectory: Trajectory) -> tuple[jax.Array, jax.Array]:
-    """Tells apart what was experienced from the environments' automatic resets.
+    """Tell experienced transitions from the environments' automatic resets.
 
     Args:
       trajectory: of T steps.
 
     Returns:
-      bool `[T, B]`: which transitions were experienced: one into a first observation is an
-      automatic reset, and at an idle step nothing happened. And bool `[T, B]`: after which the
-      episode goes on. Where it does not, it terminated, and the discount is 0; or a time limit
-      truncated it, and the value of its true last observation ends the return.
+      Two arrays, bool `[T, B]`. First, which transitions were experienced: a transition into a
+      first observation is an automatic reset, and at an idle step nothing happened. Second, after
+      which transitions the episode goes on. Where it does not, it either terminated, and the
+      discount is 0, or a time limit truncated it, and the value of its true last observation ends
+      the return.
     """
     chex.assert_type(trajectory.is_first, bool)
     is_no_reset = ~jnp.asarray(trajectory.is_first[1:])
@@ -44,18 +45,18 @@ def clean(
     max_abs_reward: float | None,
     reward_scale: Array | np.floating | None = None,
 ) -> Trajectory:
-    """Zeros for rewards and discounts of steps that nobody experienced.
+    """Set rewards and discounts of steps that nobody experienced to zero.
 
-    At idle steps the discount is 1: returns go through them as if they were not there.
-    Elsewhere rewards are clipped to ± `max_abs_reward` (Mnih et al. 2015, methods), and divided by
-    `reward_scale`, then clipped to ± 10; None leaves them alone.
+    At idle steps the discount is 1, so that returns go through them as if they were not there.
+    Elsewhere rewards are divided by `reward_scale` and clipped to ± 10, then clipped to
+    ± `max_abs_reward` (Mnih et al. 2015, methods); either may be None, for no change.
     """
     rewards = jnp.asarray(trajectory.rewards)
     if reward_scale is not None:
         rewards = jnp.clip(rewards / reward_scale, -MAX_NORMALIZED, MAX_NORMALIZED)
     if max_abs_reward is not None:
         rewards = jnp.clip(rewards, -max_abs_reward, max_abs_reward)
-    # Not left to a mask after the returns: 0 · NaN and 0 · inf are NaN.
+    # A mask applied to the returns would be too late: 0 · NaN and 0 · inf are NaN.
     return trajectory._replace(
         rewards=jnp.where(is_experience, rewards, 0.0),
         discounts=jnp.where(
@@ -72,7 +73,7 @@ def episode_returns(
     *,
     bootstraps: bool,
 ) -> jax.Array:
-    """λ-returns that end where episodes do; sums of rewards, whatever λ, without bootstrapping."""
+    """λ-returns that end where episodes do; without bootstrapping, sums of rewards for any λ."""
     if not bootstraps:
         next_values, lambda_ = jnp.zeros_like(next_values), 1.0
     lambdas = episode_lambdas(trajectory, continues, lambda_)
@@ -80,6 +81,6 @@ def episode_returns(
 
 
 def episode_lambdas(trajectory: Trajectory, continues: Array, lambda_: float) -> jax.Array:
-    """λ at every step, float `[T, B]`: 0 where an episode does not go on, 1 at idle steps."""
+    """λ at every step, float `[T, B]`: 0 where an episode ends, 1 at idle steps."""
     lambdas = jnp.where(_is_idle(trajectory), 1.0, lambda_)
     return jnp.where(continues, lambdas, 0.0)

@@ -24,18 +24,18 @@ def make_n_step_q(
     double_q: bool = False,
     huber_delta: float | None = None,
 ) -> Agent:
-    """Builds n-step Q-learning around a network of action values.
+    """Build n-step Q-learning around a network of action values.
 
     Args:
       network: Q(s, ·).
-      lambda_: mixes n-step returns of all lengths, Peng's Q(λ) (Peng & Williams 1994); 1 is
-        the paper's.
+      lambda_: mixes n-step returns of all lengths, which is Peng's Q(λ) (Peng & Williams 1994);
+        1 is the paper's.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       bootstraps: False where updates are whole episodes: returns are then sums of rewards,
         whatever `lambda_` says.
-      double_q: whether θ chooses the action of which the return takes the value by θ⁻ (van
-        Hasselt et al. 2016, equation 4).
-      huber_delta: error beyond which the loss is linear, see `q_loss`; None: it is squared.
+      double_q: whether θ chooses the action whose value under θ⁻ enters the return (van Hasselt
+        et al. 2016, equation 4).
+      huber_delta: error beyond which the loss is linear, see `q_loss`; None for a squared loss.
     """
 
     def targets(trajectory, next_q_values, selector_q_values, continues):

@@ -5,7 +5,7 @@ The paper's lines                                             here
   y ← r for terminal s′, r + γ maxₐ′ Q(s′, a′; θ⁻) otherwise    `one_step_q_targets`
   dθ ← dθ + ∂(y − Q(s, a; θ))²/∂θ                              `q_loss` in q_learning.py
   every I_AsyncUpdate steps update θ with dθ                   `unroll_length`
-  every I_target steps θ⁻ ← θ                                  parameters.py
+  every I_target steps θ⁻ ← θ                                  parameters/shared.py
 
 With `network=tabular` θ is the matrix of Q-learning (Watkins 1989). With `double_q` it is
 Double Q-learning: y ← r + γ Q(s′, argmaxₐ′ Q(s′, a′; θ); θ⁻) (van Hasselt et al. 2016, equation 4).
@@ -24,13 +24,13 @@ def make_one_step_q(
     double_q: bool = False,
     huber_delta: float | None = None,
 ) -> Agent:
-    """Builds one-step Q-learning around a network of action values, Q(s, ·).
+    """Build one-step Q-learning around a network of action values, Q(s, ·).
 
     Args:
       network: Q(s, ·).
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
-      double_q: whether θ chooses the action a′ that θ⁻ values.
-      huber_delta: error beyond which the loss is linear, see `q_loss`; None: it is squared.
+      double_q: whether θ chooses the action a′ that θ⁻ evaluates.
+      huber_delta: error beyond which the loss is linear, see `q_loss`; None for a squared loss.
     """
 
     def targets(trajectory, next_q_values, selector_q_values, _):

@@ -1,8 +1,8 @@
 """Asynchronous one-step Sarsa: section 4 of Mnih et al. 2016.
 
-As one_step_q.py, but for y ← r + γ Q(s′, a′; θ⁻), where a′ is the action really taken in s′.
-An actor-learner therefore chooses it before it learns, and begins its next unroll with it.
-Where the episode was truncated nothing is done in s′; a′ is then what would have been.
+As one_step_q.py, except for y ← r + γ Q(s′, a′; θ⁻), where a′ is the action really taken in s′.
+An actor-learner therefore chooses a′ before it learns, and begins its next unroll with it.
+Where the episode was truncated, no action is taken in s′; a′ is then the one that would have been.
 """
 
 from a3cjax.agents.base import Agent
@@ -14,12 +14,12 @@ from a3cjax.returns import one_step_sarsa_targets
 def make_one_step_sarsa(
     network: Network, *, max_abs_reward: float | None = None, huber_delta: float | None = None
 ) -> Agent:
-    """Builds one-step Sarsa around a network of action values, Q(s, ·); it acts ahead.
+    """Build one-step Sarsa, which acts ahead, around a network of action values, Q(s, ·).
 
     Args:
       network: Q(s, ·).
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
-      huber_delta: error beyond which the loss is linear, see `q_loss`; None: it is squared.
+      huber_delta: error beyond which the loss is linear, see `q_loss`; None for a squared loss.
     """
 
     def targets(trajectory, next_q_values, *_):

@@ -8,12 +8,12 @@ The papers' lines                                             here
   K epochs over what was acted                       (alg. 1)  `num_passes`
   workers send gradients, a chief applies them       (Heess)   `ParameterStore.push`
 
-Heess et al. wait for the gradients of most workers and average them, under a penalty on the KL
-divergence in place of the clip; here each is applied as it comes, as in A3C.
+Heess et al. wait for the gradients of most workers and average them, with a penalty on the KL
+divergence in place of the clip; here each gradient is applied as it comes, as in A3C.
 
-Where θ is θ_old the gradient is that of A3C, and so is the program. Elsewhere values and
-advantages are those of the newest θ, as Andrychowicz et al. 2021 (choice C5) found best, and
-not of θ_old. A pass is an update of a whole unroll: there are no minibatches.
+Where θ is θ_old, the gradient and the program are the same as A3C's. Elsewhere values and
+advantages are computed with the newest θ, as Andrychowicz et al. 2021 (choice C5) found best, and
+not with θ_old. A pass is one update from the whole unroll: there are no minibatches.
 """
 
 from a3cjax.agents.actor_critic import Targets, make_actor_critic
@@ -34,7 +34,7 @@ def make_ppo(
     clip_ratio: float = 0.2,
     num_passes: int = 2,
 ) -> Agent:
-    """Builds asynchronous PPO around a network.
+    """Build asynchronous PPO around a network.
 
     Args:
       network: policy and value function.
@@ -45,12 +45,12 @@ def make_ppo(
       bootstraps: False where updates are whole episodes: returns are then sums of rewards,
         whatever `lambda_` says.
       normalize_advantages: as for `actor_critic_loss`.
-      clip_ratio: ε, how far an action's probability may move from that which it was taken with.
-      num_passes: K, updates from each trajectory, each at the newest parameters.
+      clip_ratio: ε, how far an action's probability may move from the one it was taken with.
+      num_passes: K, the number of updates from each trajectory, each at the newest parameters.
     """
 
     def targets(trajectory, values, log_rhos, continues):
-        del log_rhos  # those of the loss are differentiated
+        del log_rhos  # the loss differentiates its own
         next_values = values[1:]
         return Targets(
             episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps),

@@ -1,9 +1,9 @@
 """What the three Q methods have in common: an ε-greedy policy, and a loss around their targets.
 
-A method gives `targets(trajectory, next_q_values, selector_q_values, continues)`, the yₜ of its
-box in Mnih et al. 2016: from rewards, discounts and Q(sₜ₊₁, ·; θ⁻), of which it takes the value of
-the action that is best by the selector: Q(sₜ₊₁, ·; θ⁻) itself, or Q(sₜ₊₁, ·; θ) in Double
-Q-learning (van Hasselt et al. 2016, equation 4).
+A method provides `targets(trajectory, next_q_values, selector_q_values, continues)`, which computes
+the yₜ of its box in Mnih et al. 2016 from rewards, discounts and Q(sₜ₊₁, ·; θ⁻). The best action
+there is chosen by a selector: by Q(sₜ₊₁, ·; θ⁻) itself, or in Double Q-learning by Q(sₜ₊₁, ·; θ)
+(van Hasselt et al. 2016, equation 4).
 """
 
 from collections.abc import Callable
@@ -30,13 +30,14 @@ def make_q_agent(
     double_q: bool = False,
     huber_delta: float | None = None,
 ) -> Agent:
-    """Builds an agent that acts ε-greedily and fits Q(s, a; θ) to targets.
+    """Build an agent that acts ε-greedily and fits Q(s, a; θ) to targets.
 
     Args:
       network: action values, `[T, B, A]`.
-      targets: float `[T, B]` from a trajectory (its rewards clipped, if so), float
-        `[T, B, A]` Q(sₜ₊₁, ·; θ⁻), -inf where an action is forbidden, the selector's action
-        values, likewise, and bool `[T, B]` that is False where an episode ended.
+      targets: makes float `[T, B]` targets from a trajectory (its rewards scaled and clipped by
+        `clean`), float `[T, B, A]` Q(sₜ₊₁, ·; θ⁻) with -inf where an action is forbidden, the
+        selector's action values of the same form, and bool `[T, B]` that is False where an
+        episode ended.
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       acts_ahead: whether the targets need the action at the last observation.
       double_q: whether the selector is Q(sₜ₊₁, ·; θ).
@@ -44,7 +45,7 @@ def make_q_agent(
     """
 
     def look(params, constants, timestep, *inputs):
-        """An ε-greedy policy in Q(s, ·), and maxₐ Q(s, a), both among the allowed actions."""
+        """An ε-greedy policy over Q(s, ·), and maxₐ Q(s, a), both among the allowed actions."""
         q_values, core_state = look_once(network, params, constants, timestep, *inputs)
         q_values = in_units_of_rewards(q_values, constants)  # which changes no action
         mask = timestep.action_mask
@@ -53,10 +54,10 @@ def make_q_agent(
 
     def loss(params, constants, trajectory):
         q_values = evaluate(network, params, constants, trajectory)
-        # Of other parameters there is nothing to recall.
+        # The layer outputs are those of θ: with θ⁻ there is nothing to recall.
         anew = trajectory._replace(layer_outputs=None)
         next_q_values = evaluate(network, constants.target_params, constants, anew)
-        # No target hopes for an action that is forbidden.
+        # No target may count on a forbidden action.
         next_q_values = mask_logits(next_q_values, trajectory.action_masks)[1:]
         selector_q_values = next_q_values
         if double_q:

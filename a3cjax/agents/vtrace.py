@@ -6,9 +6,9 @@ The paper's lines                                                       here
   ρₜ ∇ log π(aₜ|sₜ)(rₜ + γ vₜ₊₁ − V(sₜ))                 (sec. 4.2)   its advantages, weighted by ρₜ
   (vₜ − V(sₜ)) ∇ V(sₜ), and the entropy's gradient       (sec. 4.2)   `actor_critic_loss`
 
-IMPALA's actors send what they saw to one learner. Here each actor-learner learns from its own, at
-the newest parameters, which others have changed while it acted (π), and corrects for those with
-which it acted (μ). Where both are one, it is A3C.
+IMPALA's actors send their trajectories to one learner. Here each actor-learner learns from its own
+trajectories, at the newest parameters (π), which others have changed while it acted, and corrects
+for the parameters with which it acted (μ). Where both are the same, this is A3C.
 """
 
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ def make_vtrace(
     normalize_advantages: bool = False,
     num_passes: int = 1,
 ) -> Agent:
-    """Builds an actor-critic that corrects for stale parameters around a network.
+    """Build, around a network, an actor-critic that corrects for stale parameters.
 
     Args:
       network: policy and value function.
@@ -41,8 +41,8 @@ def make_vtrace(
       max_abs_reward: rewards are clipped to ± this in the loss; None leaves them alone.
       bootstraps: False where updates are whole episodes: nothing is bootstrapped at their ends,
         and λ is 1, whatever `lambda_` says.
-      normalize_advantages: as for `actor_critic_loss`, of those weighted by ρₜ.
-      num_passes: updates from each trajectory, each at the newest parameters.
+      normalize_advantages: as for `actor_critic_loss`, for the advantages weighted by ρₜ.
+      num_passes: the number of updates from each trajectory, each at the newest parameters.
     """
 
     def targets(trajectory, values, log_rhos, continues):

@@ -1,5 +1,5 @@
-"""Past one process: Gorila's distribution (Nair et al. 2015) of the same actor-learners.
+"""Runs of several processes: the same actor-learners, distributed as Gorila's (Nair et al. 2015).
 
-Parameters lie in shards, actor-learners in worker processes, and `ray_engine`, the one file that
-imports Ray, runs both on one machine or many. docs/distributed.md has the picture.
+Parameters live in shards and actor-learners in worker processes. `ray_engine`, the only file that
+imports Ray, runs both, on one machine or many. docs/distributed.md has the picture.
 """

@@ -1,4 +1,4 @@
-"""What Ray must find in the environment when it is imported: afterwards it is too late."""
+"""Environment variables for Ray, which must be set before it is imported."""
 
 import contextlib
 import functools
@@ -10,16 +10,16 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def environment_of_ray(*, is_private: bool) -> Iterator[None]:
-    """To be entered before Ray is imported. Nothing is told to its makers.
+    """Sets Ray's environment variables inside the block; enter it before importing Ray.
 
-    A private Ray listens on the loopback interface alone, and lets nobody in without a token, which
-    is that of this process and lies in no file. Where somebody else has imported Ray already, it
-    goes by what it found then.
+    Usage statistics are off. A private Ray listens on the loopback interface only and requires a
+    token, which belongs to this process and is written to no file. If Ray was already imported
+    elsewhere, it keeps the values that it found then.
     """
     values = {"RAY_USAGE_STATS_ENABLED": "0"}
     if is_private and ("ray" not in sys.modules or _token.cache_info().currsize):
         values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
-        # Without it, Ray takes 127.0.0.1 for the machine's address in the network.
+        # Without it, Ray would replace 127.0.0.1 with the machine's network address.
         values |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)

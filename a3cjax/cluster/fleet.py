@@ -1,4 +1,4 @@
-"""The fleet of a run past one process: workers and shards, watched over by a thread here."""
+"""The fleet of a run with several processes: workers and shards, watched by a thread here."""
 
 import bisect
 import functools
@@ -22,15 +22,15 @@ from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.types import LearnerState, Snapshot
 
 POLL_SECONDS = 0.25
-# A report comes in half a second. One that has not come by then is not waited for; where it comes
-# all the same, it is taken in late.
+# A report arrives within half a second. One that takes longer than this is no longer waited for; if
+# it arrives after all, it is taken in late.
 STRAGGLER_SECONDS = 10.0
 # After a failure the rest may finish a step or a gradient, but nobody waits for long.
 FAREWELL_SECONDS = 2.0
 
 
 def gather(pending: Sequence[Pending], supervisor: Supervisor) -> list[Any]:
-    """The results of calls that may take long.
+    """Waits for the results of calls that may take long.
 
     Raises:
       Stopped: if a stop is asked for meanwhile.
@@ -47,16 +47,16 @@ def gather(pending: Sequence[Pending], supervisor: Supervisor) -> list[Any]:
 class Hire(Protocol):
     """Starts a worker that makes its environments and plays at random before anything else.
 
-    `index` is the worker's, `life` counts those that were started in its place, from 0 on.
+    `index` numbers the worker; `life` numbers its processes, the first of which is 0.
     """
 
     def __call__(self, index: int, life: int) -> tuple[Process, Pending]:
-        """The process, and the number of frames that it has played, which is on its way."""
+        """Returns the process, and the pending number of frames that it plays at random."""
         ...
 
 
 class Post:
-    """A worker's place: who works there now, and what is known of it."""
+    """A worker's place in the fleet: its present process, and what is known of it."""
 
     def __init__(self, index: int, process: Process):
         self.index, self.process = index, process
@@ -68,12 +68,12 @@ class Post:
 
 
 class ShardsOfRun:
-    """The shards as whoever looks after the run sees them: see `RunStore`."""
+    """The shards as seen by whoever looks after the run: see `RunStore`."""
 
     def __init__(self, shards: Sequence[Process], slicing: Slicing | None, begun: Checkpoint):
-        """`begun` is what they were told to begin with."""
+        """`begun` is what the shards were told to begin with."""
         self.shards, self.slicing, self.latest = shards, slicing, begun
-        self.stop_event = threading.Event()  # of nobody: a run is asked for its end after a stop
+        self.stop_event = threading.Event()  # never set: the final state is read after a stop
         self.view = ShardedStore(shards, self.stop_event, slicing=slicing)
         self.newest = Counts(begun.progress.num_frames, begun.progress.num_updates)
         self._final: tuple[LearnerState, Snapshot] | None = None
@@ -83,7 +83,7 @@ class ShardsOfRun:
         return self.newest
 
     def note(self, num_frames: int, num_updates: int) -> None:
-        """Somebody has seen it as far as this."""
+        """Notes that the run has been seen to come this far."""
         self.newest = Counts(*map(max, self.newest, (num_frames, num_updates)))
 
     def pull(self) -> Snapshot:
@@ -97,7 +97,7 @@ class ShardsOfRun:
         while True:
             try:
                 return self._read_now()
-            except Unreachable:  # it is being started again
+            except Unreachable:  # a shard is being started again
                 time.sleep(RETRY_SECONDS)
 
     def _read_now(self) -> tuple[LearnerState, Snapshot]:
@@ -116,15 +116,15 @@ class ShardsOfRun:
         return state, snapshot
 
     def keep(self) -> None:
-        """Reads a last time: from now on the shards are not needed.
+        """Reads one last time: from now on the shards are not needed.
 
         Raises:
-          Unreachable: if one does not answer now.
+          Unreachable: if a shard does not answer now.
         """
         self._final = self._read_now()
 
     def slices(self) -> list[Checkpoint]:
-        """What each shard is to begin with, by what was read last."""
+        """What each shard is to begin with, cut from what was read last."""
         state, statistics, progress = self.latest
         if self.slicing is None:
             return [self.latest]
@@ -136,8 +136,8 @@ class ShardsOfRun:
 class ClusterFleet:
     """Workers and shards at work: see `training.fleets.Fleet`.
 
-    A thread polls them. Who has died is started again, up to `max_restarts` times in all; what was
-    on its way is lost, and told of.
+    A thread polls them. A process that has died is started again, up to `max_restarts` times in
+    all; what was on its way is lost, and reported as lost.
     """
 
     def __init__(
@@ -152,9 +152,9 @@ class ClusterFleet:
         actor_keys: tuple[tuple[int, ...], ...] = (),
         max_restarts: int = 0,
     ):
-        """`workers` are ready to start; orders are made with the keys of all actor-learners.
+        """`workers` are ready to start; `make_orders` takes the keys of all actor-learners.
 
-        `first_indices` are those of each worker's actor-learners in the run.
+        `first_indices` has the index in the run of each worker's first actor-learner.
         """
         self._first_indices = first_indices
         self.store, self.spec = store, spec
@@ -166,16 +166,16 @@ class ClusterFleet:
         self._looks: list[Question | None] = [None] * len(store.shards)
         self._is_there = [True] * len(store.shards)
         self._num_played = 0  # frames of random play that no shard has counted yet
-        # Versions up to the first are reported or lost; those up to the second are to be reported.
+        # Versions up to `_settled` are reported or lost; those up to `_awaited` are to be reported.
         self._settled = self._awaited = store.counts().num_updates
         self._due = 0.0
 
     def line_of(self, actor_index: int) -> int:
-        """Each worker has a line in the terminal."""
+        """The index of the actor-learner's worker: each worker has a line in the terminal."""
         return bisect.bisect_right(self._first_indices, actor_index) - 1
 
     def start(self, supervisor: Supervisor) -> None:
-        """Sets all workers to work, and looks after them in a thread of this supervisor."""
+        """Sets all workers to work, and looks after them in a thread of `supervisor`."""
         orders = self._make_orders(self._keys)
         started = [post.process.submit("start", orders) for post in self.posts]
         gather(started, supervisor)
@@ -183,16 +183,17 @@ class ClusterFleet:
         supervisor.start([look_after], "cluster", "learning")
 
     def standstill(self) -> Checkpoint:
-        """The newest state, with the keys of the actor-learners as they were told of last."""
+        """The newest state, with the keys that the actor-learners reported last."""
         state, snapshot = self.store.read()
         keys = tuple(key for post in self.posts for key in post.keys)
         progress = Progress(snapshot.num_frames, snapshot.version, actor_keys=keys or self._keys)
         return Checkpoint(state, snapshot.statistics, progress)
 
     def _look_after(self, supervisor: Supervisor, job: Job) -> None:
-        """Polls until every worker is done; asks them to stop when it is asked to.
+        """Polls until every worker is done; passes on a request to stop.
 
-        Nothing here may wait for a shard to come back: that is told here what to begin with.
+        Nothing here may wait for a shard to come back: it is this thread that tells a restarted
+        shard what to begin with.
         """
         asked: float | None = None
         try:
@@ -210,7 +211,7 @@ class ClusterFleet:
                     self._declare_lost(self._awaited)
                     self._awaited = self.store.counts().num_updates
                     self._due = time.monotonic() + STRAGGLER_SECONDS
-                if asked is not None:  # nothing wakes up the rest of the wait
+                if asked is not None:  # `job.wait` does not wait after a stop
                     time.sleep(POLL_SECONDS)
                     seconds = time.monotonic() - asked
                     if supervisor.failures and seconds > FAREWELL_SECONDS:
@@ -231,7 +232,7 @@ class ClusterFleet:
                 self._num_played += post.played.result()
                 post.played = None
             if post.status is None:
-                # With each question anew: a call may get lost on the way.
+                # Each poll repeats the request to stop: a call may get lost on the way.
                 post.status = Question(post.process.submit("poll", is_stopping))
             if not post.status.is_over():
                 return
@@ -283,7 +284,7 @@ class ClusterFleet:
                 self._begin_again(index, supervisor)
 
     def _has_kept(self, supervisor: Supervisor) -> bool:
-        """Keeps what the shards have learned, or brings back those that do not answer."""
+        """Keeps what the shards have learned; if one does not answer, tells it to begin again."""
         try:
             self.store.keep()
         except Unreachable:
@@ -318,12 +319,12 @@ class ClusterFleet:
         )
 
     def _declare_lost(self, last: int, num_frames: int = 0) -> None:
-        """Tells of the versions up to this one that somebody should have reported by now.
+        """Reports as lost all versions up to `last` that should have been reported by now.
 
-        Whoever pushed them has died, or never had an answer: they were applied all the same.
-        `num_frames` is where the run stands after the last of them, where that is known.
+        Whoever pushed them has died or never got an answer; they were applied all the same.
+        `num_frames` is where the run stands after the last of them, if that is known.
         """
-        # The journal passes over those that have been reported.
+        # The journal skips those that have been reported.
         self.reports.put(Lost(tuple(range(self._settled + 1, last))))
         self.reports.put(Lost((last,), num_frames))
         self._settled = last

@@ -1,9 +1,9 @@
-"""A small process beside a private Ray: when the run is gone, however it ended, nothing is left.
+"""A small process that clears away a private Ray once its run is gone, however that ended.
 
-Ray's processes end with the run, but for agents that stay for a minute or two after a SIGKILL.
-They are known by the files that they hold open in the run's own folder, and by what they run:
-somebody else may read there. Run as a script, without the package: python guard.py <folder> <Ray's
-package>, with a pipe from the run as its standard input.
+Ray's processes end with the run, except for agents that stay for a minute or two after a SIGKILL.
+They are recognised by the files that they hold open in the run's own folder and by the program
+that they run, since other processes may read there, too. Run as a script, without the package:
+python guard.py <folder> <Ray's package>, with a pipe from the run as its standard input.
 """
 
 import os
@@ -14,18 +14,18 @@ import sys
 import time
 from pathlib import Path
 
-# For what ends by itself; and how long what does not is looked for.
+# How long to wait for processes that end by themselves, then to search for those that do not.
 GRACE_SECONDS, SEARCH_SECONDS = 5.0, 10.0
 
 
 def start_guard(folder: Path, package: Path) -> subprocess.Popen[bytes]:
-    """Starts one; it goes to work when its standard input is closed."""
+    """Starts a guard, which goes to work when its standard input is closed."""
     command = [sys.executable, "-I", str(Path(__file__)), str(folder), str(package)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
 
 
 def holders(folder: str, package: str) -> set[int]:
-    """Ray's processes that have a file in this folder open; its programs lie in `package`."""
+    """Ids of Ray's processes with an open file in `folder`; Ray's programs lie in `package`."""
     found = set()
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -40,7 +40,7 @@ def holders(folder: str, package: str) -> set[int]:
 
 
 def main(folder: str, package: str) -> None:
-    """Waits for the end of the run, then ends what is left of its Ray, and its folder."""
+    """Waits for the end of the run, then kills what is left of its Ray and removes its folder."""
     sys.stdin.read()
     deadline = time.monotonic() + GRACE_SECONDS
     while holders(folder, package) and time.monotonic() < deadline:

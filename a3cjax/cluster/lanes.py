@@ -1,8 +1,8 @@
-"""Calls to a process of the same machine, whose arrays go through memory that both see.
+"""Calls to a process on the same machine, whose arrays go through memory that both see.
 
-A call and its answer are pickled without the bytes of their arrays (PEP 574), which are copied into
-a *lane*: memory of the caller, used for one call at a time. Ray's own store, made for arrays that
-many read, takes twice as long and the time of a third process (docs/decisions.md).
+A call and its answer are pickled without the bytes of their arrays (PEP 574). The bytes are copied
+into a *lane*: memory of the caller, used for one call at a time. Ray's own store, made for arrays
+with many readers, takes twice as long and needs time of a third process (docs/decisions.md).
 """
 
 import contextlib
@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 from a3cjax.cluster.processes import Gone, Pending, Unreachable
 
-ALIGNMENT = 64  # of arrays, as XLA wants it of memory that it is to read in place
+ALIGNMENT = 64  # of arrays, in bytes: XLA requires it of memory that it reads in place
 MIN_BYTES = 2**16
 
 
 class Address(NamedTuple):
-    """Where a lane is found as long as its owner lives: a file that has no name but this."""
+    """Where to find a lane while its owner lives: a file that has no other name."""
 
     pid: int
     file: int
@@ -30,7 +30,7 @@ class Address(NamedTuple):
 
 
 class Lane:
-    """So many bytes of memory that other processes of this user can open."""
+    """A block of memory that other processes of this user can open."""
 
     def __init__(self, num_bytes: int):
         file = os.memfd_create("a3cjax", os.MFD_CLOEXEC)
@@ -48,7 +48,7 @@ class Lane:
 
 
 class Lanes:
-    """The lanes of a caller, one for each call on its way. Used by many threads."""
+    """A caller's lanes, one for each call on its way. Used by many threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -62,9 +62,10 @@ class Lanes:
         submit: Callable[[bytes], Pending],
         submit_plainly: Callable[[], Pending],
     ) -> Pending:
-        """Submits what `Guests.answer` takes; plainly where no lane can be made or was opened.
+        """Submits a call through a lane, in the form that `Guests.answer` takes.
 
-        A result that nobody keeps takes its lane along: its call may then not be made.
+        The call is submitted plainly if no lane can be made, or if one could not be opened. If the
+        pending result is discarded, so is its lane, and the call may not be made.
         """
         if self._is_off:
             return submit_plainly()
@@ -72,7 +73,7 @@ class Lanes:
         sizes = [each.nbytes for each in buffers]
         try:
             lane = self._take(_end_of(sizes))
-        except (AttributeError, OSError):  # of a C library without memfd_create; no memory, files
+        except (AttributeError, OSError):  # no memfd_create in the C library; no memory or files
             return submit_plainly()
         _copy(buffers, lane.memory)
         pending = submit(pickle.dumps((*lane.address, sizes, data)))
@@ -87,18 +88,18 @@ class Lanes:
         return Lane(num_bytes)
 
     def give_back(self, lane: Lane, answer_bytes: int = 0) -> None:
-        """Its call is over, for certain: it may have the next one."""
+        """Frees a lane for the next call; its last one must certainly be over."""
         with self._lock:
             self._answer_bytes = max(self._answer_bytes, answer_bytes)
             self._free.append(lane)
 
     def turn_off(self) -> None:
-        """From now on calls are plain."""
+        """Makes all calls plain from now on."""
         self._is_off = True
 
 
 class _LanePending:
-    """The result of a call through a lane, in which the answer's arrays begin at some byte."""
+    """The result of a call through a lane; the answer's arrays begin at byte `begin` of it."""
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class _LanePending:
         try:
             answer: bytes | None = self._pending.result()
         except (Unreachable, Gone):
-            raise  # the lane is never used again: the call may write into it yet
+            raise  # the lane is never used again: the call may still write into it
         except BaseException:
             self._lanes.give_back(lane)
             raise
@@ -137,7 +138,7 @@ class _LanePending:
             return self._submit_plainly().result()
         sizes, data, brought = pickle.loads(answer)
         end = self._begin + _end_of(sizes)
-        if brought is None:  # copied at once: the lane has its next call
+        if brought is None:  # copied now, before the lane serves its next call
             brought = _cut(bytearray(lane.memory[self._begin : end]), sizes)
         value = pickle.loads(data, buffers=brought)
         self._lanes.give_back(lane, _end_of(sizes))
@@ -145,16 +146,19 @@ class _LanePending:
 
 
 class Guests:
-    """The lanes of others, as the process that they call sees them."""
+    """The lanes of callers, as seen by the process that they call."""
 
     def __init__(self) -> None:
         self._opened: dict[Address, memoryview] = {}
 
     def answer(self, call: Callable[..., Any], submitted: bytes) -> bytes | None:
-        """Makes a call that has come by a lane; None, and none is made, if that cannot be opened.
+        """Makes a call that was submitted through a lane.
 
-        Its arrays are read where they lie: they are the call's until it returns. The answer's lie
-        behind them, or are brought in what is returned if there is not enough room.
+        Its arrays are read in place, and belong to the call until it returns. The answer's arrays
+        are put behind them in the lane or, if there is not enough room, into the return value.
+
+        Returns:
+          The pickled answer; None if the lane cannot be opened, and then no call is made.
         """
         *address, sizes, data = pickle.loads(submitted)
         try:
@@ -195,14 +199,14 @@ def _is_there(address: Address) -> bool:
 
 
 def _pickle(objects: Any) -> tuple[bytes, list[memoryview]]:
-    """Pickled without the bytes of arrays, and these."""
+    """Pickles objects without the bytes of their arrays; returns the pickle and those bytes."""
     buffers: list[pickle.PickleBuffer] = []
     data = pickle.dumps(objects, protocol=5, buffer_callback=buffers.append)
     return data, [buffer.raw() for buffer in buffers]
 
 
 def _begins(sizes: Sequence[int]) -> Iterator[int]:
-    """Where each array begins that lies behind others, and last where all of them end."""
+    """Where each of several consecutive arrays begins and, last, where all of them end."""
     return itertools.accumulate((-(-size // ALIGNMENT) * ALIGNMENT for size in sizes), initial=0)
 
 

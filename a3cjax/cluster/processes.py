@@ -1,18 +1,18 @@
-"""What a fleet asks of other processes, whatever runs them: a call, and its result later."""
+"""How a fleet uses other processes, whatever runs them: a call now, and its result later."""
 
 import threading
 import time
 from typing import Any, Protocol
 
-# What a call may take that answers at once, however busy the machine. A connection that a network
-# has lost says nothing: only a call that is made anew finds out.
+# The longest that a call which is answered at once may take, however busy the machine. A connection
+# that the network has lost reports nothing: only a new call finds out.
 CALL_SECONDS = 60.0
 
 
 class Unreachable(RuntimeError):  # noqa: N818  (it may come back)
     """A process that does not answer now, or has not been told yet what to begin with.
 
-    Whether it has done what it was asked for is not known.
+    It is not known whether it has done what it was asked for.
     """
 
 
@@ -24,22 +24,22 @@ class Pending(Protocol):
     """The result of a call, which is on its way."""
 
     def is_ready(self) -> bool:
-        """Whether `result` has something to tell at once."""
+        """Whether `result` returns or raises at once."""
         ...
 
     def result(self) -> Any:
         """What the call returned.
 
         Raises:
-          Unreachable: if it is not known whether it was done.
-          Gone: if it never will be.
+          Unreachable: if it is not known whether the call was made.
+          Gone: if the process has died for good.
           Exception: what the call itself raised.
         """
         ...
 
 
 class Process(Protocol):
-    """An object in another process, which does one call after another, in their order."""
+    """An object in another process, which serves calls one after another, in order."""
 
     def submit(self, name: str, *args: Any) -> Pending:
         """Calls its method of this name."""
@@ -51,13 +51,13 @@ class Process(Protocol):
 
 
 class Question:
-    """A call that answers at once, as far as the network lets it."""
+    """A call that is answered at once, as far as the network permits."""
 
     def __init__(self, pending: Pending):
         self._pending, self._asked = pending, time.monotonic()
 
     def is_over(self) -> bool:
-        """Whether there is an answer, or none is to be expected any more."""
+        """Whether there is an answer, or none can be expected any more."""
         return self._pending.is_ready() or time.monotonic() - self._asked > CALL_SECONDS
 
     def answer(self) -> Any:
@@ -85,7 +85,7 @@ class Done:
 
 
 class LocalProcess:
-    """An object of this very process behind the same seam: for tests, and without Ray."""
+    """An object in this very process, with the same interface: for tests, and without Ray."""
 
     def __init__(self, inside: Any):
         self.inside = inside
@@ -100,4 +100,4 @@ class LocalProcess:
                 return Done(failure=failure)
 
     def kill(self) -> None:
-        """What it holds is left to the interpreter."""
+        """Does nothing: what the object holds is left to the interpreter."""

@@ -1,7 +1,7 @@
-"""Ray, as much of it as a fleet needs: processes that live until they are killed.
+"""As much of Ray as a fleet needs: processes that live until they are killed.
 
-The only file that imports it, after what `environment` says. docs/distributed.md tells what was
-learned of it; its own documentation is at https://docs.ray.io.
+This is the only file that imports Ray; `environment` says what must be set before.
+docs/distributed.md says what was learned about Ray, whose documentation is at https://docs.ray.io.
 """
 
 # Ray is an extra, which checks do without.
@@ -27,7 +27,7 @@ from a3cjax.cluster.lanes import Guests, Lanes
 from a3cjax.cluster.processes import CALL_SECONDS, Gone, Pending, Unreachable
 from a3cjax.system.output import Lasting
 
-# Of shared memory, which is taken as it is needed: gradients and parameters on their way.
+# Shared memory for gradients and parameters on their way; it is taken as needed.
 OBJECT_STORE_BYTES = 2**30
 LOG = "ray.log"
 # Packages whose objects go from one process to another.
@@ -41,10 +41,10 @@ def versions() -> dict[str, str]:
 
 
 class Host:
-    """What runs in each process of Ray's: an object, and the calls to it."""
+    """What runs in each of Ray's processes: an object, and the calls to it."""
 
     def __init__(self, cores: list[int] | None, make: Callable[..., Any], *args: Any):
-        """Makes the object; on these cores, and without an accelerator, which is not its own."""
+        """Makes the object, on these cores and without an accelerator, which is not its own."""
         if cores is not None:
             os.sched_setaffinity(0, cores)
         os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
@@ -58,11 +58,11 @@ class Host:
         return getattr(self._inside, name)(*args)
 
     def call_by_lane(self, name: str, packed: bytes) -> bytes | None:
-        """Likewise, by `Guests.answer`."""
+        """Calls a method of the object through a lane: see `Guests.answer`."""
         return self._guests.answer(getattr(self._inside, name), packed)
 
     def describe(self) -> tuple[dict[str, str], int, str]:
-        """Its versions, its process, and where that is."""
+        """The versions, the process id and the node's id."""
         return versions(), os.getpid(), ray.get_runtime_context().get_node_id()
 
 
@@ -73,7 +73,7 @@ class RayCall:
         self._reference = reference
 
     def is_ready(self) -> bool:
-        """Whether `result` has something to tell at once."""
+        """Whether `result` returns or raises at once."""
         return bool(ray.wait([self._reference], timeout=0)[0])
 
     def result(self) -> Any:
@@ -130,12 +130,12 @@ class RayEngine:
 
     @property
     def shares_memory(self) -> bool:
-        """Whether all processes are of one machine, for certain."""
+        """Whether all processes certainly run on one machine."""
         return self.is_local
 
     @property
     def num_cores(self) -> int:
-        """Of all machines together."""
+        """The number of cores of all machines together."""
         return int(ray.cluster_resources().get("CPU", 1))
 
     @property
@@ -152,11 +152,11 @@ class RayEngine:
         max_restarts: int = 0,
         has_lanes: bool = False,
     ) -> RayProcess:
-        """A process with the object that `make(*args)` makes there.
+        """Starts a process with the object that `make(*args)` makes there.
 
-        If it dies, Ray starts it again, by the same call, up to `max_restarts` times. On this
-        machine it runs on these `cores`, and one that `has_lanes` is called by them, with what can
-        be pickled; on a cluster, where there are `num_cpus` to spare.
+        If it dies, Ray starts it again by the same call, up to `max_restarts` times. On this
+        machine it runs on `cores` and, if it `has_lanes`, is called through lanes, with what can be
+        pickled; on a cluster it runs where there are `num_cpus` to spare.
         """
         options = {"max_restarts": max_restarts, "num_cpus": 0 if self.is_local else num_cpus}
         if not self.is_local:
@@ -166,12 +166,12 @@ class RayEngine:
         return RayProcess(host, has_lanes and self.shares_memory)
 
     def keep_log(self, folder: Path) -> None:
-        """What Ray has said and will say goes to a file in this folder."""
+        """Writes what Ray has said, and will say, to a file in this folder."""
         shutil.copyfile(self._log, folder / LOG)
         redirect(folder / LOG)
 
     def check_versions(self, processes: Sequence[Any]) -> None:
-        """Raises a RuntimeError that names a package which differs elsewhere."""
+        """Raises a RuntimeError if the version of a package differs elsewhere."""
         here = versions()
         for process in processes:
             there, _, node = process.describe().result()
@@ -184,10 +184,10 @@ class RayEngine:
 
 @contextlib.contextmanager
 def ray_engine(address: str | None) -> Iterator[RayEngine]:
-    """A Ray of one's own on this machine, or with an `address` one that runs already.
+    """Starts a private Ray on this machine or, with an `address`, joins one that runs already.
 
-    To be entered before JAX is used: Ray forks. What it says goes to a file. Its own processes end
-    with the block, and with this process.
+    Enter it before using JAX, because Ray forks. What Ray says goes to a file. Its own processes
+    end with the block, and with this process.
     """
     if ray.is_initialized():
         raise RuntimeError("Ray is in use already in this process: a run needs its own connection.")
@@ -219,7 +219,7 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
 
 @contextlib.contextmanager
 def _said_to(log: Path) -> Iterator[None]:
-    """What libraries write to the standard error goes to a file; this program's lines do not."""
+    """Sends what libraries write to the standard error to a file, but not this program's lines."""
     import ray._private.worker as driver
 
     def note(data: Any, *args: Any, **kwargs: Any) -> None:
@@ -248,7 +248,7 @@ def _said_to(log: Path) -> Iterator[None]:
 
 
 def redirect(log: Path) -> None:
-    """Lets what is written to the standard error go to this file from now on."""
+    """Redirects the standard error to this file from now on."""
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(file, 2)
     os.close(file)

@@ -1,4 +1,4 @@
-"""A shard: a slice of what is learned, which it updates by the gradients that it is sent."""
+"""A shard: it holds a slice of what is learned, and applies the gradients that it is sent."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ COUNTS = struct.Struct("<qq")
 
 
 class Push(NamedTuple):
-    """A gradient on its way; without `grads` its frames alone. See `ParameterStore.push`."""
+    """A gradient on its way; without `grads`, its frames alone. See `ParameterStore.push`."""
 
     grads: Params | None
     num_frames: int
@@ -39,7 +39,7 @@ class Push(NamedTuple):
 class News(NamedTuple):
     """What a shard answers: where it stands, and the parts that the asker does not have.
 
-    `numbers` are those of the `PARTS`, to be sent with the next question; `receipt` is that of a
+    `numbers` identify the shard's `PARTS`, and are sent with the next question; `receipt` answers a
     push.
     """
 
@@ -52,17 +52,17 @@ class News(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """How far a shard has come that begins, and of how many updates it still has the outcome."""
+    """How far a shard that begins had come, and how many updates its state still includes."""
 
     counts: Counts
     num_updates_kept: int
 
 
 class Rules(NamedTuple):
-    """How a shard goes about gradients.
+    """How a shard treats gradients.
 
     One that is staler than `max_staleness` updates is dropped. Everything is saved every
-    `save_period_updates`. With `num_in_turn` what is shown changes after so many turns alone.
+    `save_period_updates`. With `num_in_turn`, new parameters are shown only every so many turns.
     """
 
     max_staleness: int | None = None
@@ -71,7 +71,7 @@ class Rules(NamedTuple):
 
 
 class Shard:
-    """Used by one thread. It answers nothing before `begin`, also when it was started again."""
+    """Used by one thread. It answers nothing before `begin`, not even after a restart."""
 
     def __init__(
         self,
@@ -79,21 +79,21 @@ class Shard:
         rules: Rules,
         folder: Path | None = None,
     ):
-        """Its own state is kept in `folder`, to come back with after its death."""
+        """The shard keeps its state in `folder`, to restore it after a crash."""
         self._make_store, self._rules, self._folder = make_store, rules, folder
         self._store: SharedParameters | None = None
         self._num_turns = 0
-        # Of no life the numbers of another one.
+        # No life uses the numbers of another one.
         self._next_number = itertools.count(time.time_ns())
         self._parts: dict[str, Any] = dict.fromkeys(PARTS, self)
         self._numbers: dict[str, int] = {}
         self._counts_file: int | None = None
 
     def begin(self, checkpoint: Checkpoint, is_new: bool) -> Begun | None:
-        """Begins with this slice, or where `is_new` does not hold with its own, if it is newer.
+        """Begins with this slice or, unless the run `is_new`, with its own state if that is newer.
 
-        Frames and updates go on from where they were, whatever state there is to go on from.
-        None, and nothing is done, where it has begun already.
+        The counts of frames and updates go on from where they were, whichever state is used.
+        Returns None, and does nothing, if the shard has begun already.
         """
         if self._store is not None:
             return None
@@ -179,7 +179,7 @@ class Shard:
         return self._store
 
     def _note_counts(self) -> None:
-        """Writes down how far it is, before anybody is told: a new life never counts backwards."""
+        """Saves the counts before anybody is told, so that a new life never counts backwards."""
         if self._counts_file is not None:
             os.pwrite(self._counts_file, COUNTS.pack(*self._begun().counts()), 0)
 
@@ -199,7 +199,7 @@ class Shard:
 
 
 def make_shard(config: Config, is_whole: bool, folder: Path | None = None) -> Shard:
-    """A shard as a run's settings want it. One that `is_whole` clips gradients by itself."""
+    """Makes a shard by a run's settings; one that `is_whole` clips gradients by itself."""
     if not is_whole:
         config = config.replace(max_grad_norm=None)
     apply_gradients = make_apply_gradients(build_optimizer(config))

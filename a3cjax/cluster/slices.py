@@ -1,9 +1,9 @@
 """Cuts what is learned into slices of equal size, one for each shard, and joins them again.
 
-All parameters in a row are one long vector, and slice k of S is the k-th S-th of it: a single
-layer may hold nearly all of a network, so that cutting between layers would balance nothing. The
-optimizers compute each number by itself, and so a slice is updated as the whole would be, but for
-the clipping by the global norm, which is left to whoever has the whole gradient.
+All parameters are laid out as one long vector, which is cut into equal parts in order: cutting at
+layers would balance nothing, since a single layer may hold nearly all of a network. The optimizers
+treat each number by itself, so a slice is updated just as within the whole. The exception is
+clipping by the global norm, which is left to whoever has the whole gradient.
 """
 
 import itertools
@@ -18,10 +18,10 @@ from a3cjax.types import LearnerState, Params, Seen
 
 
 class Slicing:
-    """How parameters of one structure are cut into so many slices."""
+    """How parameters of one structure are cut into a number of slices."""
 
     def __init__(self, params: Params, num_slices: int):
-        """`params` tells structure, shapes and dtypes: arrays, or `jax.ShapeDtypeStruct`s."""
+        """`params` gives structure, shapes and dtypes, by arrays or `jax.ShapeDtypeStruct`s."""
         leaves, self._structure = jax.tree.flatten(params)
         self._shapes = [leaf.shape for leaf in leaves]
         self._dtypes = [leaf.dtype for leaf in leaves]
@@ -37,7 +37,7 @@ class Slicing:
         return [flat[own] for own in self._slices]
 
     def join(self, slices: Sequence[np.ndarray]) -> Params:
-        """The parameters that these are slices of."""
+        """Joins slices into parameters."""
         parts = np.split(np.concatenate(slices), self._cuts)
         leaves = [
             part.reshape(shape).astype(dtype, copy=False)
@@ -46,7 +46,7 @@ class Slicing:
         return jax.tree.unflatten(self._structure, leaves)
 
     def cut_state(self, state: LearnerState) -> list[LearnerState]:
-        """The slices of all that is learned. What was seen is left with the first."""
+        """The slices of all that is learned; what was seen stays with the first."""
         targets: Sequence[Any] = [None] * len(self._slices)
         if state.target_params is not None:
             targets = self.cut(state.target_params)
@@ -63,9 +63,10 @@ class Slicing:
         ]
 
     def join_states(self, states: Sequence[LearnerState], like: LearnerState) -> LearnerState:
-        """The state that these are slices of, in the structure of another one.
+        """Joins slices into a state with the structure of `like`.
 
-        What an optimizer has beside a number for each parameter, a count, is that of the first.
+        What an optimizer has besides a number for each parameter, such as a count, is taken from
+        the first slice.
         """
         target = None
         targets: list[Any] = [state.target_params for state in states]

@@ -1,4 +1,4 @@
-"""The parameters of a run as a worker's actor-learners see them: in shards, elsewhere."""
+"""The parameters of a run as a worker's actor-learners see them: they lie in shards elsewhere."""
 
 import functools
 import threading
@@ -18,14 +18,14 @@ from a3cjax.parameters.moments import merge_seen
 from a3cjax.parameters.shared import ParameterStore, Receipt, as_views
 from a3cjax.types import Params, Seen, Snapshot
 
-# Between two questions to a shard that is being started again, or whose turn it is.
+# Pauses between two questions: to a shard that is being started again, and about whose turn it is.
 RETRY_SECONDS, TURN_SECONDS = 0.5, 0.002
-# Of versions that gradients may still be computed at.
+# How many versions are remembered, because gradients may still be computed at them.
 NUM_VERSIONS = 10_000
 
 
 class _Held(NamedTuple):
-    """The newest of a shard that has arrived here."""
+    """The newest of what has arrived here from a shard."""
 
     version: int
     num_frames: int
@@ -35,10 +35,10 @@ class _Held(NamedTuple):
 
 
 class ShardedStore:
-    """One for each worker: what any of its threads is told, all have.
+    """A worker's store: what any of its threads receives, all of them have.
 
-    Every push answers with the newest parameters, so that a pull costs nothing. Where a shard does
-    not answer, the gradient is lost, and whoever pushed waits until it is back.
+    Every push is answered with the newest parameters, so that a pull costs nothing. If a shard does
+    not answer, the gradient is lost, and whoever pushed waits until the shard is back.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ShardedStore:
         push_dtype: str = "float32",
         clock: Callable[[], float] = time.perf_counter,
     ):
-        """With more than one shard there is a `slicing`, and gradients are clipped here."""
+        """With more than one shard, `slicing` must be given, and gradients are clipped here."""
         self._shards, self._slicing = shards, slicing
         self._stop_event, self._clock = stop_event, clock
         self._dtype = jnp.dtype(push_dtype)
@@ -80,14 +80,14 @@ class ShardedStore:
         actor_index: int = 0,
         seen: Seen | None = None,
     ) -> Receipt:
-        """As `SharedParameters.push`; time for the lock is that on the way."""
+        """As `SharedParameters.push`, but the receipt's waiting time is that on the way."""
         if self._slicing is None:
             grads = jax.tree.map(self._pack, grads)
             push = Push(grads, num_frames, version, actor_index, seen)
             return self._send([push])
         grads, is_finite = self._clip(grads)
         if not is_finite:
-            # All shards or none: nothing is sent.
+            # Either all shards apply it or none does: nothing is sent.
             snapshot = self.pull()
             return Receipt(snapshot.version, snapshot.num_frames, 0, 0.0, 0.0, is_refused=True)
         pushes = [
@@ -106,7 +106,7 @@ class ShardedStore:
     def count(self, num_frames: int) -> None:
         """Counts frames without a gradient, once and without waiting for a shard to come back.
 
-        Whether one that does not answer has counted them is not known.
+        It is not known whether a shard that does not answer has counted them.
         """
         self._gather("push", [(Push(None, num_frames, held.version),) for held in self._held])
 
@@ -114,7 +114,7 @@ class ShardedStore:
         return np.asarray(array).astype(self._dtype, copy=False)
 
     def _versions_at(self, version: int) -> tuple[int, ...]:
-        """Each shard's own version at that of the run, which is the first one's."""
+        """Each shard's own version at a version of the run, which is that of the first shard."""
         if len(self._shards) == 1:
             return (version,)
         with self._lock:
@@ -136,7 +136,7 @@ class ShardedStore:
         return receipt._replace(wait_seconds=max(0.0, wait_seconds))
 
     def _ask(self, name: str, arguments: Sequence[tuple[Any, ...]]) -> list[News] | None:
-        """Asks all shards at once; None if one does not know whether it was asked."""
+        """Asks all shards at once; None if it is not known whether all of them were asked."""
         news = self._gather(name, arguments)
         if news is not None:
             self._take_in(news)
@@ -184,11 +184,11 @@ class ShardedStore:
 
 
 def _renew(held: _Held, news: News) -> _Held:
-    """The newer of what was here and what has arrived, which may have overtaken each other."""
+    """The newer parts of what was here and what has arrived: answers may overtake each other."""
     parts, numbers = dict(held.parts), list(held.numbers)
     for index, name in enumerate(PARTS):
         if name in news.parts and news.numbers[index] > numbers[index]:
-            # A copy: what has arrived lies in memory that is to become free for others.
+            # A copy, because what has arrived lies in memory that others will use again.
             parts[name] = as_views(jax.tree.map(jnp.array, news.parts[name]))
             numbers[index] = news.numbers[index]
     newest = news if news.num_frames >= held.num_frames else held
@@ -208,9 +208,9 @@ def _make_clip(max_grad_norm: float | None) -> Callable[[Params], tuple[Params, 
 
 
 class Pool:
-    """Sums the gradients of a worker's threads, and pushes so many of them as one.
+    """Sums the gradients of a worker's threads, and pushes every `size` of them as one.
 
-    A gradient that is not finite is refused alone: its sum would be refused with it.
+    A gradient that is not finite is refused by itself: the whole sum would be refused with it.
     """
 
     def __init__(self, store: ShardedStore, size: int):
@@ -234,7 +234,7 @@ class Pool:
         actor_index: int = 0,
         seen: Seen | None = None,
     ) -> Receipt:
-        """Adds one gradient; the last one of a sum pushes it."""
+        """Adds one gradient; the last one of a sum pushes the sum."""
         snapshot = self._store.pull()
         here = Receipt(snapshot.version, snapshot.num_frames, snapshot.version - version, 0.0, 0.0)
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads)):
@@ -247,7 +247,7 @@ class Pool:
         return self._push_sum(pooled, actor_index)
 
     def flush(self) -> Receipt | None:
-        """Pushes what is left, when no thread works any more."""
+        """Pushes what is left, once no thread works any more."""
         pooled, self._pooled = self._pooled, []
         return self._push_sum(pooled, 0) if pooled else None
 
@@ -277,11 +277,11 @@ class RoundsAtShards:
 
     @property
     def snapshot(self) -> Snapshot:
-        """That of the round which goes on."""
+        """The snapshot of the current round."""
         return self._sharded.fetch()
 
     def wait(self, num_pushes: int) -> bool:
-        """Waits until so many pushes were made; False if the run is being stopped."""
+        """Waits until `num_pushes` pushes were made; False if the run is being stopped."""
         while not self._stop_event.is_set():
             if self._shards[0].submit("num_turns").result() >= num_pushes:
                 return not self._stop_event.is_set()
@@ -289,7 +289,7 @@ class RoundsAtShards:
         return False
 
     def count_push(self) -> None:
-        """Ends a turn at every shard, and last at the first, by which others go."""
+        """Ends a turn at every shard, and at the first one last: those who wait look at that."""
         for pending in [shard.submit("end_turn") for shard in self._shards[1:]]:
             pending.result()
         self._shards[0].submit("end_turn").result()

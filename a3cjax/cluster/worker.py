@@ -24,7 +24,7 @@ from a3cjax.updates import ComputeGradients, GradientMetrics
 
 
 class Crew(Protocol):
-    """What a worker has to be told how to do: `training` knows it of settings and environments."""
+    """What a worker leaves to `training`, which knows about settings and environments."""
 
     first_index: int
     """Of its actor-learners, which are numbered over the whole run."""
@@ -42,7 +42,7 @@ class Crew(Protocol):
     def warm_up(self, config: Any, supervisor: Supervisor) -> list[tuple[Seen, int]]:
         """Plays at random, by settings with nothing left open.
 
-        Of each batch what was seen and the number of steps.
+        Returns what was seen and the number of steps, for each batch.
         """
         ...
 
@@ -66,10 +66,10 @@ class Crew(Protocol):
 
 
 class Orders(NamedTuple):
-    """How a worker goes about gradients, and what it goes on from.
+    """How a worker treats gradients, and what it continues from.
 
-    `make_store` makes its view of the shards, told what asks for a stop. The gradients of
-    `grads_per_push` actor-learners are pushed as one. `actor_keys` are those of the whole run.
+    `make_store` makes its view of the shards, given the event that asks for a stop. The gradients
+    of `grads_per_push` actor-learners are pushed as one. `actor_keys` are those of the whole run.
     """
 
     shards: Sequence[Process]
@@ -82,9 +82,9 @@ class Orders(NamedTuple):
 
 
 class Status(NamedTuple):
-    """What a worker tells when it is asked: all that has happened since it was asked before.
+    """A worker's answer to a poll: what has happened since the last one.
 
-    `actor_keys` are those of its actor-learners; `failures` come with their tracebacks in words.
+    `actor_keys` are those of its own actor-learners; `failures` have their tracebacks as text.
     """
 
     reports: list[UpdateReport]
@@ -95,7 +95,7 @@ class Status(NamedTuple):
 
 
 class Worker:
-    """Lives in a process of its own, and answers at once, but to `make` and `warm_up`."""
+    """Lives in a process of its own, and answers at once, except to `make` and `warm_up`."""
 
     def __init__(self, crew: Crew, stall_seconds: float):
         self._crew = crew
@@ -105,19 +105,19 @@ class Worker:
         self._pool: Pool | None = None
 
     def make(self) -> EnvironmentSpec:
-        """Makes environments; each is stepped by the thread that has made it."""
+        """Makes environments; each is stepped by the thread that made it."""
         return self._crew.make(self._supervisor)
 
     def envs_per_actor(self) -> int:
-        """How many each actor-learner has."""
+        """How many environments each actor-learner has."""
         return self._crew.envs_per_actor()
 
     def warm_up(self, config: Any) -> list[tuple[Seen, int]]:
-        """Plays at random; of each batch what was seen and the number of steps."""
+        """Plays at random; returns what was seen and the number of steps, for each batch."""
         return self._crew.warm_up(config, self._supervisor)
 
     def play(self, config: Any, frames_per_step: int) -> int:
-        """As `warm_up`, of a worker that is started again: the number of frames."""
+        """As `warm_up`, for a worker that is started again; returns the number of frames."""
         return sum(num_steps for _, num_steps in self.warm_up(config)) * frames_per_step
 
     def start(self, orders: Orders) -> None:
@@ -133,7 +133,7 @@ class Worker:
         elif isinstance(slot := programs.learning_slot, threading.Semaphore):
             view = OutsideSlot(base, slot)
         sieves: Sequence[Sieve] = []
-        if orders.outlier_deviations is not None:  # which those that take turns never have
+        if orders.outlier_deviations is not None:  # never the case with turns
             outliers = Outliers(orders.outlier_deviations)
             compute = programs.compute_gradients
             stores = sieves = [Sieve(view, outliers, compute) for _ in range(crew.size)]
@@ -153,9 +153,10 @@ class Worker:
         return self._pool
 
     def poll(self, is_to_stop: bool) -> Status:
-        """What has happened since it was asked before.
+        """What has happened since the last poll.
 
-        Where it is to stop, actor-learners end after what they are at; a later answer says when.
+        If the worker `is_to_stop`, its actor-learners finish what they are doing; a later answer
+        says when they are done.
         """
         supervisor = self._supervisor
         if is_to_stop:
@@ -185,7 +186,7 @@ class Worker:
 
 
 def portable(failure: Exception) -> Exception:
-    """A failure with its traceback in words, as another process can be told of it."""
+    """A failure that can be sent to another process, with its traceback as text."""
     lines = "".join(traceback.format_exception(failure)).rstrip()
     try:
         pickle.loads(pickle.dumps(failure))
@@ -205,7 +206,7 @@ class View(ParameterStore, Protocol):
 
 
 class OutsideSlot(NamedTuple):
-    """A store that leaves a learning slot, and so a core, to others while a push is on its way."""
+    """A store that frees a learning slot, and so a core, while a push is on its way."""
 
     store: View
     slot: threading.Semaphore
@@ -222,7 +223,7 @@ class OutsideSlot(NamedTuple):
         actor_index: int = 0,
         seen: Seen | None = None,
     ) -> Receipt:
-        """Pushes, and takes a slot again."""
+        """Pushes, then takes a slot again."""
         return self._outside(self.store.push, grads, num_frames, version, actor_index, seen)
 
     def drop(self, num_frames: int, version: int) -> Receipt:
@@ -238,17 +239,17 @@ class OutsideSlot(NamedTuple):
 
 
 class Sieve:
-    """What one actor-learner pushes to: gradients of outliers are held back."""
+    """The store of one actor-learner; it holds back the gradients of outliers."""
 
     def __init__(self, store: View, outliers: Outliers, compute_gradients: ComputeGradients):
-        """Looks at the loss of each gradient; the worker's outliers are one."""
+        """Looks at the loss of each gradient; the whole worker shares `outliers`."""
         self._store, self._outliers, self._is_outlier = store, outliers, False
         self._compute_gradients = compute_gradients
 
     def compute_gradients(
         self, snapshot: Snapshot, exploration: Exploration, trajectory: Trajectory
     ) -> tuple[Params, GradientMetrics]:
-        """As it is told to, remembering whether the next push is that of an outlier."""
+        """Computes gradients, and remembers whether the next push is that of an outlier."""
         grads, metrics = self._compute_gradients(snapshot, exploration, trajectory)
         self._is_outlier = self._outliers.is_outlier(loss_of(metrics))
         return grads, metrics
@@ -272,6 +273,6 @@ class Sieve:
 
 
 def loss_of(metrics: GradientMetrics) -> float:
-    """The size of a loss: the sum of those of its parts that are losses, or else the gradient's."""
+    """The sum of the absolute values of all losses or, if there is none, the gradient's norm."""
     losses = [abs(value) for name, value in metrics.as_dict().items() if name.endswith("_loss")]
     return sum(losses) if losses else float(metrics.grad_norm)

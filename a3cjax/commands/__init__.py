@@ -23,7 +23,7 @@ VERBS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the verb that the command line names; without `arguments`, that of the process.
+    """Run the verb that the command line names; without `arguments`, that of the process.
 
     Exit codes: those of the verb, and 2 with one line for what cannot be understood.
     """
@@ -58,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def missing_extra(verb: str, error: ModuleNotFoundError) -> Exception:
-    """What tells of a package that an install without extras does not have.
+    """The error to raise for a missing package: it names the extra that brings the package.
 
-    Any other module that is missing stays the error that it is.
+    For any other missing module, the error stays as it is.
     """
     package = (error.name or "").partition(".")[0]
     extra = EXTRAS.get(package)

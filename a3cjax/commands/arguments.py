@@ -25,7 +25,7 @@ HELP = {"-h", "--help", "help", "-?"}
 def parse(
     arguments: Sequence[str], *kinds: type[Settings], places: str = ""
 ) -> tuple[list[str], dict[str, str]]:
-    """Takes a command line apart.
+    """Take a command line apart.
 
     Args:
       arguments: what stands after the verb.
@@ -34,7 +34,7 @@ def parse(
         may be several.
 
     Returns:
-      The other words, and the texts of the settings by name; of a name the last.
+      The other words, and the texts of the settings by name; the last one given counts.
 
     Raises:
       ConfigError: for anything else; says how it is written here.
@@ -64,7 +64,7 @@ def parse(
 
 
 def _translate(argument: str, following: str, fields: dict[str, dataclasses.Field]) -> str:
-    """The line that answers a flag as other programs have them."""
+    """The message for a flag in the style of other programs."""
     name, equals, text = argument.partition("=")
     own = own_name(name.lstrip("-"), fields)
     if own is None:
@@ -78,7 +78,7 @@ def _translate(argument: str, following: str, fields: dict[str, dataclasses.Fiel
 
 
 def read(kind: type[S], texts: Mapping[str, str]) -> S:
-    """The settings of one kind, of all that stand on a command line.
+    """The settings of one kind, out of all those on a command line.
 
     Raises:
       ConfigError: names the setting, the rule and what it got.
@@ -88,7 +88,7 @@ def read(kind: type[S], texts: Mapping[str, str]) -> S:
 
 
 def print_help(verb: str, text: str | None, *kinds: type[Settings], places: str = "") -> None:
-    """Prints how a verb is called, what it does, and a line for each of its settings."""
+    """Print how a verb is called, what it does, and a line for each of its settings."""
     words = " ".join(filter(None, ["a3cjax", verb, places, "[name=value ...]"]))
     print(f"usage: {words}\n\n{(text or '').strip()}")
     for kind in kinds:
@@ -98,7 +98,7 @@ def print_help(verb: str, text: str | None, *kinds: type[Settings], places: str 
 
 @contextlib.contextmanager
 def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """Ends the program with one line and exit code 2 where one of these errors is raised."""
+    """End the program with one line and exit code 2 where one of these errors is raised."""
     try:
         yield
     except errors as error:

@@ -1,4 +1,4 @@
-"""How verbs begin that need JAX and environments: seconds pass before these are imported."""
+"""How verbs that need JAX and environments begin: importing these takes seconds."""
 
 import contextlib
 import gc
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def importing() -> Iterator[None]:
-    """Says at once what is imported inside, and spares it the garbage collector.
+    """Say at once what the block imports, and keep the garbage collector off meanwhile.
 
-    Modules are no garbage: to look through them time and again takes a sixth of an import, and of
+    Modules are no garbage: looking through them time and again takes a sixth of an import, and of
     compilation after it.
     """
     print("importing JAX and envpool ...", flush=True)

@@ -37,7 +37,7 @@ SETTINGS, PLACES = (DoctorSettings,), ""
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Measures and prints."""
+    """Measure and print."""
     del words
     settings = read(DoctorSettings, texts)
     config = Config(env=settings.env, network=settings.network, warmup_steps=16)
@@ -84,7 +84,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 def advise(
     results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, usual: int
 ) -> Iterator[str]:
-    """Says what the figures of `Training.run` mean, by numbers of actors and of environments each.
+    """Explain the figures of `Training.run`, by numbers of actors and of environments of each.
 
     The default is an actor for each of the `cores`, with the `usual` number of environments.
     """

@@ -16,10 +16,10 @@ WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def conclude(work: Callable[[], object]) -> None:
-    """Does the work of a verb, and leaves with the exit code that belongs to what happened."""
-    sys.path.append(os.getcwd())  # one's own Gymnasium environments
+    """Do the work of a verb, and leave with the exit code for what happened."""
+    sys.path.append(os.getcwd())  # for the user's own environments
     if not faulthandler.is_enabled():
-        faulthandler.enable(2)  # names a crash in an environment
+        faulthandler.enable(2)  # shows where an environment crashes
     exit_code = 0
     try:
         work()
@@ -47,14 +47,14 @@ def conclude(work: Callable[[], object]) -> None:
 
 
 def watched(work: Callable[[Supervisor], Any], stall_seconds: float) -> Any:
-    """What some work returns, in a thread that is overseen; it asks `is_told` between two steps."""
+    """Do work in an overseen thread and return its result; it asks `is_told` between its steps."""
     supervisor = Supervisor(stall_seconds=stall_seconds)
     with witnessed(stall_seconds + WITNESS_SECONDS) as witness:
         return supervisor.oversee(lambda: work(supervisor), beat=witness.beat)
 
 
 def describe(failure: BaseException) -> list[str] | None:
-    """What is to be told of a failure; None if its traceback is needed."""
+    """The lines to print about a failure; None if its traceback is needed."""
     if isinstance(failure, BaseExceptionGroup):
         parts = [describe(part) for part in failure.exceptions]
         if None in parts:

@@ -54,7 +54,7 @@ SETTINGS, PLACES = (EvaluateSettings,), "<run folder or name>"
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Evaluates an agent, prints the table and writes the scores."""
+    """Evaluate an agent, print the table and write the scores."""
     (name,), settings = words, read(EvaluateSettings, texts)
     with importing():
         from a3cjax.logs.terminal import print_evaluation

@@ -27,7 +27,7 @@ SETTINGS, PLACES = (ExportSettings,), "<run folder or name> <file>"
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Exports an agent."""
+    """Export an agent."""
     (name, file), settings = words, read(ExportSettings, texts)
     from a3cjax.runs.loading import load
 

@@ -51,7 +51,7 @@ SETTINGS, PLACES = (PlaySettings,), "<run folder or name>"
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Plays games and writes them as MP4 and GIF into the run folder, or elsewhere."""
+    """Play games and write them as MP4 and GIF into the run folder, or elsewhere."""
     (name,), settings = words, read(PlaySettings, texts)
     with importing():
         from a3cjax.runs.loading import load

@@ -28,7 +28,7 @@ SETTINGS, PLACES = (PublishSettings,), "<run folder> <new folder>"
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Publishes an agent."""
+    """Publish an agent."""
     (run_dir, output_dir), settings = words, read(PublishSettings, texts)
     from a3cjax.runs.hub import check_upload, upload
     from a3cjax.runs.publishing import publish

@@ -29,7 +29,7 @@ SETTINGS, PLACES = (ReportSettings,), "<run folder> ..."
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Writes a report."""
+    """Write a report."""
     settings = read(ReportSettings, texts)
     from a3cjax.reports import RunFolderError, write_report
 

@@ -29,7 +29,7 @@ from a3cjax.system.output import warn
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SweepSettings(Settings):
-    """Settings of `a3cjax sweep` beside those of its runs."""
+    """Settings of `a3cjax sweep` besides those of its runs."""
 
     sweep_dir: str = setting("runs/sweep", "folder, with one in it for each run", is_path=True)
     jobs: int = setting(1, "runs at once", at_least(1))
@@ -39,7 +39,7 @@ SETTINGS, PLACES = (SweepSettings, Preset, Config), ""
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Runs the sweep, and writes the report."""
+    """Run the sweep, and write the report."""
     del words
     settings, points = read_points(texts)
     sweep_dir = Path(settings.sweep_dir)
@@ -61,7 +61,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
 
 def report(points: Sequence[Point], sweep_dir: Path) -> None:
-    """Writes the report on the runs that have begun; a warning says why if that fails."""
+    """Write the report on the runs that have begun; a warning says why if that fails."""
     from a3cjax.reports import write_report
 
     run_dirs = [point.run_dir for point in points if (point.run_dir / CONFIG_FILE).is_file()]
@@ -85,7 +85,7 @@ def read_points(texts: Mapping[str, str]) -> tuple[SweepSettings, list[Point]]:
 
 
 def split(text: str) -> list[str]:
-    """The values that stand in the text of a setting; those in quotes are one."""
+    """The values in the text of a setting; a text in quotes is a single value."""
     numbers = re.fullmatch(r"range\((-?\d+),(-?\d+)(?:,([1-9]\d*))?\)", text.replace(" ", ""))
     if numbers:
         first, end, step = (int(number or 1) for number in numbers.groups())
@@ -94,7 +94,7 @@ def split(text: str) -> list[str]:
 
 
 def check(points: Sequence[Point]) -> None:
-    """Refuses settings that their run would refuse, as far as can be told before it begins.
+    """Refuse settings that their run would refuse, as far as can be told before it begins.
 
     Raises:
       ConfigError: names the setting.

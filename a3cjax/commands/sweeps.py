@@ -47,7 +47,7 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
 
     Args:
       values: of each setting; one where it is the same in all runs.
-      sweep_dir: gets a folder for each run, named by what differs: `Pong-seed1`.
+      sweep_dir: gets a folder for each run, named after what differs: `Pong-seed1`.
 
     Raises:
       ConfigError: if a setting is not the sweep's to choose, or the same run is asked for twice.
@@ -71,11 +71,11 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
 
 
 def record(points: Sequence[Point], sweep_dir: Path) -> None:
-    """Makes the sweep's folder and notes the settings of its runs.
+    """Make the sweep's folder and note the settings of its runs.
 
     Raises:
-      ConfigError: if one began with other settings, of which only `total_frames` may change; if
-        the note is damaged.
+      ConfigError: if a run began with other settings (only `total_frames` may change), or the
+        note is damaged.
     """
     path = sweep_dir / RECORD
     began = read_sound(path)
@@ -98,9 +98,10 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
 
 
 def _as_begun(point: Point) -> dict[str, str]:
-    """The settings of a point, those with another value in its run's config.yaml as they are there.
+    """The settings of a point, but with the value in its run's config.yaml where that is another.
 
-    What was left open is filled in there, and names of games are spelt as everywhere.
+    Settings that were left open are filled in there, and names of games may be spelt in another
+    way: these do not count.
     """
     held, settings = read_config_file(point.run_dir), dict(point.settings)
     for name, value in read_settings(Config, point.settings).items():
@@ -115,7 +116,7 @@ def read_sound(path: Path) -> dict[str, Any]:
     """What a JSON file holds by name; nothing if it is not there.
 
     Raises:
-      ConfigError: if it is damaged. Who is to say what a run came to, or began with?
+      ConfigError: if it is damaged: nothing else says what a run came to, or began with.
     """
     content = read_json(path)
     if content is None and os.path.lexists(path):
@@ -125,10 +126,10 @@ def read_sound(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def occupied(sweep_dir: Path) -> Iterator[int]:
-    """Makes the folder and keeps other sweeps out of it.
+    """Make the folder and keep other sweeps out of it.
 
-    Two of them would begin the same runs. A run that outlives its sweep, because that was
-    killed, keeps the folder occupied if it was handed the file descriptor that this yields.
+    Two of them would begin the same runs. If a sweep is killed, a run that outlives it keeps the
+    folder occupied, provided it was handed the file descriptor that this yields.
 
     Raises:
       ConfigError: if the folder is occupied, or is none and cannot be made.
@@ -149,7 +150,7 @@ def occupied(sweep_dir: Path) -> Iterator[int]:
 
 
 def arguments_of(point: Point) -> list[str] | None:
-    """What the program is to be called with for a run to go on; None if it is finished.
+    """The arguments with which a run is to be begun or resumed; None if it is finished.
 
     Raises:
       ConfigError: if its settings or its summary are damaged.
@@ -183,16 +184,16 @@ def is_finished(point: Point) -> bool:
 
 
 def is_begun(run_dir: Path) -> bool:
-    """Whether a folder is that of a run, which can only be gone on with."""
+    """Whether a folder holds a run that has begun, and so can only be resumed."""
     checkpoints = run_dir / "checkpoints"
     has_checkpoint = checkpoints.is_dir() and any(p.stem.isdecimal() for p in checkpoints.iterdir())
     return has_checkpoint or (run_dir / CONFIG_FILE).exists()
 
 
 def share_cores(jobs: int) -> list[set[int]]:
-    """The cores of each of several jobs at once: as many for each, the rest to the first ones.
+    """The cores of each of several jobs at once: equally many, with the rest to the first jobs.
 
-    Empty sets, for no binding, where the system binds no threads.
+    The sets are empty, for no binding, where the system binds no threads.
 
     Raises:
       ConfigError: if there are more jobs than cores.
@@ -200,7 +201,7 @@ def share_cores(jobs: int) -> list[set[int]]:
     num_cores = available_cores()
     if not 1 <= jobs <= num_cores:
         raise ConfigError(f"jobs must be between 1 and {num_cores}, a core for each, got {jobs}.")
-    cores = sorted(cores_of_thread())[:num_cores]  # a container may have a share of more
+    cores = sorted(cores_of_thread())[:num_cores]  # a container may use fewer than it sees
     return [set(cores[index::jobs]) for index in range(jobs)]
 
 
@@ -232,10 +233,10 @@ class Sweep:
         self.failed: list[Path] = []
 
     def run(self, lock: int | None = None) -> int | None:
-        """Runs until every run has ended or a signal comes.
+        """Run until every run has ended or a signal comes.
 
-        `SIGNALS` are passed on: the runs save and end, and no other one begins. Those that are
-        ignored, as by nohup, stay so.
+        `SIGNALS` are passed on: the runs save and end, and no other one begins. Signals that are
+        ignored, as by nohup, stay ignored.
 
         Args:
           lock: file descriptor to be kept open by the runs, too; see `occupied`.
@@ -289,7 +290,7 @@ class Sweep:
             code = process.wait()
         with self._lock:
             self._processes.discard(process)
-        # A signal ends a run by -number while it begins, later by 128 + number.
+        # A signal ends a run with code -number while it starts, later with 128 + number.
         stop_codes = () if self._stop_signal is None else SIGNALS
         if code in {*(-n for n in stop_codes), *(128 + n for n in stop_codes)}:
             return
@@ -301,7 +302,7 @@ class Sweep:
     @contextlib.contextmanager
     def _passing_signals_on(self) -> Iterator[None]:
         previous = {number: signal.getsignal(number) for number in SIGNALS}
-        # None: of a library's own, which Python could not put back.
+        # None: a handler of some library, which Python could not put back.
         previous = {n: old for n, old in previous.items() if old not in (signal.SIG_IGN, None)}
         passed_on: dict[int, float] = {}
 

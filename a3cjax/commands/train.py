@@ -22,7 +22,7 @@ SETTINGS, PLACES = (Preset, Config), ""
 
 
 def main(words: list[str], texts: dict[str, str]) -> None:
-    """Runs one training."""
+    """Run one training."""
     del words
     try:
         run(read_config(texts))
@@ -35,7 +35,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
 
 def run(config: Config) -> None:
-    """Trains, and leaves with the exit code that belongs to what happened."""
+    """Train, and leave with the exit code for what happened."""
     with importing():
         from a3cjax.training import train
 

@@ -1,4 +1,4 @@
-"""What people bring to a run as objects of Python, and the names of it in the settings."""
+"""Python objects that people bring to a run, and their names in the settings."""
 
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ from a3cjax.networks import Network, core_of
 
 
 class Parts(NamedTuple):
-    """What stands behind names of a configuration.
+    """The objects behind names in a configuration.
 
     `env` makes environments, or is a vector of them; `network` is a whole one, or a torso.
     """
@@ -28,10 +28,10 @@ def bring(
     env: str | Source | None = None,
     network: str | Network | nn.Module | None = None,
 ) -> tuple[Config, Parts]:
-    """The settings with the names of what is brought, and what stands behind them.
+    """The settings with the names of what is brought, and the objects behind these names.
 
     Raises:
-      ConfigError: for what is no environment or network, or not that of the run to resume.
+      ConfigError: if something is not an environment or network, or not that of the run to resume.
     """
     parts = Parts()
     if env is not None:
@@ -45,10 +45,10 @@ def bring(
 
 
 def rename(config: Config, setting: str, value: Any) -> Config:
-    """The settings with this one.
+    """The settings with this one changed.
 
     Raises:
-      ConfigError: if a run to resume has another one. What is brought may have another name there.
+      ConfigError: if a run to resume has another value. What is brought may be named anew.
     """
     changed, old = config.replace(**{setting: value}), getattr(config, setting)
     new = getattr(changed, setting)

@@ -31,7 +31,7 @@ from a3cjax.types import LearnerState, Seen
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
-# What a config.yaml must have for its agent to be the one that was trained.
+# What a config.yaml must settle for its agent to be the one that was trained.
 SETTLED = (
     *("algorithm", "discount", "lambda_", "network"),
     *("optimizer", "learning_rate", "max_grad_norm"),
@@ -51,14 +51,14 @@ def build_evaluation_environments(
 ) -> Environments:
     """`num_envs` environments that play whole games, with seeds that training never uses.
 
-    Of a vector environment as many as it has: `num_envs` is its to follow or not.
+    A vector environment may have another number, and need not follow `num_envs`.
     `sticky_actions` is the probability of a repeated action, None for the protocol's;
-    `renders`: they are to have pictures, where they can.
+    `renders`: whether they are to have pictures, if they can.
 
     Raises:
-      ConfigError: if there is no such environment, or its spaces are of another kind.
+      ConfigError: if there is no such environment, or its spaces are not supported.
     """
-    # Only here: an agent is loaded, and acts, where envpool is not installed.
+    # Imported only here: an agent can be loaded, and act, where envpool is not installed.
     from a3cjax.envs.making import make_environments
 
     return make_environments(
@@ -85,7 +85,7 @@ def build_agent(
 ) -> Agent:
     """The configured algorithm around the configured network, or one that somebody brought.
 
-    Its keywords are fed by the settings of the same name; others keep their defaults.
+    The algorithm's keywords are fed by the settings of the same name; others keep their defaults.
 
     Raises:
       ConfigError: if a keyword is nearly, but not quite, the name of a setting, or a setting is
@@ -120,12 +120,12 @@ def build_network(
 
     Args:
       config: names it.
-      spec: of what it sees and chooses from.
+      spec: says what it sees and chooses from.
       own: a whole network that somebody brought, or the torso of one.
-      kernels: as `make_network`.
+      kernels: as for `make_network`.
 
     Raises:
-      ConfigError: if one was brought to the run, and is not here.
+      ConfigError: if one was brought to the run, and is not passed here.
     """
     if isinstance(own, Network):
         return own
@@ -135,7 +135,7 @@ def build_network(
             f"got {config.network}."
         )
     head = ALGORITHMS[config.algorithm].head
-    if spec.is_continuous:  # older runs were not asked for their policy
+    if spec.is_continuous:  # older runs have no such setting
         policy = "gaussian" if config.policy == AUTO else config.policy
         head = f"{policy}_actor_critic"
     return make_network(
@@ -158,7 +158,7 @@ class RunKeys(NamedTuple):
 
 
 def make_keys(seed: int) -> RunKeys:
-    """The keys that a run with this seed uses, never two alike."""
+    """The keys that a run with this seed uses, all different."""
     key = jax.random.key(seed, impl=KEY_IMPLEMENTATION)
     return RunKeys(*jax.random.split(key, len(RunKeys._fields)))
 
@@ -182,7 +182,7 @@ def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerSt
 
 
 def build_normalizer(config: Config, spec: EnvironmentSpec, seen: Seen | None = None) -> Seen:
-    """What rewards and observations are normalised by while learning, as far as it is seen.
+    """The moments seen so far by which learning normalises rewards and observations.
 
     Images are centred by random play alone: their moments would cost more than they tell.
     """
@@ -204,7 +204,7 @@ def is_vector(part: jax.ShapeDtypeStruct) -> bool:
 
 
 def build_schedule(config: Config) -> optax.Schedule:
-    """The learning rate by number of frames, annealed over this run's if so configured."""
+    """The learning rate by number of frames, annealed over the whole run if so configured."""
     learning_rate = config.learning_rate
     assert learning_rate is not None
     if not config.anneal_learning_rate:

@@ -1,8 +1,8 @@
 """Settings are declared once: name, type, default, rule and a line of help, in one place.
 
 A dataclass whose fields are made by `setting` says all of it. From there come the checks, the
-reading of `name=value`, the help of a command, the documentation's page, and what is answered
-to a name that is none.
+reading of `name=value`, the help of a command, the documentation's page, and the answer to an
+unknown name.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ KIND_NAMES = {
     dict: "values by name",
 }
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
-MAX_BITS = 2000  # and so are not to have more
+MAX_BITS = 2000  # of a whole number: about MAX_DIGITS digits
 MAX_NESTING = 3  # of a setting that is values by name: our choice
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
 class Rule(NamedTuple):
-    """What must hold of a value: in words for the help, and what a wrong one is told."""
+    """What must hold of a value: in words for the help, and as a check that explains a fault."""
 
     text: str
     explain: Callable[[Any], str | None]
@@ -49,7 +49,7 @@ class Rule(NamedTuple):
 
 
 def between(low: float, high: float) -> Rule:
-    """A number from `low` to `high`; too small ones are only told the lower bound."""
+    """A number from `low` to `high`; for one too small, only the lower bound is named."""
 
     def explain(value: float) -> str | None:
         if low <= value <= high:
@@ -66,10 +66,10 @@ def at_least(low: float) -> Rule:
 
 
 def _in_32_bits(holds: Callable[[Any], Any], text: str) -> Rule:
-    """A number of which something must hold when it is a 32-bit float, too."""
+    """A number of which something must hold, also when it is rounded to a 32-bit float."""
 
     def explain(value: float) -> str | None:
-        # What is less than the least normal number is 0 to compiled programs.
+        # To compiled programs, anything below the least normal number is 0.
         rounded = np.float32(value) if abs(value) >= np.finfo(np.float32).tiny else 0.0
         if holds(value) and holds(rounded):
             return None
@@ -83,7 +83,7 @@ BELOW_ONE = _in_32_bits(lambda value: 0 <= value < 1, ">= 0 and < 1")
 
 
 def one_of(names: Callable[[], Sequence[str]]) -> Rule:
-    """One of some names, asked for when they are needed: to know them may take imports."""
+    """One of some names, looked up only when they are needed: that may take imports."""
 
     def explain(value: str) -> str | None:
         return None if value in names() else f"one of {', '.join(names())}"
@@ -92,7 +92,7 @@ def one_of(names: Callable[[], Sequence[str]]) -> Rule:
 
 
 def brought_or(rule: Rule) -> Rule:
-    """What a rule says, or the name of an object of Python: `python:<module>:<name>`."""
+    """What a rule allows, or the name of a Python object: `python:<module>:<name>`."""
 
     def explain(value: str) -> str | None:
         return None if value.startswith(PYTHON_PREFIX) else rule.explain(value)
@@ -108,8 +108,8 @@ def setting(
     Args:
       default: its value where none is given.
       text: one line of help.
-      rule: what must hold of it beside its type, which its annotation says. Words that a number
-        may also be are a Literal there.
+      rule: what must hold of it besides its type, which its annotation gives. Words that may
+        take the place of a number are a Literal there.
       group: title under which the help shows it.
       is_path: whether `~` in it is the home folder.
     """
@@ -119,7 +119,7 @@ def setting(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of dataclasses of settings: checks every one when it is made."""
+    """Base of dataclasses of settings: checks every setting when an instance is made."""
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -151,7 +151,7 @@ def _normalise(field: dataclasses.Field, value: Any) -> Any:
     if type(value) is float and int in kinds and float not in kinds and value.is_integer():
         return int(value)
     if dict in kinds and isinstance(value, Mapping):
-        # None where there are none, so that settings compare; and a copy of one's own.
+        # None if it is empty, so that settings compare equal; else a copy that nobody changes.
         return _copy_plain(field.name, dict(value)) or None
     return value
 
@@ -206,7 +206,7 @@ def describe_kinds(field: dataclasses.Field) -> str:
 def read_value(field: dataclasses.Field, text: str) -> Any:
     """The value that a text on the command line stands for; the text itself if it is none.
 
-    Text is taken as it stands, with all its signs; quotes around all of it are left out.
+    A value that is text is taken literally; quotes around all of it are left out.
     """
     kinds, _ = kinds_and_words(field)
     if type(None) in kinds and text.lower() in ("null", "none"):
@@ -242,15 +242,15 @@ def _read_number(text: str) -> Decimal | None:
         return None
     try:
         return Decimal(match[1].replace("_", "")) * SUFFIXES.get(match[2].lower(), 1)
-    except ArithmeticError:  # it has no name for numbers that large
+    except ArithmeticError:  # Decimal cannot hold numbers that large
         return None
 
 
 def read_settings(kind: type[Settings], texts: Mapping[str, str]) -> dict[str, Any]:
-    """The values of settings as they stand on a command line.
+    """The values of settings that are given as texts on a command line.
 
     Raises:
-      ConfigError: for a name that is none; says what may have been meant.
+      ConfigError: for an unknown name; says what may have been meant.
     """
     fields = {field.name: field for field in dataclasses.fields(kind)}
     for name in texts.keys() - fields.keys():
@@ -259,7 +259,7 @@ def read_settings(kind: type[Settings], texts: Mapping[str, str]) -> dict[str, A
 
 
 def unknown_name(name: str, names: Collection[str]) -> str:
-    """The line that answers a setting that there is not, with what may have been meant."""
+    """The message for a setting that does not exist, with what may have been meant."""
     own = own_name(name, names)
     nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     hint = f"; nearest: {', '.join(nearest)}" if nearest else ""
@@ -267,7 +267,7 @@ def unknown_name(name: str, names: Collection[str]) -> str:
 
 
 def own_name(name: str, names: Collection[str]) -> str | None:
-    """The one of these names that is meant by a name in another spelling or of another library."""
+    """The one of `names` that is meant by a name in another spelling, or of another library."""
     plain, others = plain_name(name).strip("_+"), read_other_names()
     same = [own for own in names if plain_name(own).strip("_") == plain]
     same += [own for own in names if plain in others.get(own, "").split()]
@@ -299,7 +299,7 @@ def describe(kind: type[Settings], width: int = 100) -> Iterator[str]:
 
 
 def explain(field: dataclasses.Field) -> str:
-    """The line of help of a setting, with all names that it can be."""
+    """The line of help of a setting, with all names that its value can be."""
     rule: Rule | None = field.metadata["rule"]
     names = f" ({' | '.join(rule.names())})" if rule and rule.names() else ""
     return field.metadata["text"] + names

@@ -24,20 +24,20 @@ from a3cjax.torsos import LEAST_PIXELS, torsos_for
 # Steps of random play in each environment; our choice.
 WARMUP_STEPS = 512
 # ε is final after this many emulator frames (Mnih et al. 2016, section 8), but a budget of a
-# few million is not to be spent on random actions alone; the fifth is our choice.
+# few million is not to be spent on random actions alone: a fifth of it at most, our choice.
 EXPLORATION_FRAMES = 4_000_000
 
-# Environments of an actor. Python's lock lets one process make so many calls a second and no more,
+# Environments of an actor. Python's lock limits how many calls a second one process can make, on
 # however many cores: where many actors share it, each call is to bring more steps.
 ENVS_PER_ACTOR, ENVS_PER_ACTOR_OF_MANY, MANY_ACTORS = 8, 32, 16
-# Each acts by parameters that the others have meanwhile changed. In a small budget few of them
-# learn, and many do not, on however many cores: docs/decisions.md.
+# Each acts by parameters that the others have meanwhile changed. Within a small budget a few of
+# them learn, and many do not, on however many cores: docs/decisions.md.
 LEAST_ENVS, FRAMES_OF_ENV = 16, 150_000
 
-# Actor-learners of eight cores keep one interpreter busy: docs/distributed.md.
+# The actor-learners of eight cores keep one interpreter busy: docs/distributed.md.
 CORES_PER_WORKER = 8
 
-# What is found best on a few cores, for images and for all else: docs/decisions.md.
+# What was found best on a few cores, for images and for all else: docs/decisions.md.
 IMAGES: dict[str, Any] = {
     "optimizer": "adam",
     "unroll_length": 40,
@@ -61,8 +61,8 @@ ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not trie
 # Where each step is learned from once, updates are few: docs/decisions.md. Tried with Pong and
 # Breakout only; Q methods, more passes and other images keep the unroll above.
 UNROLL_OF_ATARI = 20
-# With a cost of 0.01 policies of some games stay nearly random to the end; Pong alone, which does
-# not bear it, is excepted by name: docs/decisions.md.
+# With an entropy cost of 0.01, policies of some games stay nearly random to the end; only Pong,
+# which does not bear this target, is excepted by name: docs/decisions.md.
 ENTROPY_OF_ATARI = 0.3
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
@@ -76,16 +76,16 @@ TABLE = IMAGES | {
     "normalize_rewards": False,
     "greedy_evaluation": True,
 }
-# The deviation of a Gaussian becomes small, and means that move by as much lose what was learned.
+# As the deviation of a Gaussian becomes small, means that move by as much lose what was learned.
 CONTINUOUS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "entropy_cost": 1e-4,  # Mnih et al. 2016, section 9
 }
 
-# What is left open is the same for all environments, unless `tuned/` has something else for one.
+# Defaults that are the same for all environments, unless `tuned/` has something else for one.
 USUAL: dict[str, Any] = {"algorithm": "a3c", "discount": 0.99, "lambda_": 0.95}
 TUNED = sorted((Path(__file__).parent / "tuned").glob("*.yaml"))
-LEAST_UNROLLS = 32  # of each actor in a run, where those that are tuned are long
+LEAST_UNROLLS = 32  # of each actor in a run; tuned unrolls are cut for it
 
 # What `auto` takes a torso for: see `torsos.torsos_for`.
 REASONS = {
@@ -111,7 +111,7 @@ def tuned_for(config: Config) -> dict[str, Any]:
     """The settings that are tuned for an environment, by name; none if another algorithm is chosen.
 
     An environment has one name, whatever its version is, in envpool and in Gymnasium itself. What
-    a function or another package makes is nobody's robot, though it may have the name of one.
+    a function or another package makes is another environment, even if it has the same name.
     """
     name = re.sub(r"-v\d+$", "", config.env.removeprefix(GYMNASIUM_PREFIX))
     settings = read_tuned().get(name, {})
@@ -120,7 +120,7 @@ def tuned_for(config: Config) -> dict[str, Any]:
 
 
 def describe_tuned(given: Config, filled: Config, spec: EnvironmentSpec) -> str:
-    """The line that says what a run takes because it is tuned for its environment; none: ""."""
+    """The line that says which settings of a run are tuned for its environment; none: ""."""
     usual = fill_defaults(given.replace(env="unknown"), spec)
     names = [name for name in tuned_for(given) if getattr(usual, name) != getattr(filled, name)]
     settings = [f"{name}={show(getattr(filled, name))}" for name in names]
@@ -128,10 +128,10 @@ def describe_tuned(given: Config, filled: Config, spec: EnvironmentSpec) -> str:
 
 
 def fill_ahead(config: Config) -> Config:
-    """Replaces what can be known before there are environments.
+    """Fill in what can be known before there are environments.
 
-    That is an actor for each core, and as many environments as suit so many, all that act at once,
-    and the budget; and what is the same for all environments, or tuned for this one.
+    That is an actor for each core, and a number of environments that suits how many actors work at
+    once, and the budget; and what is the same for all environments, or tuned for this one.
     """
     tuned, cores = tuned_for(config), available_cores()
     most = max(LEAST_ENVS, config.total_frames // FRAMES_OF_ENV)  # of all actors
@@ -149,7 +149,7 @@ def fill_ahead(config: Config) -> Config:
 
 
 def fill_cluster(config: Config, num_machines: int | None) -> Config:
-    """Replaces the number of workers, and checks what depends on it.
+    """Fill in the number of workers, and check what depends on it.
 
     Args:
       config: with its counts filled in.
@@ -188,19 +188,19 @@ def fill_cluster(config: Config, num_machines: int | None) -> Config:
 
 
 def _fill(config: Config, defaults: dict[str, Any]) -> Config:
-    """A config with these where nobody has chosen: what Config itself leaves open."""
+    """A config with these defaults where a setting still has the default of Config."""
     chosen = {n: v for n in defaults if (v := getattr(config, n)) != getattr(Config, n)}
     return config.replace(**(defaults | chosen))
 
 
 def passes_of(algorithm: str) -> int | None:
-    """In how many passes an algorithm learns unless told; None for one that has no choice."""
+    """The default number of passes of an algorithm; None if it has no such setting."""
     parameters = inspect.signature(ALGORITHMS[algorithm].make).parameters
     return parameters["num_passes"].default if "num_passes" in parameters else None
 
 
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
-    """Replaces None and `auto` by what they come to: see `resolve`."""
+    """Replace None and `auto` by what they come to: see `resolve`."""
     config = fill_ahead(config)
     assert config.num_actors is not None
     assert config.envs_per_actor is not None
@@ -220,8 +220,8 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
                 defaults = defaults | {"target_entropy": ENTROPY_OF_ATARI}
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
-    # As a fixed number, the share of random play would grow with the number of cores, up to
-    # all of a small budget.
+    # With a fixed number of steps, the share of random play would grow with the number of cores,
+    # up to all of a small budget.
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
     fifth = config.total_frames // 5
     defaults = defaults | {
@@ -235,7 +235,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     }
     tuned = tuned_for(config)
     if "unroll_length" in tuned:
-        # Each actor is to learn often, however small the budget is and however many they are.
+        # Each actor is to learn often, however small the budget and however many actors.
         most = config.total_frames // (LEAST_UNROLLS * num_envs * spec.frames_per_step)
         most = max(most, defaults["unroll_length"])
         tuned = tuned | {"unroll_length": min(tuned["unroll_length"], most)}

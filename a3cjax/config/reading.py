@@ -18,13 +18,13 @@ MAX_FILE_BYTES, MAX_NESTING = 100_000, 8  # of a file of settings; ours have 2 k
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Preset(Settings):
-    """What a run's settings begin with; given with them, but no setting of the run itself."""
+    """The preset that a run's settings begin with; given with them, but not one of them."""
 
     preset: str = setting("laptop", "settings to begin with", one_of(lambda: tuple(PRESETS)))
 
 
 def make_config(settings: Mapping[str, Any]) -> Config:
-    """Builds a Config from plain values.
+    """Build a Config from plain values.
 
     Raises:
       ConfigError: names the setting, the rule and what it got; for an unknown name, what may
@@ -33,12 +33,12 @@ def make_config(settings: Mapping[str, Any]) -> Config:
     names = [field.name for field in dataclasses.fields(Config)]
     for name in settings:
         if name not in names:
-            raise ConfigError(unknown_name(str(name), names))  # YAML has other keys, too
+            raise ConfigError(unknown_name(str(name), names))  # a key of YAML need not be text
     return Config(**settings)
 
 
 def read_config(texts: Mapping[str, str]) -> Config:
-    """Builds a Config from the `name=value` of a command line, `preset` and `resume` included.
+    """Build a Config from the `name=value` of a command line, `preset` and `resume` included.
 
     Raises:
       ConfigError: as `make_config`; for settings that contradict the run to resume.
@@ -60,7 +60,7 @@ def read_preset(name: str) -> dict[str, Any]:
     A preset may begin with another one, which it names as its own `preset`.
 
     Raises:
-      ConfigError: names those that there are.
+      ConfigError: for an unknown preset; names those that there are.
     """
     settings = yaml.safe_load(PRESETS[Preset(preset=name).preset].read_text()) or {}
     base = settings.pop("preset", None)
@@ -68,27 +68,27 @@ def read_preset(name: str) -> dict[str, Any]:
 
 
 def load_config(run_dir: Path) -> Config:
-    """Reads the config.yaml of a run folder.
+    """Read the config.yaml of a run folder.
 
     Raises:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
     settings = read_config_file(run_dir)
-    # Once a setting of its own; `config.yaml` of such a run holds what its network has.
+    # Once a setting of its own: the config.yaml of such a run says by it what its network has.
     each = settings.pop("per_dimension_variance", None)
     if each is not None and "variance" not in settings:
         settings["variance"] = "each" if each is True else "shared"
-    # Runs that know nothing of it learn with a cost that stays, and go on so.
+    # Runs from before this setting learn with a constant entropy cost, and go on so.
     settings.setdefault("target_entropy", None)
     return make_config(settings)
 
 
 def read_config_file(run_dir: Path) -> dict[str, Any]:
-    """What stands in the config.yaml of a run folder, by name, whether there are such settings.
+    """What the config.yaml of a run folder holds by name, whether or not such settings exist.
 
-    The file may come from anywhere: it is small, without aliases (of which a few lines stand for
-    billions of values) and hardly nested, or it is refused.
+    The file may come from anywhere: it is refused unless it is small, hardly nested and without
+    aliases (of which a few lines stand for billions of values).
 
     Raises:
       FileNotFoundError: if there is none.
@@ -152,7 +152,7 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
     if changes.get("cluster", config.cluster) is None:  # it goes on in threads
         settings |= CLUSTER_DEFAULTS
     if config.exploration_frames is not None and "total_frames" in changes:
-        # A run may be made shorter than the line of ε was to be.
+        # A run may be made shorter than the schedule of ε was.
         most = make_config({"total_frames": changes["total_frames"]}).total_frames
         settings["exploration_frames"] = min(config.exploration_frames, most)
     changed = make_config({**settings, "resume": run_dir, "run_dir": run_dir, **changes})

@@ -22,14 +22,14 @@ from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
 
 def resolve(config: Config, spec: EnvironmentSpec) -> Config:
-    """Replaces None and `auto` by what they come to for this environment.
+    """Replace None and `auto` by what they come to for this environment.
 
     Args:
       config: settings.
       spec: of the training environments.
 
     Returns:
-      A config in which only what means something as None is None.
+      A config in which None is left only where it means something.
 
     Raises:
       ConfigError: if the network cannot read the observations, one update would not fit the
@@ -89,7 +89,7 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
 
 
 def describe_network(config: Config, spec: EnvironmentSpec) -> str:
-    """The line that says which network of a resolved config reads what, and why it is that one."""
+    """The line that says which network a resolved config has, why, and what it reads."""
     torso = torsos_for(spec.observation)[0]
     is_auto = config.network == f"{torso}_ff"
     why = f", as auto takes for {REASONS[torso]}" if is_auto else ""
@@ -98,7 +98,7 @@ def describe_network(config: Config, spec: EnvironmentSpec) -> str:
 
 
 def _check_settings_of_algorithms(config: Config) -> None:
-    """Refuses those that the algorithm knows nothing of, which would be left without effect."""
+    """Refuse settings that the algorithm does not know, which would be left without effect."""
     algorithm = ALGORITHMS[config.algorithm]
     known = set(inspect.signature(algorithm.make).parameters)
     known |= {"dueling"} if algorithm.head == "action_values" else {"target_entropy"}
@@ -116,7 +116,7 @@ def _check_settings_of_algorithms(config: Config) -> None:
 
 
 def _check_settings_of_clusters(config: Config) -> None:
-    """Refuses them where there is none, and they would be left without effect."""
+    """Refuse settings of a cluster where there is none: they would be left without effect."""
     if config.cluster is not None:
         return
     for name, default in CLUSTER_DEFAULTS.items():
@@ -141,7 +141,8 @@ def _check_update_size(config: Config, spec: EnvironmentSpec) -> None:
         )
     parts = jax.tree.leaves(spec.observation)
     bytes_per_step = sum(math.prod(part.shape) * part.dtype.itemsize for part in parts)
-    # Each actor holds what it saw in this unroll, and stacked; the gradient needs far more.
+    # Each actor holds what it saw in this unroll twice: step by step, and stacked. The gradient
+    # needs far more.
     num_bytes = 2 * config.num_actors * num_steps * bytes_per_step
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if num_bytes > memory:

@@ -23,7 +23,7 @@ from a3cjax.errors import ConfigError
 AUTO = "auto"
 EPISODE = "episode"
 
-# Centuries of play: what is beyond is a slip, and would not fit the integers of the programs below.
+# Centuries of play: more is a slip, and would not fit the integers of the programs below.
 FRAMES = between(1, 10**15)
 # A batch or an evaluation holds all its environments at once.
 MAX_BATCH = 10_000
@@ -53,7 +53,7 @@ class Config(Settings):
     """Settings of one run. Frames are emulator frames: 4 a step in Atari games.
 
     None and `auto` stand for what suits the environment (config/defaults.py); `train` fills
-    them in, and they stand so in the run folder's config.yaml; `devices` alone stays `auto`.
+    them in, also in the run folder's config.yaml; only `devices` stays `auto`.
     """
 
     env: str = _problem(
@@ -308,7 +308,7 @@ class Config(Settings):
         self._check_cluster()
 
     def _check_cluster(self) -> None:
-        """Refuses what contradicts itself."""
+        """Refuse settings that do not go with a cluster."""
         if self.cluster is None:
             return
         if self.devices not in (AUTO, "cpu"):

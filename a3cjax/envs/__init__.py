@@ -11,7 +11,7 @@ __all__ = ["EnvironmentSpec", "Environments", "Episode", "make_environments"]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports envpool when environments are made: what they are like is needed without it."""
+    """Import envpool only when environments are made: their specs are needed without it."""
     if name == "make_environments":
         from a3cjax.envs.making import make_environments
 

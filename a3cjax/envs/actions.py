@@ -1,4 +1,4 @@
-"""Action spaces of environments: what agents decide as environments take it, and masks.
+"""Action spaces of environments: from what agents decide to what environments take; and masks.
 
 Agents number their choices from 0, all in one row, and act between -1 and 1 where there are bounds.
 """
@@ -35,7 +35,7 @@ def count_choices(space: gymnasium.Space) -> np.ndarray:
 
 
 def count_outputs(space: gymnasium.Space) -> int:
-    """How many outputs of a network an action takes: K rows, as long as that of the largest."""
+    """How many outputs of a network an action takes: K rows, each as long as the longest."""
     num_numbers = math.prod(space.shape or ())
     if isinstance(space, Discrete | MultiDiscrete):
         return num_numbers * int(np.max(space.n if isinstance(space, Discrete) else space.nvec))
@@ -43,7 +43,7 @@ def count_outputs(space: gymnasium.Space) -> int:
 
 
 def has_bounds(space: Box) -> np.ndarray:
-    """Which numbers of an action have two bounds that are meant as such, bool in its shape."""
+    """Which numbers of an action have two bounds, `MAX_BOUND` at most, bool in its shape."""
     low, high = np.abs(space.low.astype(float)), np.abs(space.high.astype(float))
     return np.maximum(low, high) <= MAX_BOUND
 
@@ -56,7 +56,7 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
       actions: int `[B]` if Discrete, int `[B, K]` if MultiDiscrete or MultiBinary, numbered from
         0, or float `[B, D]` in a Box. There -1 and 1 stand for the bounds, and what is beyond is
         clipped; numbers without two bounds are left as they are, or clipped to the one there is.
-        Where an environment takes whole numbers it is given the nearest.
+        An environment that takes whole numbers is given the nearest.
     """
     return make_clip(space)(actions)
 
@@ -66,11 +66,11 @@ def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
     if isinstance(space, Box):
         low, high, is_bounded = space.low.astype(float), space.high.astype(float), has_bounds(space)
         is_whole = space.dtype.kind != "f"
-        # Half a number beyond them the nearest bound is as frequent as any other number.
+        # With half a number added at each end, the bounds are as frequent as other whole numbers.
         edge = 0.5 if is_whole else 0.0
         least = np.where(is_bounded, low - edge, -1.0)
         most = np.where(is_bounded, high + edge, 1.0)
-        # So written, bounds of -1 and 1 change nothing, to the last bit.
+        # In this form, bounds of -1 and 1 change nothing, to the last bit.
         middle, half = (least + most) / 2, (most - least) / 2
 
         def clip(actions: np.ndarray) -> np.ndarray:
@@ -92,15 +92,15 @@ def sample_actions(
 ) -> np.ndarray:
     """Uniformly random actions as agents choose them: int32 `[B]` or `[B, K]`, or float32 `[B, D]`.
 
-    `mask`: bool `[B, A]` or `[B, K, M]`, among what is allowed. Where a bound is missing nothing is
-    uniform: a standard normal number, clipped to the other.
+    `mask`: bool `[B, A]` or `[B, K, M]`, what is allowed. A number that lacks a bound is not
+    uniform but standard normal, clipped to the other bound.
     """
     if isinstance(space, Box):
         size = (num_envs, *space.shape)
         normal = np.clip(generator.standard_normal(size), space.low, space.high)
         actions = np.where(has_bounds(space), generator.uniform(-1.0, 1.0, size), normal)
         return actions.reshape(num_envs, -1).astype(np.float32)
-    if mask is not None:  # the largest of numbers that are all alike
+    if mask is not None:  # the largest of numbers with one distribution
         draws = np.where(mask, generator.random(mask.shape), -1.0)
         return draws.argmax(axis=-1).astype(np.int32)
     if isinstance(space, Discrete):
@@ -114,10 +114,10 @@ def _in_shape(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
 
 
 class ActionMasks:
-    """Which actions B environments allow now, as they tell in `info["action_mask"]`.
+    """Which actions B environments allow now, according to `info["action_mask"]`.
 
-    What the first one tells at first holds for all: there is a mask always or never. Continuous
-    actions have none, whatever stands there.
+    The very first info decides for all: there is a mask always or never. Continuous actions have
+    none, whatever the info says.
     """
 
     def __init__(self, space: gymnasium.Space, num_envs: int):
@@ -126,10 +126,10 @@ class ActionMasks:
         self._masks: list[np.ndarray | None] = [None] * num_envs
 
     def read(self, index: int, info: Any, where: str, *, is_over: bool = False) -> None:
-        """Keeps what one environment has told; where its episode ended nothing need be allowed.
+        """Keep the mask of one environment; if its episode is over, nothing need be allowed.
 
         Raises:
-          AnswerError: names `where`, if it is no mask of this space, or missing or new.
+          AnswerError: if it is no mask of this space, or is missing or new; names `where`.
         """
         if isinstance(self._space, Box):
             return
@@ -147,9 +147,9 @@ class ActionMasks:
     def read_batch(
         self, info: Any, where: str, indices: np.ndarray, is_over: np.ndarray | None = None
     ) -> None:
-        """Keeps what those of a vector environment have told in one info; `is_over` is bool `[B]`.
+        """Keep the masks in the one info of a vector environment; `is_over` is bool `[B]`.
 
-        Gymnasium's say in `info["_action_mask"]` which of them have told anything.
+        With Gymnasium, `info["_action_mask"]` says which environments have given one.
         """
         info = info if isinstance(info, Mapping) else {}
         rows, told = info.get(ACTION_MASK), info.get(f"_{ACTION_MASK}")
@@ -180,15 +180,15 @@ def read_mask(
 
     Args:
       space: Discrete, MultiDiscrete or MultiBinary.
-      mask: as the space's own `sample` takes it: 0 or 1 for each choice; of several numbers a
+      mask: as the space's own `sample` takes it: 0 or 1 for each choice; for several numbers a
         tuple of such arrays, or all of them one after the other in one array, or one array with a
-        row for each, whose ends say nothing where there are fewer choices. Of a MultiBinary space
-        also an array in its shape: 0 and 1 where a bit must be so, 2 where it is free.
+        row for each, whose end is ignored where there are fewer choices. For a MultiBinary space
+        also an array in its shape: 0 or 1 where a bit must be that, 2 where it is free.
       where: for messages.
-      is_over: the episode ended here: nothing that is allowed, or None, is then taken for all.
+      is_over: whether the episode ended here: a mask that allows nothing, or None, then allows all.
 
     Raises:
-      AnswerError: if it is another one, or allows nothing to choose from.
+      AnswerError: if it is no such mask, or allows nothing to choose from.
     """
     sizes = count_choices(space)
     allowed = np.arange(sizes.max()) < sizes[:, None]
@@ -207,7 +207,7 @@ def read_mask(
 
 
 def _rows(space: gymnasium.Space, mask: Any, sizes: np.ndarray) -> list[np.ndarray]:
-    """What a mask has for each number, in order; where it is none, rows of no length."""
+    """The rows of a mask, one for each number, in order; rows of no length if it is no mask."""
     shape = space.shape or ()
 
     def read(part: Any, depth: int) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a batch of environments is to an actor-learner, and what it tells of itself."""
+"""What an actor-learner sees of a batch of environments, and what the batch tells of itself."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -26,8 +26,8 @@ class ActionSpec(NamedTuple):
     """What an agent decides at each step, in plain values for JSON.
 
     `kind`: `discrete`, one choice, an int32; `multi_discrete`, K choices at once, int32 `[K]`;
-    or `continuous`, float32 `[D]`. `sizes`: (A,), how many each of K has to choose from, or (D,).
-    `is_bounded`: of continuous ones, whether -1 and 1 are the bounds of every number.
+    or `continuous`, float32 `[D]`. `sizes`: (A,); or, for each of K choices, among how many; or
+    (D,). `is_bounded`: for continuous actions, whether -1 and 1 are the bounds of every number.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class ActionSpec(NamedTuple):
 
     @property
     def num_outputs(self) -> int | tuple[int, ...]:
-        """As `make_network` takes it: A, D, or of several choices the number of each."""
+        """As `make_network` takes it: A, D, or the size of each of several choices."""
         return tuple(self.sizes) if self.kind == "multi_discrete" else self.sizes[0]
 
 
@@ -44,9 +44,9 @@ class EnvironmentSpec(NamedTuple):
     """What an agent must know of an environment to be built.
 
     `observation` is a pytree of `jax.ShapeDtypeStruct`, one for each array of one observation, and
-    `reading` tells people what is in it. `image_layout` is the one that it is read by.
+    `reading` tells people what is in it. `image_layout` is the layout by which it is read.
     `is_one_hot`: the states are so few that each has a number, shown as a one-hot vector.
-    `warnings`: lines for who is to train on it. `max_episode_steps`: after which games end by
+    `warnings`: lines for whoever trains on it. `max_episode_steps`: steps after which games end by
     themselves, None if not known. `observation_space` and `action_space` are Gymnasium's, as the
     environment announces them.
     """
@@ -65,12 +65,12 @@ class EnvironmentSpec(NamedTuple):
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        """Of an observation that is one array."""
+        """The shape of an observation that is one array."""
         return self.observation.shape
 
     @property
     def observation_dtype(self) -> np.dtype:
-        """Of an observation that is one array."""
+        """The dtype of an observation that is one array."""
         return self.observation.dtype
 
     @property
@@ -80,7 +80,7 @@ class EnvironmentSpec(NamedTuple):
 
     @property
     def num_actions(self) -> int:
-        """A, D, or all there is to choose from where several choices are made at once."""
+        """A, D, or the sum of the sizes of several choices made at once."""
         return sum(self.actions.sizes)
 
     @property
@@ -93,7 +93,7 @@ class Environments(Protocol):
     """A batch of environments as an actor-learner drives it.
 
     All methods raise what an environment raises. `reset` and `step` raise AnswerError if one
-    returns something else than finite numbers in the shape that it announced.
+    returns anything but finite numbers in the shape that it announced.
     """
 
     num_envs: int
@@ -101,18 +101,18 @@ class Environments(Protocol):
     render_fps: float | None
 
     def reset(self) -> TimeStep:
-        """Starts every environment anew: `is_first` everywhere, rewards 0."""
+        """Start every environment anew: `is_first` everywhere, rewards 0."""
         ...
 
     def restart(self, indices: np.ndarray) -> None:
-        """Starts the environments of these int indices anew; their next step goes on from there."""
+        """Start the environments of these int indices anew; their next step goes on from there."""
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes actions as agents choose them: see `a3cjax.envs.actions.clip_actions`."""
+        """Take actions as agents choose them: see `a3cjax.envs.actions.clip_actions`."""
         ...
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action for each environment, of those that are allowed there."""
+        """A uniformly random action for each environment, among those that it allows."""
         ...
 
     def pop_episodes(self) -> list[Episode]:
@@ -123,10 +123,10 @@ class Environments(Protocol):
         """Where all environments stand, in plain values for JSON; None if they cannot tell."""
 
     def set_state(self, state: Any) -> None:
-        """Goes on from what `get_state` returned, in this process or another."""
+        """Go on from what `get_state` returned, in this process or another."""
 
     def render(self) -> np.ndarray | None:
         """The first environment as people see it, uint8 `[height, width, 3]`; None if it cannot."""
 
     def close(self) -> None:
-        """Frees the environments."""
+        """Free the environments."""

@@ -1,6 +1,6 @@
 """Batches of environments as TimeSteps: what a batch must do, and Gymnasium's vector interface.
 
-The traps of automatic resets, life losses and time limits end in this file; past it
+The pitfalls of automatic resets, life losses and time limits end in this file; past it
 there are only `discount` and `is_first`.
 """
 
@@ -23,7 +23,7 @@ from a3cjax.envs.supported import check_layout, doubts
 from a3cjax.errors import ConfigError
 from a3cjax.types import TimeStep, is_experienced
 
-# By what Python says, what it means where environments live in a thread of their own.
+# By words of Python's errors: what they mean where environments live in a thread of their own.
 _HINTS = {
     "main thread": "and signals need the main thread",
     "current event loop": "which has no event loop until one is made (asyncio.new_event_loop)",
@@ -31,11 +31,11 @@ _HINTS = {
 
 
 class VectorEnvironments:
-    """A batch behind Gymnasium's vector interface, envpool's, a GymnasiumBatch or a VectorBatch.
+    """A batch behind Gymnasium's vector interface: envpool's, a GymnasiumBatch or a VectorBatch.
 
     All reset automatically one step late: the step that ends an episode returns its
     true last observation; the next one ignores the action and returns the first
-    observation of the new episode. That next one is what `is_first` marks.
+    observation of the new episode. `is_first` marks that next step.
 
     What environments return is checked before it can reach the parameters, and what they
     raise is passed on with a note; both name `env` and the call.
@@ -52,7 +52,7 @@ class VectorEnvironments:
         max_episode_steps: int | None = None,
         image_layout: str = AUTO,
     ):
-        """Resets `envs`, which are closed by the caller if this raises.
+        """Reset `envs`, which are closed by the caller if this raises.
 
         Raises:
           ConfigError: if no observation is an image of the layout that is asked for.
@@ -79,11 +79,11 @@ class VectorEnvironments:
             warnings=doubts(env, space, image_layout),
             image_layout=image_layout,
         )
-        # Steps a second at which people are to see it, where the environment tells.
+        # Steps a second at which to show it to people, if the environment says so.
         self.render_fps: float | None = getattr(envs, "metadata", {}).get("render_fps")
 
     def reset(self) -> TimeStep:
-        """Starts every environment anew; running games are dropped."""
+        """Start every environment anew; running games are dropped."""
         with Noting(self._env, "reset()") as where:
             observations, info = self._envs.reset()
         observation = self._read(observations, where)
@@ -102,9 +102,9 @@ class VectorEnvironments:
         )
 
     def restart(self, indices: np.ndarray) -> None:
-        """Starts some environments anew and drops their games; the next step goes on from there.
+        """Start some environments anew and drop their games; the next step goes on from there.
 
-        Of a vector environment that can only start all of them, none.
+        Does nothing if a vector environment can only start all of them.
         """
         if len(indices) == 0 or not getattr(self._envs, "can_restart", True):
             return
@@ -118,7 +118,7 @@ class VectorEnvironments:
         self._lengths[indices] = 0
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Takes actions as agents choose them; ignores them where an episode just ended."""
+        """Take actions as agents choose them; ignore them where an episode just ended."""
         actions = self._clip(actions)
         with self._noting_step as where:
             observations, rewards, terminated, truncated, info = self._envs.step(actions)
@@ -158,7 +158,7 @@ class VectorEnvironments:
             self._returns[i] = self._lengths[i] = 0
 
     def sample_actions(self, generator: np.random.Generator) -> np.ndarray:
-        """A uniformly random action for each environment, of those that are allowed there."""
+        """A uniformly random action for each environment, among those that it allows."""
         return sample_actions(self._action_space, self.num_envs, generator, self._action_mask)
 
     def pop_episodes(self) -> list[Episode]:
@@ -183,7 +183,7 @@ class VectorEnvironments:
         }
 
     def set_state(self, state: Any) -> None:
-        """Goes on from what `get_state` returned, in this process or another."""
+        """Go on from what `get_state` returned, in this process or another."""
         for env, own, elapsed_steps in zip(
             self._envs.envs, state["states"], state["elapsed_steps"], strict=True
         ):
@@ -211,7 +211,7 @@ class VectorEnvironments:
         return picture
 
     def close(self) -> None:
-        """Frees the environments."""
+        """Free the environments."""
         with Noting(self._env, "close()"):
             self._envs.close()
 
@@ -224,7 +224,7 @@ def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
 
 
 class Noting:
-    """Adds to what is raised inside where it was: in which call of which environment."""
+    """Adds a note to whatever is raised inside: in which call of which environment it was."""
 
     def __init__(self, env: str, call: str):
         self._where = f"{call} of {env}"
@@ -238,7 +238,7 @@ class Noting:
         is_main = threading.current_thread() is threading.main_thread()
         if isinstance(failure, SystemExit) or (
             isinstance(failure, KeyboardInterrupt) and not is_main
-        ):  # it is no more than a fault of this environment
+        ):  # to the run, a mere fault of this environment
             raise RuntimeError(f"{self._where} ended by {failure!r}") from failure
         hints = [hint for words, hint in _HINTS.items() if words in str(failure)]
         told = f": environments live in a thread of their own, {hints[0]}" if hints else ""

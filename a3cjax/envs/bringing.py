@@ -1,7 +1,7 @@
 """Environments that people bring: functions that make them, and vector environments.
 
-A configuration has names only. That of what is brought is `python:<module>:<name>`; what stands
-behind it is passed along, or imported where the name allows it.
+A configuration holds only names. What is brought is named `python:<module>:<name>`; the object
+itself is passed along, or imported where the name allows it.
 """
 
 import contextlib
@@ -31,10 +31,10 @@ Source = Callable[..., gymnasium.Env | VectorEnv] | VectorEnv
 def name_source(source: Any) -> str:
     """`python:<module>:<name>` of a function, or `python:<module>:<<name>>` of what has none.
 
-    Between angle brackets: what the name does not lead back to.
+    Nothing can be imported by a name in angle brackets.
 
     Raises:
-      ConfigError: for what makes no environments; an environment itself is one, too.
+      ConfigError: for anything that does not make environments, such as an environment itself.
     """
     if isinstance(source, gymnasium.Env):
         raise ConfigError(
@@ -51,7 +51,7 @@ def name_source(source: Any) -> str:
 
 
 def path_of(thing: Any) -> str:
-    """`<module>:<name>`, where a thing of Python can be found, or what it is made of."""
+    """`<module>:<name>` of a Python object, or, in angle brackets, of what it is made of."""
     inner = thing
     while isinstance(inner, functools.partial):
         inner = inner.func
@@ -62,7 +62,7 @@ def path_of(thing: Any) -> str:
 
 
 def find_source(name: str) -> Source:
-    """What `python:<module>:<name>` names, imported.
+    """Import what `python:<module>:<name>` names.
 
     Raises:
       ConfigError: if it cannot be imported: says that it must be passed.
@@ -94,13 +94,13 @@ def make_brought(
     image_layout: str = AUTO,
     env_kwargs: Mapping[str, Any] | None = None,
 ) -> VectorEnvironments:
-    """Makes a batch of what people bring; arguments as of `make_environments`.
+    """Make a batch from what people bring; arguments as for `make_environments`.
 
-    A vector environment has as many environments as it has: `num_envs` is for functions that make
-    one, or take it as their argument.
+    A vector environment fixes its own number of environments: `num_envs` is for functions that
+    make a single one, or take it as an argument.
 
     Raises:
-      ConfigError: if it cannot be called so, or its spaces are of another kind.
+      ConfigError: if it cannot be called so, or its spaces are not supported.
       Exception: whatever it raises.
     """
     if isinstance(source, VectorEnv):
@@ -140,7 +140,7 @@ def make_brought(
             "env must be a function that returns a gymnasium.Env or a vector environment of "
             f"gymnasium.vector, got {name}, which returned {quote(first)}."
         )
-    made = [first]  # whose constructor may be slow
+    made = [first]  # used, too: its constructor may be slow
 
     def make_one(**more: str) -> gymnasium.Env:
         return made.pop() if made and not more else call(**more)
@@ -152,7 +152,7 @@ def make_brought(
 def make_batch(
     name: str, make_one: Callable[..., gymnasium.Env], num_envs: int, renders: bool
 ) -> GymnasiumBatch:
-    """A batch of environments, with pictures if `make_one` may be asked for them and can."""
+    """A batch of environments, with pictures if `renders` and they can show them."""
 
     def make(**options: str) -> GymnasiumBatch:
         return GymnasiumBatch(name, functools.partial(make_one, **options), num_envs)
@@ -160,7 +160,7 @@ def make_batch(
     with Noting(name, "the constructor"):
         envs = make()
         if renders and "rgb_array" in envs.metadata.get("render_modes", ()):
-            with contextlib.suppress(Exception):  # those that play are closed later, and told
+            with contextlib.suppress(Exception):  # only those that play must close soundly
                 envs.close()
             try:
                 envs = make(render_mode="rgb_array")
@@ -177,7 +177,7 @@ def start(
     discount: float,
     image_layout: str = AUTO,
 ) -> VectorEnvironments:
-    """Checks the spaces and seeds the generators: environment i gets `seed + i`."""
+    """Check the spaces and seed the generators: environment i gets `seed + i`."""
     try:
         check_spaces(name, envs.single_observation_space, envs.single_action_space)
         with Noting(name, "reset()"):

@@ -1,7 +1,7 @@
-"""A batch of Gymnasium environments, one after the other, every answer checked by itself.
+"""A batch of Gymnasium environments, stepped one after the other, each answer checked by itself.
 
-Gymnasium's own SyncVectorEnv writes answers into arrays first: those of another shape fail there
-or are changed. It gathers infos, too, of which only masks of actions are read here.
+Gymnasium's own SyncVectorEnv first writes answers into arrays, where those of another shape fail
+or are changed. It also gathers infos, of which only masks of actions are read here.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ class GymnasiumBatch:
     """B environments behind Gymnasium's vector interface, as far as it is used here.
 
     They are reset automatically one step late: the step after an end ignores its action and
-    returns the first observation of the next episode. Infos are dropped but for masks of actions
+    returns the first observation of the next episode. Infos are dropped except masks of actions
     (`actions.ActionMasks`).
 
     All methods raise what an environment raises, and AnswerError for what it must not return.
     """
 
     def __init__(self, env: str, make: Callable[[], gymnasium.Env], num_envs: int):
-        """Calls `make` B times; `env` is for messages.
+        """Call `make` B times; `env` is for messages.
 
         Raises:
           ConfigError: if one lacks its spaces, or `reset` takes neither seed nor options.
@@ -64,7 +64,7 @@ class GymnasiumBatch:
         self._leaves: list[list[np.ndarray]] = [[]] * num_envs  # what each has shown last
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """Starts all anew, environment i with `seed + i`; or those of `options["reset_mask"]`."""
+        """Start all anew, environment i with `seed + i`; or those of `options["reset_mask"]`."""
         mask = np.ones(len(self.envs), bool) if options is None else options["reset_mask"]
         for index in np.flatnonzero(mask).tolist():
             self._reset(index, None if seed is None else seed + index)
@@ -73,7 +73,7 @@ class GymnasiumBatch:
     def step(
         self, actions: np.ndarray
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Takes an action for each: observations, rewards, terminated, truncated and masks."""
+        """Take an action for each: observations, rewards, terminated, truncated and masks."""
         rewards = np.zeros(len(self.envs))
         terminated, truncated = np.zeros((2, len(self.envs)), bool)
         resets_next = self.resets_next.tolist()
@@ -82,7 +82,7 @@ class GymnasiumBatch:
                 self._reset(index)
                 continue
             where = self._where_steps[index]
-            # Of a Box of no axes NumPy's loop makes numbers, which the space does not contain.
+            # From a Box without axes NumPy's loop makes numbers, which the space does not contain.
             action = np.asarray(action) if isinstance(self.single_action_space, Box) else action
             answer = check_count("step()", env.step(action), STEP, where)
             self._leaves[index] = check_leaves(self.single_observation_space, answer[0], where)
@@ -99,7 +99,7 @@ class GymnasiumBatch:
         return (self.envs[0].render(),)
 
     def close(self) -> None:
-        """Closes all, once, whatever one raises; that comes afterwards."""
+        """Close all, once; what any of them raises is raised when all have been tried."""
         envs, self.envs = self.envs, []
         with contextlib.ExitStack() as stack:
             for env in reversed(envs):
@@ -157,7 +157,7 @@ class _Counted(gymnasium.Wrapper):
 
 
 def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
-    """Puts a _Counted below Gymnasium's own wrappers; what users wrap may be of any API."""
+    """Put a _Counted below Gymnasium's own wrappers; what users wrap may follow any API."""
     lowest, layer = None, env
     while isinstance(layer, gymnasium.Wrapper):
         if type(layer).__module__.startswith("gymnasium.wrappers"):
@@ -170,7 +170,7 @@ def _counting(env: gymnasium.Env, name: str, index: int) -> gymnasium.Env:
 
 
 def check_space(name: str, env: Any, first: Any, called: str) -> None:
-    """Raises a ConfigError unless an environment has this space, and the same as the first."""
+    """Raise a ConfigError unless an environment has this space, and the same as the first."""
     space = getattr(env, name, None)
     if not isinstance(space, gymnasium.Space):
         got = f"{called} with {describe(space)}" if space is not None else f"{called} without one"
@@ -181,7 +181,7 @@ def check_space(name: str, env: Any, first: Any, called: str) -> None:
 
 
 def check_count(call: str, answer: Any, names: tuple[str, ...], where: str) -> Any:
-    """An answer, if it is of so many values; raises an AnswerError that names them if not."""
+    """An answer, if it has a value for each of `names`; else raises an AnswerError with them."""
     is_tuple = isinstance(answer, tuple | list)
     if is_tuple and len(answer) == len(names):
         return answer
@@ -212,10 +212,10 @@ def check_leaves(
 ) -> list[np.ndarray]:
     """The leaves as fresh arrays, whole numbers in the dtype that was announced.
 
-    `batch` are the axes before those of a single observation.
+    `batch` is the shape of the axes before those of a single observation.
 
     Raises:
-      AnswerError: names `where`, unless they are as announced.
+      AnswerError: if they are not as announced; names `where`.
     """
     leaves = leaves_of(space, observation, where)
     return [check_leaf(*named, where, batch=batch) for named in leaves]
@@ -232,7 +232,7 @@ def check_leaf(
 ) -> np.ndarray:
     """A leaf of an observation as a fresh array, whole numbers in the dtype that was announced.
 
-    `batch` are the axes before its own. `may_be_batch`: it may have one leading axis more.
+    `batch` is the shape of the axes before its own. `may_be_batch`: it may have one more in front.
 
     Raises:
       AnswerError: if it is of another shape, or of numbers that its space cannot have.

@@ -1,8 +1,8 @@
-"""envpool's step without what its Python wrapper works out anew each time.
+"""envpool's step, without what its Python wrapper works out anew each time.
 
-It hands lists of arrays to and fro by methods that envpool keeps to itself (as of 1.2.5). So the
-first step is envpool's own, and is watched: unless it is made of nothing but these arrays, just as
-they are here, all further steps are envpool's own, too.
+Lists of arrays are exchanged through private methods of envpool (as of 1.2.5). So the first step is
+envpool's own, and is watched: unless it consists of exactly the arrays expected here, all further
+steps are envpool's own, too.
 """
 
 from collections.abc import Callable
@@ -106,7 +106,7 @@ def _recognise(
     received: list[np.ndarray],
     answer: Any,
 ) -> LeanStep | None:
-    """The step that was seen; None, or what `_step_first` catches, if it is of another kind."""
+    """The step that was watched; None, or an error for `_step_first`, if it is of another kind."""
     places = {id(array): index for index, array in enumerate(received)}
 
     def find(value: Any) -> Any:

@@ -34,8 +34,8 @@ from a3cjax.envs.observations import AUTO
 from a3cjax.envs.supported import check_spaces
 from a3cjax.errors import ConfigError, quote
 
-# To import it takes matplotlib and half a second, for pictures of Jumanji's games that few ask for:
-# they get a stand-in, which leaves these games without, until `_draw_jumanji`.
+# Importing this module takes matplotlib and half a second, for pictures of Jumanji's games that few
+# ask for: until `_draw_jumanji`, a stand-in leaves these games without pictures.
 JUMANJI_PICTURES = "envpool.jumanji.jumanji_render"
 if "envpool" not in sys.modules:
     stand_in: Any = types.ModuleType(JUMANJI_PICTURES)
@@ -47,7 +47,7 @@ if "envpool" not in sys.modules:
 import envpool  # noqa: E402
 from envpool.registration import registry  # noqa: E402
 
-_CHECKED = set[str]()  # pools that can be learned on; to ask envpool takes as long as a game
+_CHECKED = set[str]()  # pools that can be learned on; asking envpool takes as long as a game
 
 NO_LIMIT = np.iinfo(np.int32).max  # of steps of a game, as envpool writes it
 
@@ -77,7 +77,7 @@ _OTHER_IDS = re.compile(r"^ALE/|(-ram)?(NoFrameskip|Deterministic)?(-v\d+)?$")
 _SEVERAL_PLAYERS = {"Cig-v1", "MultiDuel-v1"}
 
 _GIVES_ARGUMENTS = "env_kwargs={name: value} gives them"
-# Of envpool's options, those that the run says itself.
+# Those of envpool's options that the run sets itself.
 _OWN_OPTIONS = (
     *("num_envs", "batch_size", "num_threads", "seed", "env_seed", "env_type", "render_mode"),
     *("max_num_players", "gym_reset_return_info"),
@@ -106,7 +106,7 @@ def make_environments(
     env_kwargs: Mapping[str, Any] | None = None,
     source: Source | None = None,
 ) -> VectorEnvironments:
-    """Makes a batch of environments.
+    """Make a batch of environments.
 
     Args:
       env: an envpool id, with or without its version (`Pong`, `Pong-v5`), `gymnasium:<id>`, or
@@ -118,17 +118,17 @@ def make_environments(
       is_evaluation: whole games, without an end at a lost life.
       sticky_actions: of Atari games, the probability that a frame repeats the action of the
         one before; None for the protocol's.
-      num_threads: of the pool.
-      renders: whether they are to have pictures, where they can.
+      num_threads: of envpool's pool.
+      renders: whether they are to have pictures, if they can.
       image_layout: of observations that are images, see `plan_reading`.
-      env_kwargs: arguments with which each is made; of envpool's its options.
-      source: what the name of `python:...` stands for; None to import it.
+      env_kwargs: arguments with which each is made; for envpool, its options.
+      source: what a name `python:...` stands for; None to import it.
 
     Returns:
       The environments, already reset once.
 
     Raises:
-      ConfigError: if there is no such environment, its spaces are of another kind, none of its
+      ConfigError: if there is no such environment, its spaces are not supported, none of its
         observations has the layout asked for, or it has no sticky actions.
     """
     is_gymnasium = env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX))
@@ -165,7 +165,7 @@ def make_environments(
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
     with _without_warnings_on_bounds():
         # Frames are what games show. Elsewhere frame_skip counts steps of a physics integrator,
-        # and results on MuJoCo and dm_control are told in steps of the agent.
+        # and results on MuJoCo and dm_control are reported in steps of the agent.
         shows_frames = envs.single_observation_space.dtype == np.uint8
         frames_per_step = envs.config.get("frame_skip", 1) if shows_frames else 1
         limit = envs.config.get("max_episode_steps", NO_LIMIT)
@@ -194,10 +194,10 @@ def make_pool(
 ) -> Any:
     """envpool's own batch behind `make_environments`, not reset yet.
 
-    Its arguments are as there; `options` are envpool's, None for those of the paper.
+    Arguments are as there; `options` are envpool's, None for those of the paper's protocol.
 
     Raises:
-      ConfigError: if its spaces are of another kind.
+      ConfigError: if its spaces are not supported.
     """
     if options is None:
         options = _PROTOCOLS["paper"] if _family(env_id) == "envpool.atari" else {}
@@ -227,16 +227,16 @@ def make_pool(
 
 
 def _draw_jumanji() -> None:
-    """Gives Jumanji's games their pictures back, see `JUMANJI_PICTURES`."""
+    """Give Jumanji's games their pictures back, see `JUMANJI_PICTURES`."""
     if JUMANJI_PICTURES not in sys.modules:
         importlib.reload(sys.modules["envpool.jumanji"])
     _have_own_fonts()
 
 
 def _have_own_fonts() -> None:
-    """Takes back that matplotlib has its cache in /tmp, since envpool draws Jumanji's games by it.
+    """Undo envpool's move of matplotlib's cache to /tmp, made for pictures of Jumanji's games.
 
-    It would know fonts of environments of Python that are long gone.
+    The cache there may list fonts of Python environments that are long gone.
     """
     if "envpool" in os.environ.get("MPLCONFIGDIR", ""):
         del os.environ["MPLCONFIGDIR"]
@@ -306,15 +306,15 @@ def _make_gymnasium(
 
 
 def resolve_envpool_id(env: str) -> str:
-    """Completes an envpool id with its newest version: `Pong` -> `Pong-v5`; letters of any case.
+    """Complete an envpool id, in whatever case, with its newest version: `Pong` -> `Pong-v5`.
 
     Raises:
       ConfigError: if there is none; says what it is called here, or names the nearest ones.
     """
     env_ids = sorted(envpool.list_all_envs(), key=lambda env_id: int(env_id.rpartition("-v")[2]))
-    newest = {env_id.rpartition("-v")[0]: env_id for env_id in env_ids}  # which come last
+    newest = {env_id.rpartition("-v")[0]: env_id for env_id in env_ids}  # the newest come last
     ids = newest | {env_id: env_id for env_id in env_ids}
-    # A few names differ in their capitals only: as they are written, they come first.
+    # A few names differ only in capitals: the exact spelling comes first.
     env_id = ids.get(env) or {name.lower(): ids[name] for name in ids}.get(env.lower())
     if env_id is not None:
         return env_id

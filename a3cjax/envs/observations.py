@@ -1,4 +1,4 @@
-"""How observations are read: which of their leaves are images, and all as arrays for networks."""
+"""How observations are read: which leaves are images, and how all become arrays for networks."""
 
 import math
 import re
@@ -20,18 +20,18 @@ IMAGE_LAYOUTS = (AUTO, CHANNELS_FIRST, CHANNELS_LAST, NONE)
 # Made once: they are asked for at every step.
 NESTED, NUMBERED, BYTE = (Dict, Tuple), (Discrete, MultiDiscrete), np.dtype(np.uint8)
 
-# What is smaller along two axes is seldom a picture, if it is no array of bytes; our choice.
+# Pictures seldom have shorter sides, unless they are arrays of bytes; our choice.
 LEAST_SIDE = 8
 MOST_COLOURS = 4  # of one frame of a stack: grey, RGB, and both with one more channel
-# How far beyond its bounds, in parts of their distance, a number may be by rounding.
+# How far beyond its bounds a number may be by rounding, as a share of their distance.
 ROUNDING = 1e-3
 
 
 class Leaf(NamedTuple):
     """How one leaf of an observation is read.
 
-    `key` is its name where the observation is a dict of several images, `VECTOR` of numbers.
-    `layout` is `channels_first` (of a matrix, too, which has one channel) or `channels_last`;
+    `key` names an image where an observation has several parts, and is `VECTOR` for numbers.
+    `layout` is `channels_first` (also for a matrix, which has one channel) or `channels_last`;
     None: no image. `is_doubtful`: the other layout would make sense, too.
     """
 
@@ -43,7 +43,7 @@ class Leaf(NamedTuple):
 
     @property
     def size(self) -> tuple[int, int, int]:
-        """Height, width and channels of an image; those of all stacked frames."""
+        """Height, width and channels of an image; the channels of all stacked frames together."""
         assert self.layout is not None
         *stack, height, width, channels = _sizes(self.space.shape or (), self.layout)
         return height, width, channels * math.prod(stack)
@@ -63,10 +63,10 @@ class Leaf(NamedTuple):
 def plan_reading(space: gymnasium.Space, image_layout: str = AUTO) -> tuple[Leaf, ...]:
     """How each leaf is to be read, in the order of `leaves_of`.
 
-    `auto` takes for images: bytes with three axes; and bytes, bools, bits and floats in [0, 1]
+    `auto` takes as images: bytes with three axes; and bytes, bools, bits and floats in [0, 1]
     whose pictures have sides of `LEAST_SIDE` or more: a matrix, three axes, or a stack of frames
-    of few colours, the stack first. A layout that is named takes all arrays of finite bounds, of
-    two to four axes, and of that size unless there is no other leaf; `none` takes nothing.
+    of few colours, with the stack's axis first. A named layout takes all arrays that have finite
+    bounds, two to four axes, and that size unless there is no other leaf; `none` takes nothing.
     """
     is_alone = not isinstance(space, Dict | Tuple)
     plan: list[Leaf] = []
@@ -78,7 +78,7 @@ def plan_reading(space: gymnasium.Space, image_layout: str = AUTO) -> tuple[Leaf
 
 
 def settle_layout(space: gymnasium.Space, image_layout: str) -> str:
-    """The layout by whose name observations are read just as by `auto`; `auto` if none does."""
+    """The named layout that reads observations just as `auto` does; `auto` if none does."""
     layouts = [leaf.layout for leaf in plan_reading(space, image_layout)]
     for name in (NONE, CHANNELS_FIRST, CHANNELS_LAST):
         if image_layout == AUTO and layouts == [n.layout for n in plan_reading(space, name)]:
@@ -124,23 +124,23 @@ def read_observations(
 ) -> Any:
     """A batch of observations, checked, as fresh arrays in the layout that networks read.
 
-    Images become blocks of 4×4 pixels, of bytes: floats by their bounds, bools as black and
-    white. Numbered states become one-hot vectors, one beside the other where there are several.
-    All leaves of a Dict or Tuple but its images are joined in one vector.
+    Images become blocks of 4×4 pixels, of bytes: floats are scaled by their bounds, bools become
+    black and white. Numbered states become one-hot vectors, side by side if there are several.
+    All leaves of a Dict or Tuple except images are joined in one vector.
 
     Args:
       space: of one observation.
       observations: nested as the space is.
       where: for messages.
-      num_envs: of the batch; None for as many as the first leaf is of.
-      plan: of `plan_reading`; None for that of `auto`.
+      num_envs: of the batch; None for the length of the first leaf.
+      plan: from `plan_reading`; None for the plan of `auto`.
 
     Returns:
       One array `[B, ...]`, uint8 or float32; or a dict of the images by their keys, with float32
       `VECTOR` if there are other leaves.
 
     Raises:
-      AnswerError: names `where`, unless all leaves are as the space has them.
+      AnswerError: if a leaf is not as the space has it; names `where`.
     """
     plan = plan_reading(space) if plan is None else plan
     if not isinstance(space, NESTED):
@@ -158,7 +158,7 @@ def read_observations(
 
 
 def join(images: Mapping[str, Any], vectors: Sequence[Any]) -> Any:
-    """One array as it is, several by their keys."""
+    """A single array as it is; several as a dict by their keys."""
     parts = dict(images) | dict.fromkeys([VECTOR] * len(vectors), *vectors)
     return parts if len(parts) > 1 else next(iter(parts.values()))
 
@@ -212,7 +212,7 @@ def _is_bright(leaf: Box | MultiBinary) -> bool:
 
 
 def _is_bounded(leaf: Box | MultiBinary) -> bool:
-    """Whether bounds are given, and are not as far as nobody means."""
+    """Whether bounds are given, and are not so far out that nobody means them."""
     if isinstance(leaf, MultiBinary):
         return True
     return all(
@@ -221,11 +221,11 @@ def _is_bounded(leaf: Box | MultiBinary) -> bool:
 
 
 def has_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether an image is `[height, width, channels]`, as Gymnasium's, or has its channels first.
+    """Whether an image is `[height, width, channels]`, as in Gymnasium, or has its channels first.
 
-    Two equal sides are the picture's, 64 planes of 40×40 among them; else the shorter of the
-    first and the last axis are the channels, the last if these are as long. Of four axes the
-    first counts frames.
+    Two equal axes side by side are the picture's, even for 64 planes of 40×40; otherwise the
+    shorter of the first and the last axis counts channels, or the last if both are equally long.
+    Of four axes, the first counts frames.
     """
     if len(shape) == 2:
         return False
@@ -238,7 +238,8 @@ def has_channels_last(shape: tuple[int, ...]) -> bool:
 def _is_doubtful(shape: tuple[int, ...], layout: str) -> bool:
     """Whether the layout that was not chosen gives a picture as likely, or nearly so.
 
-    Squares are likelier. Others must have twice as many channels as a side to be unlikely.
+    If the chosen picture is a square, the other one is unlikely with more channels than pixels on
+    a side; if it is not, with more than twice as many.
     """
     other = CHANNELS_FIRST if layout == CHANNELS_LAST else CHANNELS_LAST
     height, width, _ = _sizes(shape, layout)
@@ -299,9 +300,9 @@ def _as_blocks(leaf: Leaf, values: np.ndarray, where: str) -> np.ndarray:
     images = _as_bytes(leaf, values, where)
     if images.ndim > 3 and leaf.layout == CHANNELS_LAST:
         images = np.moveaxis(images, -1, -3)
-    images = images.reshape(len(images), -1, *images.shape[-2:])  # frames of a stack: channels
+    images = images.reshape(len(images), -1, *images.shape[-2:])  # stacked frames: channels
     height, width = images.shape[2:]
-    if height % BLOCK_SIZE or width % BLOCK_SIZE:  # with black, to whole blocks: no pixel is lost
+    if height % BLOCK_SIZE or width % BLOCK_SIZE:  # pads with black, so no pixel is lost
         padding = [(0, 0), (0, 0), (0, -height % BLOCK_SIZE), (0, -width % BLOCK_SIZE)]
         images = np.pad(images, padding)
     return frames_to_blocks(images)

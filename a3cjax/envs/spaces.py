@@ -19,12 +19,12 @@ MAX_BOUND = 1e6
 def leaves_of(
     space: gymnasium.Space, values: Any, where: str, name: str = "observations"
 ) -> Iterator[tuple[str, gymnasium.Space, Any]]:
-    """The name, the space and the value of each leaf of nested Dicts, by sorted keys, and Tuples.
+    """The name, space and value of each leaf of nested Dicts (by sorted keys) and Tuples.
 
     `values` is nested as the space is: an observation, a batch of them, or the space itself.
 
     Raises:
-      AnswerError: names `where`, unless it is.
+      AnswerError: if it is not; names `where`.
     """
     if isinstance(space, Dict):
         keys = sorted_keys(space)
@@ -63,7 +63,7 @@ def describe(value: Any) -> str:
 
 
 def check_numbers(name: str, values: np.ndarray, shape: tuple[int, ...], where: str) -> None:
-    """Raises AnswerError unless values are finite, as 32-bit floats too, and of this shape."""
+    """Raise AnswerError unless values are finite, as 32-bit floats too, and of this shape."""
     if values.shape != shape:
         raise AnswerError(f"{name} must be of shape {shape}, got {values.shape} in {where}.")
     # Bytes and whole numbers are always finite.
@@ -72,12 +72,12 @@ def check_numbers(name: str, values: np.ndarray, shape: tuple[int, ...], where: 
 
 
 def _are_small(values: np.ndarray) -> bool:
-    """Whether at one look, the sum of their squares, all are finite; false alarms are possible."""
+    """Whether their sum of squares shows that all are finite; it may fail to show that."""
     return values.dtype.kind == "f" and bool(np.vdot(values, values) <= MAX_FLOAT)
 
 
 def check_all(name: str, values: np.ndarray, is_right: np.ndarray, rule: str, where: str) -> None:
-    """Raises AnswerError with the first value that is not right; all are `[B, ...]`."""
+    """Raise AnswerError with the first value that is not right; all are `[B, ...]`."""
     if not is_right.all():
         index = tuple(np.argwhere(~is_right)[0])
         place = f"{where} (environment {index[0]} of the batch)"

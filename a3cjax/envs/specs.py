@@ -28,7 +28,7 @@ def make_spec(
 ) -> EnvironmentSpec:
     """The spec of environments with these spaces, which `check_spaces` has let pass.
 
-    `image_layout` is that of the settings.
+    `image_layout` is taken from the settings.
     """
     plan = plan_reading(observation_space, image_layout)
     return EnvironmentSpec(

@@ -1,7 +1,7 @@
 """Spaces of Gymnasium as plain values for JSON, and back: an agent acts without its environment.
 
-What is read may have been written by anybody: it is believed only as far as a space of it says
-the same again, and nothing larger is made of it than an environment may have.
+What is read may have been written by anybody: it is accepted only if the space made from it is
+written in just the same way, and no space is made that is larger than an environment may have.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tu
 from a3cjax.envs.supported import MAX_NUMBERS
 from a3cjax.errors import quote
 
-# Spaces in spaces in spaces, and axes of an array: nobody has so many, and readers recurse.
+# Levels of nested spaces, and axes of an array: nobody has so many, and readers recurse.
 MAX_NESTING = 16
 _FLOATS = ("float16", "float32", "float64")
 _WHOLE = tuple(f"{sign}int{bits}" for sign, bits in itertools.product(("", "u"), (8, 16, 32, 64)))
@@ -24,12 +24,12 @@ _WHOLE = tuple(f"{sign}int{bits}" for sign, bits in itertools.product(("", "u"),
 def space_to_json(space: gymnasium.Space) -> dict[str, Any]:
     """A space as dicts, lists, numbers and texts.
 
-    Bounds are one number where all are the same, and of length 1 along each axis on which they do
-    not change; `inf` and `-inf` are texts. A Dict's keys keep their order; those of JSON and
-    tuples of them are stored as they are.
+    Bounds are one number if all are the same, and have length 1 along each axis on which they do
+    not change; `inf` and `-inf` are texts. A Dict's keys keep their order; those that JSON has, and
+    tuples of them, are stored as they are.
 
     Raises:
-      ValueError: if it is none of those that are learned on, or has keys of another type.
+      ValueError: if the space is not one that can be learned on, or has keys of another type.
     """
     return _write(space, MAX_NESTING)
 
@@ -82,10 +82,10 @@ def _map_leaves(function: Any, values: Any) -> Any:
 
 
 def space_from_json(content: Any) -> gymnasium.Space:
-    """The space of which `space_to_json` made this.
+    """The space from which `space_to_json` made this.
 
     Raises:
-      ValueError: if it is of none, or of one with more numbers than `MAX_NUMBERS`.
+      ValueError: if there is no such space, or it has more numbers than `MAX_NUMBERS`.
     """
     try:
         space = _Reader().read(content, MAX_NESTING)
@@ -106,7 +106,7 @@ class _Reader:
         self._numbers_left = MAX_NUMBERS
 
     def read(self, content: Any, depth: int) -> gymnasium.Space:
-        """Any ValueError, TypeError, LookupError … says that this is no space."""
+        """Read a space; any ValueError, TypeError, LookupError … means that this is none."""
         if depth == 0:
             raise ValueError(f"spaces must be nested less than {MAX_NESTING} times.")
         kind = content["type"]

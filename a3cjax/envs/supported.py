@@ -1,4 +1,4 @@
-"""Which spaces can be learned on, and what their user is to be told before it costs a night."""
+"""Which spaces can be learned on, and what users are warned of before it costs them a night."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -22,16 +22,16 @@ from a3cjax.errors import ConfigError
 # One-hot vectors of so many states are 128 MB in one update of the usual 40 steps of 8
 # environments, and several times that in its gradient.
 MAX_STATES = 100_000
-# A network with an output for each action, or 40 MB of each observation: our choice.
+# A network with an output for each action, or 40 MB for each observation: our choice.
 MAX_ACTIONS, MAX_NUMBERS = 10_000, 10_000_000
-# Our choice: what is no smaller along two axes could be seen as a picture.
+# Our choice: an array with two sides of this length or more could be seen as a picture.
 PICTURE_SIDE = 17
 
 
 def check_spaces(
     env: str, observation_space: gymnasium.Space, action_space: gymnasium.Space
 ) -> None:
-    """Raises a ConfigError that names a way out unless both spaces can be learned on."""
+    """Raise a ConfigError that names a way out unless both spaces can be learned on."""
     is_box = isinstance(action_space, Box)
     if not (
         isinstance(action_space, Discrete | MultiDiscrete | MultiBinary)
@@ -88,7 +88,7 @@ def check_spaces(
 def check_layout(
     env: str, observation_space: gymnasium.Space, plan: Sequence[Leaf], image_layout: str
 ) -> None:
-    """Raises a ConfigError if a layout was asked for, and nothing is read as an image by it."""
+    """Raise a ConfigError if a layout was asked for, but nothing is read as an image by it."""
     if image_layout in (CHANNELS_FIRST, CHANNELS_LAST) and not any(leaf.layout for leaf in plan):
         raise ConfigError(
             f"image_layout must be {AUTO} or {NONE} for {env}, which has no arrays of two to four "
@@ -98,7 +98,7 @@ def check_layout(
 
 
 def doubts(env: str, observation_space: gymnasium.Space, image_layout: str = AUTO) -> Iterator[str]:
-    """What is accepted and probably not meant, a line each."""
+    """A line for each thing that is accepted but probably not meant."""
     for leaf in plan_reading(observation_space, image_layout):
         space = leaf.space
         what = f"{leaf.name} of {env}, {space.dtype} of shape {space.shape},"

@@ -1,7 +1,7 @@
 """Observations as networks read them and actions as environments take them, in JAX.
 
-What observations.py and actions.py do with NumPy, of B environments; nothing is checked, and
-numbers have 32 bits at most.
+This is what observations.py and actions.py do with NumPy, for B environments; but nothing is
+checked, and numbers have 32 bits at most.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,9 @@
-"""Vector environments that people bring, in whatever way they reset, as a GymnasiumBatch resets.
+"""Vector environments that people bring: however they reset, they behave as a GymnasiumBatch.
 
 See https://farama.org/Vector-Autoreset-Mode. A batch is stepped as a whole. Where the mode shows
-the last observation of one game and the first of the next at the same step, or has resets asked
-for, the batch must so wait a step: that one shows the first observations of the games that begin
-and nothing new of the others. `info["is_idle"]` says for which environments that is so.
+the last observation of one game and the first of the next at the same step, or leaves resets to the
+caller, the batch must therefore wait a step, which shows the first observations of the games that
+begin, and nothing new of the others. `info["is_idle"]` marks these others.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ from a3cjax.envs.gymnasium_batch import (
 from a3cjax.envs.spaces import AnswerError, describe
 from a3cjax.errors import ConfigError, quote
 
-FINAL = "final_obs"  # in the info of SAME_STEP: of each environment that ended, its last
+FINAL = "final_obs"  # in SAME_STEP's info: the last observations of games that ended
 
 
 class VectorBatch:
@@ -34,7 +34,7 @@ class VectorBatch:
     """
 
     def __init__(self, env: str, envs: VectorEnv, *, is_own: bool):
-        """`env` is for messages; `is_own`: to be closed with this.
+        """`env` is for messages; `is_own`: whether `close` is to close `envs`.
 
         Raises:
           ConfigError: if it lacks its spaces, or does not say how it resets.
@@ -64,7 +64,7 @@ class VectorBatch:
         self._leaves: list[np.ndarray] = []  # what is shown next where nothing new happens
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        """Starts all anew, environment i with `seed + i`; or those of `options["reset_mask"]`."""
+        """Start all anew, environment i with `seed + i`; or those of `options["reset_mask"]`."""
         mask = np.ones(len(self._ended), bool) if options is None else options["reset_mask"]
         options = None if options is None else {"reset_mask": mask.copy()}
         where = f"reset() of {self._env}"
@@ -79,9 +79,9 @@ class VectorBatch:
     def step(
         self, actions: np.ndarray
     ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
-        """Takes an action for each: observations, rewards, terminated, truncated, and an info.
+        """Take an action for each: observations, rewards, terminated, truncated, and an info.
 
-        In that stand masks of actions (`actions.ActionMasks`), and who is idle.
+        The info holds masks of actions (`actions.ActionMasks`), and says who is idle.
         """
         num_envs, ended = len(self._ended), self._ended
         if self.has_pauses and ended.any():
@@ -100,7 +100,7 @@ class VectorBatch:
             for name, value in zip(STEP[2:4], answer[2:4], strict=True)
         )
         self._leaves, self._ended = self._read(answer[0], where), terminated | truncated
-        # In SAME_STEP the info is that of the next game already.
+        # In SAME_STEP the info already belongs to the next game.
         is_over = None if self._mode is AutoresetMode.SAME_STEP else self._ended
         self._masks.read_batch(answer[4], where, np.arange(num_envs), is_over)
         shown = self._leaves
@@ -112,11 +112,11 @@ class VectorBatch:
         return self._nest(shown), rewards, terminated, truncated, info
 
     def render(self) -> Any:
-        """The pictures of all."""
+        """The pictures of all environments."""
         return self._envs.render()
 
     def close(self) -> None:
-        """Closes them, unless they are somebody else's."""
+        """Close them, unless they are somebody else's."""
         if self._is_own:
             self._envs.close()
 

@@ -1,4 +1,4 @@
-"""Convolutions in C++ for CPUs, compiled where they run; without a compiler JAX's own take over."""
+"""C++ convolutions for CPUs, compiled where they run; without a compiler, JAX's own take over."""
 
 from a3cjax.kernels.building import load_kernels
 

@@ -1,4 +1,4 @@
-"""Compiles the kernels on the machine they run on, once for each processor and compiler."""
+"""Compilation of the kernels where they run, once for each processor and compiler."""
 
 import ctypes
 import functools
@@ -25,7 +25,7 @@ TIMEOUT_SECONDS = 120.0
 
 @functools.cache
 def load_kernels() -> tuple[ImageKernels | None, str]:
-    """The kernels, compiled unless they have been for this processor; None, and why, without."""
+    """The kernels, compiled now unless they were before for this processor; or None, and why."""
     if jax.default_backend() != "cpu":
         return None, f"where JAX computes on {jax.default_backend()}"
     try:
@@ -43,14 +43,14 @@ def load_kernels() -> tuple[ImageKernels | None, str]:
 
 
 def build_library() -> Path:
-    """The compiled library, named after all that it was made of.
+    """The path of the compiled library, named by a digest of all that it was made from.
 
     Raises:
-      OSError: if there is no compiler, or no folder.
+      OSError: if there is no compiler, or no folder for the library.
       subprocess.SubprocessError: if compiling fails, or takes too long.
     """
     compiler = _find_compiler()
-    # What the compiler calls itself, and what it takes this processor for.
+    # The compiler's name and version, and the processor that it finds here.
     about = _run(*compiler, *OPTIONS, "-E", "-v", "-x", "c++", os.devnull)
     parts = [SOURCE.read_bytes(), importlib.metadata.version("jaxlib").encode(), about]
     digest = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -67,7 +67,7 @@ def build_library() -> Path:
 
 
 def _find_compiler() -> list[str]:
-    """That of the environment variable CXX, else the system's."""
+    """The compiler in the environment variable CXX, else the system's."""
     commands = [shlex.split(os.environ[name]) for name in ["CXX"] if os.environ.get(name)]
     for command in commands or [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
@@ -76,6 +76,6 @@ def _find_compiler() -> list[str]:
 
 
 def _run(*command: str) -> bytes:
-    """What the command says on its standard error."""
+    """Run a command and return what it writes to standard error."""
     done = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_SECONDS)
     return done.stderr

@@ -25,7 +25,7 @@ class Names(NamedTuple):
 
 
 def make_kernels(names: Names) -> ImageKernels:
-    """The functions that call programs of these names, which are registered for CPUs."""
+    """The functions that call the programs registered for CPUs under these names."""
     return ImageKernels(
         convolve=functools.partial(_convolve, names),
         multiply=functools.partial(_multiply_if_few, names),
@@ -57,7 +57,7 @@ def _convolve(
 
 
 def _output_shapes(blocks, kernels, strides) -> list[tuple[int, ...]]:
-    """Of each layer, `[N, rows, columns, channels]`."""
+    """The shape of each layer's output, `[N, rows, columns, channels]`."""
     num_samples, *sides, _ = blocks.shape
     sides, shapes = [BLOCK_SIZE * side for side in sides], []
     for (size, _, _, num_out), stride in zip((k.shape for k in kernels), strides, strict=True):
@@ -67,7 +67,7 @@ def _output_shapes(blocks, kernels, strides) -> list[tuple[int, ...]]:
 
 
 def _are_made_for(blocks, kernels, strides, shapes) -> bool:
-    """Whether the programs are."""
+    """Whether the programs support these arguments."""
     if blocks.dtype != jnp.uint8 or not isinstance(blocks.shape[0], int):
         return False  # floats, or a batch of any size
     if strides[0] != BLOCK_SIZE or kernels[0].shape[0] != 2 * BLOCK_SIZE:
@@ -76,13 +76,13 @@ def _are_made_for(blocks, kernels, strides, shapes) -> bool:
     for kernel, stride, inputs in zip(kernels[1:], strides[1:], shapes, strict=False):
         size, _, num_in, num_out = kernel.shape
         rests += [size % stride, *((side - size) % stride for side in inputs[1:3])]
-        distances += [stride * num_in, num_out]  # from what one output reads to what the next does
+        distances += [stride * num_in, num_out]  # between what adjacent outputs read
     return not any(rests) and {32, 64}.issuperset(distances) and min(map(min, shapes)) > 0
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _recall(how, blocks, mean, params, outputs):
-    """The last of the outputs; `how` it is differentiated is a program's name, and the strides."""
+    """The last output; `how` is the name of the program that differentiates it, and the strides."""
     del how, blocks, mean, params
     return outputs[-1]
 
@@ -108,7 +108,7 @@ _recall.defvjp(_recall_forward, _recall_backward)
 
 
 def _reverse(kernel: jax.Array, stride: int) -> jax.Array:
-    """As the gradient of the inputs multiplies it, taps from last to first."""
+    """The kernel in the layout for the gradient of the inputs: with taps from last to first."""
     taps, (num_in, num_out) = kernel.shape[0] // stride, kernel.shape[2:]
     kernel = kernel.reshape(taps, stride, taps, stride, num_in, num_out)
     # (tap_y, dy, tap_x, dx, in, out) -> (dy, tap_y, tap_x, out, dx, in)
@@ -116,7 +116,7 @@ def _reverse(kernel: jax.Array, stride: int) -> jax.Array:
 
 
 def _multiply_if_few(names: Names, inputs: Array, weights: Array, *args, **kwargs) -> jax.Array:
-    """As `jax.lax.dot_general` of two matrices."""
+    """As `jax.lax.dot_general`, for two matrices."""
     num_rows, is_wide = inputs.shape[0], weights.shape[1] % 16 == 0
     if inputs.ndim == 2 and isinstance(num_rows, int) and num_rows <= MOST_ROWS and is_wide:
         return _multiply(names, inputs, weights)

@@ -13,7 +13,7 @@ from a3cjax.runs.tables import TIME_PARTS
 
 Row = Mapping[str, float]
 
-# Of the algorithms' own metrics, in the order in which they are shown.
+# Those of the algorithms' own metrics that are shown, in this order.
 LEARNING_METRICS = (
     *("policy_loss", "value_loss", "entropy", "explained_variance", "q_value", "epsilon"),
     "grad_norm",
@@ -40,27 +40,27 @@ SILENT_ACTOR = {name: math.nan for _, name, _ in ACTOR_COLUMNS} | {
     "num_restarts": 0.0,
 }
 """The row of one that has reported nothing yet."""
-STALL_SECONDS = 10.0  # without an update: then it is marked; ordinary ones take a second
+STALL_SECONDS = 10.0  # without an update: then it is marked; an update usually takes a second
 NUM_INTERVALS = 10_000
 LABEL_SIZE = 11  # of the highest and the lowest value beside the curve
 
 
 class Curve:
-    """Means of a quantity in `NUM_INTERVALS` equal parts of a run, drawn as wide as may be."""
+    """Means of a quantity in `NUM_INTERVALS` equal parts of a run, drawn as wide as possible."""
 
     def __init__(self, total_frames: int):
         self._total_frames = total_frames
         self._sums_and_counts = np.zeros((2, NUM_INTERVALS))
 
     def add(self, num_frames: int, value: float) -> None:
-        """Takes in a value; what comes after the last frame counts to the last interval."""
+        """Adds a value; one that comes after the last frame counts in the last interval."""
         index = min(num_frames * NUM_INTERVALS // self._total_frames, NUM_INTERVALS - 1)
         self._sums_and_counts[:, index] += (value, 1)
 
     def columns(self, size: int) -> np.ndarray:
         """The mean in each of `size` equal parts of the run up to the last value.
 
-        Where nothing was added, it is the one before; NaN before the first.
+        A part to which nothing was added repeats the one before; NaN before the first value.
         """
         length = np.max(np.nonzero(self._sums_and_counts[1]), initial=0) + 1
         begins = np.arange(size) * length // size
@@ -69,7 +69,7 @@ class Curve:
         return (totals / np.where(counts > 0, counts, math.nan))[newest]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Columns as high as their values, from the lowest (still visible) to the highest."""
+        """Draws columns as high as their values; even the lowest one is visible."""
         values = self.columns(max(1, options.max_width - LABEL_SIZE - 1))
         values = np.where(np.isfinite(values), values, math.nan)
         if np.isnan(values).all():
@@ -88,9 +88,9 @@ class Curve:
 def actor_lines(
     actors: Mapping[int, Row], num_actors: int, room: int, *, are_workers: bool = False
 ) -> Iterator[Table | Text]:
-    """A header and a line for each actor-learner: all by index, or the slowest and the rest.
+    """A header and a line for each actor-learner: all by index, or the slowest and a summary.
 
-    `are_workers`: each line is that of a process with some of them.
+    `are_workers`: each line stands for a process with some of the actor-learners.
     """
     columns = WORKER_COLUMNS if are_workers else ACTOR_COLUMNS
     rows = [
@@ -122,7 +122,7 @@ def is_stalled(actor: Row) -> bool:
 
 
 def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
-    """Names and values; the time left is that at the present rate."""
+    """Names and values to show; the time left assumes the present rate."""
     rate, frames_left = row["frames_per_second"], max(0.0, total_frames - row["num_frames"])
     fields = [
         ("frames", f"{row['num_frames']:,.0f} / {total_frames:,}"),
@@ -146,7 +146,7 @@ def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
 
 
 def one_line(*parts: str | tuple[str, str]) -> Text:
-    """Text, or (text, style), cut where the window ends: without a …, which ASCII has not."""
+    """Joins texts, or (text, style), cut where the window ends: without a …, which ASCII lacks."""
     return Text.assemble(*parts, no_wrap=True, overflow="crop")
 
 
@@ -156,5 +156,5 @@ def shown(value: float, form: str) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as `1:02:03`; `?` for NaN and what is longer than any run."""
+    """Seconds as `1:02:03`; `?` for NaN or more than any run takes."""
     return str(datetime.timedelta(seconds=round(seconds))) if seconds < 1e9 else "?"

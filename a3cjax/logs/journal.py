@@ -1,4 +1,4 @@
-"""The log of a run: takes the actors' reports in and writes rows when they are due."""
+"""The log of a run: takes in the actors' reports and writes rows when they are due."""
 
 import collections
 import math
@@ -31,12 +31,12 @@ class BadUpdatesError(FloatingPointError):
 
 @dataclass
 class Journal:
-    """Files get a row every `period_frames`; the terminal one by the clock.
+    """Writes a row to the files every `period_frames`, and one to the terminal by the clock.
 
-    Updates are taken in by their version, whatever the order in which actors report them:
-    what the files say up to a number of frames is what the parameters of that number were
-    learned from. Versions may have holes, as soon as they are told of as `Lost`. What was dropped
-    comes after the version that it found. Used by the main thread alone.
+    Updates are taken in by version, whatever the order in which actors report them: what the files
+    hold up to a number of frames is what the parameters at that number were learned from. Versions
+    may be missing once they are reported as `Lost`. A dropped update comes after the version that
+    it found. Used by the main thread alone.
     """
 
     reports: Reports  # what the actors report is put here
@@ -52,12 +52,12 @@ class Journal:
     """Told of each update that was taken in, and the games that ended in it, in their order."""
     line_of: Callable[[int], int] = lambda actor_index: actor_index
     """The line of the terminal that an actor-learner counts to."""
-    began: float  # monotonic time of the run's start, resumed runs' earlier seconds deducted
+    began: float  # monotonic time of the run's start, less a resumed run's earlier seconds
 
     def __post_init__(self, past_returns: Sequence[float]):
         self._early: dict[int, UpdateReport | Lost] = {}
         self._dropped: list[UpdateReport] = []
-        self._frames_told = 0  # random play may follow on the last update
+        self._frames_told = 0  # random play may follow the last update
         self._num_bad_in_a_row = 0
         self._bad_updates: list[BadUpdatesError] = []  # raised when all else is written
         self._row_frames = self.num_frames
@@ -78,7 +78,7 @@ class Journal:
         """Takes in what the actors reported, and writes the rows that are due.
 
         Raises:
-          BadUpdatesError: if that many in a row were refused.
+          BadUpdatesError: if `max_bad_updates` in a row were refused.
         """
         self._receive()
         if self.num_frames - self._row_frames >= self.period_frames:
@@ -88,9 +88,9 @@ class Journal:
             raise self._bad_updates.pop()
 
     def write_up_to(self, num_updates: int) -> None:
-        """Writes all updates up to this one and none beyond, with a row at its end.
+        """Writes all updates up to this one and none beyond, then a row of metrics.
 
-        To be called before the parameters of that version are saved. Gives up on an update
+        Call it before the parameters of that version are saved. It gives up on an update
         whose actor does not report it within two seconds.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
@@ -102,7 +102,7 @@ class Journal:
         self._write_file_row()
 
     def finish(self) -> None:
-        """Writes what is left, at the end of the run, when no actor works any more."""
+        """Writes what is left at the end of the run, when no actor works any more."""
         self._receive()
         self._take_in([self._early.pop(version) for version in sorted(self._early)])
         self._take_in_dropped()
@@ -115,7 +115,7 @@ class Journal:
             raise self._bad_updates.pop()
 
     def _receive(self, last: float = math.inf) -> None:
-        """Takes in, in order, the updates that follow on those before, up to version `last`."""
+        """Takes in the updates that continue the sequence without a gap, up to version `last`."""
         # As many as there are now: fast actors must not keep the caller here.
         for _ in range(self.reports.qsize()):
             self._sort_in(self.reports.get())
@@ -157,14 +157,14 @@ class Journal:
             self._bad_updates.append(BadUpdatesError(report, self._num_bad_in_a_row))
 
     def _take_in_dropped(self, last: float = math.inf) -> None:
-        """Takes in what was dropped up to version `last`, in the order of frames."""
+        """Takes in the updates dropped up to version `last`, in the order of their frames."""
         due = [report for report in self._dropped if report.version <= last]
         self._dropped = [report for report in self._dropped if report.version > last]
         due.sort(key=lambda report: report.run_frames)
         self._take_in(due)
 
     def _take_in(self, reports: Sequence[UpdateReport | Lost]) -> None:
-        """Takes in reports in this order; of what is lost each entry stands for a version."""
+        """Takes in reports in this order; each `Lost` in the list stands for one version."""
         rows: list[tuple[UpdateReport, list[EpisodeRow]]] = []
         for report in reports:
             if isinstance(report, Lost):
@@ -188,7 +188,7 @@ class Journal:
         if episodes := [episode for _, own in rows for episode in own]:
             for logger in (*self.loggers, self.terminal):
                 logger.write_episodes(episodes)
-        for report, own in rows:  # at last: it may end the run by what it raises
+        for report, own in rows:  # at the very end: `tell` may raise, and so end the run
             self.tell(report, own)
 
     def _write_file_row(self) -> None:

@@ -9,7 +9,7 @@ from a3cjax.runs.tables import EPISODES, METRICS, EpisodeRow, append_rows
 class Logger:
     """Takes rows of metrics, finished episodes and scores, from the main thread.
 
-    A subclass says what it does with them; what it says nothing of is left alone. What it
+    A subclass overrides the methods that it needs; the others do nothing. An exception that it
     raises ends the run, after a last checkpoint.
     """
 
@@ -20,7 +20,7 @@ class Logger:
         """Takes the games finished since the last call."""
 
     def write_evaluation(self, num_frames: int, score: float) -> None:
-        """Takes the mean score of an evaluation of the parameters of this frame."""
+        """Takes the mean score of an evaluation of the parameters at `num_frames`."""
 
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes and frees what is open, at the end of a run that may have failed."""
@@ -34,7 +34,7 @@ class CsvLogger(Logger):
     """
 
     def __init__(self, run_dir: Path):
-        """Goes on with the files of a resumed run."""
+        """Continues the files of a resumed run."""
         self._metrics, self._episodes = run_dir / METRICS, run_dir / EPISODES
         self._metrics.touch()
         self.write_episodes([])

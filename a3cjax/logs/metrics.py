@@ -1,4 +1,4 @@
-"""From the reports of many updates to one row of metrics a logging period."""
+"""Turns the reports of many updates into one row of metrics per logging period."""
 
 import collections
 import math
@@ -23,9 +23,10 @@ class MetricsWindow:
 
         Args:
           past_returns: scores of all episodes before, where a run is resumed.
-          memory: weight in [0, 1) of the period before in rates and means, and so on back; 0
-            leaves each period by itself. For periods so short that few updates fall into one.
-          num_episodes: the last ones, of this period or not, over which the mean return is taken.
+          memory: weight in [0, 1) of the previous period in rates and means, squared for the one
+            before that, and so on; 0 leaves each period by itself. For periods so short that few
+            updates fall into one.
+          num_episodes: how many of the last episodes, whenever they were, the mean return covers.
         """
         self._returns = collections.deque(past_returns, maxlen=num_episodes)
         self._num_episodes = len(past_returns)
@@ -46,7 +47,7 @@ class MetricsWindow:
         self.restarts_in_all += 1
 
     def add(self, report: UpdateReport) -> None:
-        """Takes in one update; nothing of it is kept but sums."""
+        """Takes in one update, of which only sums are kept."""
         self._returns.extend(episode.episode_return for episode in report.episodes)
         self._num_episodes += len(report.episodes)
         if report.bad_trajectory is not None:
@@ -84,8 +85,8 @@ class MetricsWindow:
         """One row over the `seconds` since the last; starts a new period.
 
         Returns:
-          Name -> number, NaN where it cannot be told. What an algorithm calls by a name of the
-          run's own is `loss_<name>`.
+          Name -> number, NaN where it is unknown. An algorithm's metric that has the name of one
+          of the run's own is `loss_<name>`.
         """
         self._seconds += seconds
         self.idle_seconds = 0.0 if self.num_updates else self.idle_seconds + seconds
@@ -122,7 +123,7 @@ class MetricsWindow:
 
 
 def _fade(sums: Mapping[str, float], memory: float) -> dict[str, float]:
-    """Sums with the weight that they have in the next period; what is not finite is forgotten."""
+    """Sums weighted for the next period; those that are not finite are forgotten."""
     faded: dict[str, float] = collections.defaultdict(float)
     if memory:
         faded |= {name: memory * value for name, value in sums.items() if math.isfinite(value)}

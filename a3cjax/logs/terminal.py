@@ -22,8 +22,8 @@ MIN_CURVE_ROWS, MAX_CURVE_ROWS = 3, 6
 class TerminalLogger:
     """On a terminal, a view that redraws itself; elsewhere (a pipe, TERM=dumb), plain lines.
 
-    `period_seconds` tells how often a row is wanted, `memory` the weight of earlier periods in
-    it (see `MetricsWindow`), `is_live` whether it is wanted when nothing has happened, too.
+    `period_seconds` says how often a row is wanted, `memory` the weight of earlier periods in it
+    (see `MetricsWindow`), and `is_live` whether it is wanted even when nothing has happened.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class TerminalLogger:
     ):
         """Starts the view; without a `console`, on the standard output.
 
-        `are_workers`: it is not actor-learners that have lines, but processes of several.
+        `are_workers`: each line stands for a process of several actor-learners, not for one.
         """
         self._are_workers = are_workers
         self._console = console or Console(highlight=False)
@@ -48,11 +48,11 @@ class TerminalLogger:
         self._curve = Curve(total_frames)
         self._row: Row | None = None
         self._actors: Mapping[int, Row] = {}
-        # FORCE_COLOR makes a terminal of a file in Rich's eyes: what follows asks the file itself.
+        # With FORCE_COLOR, Rich takes any file for a terminal, so the file itself is asked, too.
         self.is_live = self._console.is_interactive and self._console.file.isatty()
         self.period_seconds, self.memory = (1.0, 0.8) if self.is_live else (10.0, 0.0)
         self._size = self._console.size
-        # Not Rich's own thread: it would draw four times a second, whether anything changed.
+        # Not Rich's own thread: it would draw four times a second, even if nothing changed.
         self._live = Live(self, console=self._console, auto_refresh=False)
         if self.is_live:
             self._live.start(refresh=True)
@@ -69,14 +69,14 @@ class TerminalLogger:
             self._curve.add(episode.num_frames, episode.episode_return)
 
     def write_metrics(self, row: Row, actors: Mapping[int, Row] | None = None) -> None:
-        """Shows the newest row, and where there is room for it that of each actor-learner."""
+        """Shows the newest row and, where there is room, that of each actor-learner."""
         self._row, self._actors = row, actors or {}
         if not self.is_live:
             fields = describe(row, self._total_frames)
             self.print("  ".join(f"{name} {value}" for name, value in fields))
             return
         if self._console.size != self._size:
-            # What was drawn for another width lies broken on the screen: nobody knows where.
+            # What was drawn for another width is now broken, and nobody knows where it is.
             self._size = self._console.size
             self._console.clear()
         self._live.refresh()
@@ -87,7 +87,7 @@ class TerminalLogger:
             self._live.stop()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """The view; what has no room is left out, from below."""
+        """The view; what does not fit is cut off at the bottom."""
         state = "" if self._actors else "  starting: random play, then compilation"
         yield one_line((self._title, "bold"), state)
         if self._row is None:

@@ -1,7 +1,7 @@
 """TensorBoard, Weights & Biases and MLflow: the same names for the same numbers.
 
-The last two are optional extras, imported when they are asked for. All are written to by the
-main thread: a slow one keeps rows and checkpoints waiting, but no actor-learner.
+The last two are optional extras, imported when they are asked for. The main thread writes to all
+of them: a slow one keeps rows and checkpoints waiting, but no actor-learner.
 """
 
 import importlib.util
@@ -27,11 +27,11 @@ from a3cjax.runs.tables import TRACKING, EpisodeRow, read_json
 from a3cjax.system.files import alone, replace_file
 
 # Metrics by the names that CleanRL's scripts give them (ppo_atari_envpool.py, dqn_atari.py);
-# what CleanRL does not know is `train/<name>`. The step is the number of emulator frames
-# everywhere, CleanRL's that of agent steps.
+# those that CleanRL does not have are `train/<name>`. The step is always the number of emulator
+# frames; in CleanRL it is that of agent steps.
 TAGS = {
-    "episode_return_mean": "charts/avg_episodic_return",  # of 100 episodes, there of 20
-    "steps_per_second": "charts/SPS",  # agent steps, as there; since the last row, not the start
+    "episode_return_mean": "charts/avg_episodic_return",  # over 100 episodes, in CleanRL over 20
+    "steps_per_second": "charts/SPS",  # agent steps, as there, but since the last row
     "learning_rate": "charts/learning_rate",
     "epsilon": "charts/epsilon",
     "policy_loss": "losses/policy_loss",
@@ -40,7 +40,7 @@ TAGS = {
     "explained_variance": "losses/explained_variance",
     "q_value": "losses/q_values",
 }
-Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², there without the half
+Q_TAGS = TAGS | {"value_loss": "losses/td_loss"}  # ½(y − Q)², in CleanRL without the half
 PROJECT = "a3cjax"
 TRACKERS = ("wandb", "mlflow")  # names of packages, of extras and of settings
 
@@ -50,13 +50,13 @@ Announce = Callable[[str], None]
 
 
 def is_installed(tracker: str) -> bool:
-    """Whether a package can be imported; a mere folder of its name, as W&B makes, cannot."""
+    """Whether a package can be imported; a mere folder of that name, as W&B makes, cannot."""
     spec = importlib.util.find_spec(tracker)
     return spec is not None and spec.origin is not None
 
 
 def tag_row(row: Mapping[str, float], schedule: Schedule) -> dict[str, float]:
-    """A row of metrics and the learning rate by tag, without what is unknown."""
+    """A row of metrics and the learning rate by tag, without unknown values."""
     tags = Q_TAGS if "q_value" in row else TAGS
     values = {**row, "learning_rate": float(schedule(float(row["num_frames"])))}
     return {
@@ -67,7 +67,7 @@ def tag_row(row: Mapping[str, float], schedule: Schedule) -> dict[str, float]:
 
 
 def tag_episodes(episodes: Sequence[EpisodeRow]) -> dict[str, float]:
-    """Mean return and length of games by tag; nothing where there is no game."""
+    """Mean return and length of games by tag; empty if there is no game."""
     if not episodes:
         return {}
     return {
@@ -77,7 +77,7 @@ def tag_episodes(episodes: Sequence[EpisodeRow]) -> dict[str, float]:
 
 
 class _Tracker(Logger):
-    """Sends one record a row, with the means of its episodes, by the `_log` of a subclass.
+    """Sends one record per row, with the means of its episodes, by the `_log` of a subclass.
 
     Thousands of short episodes a second would be too many to send one by one.
     """
@@ -102,15 +102,15 @@ class _Tracker(Logger):
 
 
 class TensorBoardLogger(_Tracker):
-    """Writes TensorBoard events into the run folder: every row and, these are files, every game."""
+    """Writes TensorBoard events into the run folder: every row and, being files, every game."""
 
     def __init__(self, run_dir: Path, schedule: Schedule, first_frame: int = 0):
         """Earlier events of a resumed run count up to `first_frame`."""
         super().__init__(schedule)
-        # Not SummaryWriter: its thread dies of a full disk and lets its callers wait for ever.
+        # Not SummaryWriter: its thread dies when the disk is full, and its callers wait for ever.
         suffix = f".{first_frame}" if first_frame else ""
         self._writer = EventsWriter(str(run_dir / "events"), suffix)
-        if first_frame:  # what the run had written of later frames is not to be shown
+        if first_frame:  # hides what the run had written about later frames
             start = SessionLog(status=SessionLog.START)
             self._writer.write_event(Event(step=first_frame + 1, session_log=start))
 
@@ -144,7 +144,7 @@ class WandbLogger(_Tracker):
     def __init__(self, run_dir: Path, schedule: Schedule, settings: Settings, announce: Announce):
         """Starts W&B's service process; raises W&B's own errors where it cannot."""
         super().__init__(schedule)
-        # Reports of W&B's own defects to its makers; their threads would outlive the run.
+        # W&B reports its own defects to its makers, in threads that would outlive the run.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -173,7 +173,7 @@ class WandbLogger(_Tracker):
         )
         self._run.config.update(dict(settings), allow_val_change=True)  # changed by resuming
         self._run.define_metric("*", step_metric="num_frames")
-        if self._run.settings.mode == "offline":  # W&B warns who then asks for the URL
+        if self._run.settings.mode == "offline":  # asking for the URL would make W&B warn
             where = f", offline: `wandb sync {run_dir}/wandb/offline-run-*` uploads it"
         else:
             where = f": {self._run.url or mode}"
@@ -194,8 +194,8 @@ class WandbLogger(_Tracker):
 class MlflowLogger(_Tracker):
     """Writes to MLflow: to MLFLOW_TRACKING_URI, or MLflow's default, ./mlflow.db (SQLite).
 
-    No server is needed: `mlflow ui` in the same folder shows it. A resumed run goes on in the
-    same MLflow run, whose parameters stay those that it began with: MLflow changes none.
+    No server is needed: `mlflow ui` in the same folder shows it. A resumed run goes on in the same
+    MLflow run, which keeps the parameters that it began with, since MLflow never changes any.
     """
 
     def __init__(self, run_dir: Path, schedule: Schedule, settings: Settings, announce: Announce):
@@ -208,7 +208,7 @@ class MlflowLogger(_Tracker):
         import mlflow
         import mlflow.entities
 
-        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every table it makes
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it reports every table it makes
         self._make_metric = mlflow.entities.Metric
 
         def start_run() -> str:
@@ -223,7 +223,7 @@ class MlflowLogger(_Tracker):
             self._client.log_batch(run.info.run_id, params=params)
             return run.info.run_id
 
-        # Runs that begin at once would all make its tables and the experiment, and break them.
+        # Runs that begin at once would all make MLflow's tables and experiment, and break them.
         with alone(Path(tempfile.gettempdir()) / f"a3cjax-mlflow-{os.getuid()}.lock"):
             self._client = mlflow.MlflowClient()
             self._run_id = _remember(run_dir, "mlflow", start_run)
@@ -241,7 +241,7 @@ class MlflowLogger(_Tracker):
 
 
 def _remember(run_dir: Path, tracker: str, make_id: Callable[[], str]) -> str:
-    """The id in the run folder's file for it, which is made when there is none."""
+    """The tracker's id in the run folder's file, where it is made if there is none."""
     path = run_dir / TRACKING
     ids = read_json(path)
     if path.exists() and (ids is None or not isinstance(ids.get(tracker, ""), str)):

@@ -1,7 +1,7 @@
-"""What rewards and observations are divided by: moments of all that a run has seen so far.
+"""Moments of all that a run has seen so far, by which rewards and observations are normalised.
 
-Computed by actor-learners of their own trajectories, merged with each gradient, and so the same for
-all who read one snapshot.
+Actor-learners compute them from their own trajectories. They are merged with each gradient, and so
+are the same for all who read the same snapshot.
 """
 
 from collections.abc import Callable
@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from a3cjax.types import Array, Moments, ObservationStatistics, Seen
 
-# What deviates by no more than this part of its mean, in the root of the mean square, counts as
-# constant: in 32 bits numbers are rounded by 1e-7 of their size. Our choice.
+# An entry whose standard deviation is at most this fraction of its mean counts as constant: in 32
+# bits numbers are rounded by 1e-7 of their size. Our choice.
 MIN_DEVIATION = 1e-6
-# Of the mean of returns, the part that stands under the root beside their variance: where all are
-# alike, rewards would be blown up without it. Our choice.
+# The fraction of the mean return whose square is added to the variance of returns under the root:
+# without it, rewards would be blown up where all returns are alike. Our choice.
 MIN_RETURN_DEVIATION = 0.1
 
 
 def moments_of(values: npt.ArrayLike, shape: tuple[int, ...] = ()) -> Moments:
-    """Of N arrays `[N, *shape]`: how many, their mean and their variance, entry by entry."""
+    """Count, mean and variance of N arrays `[N, *shape]`, entry by entry."""
     values = np.asarray(values).reshape(-1, *shape)
     count = len(values)
     if count == 0:
@@ -39,7 +39,7 @@ def moments_of(values: npt.ArrayLike, shape: tuple[int, ...] = ()) -> Moments:
 
 
 def _sum(values: np.ndarray, largest: int) -> np.ndarray:
-    """Along the first axis, in the smallest integers that hold it."""
+    """Sum along the first axis, in the smallest integer type that holds `largest`."""
     return values.sum(axis=0, dtype=np.min_scalar_type(largest))
 
 
@@ -55,7 +55,7 @@ def merge(one: Moments, other: Moments) -> Moments:
 
 
 def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
-    """Maps pytrees of Moments to a pytree of what `function` makes of each; None stays None."""
+    """Map `function` over the Moments in pytrees; None stays None."""
 
     def of_part(part: Moments | None, *others: Any) -> Any:
         return None if part is None else function(part, *others)
@@ -64,12 +64,12 @@ def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
 
 
 def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
-    """The moments of observations, but for those of idle steps, which are there already.
+    """The moments of observations, without those at idle steps, which were counted before.
 
     Args:
-      like: a pytree of Moments, None for parts that are left out.
-      observations: of the same structure, each part with the axes of `is_idle` before its own.
-      is_idle: bool, `[B]` or `[T, B]`; None where no step is.
+      like: a pytree of Moments, with None for parts that are left out.
+      observations: a pytree of the same structure, each part with the axes of `is_idle` first.
+      is_idle: bool, `[B]` or `[T, B]`; None if no step is idle.
     """
 
     def of_part(part: Moments | None, values: Array) -> Moments | None:
@@ -78,7 +78,7 @@ def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
         values = np.asarray(values)
         return moments_of(values if is_idle is None else values[~is_idle], part.mean.shape)
 
-    # None is a leaf here: for JAX it would be a tree of nothing, which an image does not fit.
+    # None must be a leaf here: for JAX it is an empty tree, which an image does not match.
     return jax.tree.map(
         of_part,
         like,
@@ -88,14 +88,14 @@ def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
 
 
 def merge_seen(one: Seen, other: Seen) -> Seen:
-    """Merges each of the moments in both; they have one structure."""
+    """Merge the moments in both, part by part; both must have the same structure."""
     return map_moments(merge, one, other)
 
 
 def reward_scale(returns: Moments) -> np.float32:
     """√(σ² + (0.1 µ)²) of discounted returns: about their standard deviation, if they differ.
 
-    1 where all were 0, or are in 32 bits: rewards are none yet.
+    1 if all returns are 0, or 0 in 32 bits: there were no rewards yet.
     """
     least = np.square(MIN_RETURN_DEVIATION * returns.mean)
     scale = np.float32(np.sqrt(returns.variance + least))
@@ -105,11 +105,11 @@ def reward_scale(returns: Moments) -> np.float32:
 def entry_scale(moments: Moments) -> np.ndarray:
     """The standard deviation of each entry, float64; 1 where it did not vary.
 
-    As in scikit-learn's StandardScaler: what such an entry may be worth later nobody has seen, a
-    state of a one-hot vector that random play has not come to, for example.
+    As in scikit-learn's StandardScaler: nobody has seen yet what values such an entry may take, for
+    example an entry of a one-hot vector whose state random play has not reached.
     """
     scale = np.sqrt(moments.variance)
-    # Nor is divided by what is 0 in 32 bits.
+    # Nothing is divided by what is 0 in 32 bits, either.
     least = np.maximum(MIN_DEVIATION * np.abs(moments.mean), np.finfo(np.float32).tiny)
     return np.where(scale <= least, 1.0, scale)
 
@@ -117,7 +117,7 @@ def entry_scale(moments: Moments) -> np.ndarray:
 def renew(
     statistics: ObservationStatistics | None, observations: Any
 ) -> ObservationStatistics | None:
-    """Statistics by the moments of observations; images, which have none there, keep theirs."""
+    """Renew statistics from moments of observations; images, which have none, keep theirs."""
     if statistics is None or observations is None:
         return statistics
 
@@ -136,20 +136,20 @@ def renew(
 def discounted_sums(
     rewards: Array, discounts: Array, is_first: Array, before: Array
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Gₜ = rₜ + γₜ₋₁ Gₜ₋₁: what each step's rewards so far come to, as VecNormalize sums them.
+    """Gₜ = rₜ + γₜ₋₁ Gₜ₋₁: the discounted sum of rewards up to each step, as in VecNormalize.
 
     (stable_baselines3/common/vec_env/vec_normalize.py)
 
     Args:
       rewards: float `[T, B]`.
       discounts: float `[T, B]`, γ·(1 − terminated).
-      is_first: bool `[T+1, B]`, where an episode begins: sums begin with it.
+      is_first: bool `[T+1, B]`, where an episode begins, and the sum with it.
       before: float `[B]`, γ G of the step before.
 
     Returns:
-      float64 `[T, B]`, and `[B]` to go on from. Steps into a first observation have no sum, and
-      the numbers in their places mean nothing. Nor have idle steps: with their reward of 0 and
-      discount of 1 they pass on the sum before them.
+      float64 `[T, B]` sums, and `[B]` to pass as `before` next time. Steps into a first observation
+      have no sum, and the numbers in their places mean nothing. Idle steps have none, either: with
+      their reward of 0 and discount of 1 they pass on the sum before them.
     """
     kept = np.where(is_first[1:], 0.0, discounts)
     carried = np.where(is_first[0], 0.0, before)

@@ -1,4 +1,4 @@
-"""The shared parameters, pulled and pushed to by actor-learners: the one lock of the program."""
+"""The shared parameters, which actor-learners pull and push to: the one lock of the program."""
 
 import threading
 import time
@@ -14,12 +14,13 @@ from a3cjax.updates import ApplyGradients
 
 
 class Receipt(NamedTuple):
-    """What a push answers: where the run stands after it, and seconds spent on the lock.
+    """The answer to a push: where the run stands after it, and the seconds spent on the lock.
 
     `staleness` counts the updates by others since the version that the gradient was
-    computed at. A refused gradient would have made parameters that are not finite: it
-    changed nothing, and its frames are not counted. A dropped one was not wanted: it changed
-    nothing, but its frames were played, and count. A pooled one is applied later, as part of a sum.
+    computed at. A refused gradient would have made the parameters non-finite: it changed
+    nothing, and its frames are not counted. A dropped gradient was not wanted: it changed nothing,
+    but its frames are counted, since they were played. A pooled gradient is applied later, as part
+    of a sum.
     """
 
     version: int
@@ -54,20 +55,20 @@ class ParameterStore(Protocol):
         actor_index: int = 0,
         seen: Seen | None = None,
     ) -> Receipt:
-        """Applies one gradient.
+        """Apply one gradient.
 
         Args:
           grads: a pytree like the parameters.
           num_frames: emulator frames that the gradient was computed from.
-          version: of the snapshot that it was computed at.
-          actor_index: whose it is.
-          seen: what was seen on the way to it, to be added to `LearnerState.seen`.
+          version: the version of the snapshot that it was computed at.
+          actor_index: the index of the actor that computed it.
+          seen: moments of what was seen for it, to be merged into `LearnerState.seen`.
         """
         ...
 
 
 class RunStore(Protocol):
-    """The parameters of a run as whoever looks after it sees them."""
+    """The parameters of a run, as seen by the code that looks after the run."""
 
     def counts(self) -> Counts:
         """How far the run has come, as far as it is known here; never blocks."""
@@ -102,12 +103,12 @@ class SharedParameters:
         hand_over: Callable[[Any], Any] = lambda arrays: arrays,
         clock: Callable[[], float] = time.perf_counter,
     ):
-        """Begins with this state, after so many emulator frames and updates.
+        """Begin with this state, after `num_frames` emulator frames and `num_updates` updates.
 
-        `statistics` are those of observations, None where they are not centred. Every
+        `statistics` are the statistics of observations, None if these are not centred. Every
         `target_period_frames` the target parameters, if there are any, become the newest ones.
-        Unless it `shares_statistics`, `state.opt_state` is a tuple with one for each actor.
-        `hand_over` makes of what was computed what others are given, such as `as_views`.
+        Unless `shares_statistics`, `state.opt_state` is a tuple with one state for each actor.
+        `hand_over` turns computed arrays into what others are given, for example `as_views`.
         """
         self._apply_gradients = apply_gradients
         self._target_period_frames = target_period_frames
@@ -138,7 +139,7 @@ class SharedParameters:
         actor_index: int = 0,
         seen: Seen | None = None,
     ) -> Receipt:
-        """Applies one gradient to the newest parameters, whatever it was computed from."""
+        """Apply one gradient to the newest parameters, whichever ones it was computed at."""
         asked = self._clock()
         with self._lock:
             entered, old = self._clock(), self._published[1]
@@ -151,7 +152,7 @@ class SharedParameters:
         )
 
     def drop(self, num_frames: int, version: int) -> Receipt:
-        """Counts the frames of a gradient that is not wanted."""
+        """Count the frames of a gradient that is not wanted."""
         asked = self._clock()
         with self._lock:
             entered, (state, old) = self._clock(), self._published
@@ -165,7 +166,7 @@ class SharedParameters:
     def _renew_targets(
         self, state: LearnerState, old_frames: int, num_frames: int
     ) -> tuple[LearnerState, int]:
-        """The state after so many frames more, and the number of all frames."""
+        """The state after `num_frames` more frames, and the number of all frames."""
         num_frames += old_frames
         period = self._target_period_frames
         if state.target_params is not None and num_frames // period > old_frames // period:
@@ -175,7 +176,7 @@ class SharedParameters:
     def _updated(
         self, grads: Params, num_frames: int, actor_index: int, seen: Seen | None
     ) -> tuple[LearnerState, Snapshot]:
-        """What is to be published after this gradient: if it is refused, the very same."""
+        """What is to be published after this gradient; the same tuple if it is refused."""
         state, old = self._published
         opt_states = state.opt_state
         if not self._shares_statistics:
@@ -196,9 +197,9 @@ class SharedParameters:
 
 
 def as_views(arrays: Any) -> Any:
-    """A pytree of a CPU's arrays as NumPy's: the same memory, of no device.
+    """View a pytree of CPU arrays as NumPy arrays: the same memory, but of no device.
 
-    Whoever computes with them does so on a device of its own, and nothing is copied.
+    Whoever computes with them does so on its own device, and nothing is copied.
     """
     return jax.tree.map(np.asarray, arrays)
 
@@ -206,23 +207,23 @@ def as_views(arrays: Any) -> Any:
 def make_snapshot(
     state: LearnerState, version: int, num_frames: int, statistics: ObservationStatistics | None
 ) -> Snapshot:
-    """The snapshot of a state, with statistics by what was seen, or else those of before."""
+    """The snapshot of a state; its moments of observations, if any, renew the statistics."""
     statistics, returns = renew(statistics, state.seen.observations), state.seen.returns
     scale = None if returns is None else reward_scale(returns)
     return Snapshot(version, num_frames, state.params, statistics, state.target_params, scale)
 
 
-# As quick as `device_put` with large arrays and eight times as quick with small ones.
+# As fast as `device_put` for large arrays and eight times as fast for small ones.
 _copy_to_default_device = jax.jit(lambda arrays: arrays)
 
 
 class ParametersOnDevice:
-    """The same store as it is seen from another device: snapshots and gradients are copied."""
+    """A store as it is seen from another device: snapshots and gradients are copied."""
 
     def __init__(self, store: ParameterStore, device: Device, home: Device | None):
         """`device` is where this store is seen from, `home` where its parameters are.
 
-        That is None where they are views; gradients then go as they are.
+        `home` is None if they are views; gradients are then passed on as they are.
         """
         self._store = store
         self._device = device

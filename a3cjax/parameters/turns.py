@@ -1,4 +1,4 @@
-"""Turns at the shared parameters: many actor-learners that learn the same in every run.
+"""Turns at the shared parameters, so that many actor-learners learn the same in every run.
 
 Left to themselves, actor-learners push in the order in which the operating system lets them,
 and sums of floating-point numbers depend on their order. In turns they go through rounds of
@@ -14,7 +14,7 @@ from typing import Protocol
 from a3cjax.parameters.shared import ParameterStore, Receipt
 from a3cjax.types import Params, Seen, Snapshot
 
-# Whoever waits looks at the stop event this often: nothing wakes it up when that is set.
+# A waiting thread looks at the stop event this often: setting the event does not wake it up.
 PATIENCE_SECONDS = 0.1
 
 
@@ -26,21 +26,21 @@ def take_turns(
     at_round_end: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[ParameterStore]:
-    """A view of the store for each actor, to be used by one thread; nobody else may push to it.
+    """A view of the store for each actor, for use by one thread; nobody else may push to the store.
 
-    In a round every actor pulls the very same snapshot, the newest after all pushes of the
-    round before, and pushes one gradient. Pushes are applied in the order of the actors, each
-    waiting for its turn, which its receipt's `wait_seconds` include; so the staleness of actor
-    k is k, less what the store refused in this round. Since all see the same number of frames,
-    all find the budget used up at the start of the same round, and none waits for one that has
-    returned. `at_round_end` is called between rounds, when no actor works; it must not wait for
-    one.
+    In a round every actor pulls the same snapshot, the newest after all pushes of the round
+    before, and pushes one gradient. Pushes are applied in the order of the actors: each waits
+    for its turn, and this wait is included in `wait_seconds` of its receipt. So the staleness
+    of actor k is k, minus the pushes that the store refused in this round. Since all actors see
+    the same number of frames, all find the budget used up at the start of the same round, and
+    none waits for one that has returned. `at_round_end` is called between rounds, when no actor
+    works; it must not wait for an actor.
 
     Once `stop_event` is set nobody waits: pulls give the store's newest snapshot, and pushes
     go through to the store out of turn. The run is being stopped; repeatability ends there.
     A push that raises keeps its turn, so whoever catches the exception must set `stop_event`.
 
-    An actor that waits to push must hold nothing that those before it need to come to their
+    An actor that waits to push must not hold anything that actors before it need before they
     push: a `learning_slot` with fewer slots than actors brings all to a halt.
     """
     rounds = _Rounds(store, num_actors, stop_event, at_round_end)
@@ -48,28 +48,28 @@ def take_turns(
 
 
 class Rounds(Protocol):
-    """Turns of `num_actors` at a store, wherever they are counted: see `take_turns`."""
+    """Turns of `num_actors` actors at a store, wherever they are counted: see `take_turns`."""
 
     store: ParameterStore
     num_actors: int
 
     @property
     def snapshot(self) -> Snapshot:
-        """That of the round which goes on."""
+        """The snapshot of the current round."""
         ...
 
     def wait(self, num_pushes: int) -> bool:
-        """Waits until so many pushes were made; False if the run is being stopped."""
+        """Wait until `num_pushes` pushes were made; return False if the run is being stopped."""
         ...
 
     def count_push(self) -> None:
-        """Ends a turn, to be called by the one who has it."""
+        """End a turn; called by the actor whose turn it is."""
         ...
 
 
 @dataclass
 class _Rounds:
-    """How many pushes were made in turn, and the snapshot of the round that this makes.
+    """The number of pushes made in turn, and the snapshot of the current round.
 
     Push number p, counted from 0, belongs to actor p mod N in round p div N.
     """
@@ -85,14 +85,14 @@ class _Rounds:
         self.snapshot = self.store.pull()
 
     def wait(self, num_pushes: int) -> bool:
-        """Waits until so many pushes were made; False if the stop event is set."""
+        """Wait until `num_pushes` pushes were made; return False if the stop event is set."""
         with self._changed:
             while self._num_pushes < num_pushes and not self.stop_event.is_set():
                 self._changed.wait(PATIENCE_SECONDS)
         return not self.stop_event.is_set()
 
     def count_push(self) -> None:
-        """Ends a turn, to be called by the one who has it; the last turn ends the round."""
+        """End a turn; called by the actor whose turn it is. The last turn ends the round."""
         with self._changed:
             self._num_pushes += 1
             if self._num_pushes % self.num_actors == 0:
@@ -124,11 +124,11 @@ class StoreInTurns:
         actor_index: int = 0,
         seen: Seen | None = None,
     ) -> Receipt:
-        """As `SharedParameters.push`, after the actors before this one and before the others."""
+        """As `SharedParameters.push`, after actors of lower index and before those of higher."""
         asked = self.clock()
         in_turn = self.rounds.wait(self.round_start + self.index)
         turn_seconds = self.clock() - asked
-        # Outside the lock, which those who wait need to look at the stop event.
+        # Outside the lock, which waiting actors need in order to look at the stop event.
         receipt = self.rounds.store.push(grads, num_frames, version, actor_index, seen)
         self.round_start += self.rounds.num_actors
         if in_turn:

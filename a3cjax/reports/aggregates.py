@@ -92,14 +92,14 @@ def aggregate_methods(groups: Sequence[Group]) -> list[Aggregate]:
 
 
 def _interval_of(scores_by_game: Sequence[Sequence[float]]) -> tuple[float, float]:
-    """The interval, unless a game has one seed only, whose chance it would leave out."""
+    """The interval; NaN if a game has only one seed, as it would leave out that game's chance."""
     if min(map(len, scores_by_game)) < 2:
         return math.nan, math.nan
     return stratified_bootstrap(scores_by_game)
 
 
 def aggregate_table(aggregates: Sequence[Aggregate], groups: Sequence[Group]) -> Table | None:
-    """Ours with intervals; of each peer, the interquartile mean over the same games."""
+    """Our methods with intervals; for each peer, the interquartile mean over the same games."""
     rows = []
     by_env = {group.env: group.atari for group in groups}
     for row in aggregates:

@@ -25,7 +25,7 @@ from a3cjax.system.provenance import PACKAGES as OWN_PACKAGES
 
 SCORE_KINDS = {"evaluation": "final evaluation", "training": "last training games"}
 PACKAGES = ("python", *OWN_PACKAGES)
-# Of metrics.csv, as far as an algorithm has them.
+# Columns of metrics.csv, as far as an algorithm has them.
 COURSE = {
     "episode_return_mean": "score in training",
     "entropy": "entropy, nats",
@@ -35,7 +35,7 @@ COURSE = {
     "staleness_mean": "staleness",
     "grad_norm": "gradient norm",
 }
-# Shown where a run has any.
+# Shown if a run has any.
 COUNTED = {
     "num_refused_updates": "updates refused",
     "num_dropped_updates": "updates dropped",
@@ -44,9 +44,9 @@ COUNTED = {
 
 
 class Card(NamedTuple):
-    """Key numbers of a group or a method: the large one, what it is, facts as (name, value).
+    """Key numbers of a group or a method: a large one with its caption, and facts (name, value).
 
-    `published` holds raw scores of others.
+    `published` holds the raw scores of others.
     """
 
     heading: str
@@ -58,7 +58,7 @@ class Card(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Content:
-    """Everything a report shows but pictures; `games` are lists of groups of one game."""
+    """Everything a report shows except pictures; `games` has the groups of each game."""
 
     title: str
     subtitle: str
@@ -121,7 +121,7 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
 
 
 def group_name(group: Group, num_rivals: int) -> str:
-    """The game, with the label where the report has other groups of it."""
+    """The game, with the group's label if the report has other groups of the same game."""
     return group.env if num_rivals == 1 else f"{group.env}, {group.label}"
 
 
@@ -225,7 +225,7 @@ def _seed_cell(run: Run) -> tables.Cell:
 
 
 def _course_table(runs: Sequence[Run]) -> Table:
-    """Where the numbers that tell of learning went in each run."""
+    """How the numbers that describe learning developed in each run."""
     shown = {
         name: label for name, label in COURSE.items() if any(name in run.metrics for run in runs)
     }

@@ -11,7 +11,7 @@ from a3cjax.reports.runs import Run
 from a3cjax.runs.tables import Column
 
 NUM_POINTS = 240
-# Published curves go on for hundreds of millions of frames: as far as this many times ours.
+# Published curves go on for hundreds of millions of frames: shown up to this many times ours.
 SHOWN_OF_PUBLISHED = 1.5
 
 
@@ -25,7 +25,7 @@ class Band(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A group's curves: each seed over its full length, and the band as far as all go."""
+    """A group's curves: each seed over its full length, and the band as far as all seeds reach."""
 
     label: str
     seeds: tuple[tuple[Column, Column], ...]
@@ -45,10 +45,10 @@ class Panel(NamedTuple):
 
 
 def make_band(seeds: Sequence[tuple[Column, Column]]) -> Band | None:
-    """Median and spread of curves, where all of them are known; None if that is nowhere.
+    """Median and spread of curves, where all of them are known; None if there is no such place.
 
     Args:
-      seeds: (x, y) a seed, x increasing, `[n]` with an n of its own.
+      seeds: (x, y) for each seed, x increasing, both `[n]`; n may differ between seeds.
     """
     if not seeds or any(len(x) == 0 for x, _ in seeds):
         return None
@@ -137,7 +137,7 @@ def _cut(curve: Curve, x_max: float) -> Curve:
 
 
 def _whole_periods(run: Run, name: str) -> tuple[Column, Column]:
-    """A column over frames without the odd rest at the end of a run, or of a part of it."""
+    """A column over frames, without the shorter period that ends a run or a part of it."""
     frames = run.column("num_frames")
     lengths = np.diff(frames, prepend=0)
     is_whole = lengths > 0.5 * np.median(lengths) if len(frames) else np.zeros(0, bool)

@@ -1,4 +1,4 @@
-"""Warnings in words where a run looks like one that went wrong: what was seen, and what to try."""
+"""Warnings, in words, about runs that seem to have gone wrong: what was seen, and what to try."""
 
 import collections
 import itertools
@@ -21,25 +21,25 @@ from a3cjax.runs.tables import (
 
 # A plateau: seeds of Pong that stay between −5 and 12 of 21 points for the rest of a budget.
 FAR_BELOW = 0.8  # of the way from random play to the best published score: 12.5 points in Pong
-STILL_RISING = 0.2  # of the rise before, third for third; in the bad seed of issue 19 it is 0.14
-AS_RANDOM = 0.02  # of what lies between random play and a human: no more than random play
-LEAST_PLATEAU = 500_000  # frames: shorter ones are passed by good seeds, too
+STILL_RISING = 0.2  # of the mean rise in each third before; 0.14 in the bad seed of issue 19
+AS_RANDOM = 0.02  # of the way from random play to a human: below, it is no better than random play
+LEAST_PLATEAU = 500_000  # frames: good seeds have shorter ones, too
 SMOOTHING = 0.05  # of the budget, over which a mean score is averaged again
-# Repeated games: of 100 games of our sound runs 48 differ at least, and 2 in a row are equal.
+# Repeated games: of 100 games in our sound runs at least 48 differ, at most 2 in a row are equal.
 NUM_GAMES = 100
 FEW_DISTINCT = 10
 MANY_IN_A_ROW = 10
 SHORT_GAME = 50  # steps: games such as Catch have few ways to go
-# Entropy, as a part of that of a random policy; sound runs of Pong end with 0.85 to 0.95.
+# Entropy, as a fraction of a random policy's; sound runs of Pong end with 0.85 to 0.95.
 COLLAPSED = 0.05
 RANDOM = 0.98
 NEARLY_RANDOM = 0.9  # where the score is that of random play, too
 LEAST_SHARE = 1 / 3  # of the budget, before which a policy may still be random
-# Staleness: its mean is the number of the other actors if all are as fast (1.0 times that in our
-# runs with 2 and with 16), its largest in a period up to 3 times that.
+# Staleness, as a multiple of the number of other actors: if all are equally fast, the mean is 1.0
+# (as in our runs with 2 and with 16), and the largest in a period up to 3.
 MOST_MEAN_STALENESS = 2.0
 MOST_STALENESS = 10.0
-# Of the periods. By itself no sign of anything: MuJoCo's gradients are clipped all the time.
+# Share of the periods. By itself it means nothing: MuJoCo's gradients are clipped all the time.
 OFTEN_CLIPPED = 0.5
 OFTEN_DROPPED = 0.1  # of the gradients; outliers beyond 3 standard deviations are a hundredth
 
@@ -69,7 +69,7 @@ def diagnose(run: Run) -> tuple[Warned, ...]:
 
 
 def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
-    """The score stands still in the last third of the budget, far below what is known to be."""
+    """The score stands still in the last third of the budget, far below what others reached."""
     budget = number(run.settings, "total_frames")
     if atari is None or not run.num_frames >= (1 - SMOOTHING) * budget:
         return None
@@ -78,7 +78,7 @@ def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
     before, after = (_mean_until(run, share * budget, budget) for share in (2 / 3, 1))
     rise, rise_before = after - before, (before - atari.random) / 2
     games = [game.episode_return for game in read_episodes(run.folder / EPISODES)[-NUM_GAMES:]]
-    # The standard error of the difference between two means of so many games.
+    # The standard error of the difference between two means of this many games.
     noise = math.sqrt(2 / len(games)) * float(np.std(games)) if games else 0.0
     least = max(STILL_RISING * rise_before, noise)
     is_far = reached - atari.random < FAR_BELOW * (best - atari.random)
@@ -93,7 +93,7 @@ def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
 
 
 def _mean_until(run: Run, frames_now: float, budget: float) -> float:
-    """The mean return up to there, averaged over a short while; NaN where it is not known."""
+    """The mean return at `frames_now`, averaged over the time just before; NaN if unknown."""
     frames, _, returns = run.training_curve
     recent = returns[(frames > frames_now - SMOOTHING * budget) & (frames <= frames_now)]
     return float(recent.mean()) if len(recent) else math.nan
@@ -121,7 +121,7 @@ def _repeats(run: Run, atari: AtariScores | None) -> Warned | None:
 
 
 def _is_won(score: float, episodes: list[EpisodeRow], atari: AtariScores | None) -> bool:
-    """Whether a score is about as good as can be: where nobody knows, the best of the run."""
+    """Whether a score is about as good as possible or, if nothing is published, the run's best."""
     if atari is None:
         return score >= max(game.episode_return for game in episodes)
     best = max(score for score in map(atari.peer, PEERS) if math.isfinite(score))
@@ -129,7 +129,7 @@ def _is_won(score: float, episodes: list[EpisodeRow], atari: AtariScores | None)
 
 
 def _is_no_better_than_random(run: Run, atari: AtariScores | None) -> bool:
-    """By published scores; where there are none, as the run's own first games were."""
+    """Compares with published scores or, where there are none, with the run's own first games."""
     returns = run.full_means[1]
     if not len(returns):
         return False
@@ -168,7 +168,7 @@ def _entropy(run: Run, *, is_random: bool) -> Warned | None:
 
 
 def _random_entropy(run: Run) -> float:
-    """That of a policy for which all actions are equal, in nats; NaN of continuous actions."""
+    """The entropy, in nats, of choosing all actions alike; NaN for continuous actions."""
     space = (read_json(run.folder / ENVIRONMENT_FILE) or {}).get("action_space")
     space = space if isinstance(space, dict) else {}
     sizes = space.get("nvec") if space.get("type") == "MultiDiscrete" else [space.get("n")]
@@ -193,7 +193,7 @@ def _staleness(run: Run) -> Warned | None:
 
 
 def _clipping(run: Run) -> Warned | None:
-    """Most gradients are cut to the bound: only told of runs that do not learn."""
+    """Most gradients are cut to the bound: reported only for runs that do not learn."""
     bound, norms = number(run.settings, "max_grad_norm"), run.column("grad_norm")
     norms = _finite(norms)
     if not len(norms) or not (share := float(np.mean(norms > bound))) > OFTEN_CLIPPED:

@@ -56,12 +56,12 @@ MAX_NAME = 36  # characters
 
 
 def short(name: str, limit: int = MAX_NAME) -> str:
-    """A name that leaves room for the picture: what is longer than `limit` is cut."""
+    """Cuts a name to `limit` characters, so that it leaves room for the picture."""
     return name if len(name) <= limit else f"{name[: limit - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def series_role(index: int) -> str:
-    """The colour of the n-th group, over again after the last."""
+    """The colour of the n-th group; after the last colour, they repeat."""
     return f"series-{index % NUM_SERIES}"
 
 
@@ -99,7 +99,7 @@ def draw_panel(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
     low, high = axis.get_ylim()
     last = math.inf
     for name, level in panel.levels.items():
-        # Their names lie one above the other.
+        # Only if its name would not lie over the last one.
         if low <= level <= high and panel.lines and abs(level - last) > 0.07 * (high - low):
             last = level
             axis.axhline(level, color=colors["muted"], linewidth=0.9, linestyle=(0, (1, 2)))
@@ -117,7 +117,7 @@ def draw_panel(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
 
 
 def draw_speed(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
-    """Draws a quantity of the machine: each run a line, from 0 up."""
+    """Draws a quantity of the machine: a line for each run, from 0 up."""
     style_axis(axis, colors)
     for index, line in enumerate(panel.lines):
         for x, y in line.seeds:
@@ -129,7 +129,7 @@ def draw_speed(axis: Axes, panel: Panel, colors: dict[str, str]) -> None:
 
 
 def draw_normalized(axis: Axes, groups: Sequence[Group], colors: dict[str, str]) -> None:
-    """Final scores in percent of human, one row a game, one dot a seed."""
+    """Draws final scores in percent of human, with a row for each game and a dot for each seed."""
     style_axis(axis, colors)
     games = list(dict.fromkeys(group.game for group in groups))
     of_game: dict[str, int] = {}
@@ -194,7 +194,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def svg(figure: Figure, prefix: str) -> str:
-    """A figure as an SVG element to stand within HTML; ids begin with `prefix`.
+    """A figure as an SVG element to embed in HTML; ids begin with `prefix`.
 
     Colours that `ROLES` names become CSS variables, and text stays text.
     """
@@ -205,7 +205,7 @@ def svg(figure: Figure, prefix: str) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)  # of the whole page
+    text = re.sub(r"<style[^>]*>.*?</style>", "", text, flags=re.DOTALL)  # for the whole page
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'\bid="', f'id="{prefix}-', text)

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 from a3cjax.reports.published import AtariScores, atari_scores, plain_game
 from a3cjax.reports.runs import Run
 
-# What two seeds of one experiment may differ in: it says nothing of what is learned.
+# Settings in which two seeds of one experiment may differ: they do not define what is learned.
 NOT_LEARNED_FROM = (
     *("seed", "run_dir", "resume", "log_period_frames", "checkpoint_period_frames"),
     *("eval_episodes", "eval_period_frames", "stall_timeout_seconds", "max_bad_updates"),
 )
-# What one method may choose anew for each game.
+# Settings that one method may choose anew for each game.
 CHOSEN_BY_GAME = ("total_frames", "exploration_frames", "warmup_steps")
 MISSING = "not recorded"
 NUM_NAMED_SETTINGS = 3
@@ -33,7 +33,7 @@ class Group(NamedTuple):
 
     @property
     def game(self) -> str:
-        """The game, whatever version of it the environment's name gives."""
+        """The game, without the version that the environment's name gives."""
         return plain_game(self.env)
 
     @property
@@ -65,10 +65,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
 
 
 def fill_in(all_settings: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Settings as text, the same names in all.
+    """Settings as text, with the same names in all.
 
-    A setting that an older run does not record does not set it apart where all the others
-    agree; where they do not, it is `MISSING`.
+    A setting that an older run does not record gets the value of all the others if they agree,
+    so that it does not set the run apart; if they do not, it is `MISSING`.
     """
     names = list(dict.fromkeys(name for settings in all_settings for name in settings))
     filled: list[dict[str, str]] = [{} for _ in all_settings]
@@ -127,7 +127,7 @@ def _number_methods(rows: Sequence[Mapping[str, str]], games: Sequence[str]) -> 
 def _label_within(
     rows: Sequence[Mapping[str, str]], scopes: Sequence[str], identities: Sequence[str]
 ) -> list[str]:
-    """A label for each row: rows of one scope have different ones unless of one identity."""
+    """A label for each row: within a scope, rows of different identity have different labels."""
     labels = [""] * len(rows)
     for scope in dict.fromkeys(scopes):
         members = [index for index, other in enumerate(scopes) if other == scope]
@@ -141,7 +141,7 @@ def _label_within(
 
 
 def _label_rows(rows: Sequence[Mapping[str, str]]) -> list[str]:
-    """The algorithm, and of the settings that tell its rows apart the first few."""
+    """The algorithm, and the first few of the settings that tell its rows apart."""
     labels = []
     for row in rows:
         algorithm = row.get("algorithm", "unknown")

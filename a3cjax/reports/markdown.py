@@ -6,7 +6,7 @@ from a3cjax.system.quoting import markdown
 
 
 def render_table(table: Table) -> str:
-    """A table, columns of numbers to the right."""
+    """A table, with columns of numbers aligned right."""
     lines = [
         "| " + " | ".join(markdown(column) for column in table.columns) + " |",
         "|" + "|".join("---:" if is_numeric else "---" for is_numeric in table.numeric) + "|",

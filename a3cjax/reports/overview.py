@@ -20,7 +20,7 @@ PANEL_SIZE = (4.6, 2.95)  # inches
 
 
 class Picture(NamedTuple):
-    """An SVG element, its caption, and what it shows for those who do not see it."""
+    """An SVG element, its caption, and a description for those who do not see it."""
 
     svg: str
     caption: str
@@ -98,7 +98,7 @@ def draw_normalized(groups: Sequence[Group]) -> GamePictures | None:
 
 
 def write_overview(content: Content, path: Path) -> None:
-    """Writes one PNG: a row of learning curves a game, then normalised scores and speed."""
+    """Writes one PNG: a row of learning curves for each game, then normalised scores and speed."""
     groups = [group for members in content.games for group in members]
     atari = [group for group in groups if group.atari is not None]
     figure, axes = _new_rows(len(content.games) + 1)

@@ -69,7 +69,7 @@ def render_page(content: Content) -> str:
 
 
 def pick_videos(groups: Sequence[Group], notes: list[str]) -> tuple[Video, ...]:
-    """One video a group: that of its best run that has one; `notes` takes what is left out."""
+    """A video for each group, of its best run that has one; what is left out goes to `notes`."""
     videos = []
     for group in groups:
         # NaN, which is not equal to itself, comes last.

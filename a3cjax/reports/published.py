@@ -76,7 +76,8 @@ class AtariScores(NamedTuple):
 class Curve(NamedTuple):
     """A published learning curve: x in millions of frames or in hours, y the mean score.
 
-    `place` is that of its label among those of all games, for one colour in all pictures.
+    `place` is the position of its label among those of all games, so that a label has the same
+    colour in all pictures.
     """
 
     label: str
@@ -88,7 +89,7 @@ class Curve(NamedTuple):
 def plain_game(env: str) -> str:
     """`Breakout` for Breakout, Breakout-v5, gymnasium:ALE/Breakout-v5 or BreakoutNoFrameskip-v4.
 
-    That is envpool's name without the version, by which the published numbers are filed, too.
+    That is envpool's name without the version; the published numbers are filed under it, too.
     """
     name = env.removeprefix("gymnasium:").removeprefix("ALE/")
     return re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name)
@@ -107,8 +108,8 @@ def published_curves(env: str, algorithms: Collection[str], x_kind: str) -> list
 
     Args:
       env: the game.
-      algorithms: of the paper's methods, DQN and that of a single algorithm are shown; where
-        several are compared, all are.
+      algorithms: those of the runs. For a single one, its own curve in the paper and DQN's are
+        shown; where several are compared, all of the paper's.
       x_kind: `frames`, in millions of emulator frames, or `hours`, for which there are the
         paper's own curves only.
     """

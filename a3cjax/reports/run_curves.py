@@ -8,7 +8,7 @@ import numpy as np
 from a3cjax.reports import figures
 from a3cjax.runs.tables import CURVES, EPISODES, METRICS, Column, read_columns
 
-# What tells of the choice of actions, in a policy or among action values.
+# Metrics that describe the choice of actions, by a policy or among action values.
 CHOICE_LABELS = {"entropy": "entropy (nats)", "q_value": "Q of the actions taken"}
 MOST_IN_A_ROW = 4
 RETURN = "episode_return_mean"
@@ -17,7 +17,7 @@ RETURN = "episode_return_mean"
 def plot_curves(run_dir: Path, title: str) -> Path | None:
     """Draws curves.png from metrics.csv and episodes.csv; None if there is nothing to draw.
 
-    Above are the returns; below every metric whose name ends in `loss`, one that tells of the
+    The returns are above; below are every metric whose name ends in `loss`, one that describes the
     choice of actions if there is any, and the rate.
     """
     metrics, _ = read_columns(run_dir / METRICS)
@@ -25,7 +25,7 @@ def plot_curves(run_dir: Path, title: str) -> Path | None:
     if "num_frames" not in metrics:
         return None
     x = drawable(metrics["num_frames"]) / 1e6
-    unknown = np.full(len(x), np.nan)  # what the file has no column of
+    unknown = np.full(len(x), np.nan)  # for what the file has no column
     labels = {name: name.replace("_", " ") for name in metrics if name.endswith("loss")}
     labels |= dict([pair for pair in CHOICE_LABELS.items() if pair[0] in metrics][:1])
     labels |= {"frames_per_second": "frames / s"}

@@ -117,10 +117,10 @@ class Run:
 
     @functools.cached_property
     def final_score(self) -> Score:
-        """The final evaluation, or what comes next to it."""
+        """The score of the final evaluation, or of what comes closest to it."""
         result = self.summary.get("evaluation")
         if not isinstance(result, Mapping) and self.extra_evaluations:
-            name = max(self.extra_evaluations)  # sampled actions, as in training, before greedy
+            name = max(self.extra_evaluations)  # prefers sampled actions, as in training, to greedy
             result = self.extra_evaluations[name]
         mean = number(result, "mean")
         if not math.isnan(mean):
@@ -139,7 +139,7 @@ class Run:
 
     @property
     def best_score(self) -> float:
-        """The best of evaluations and of training: the highest score that can be told."""
+        """The best of evaluations and training: the highest known score."""
         scores = [self.best_evaluation, self.best_training]
         return max((score for score in scores if not math.isnan(score)), default=math.nan)
 
@@ -191,7 +191,7 @@ def numbers(mapping: Any, name: str) -> tuple[float, ...]:
 
 
 def read_run(folder: Path, name: str | None = None) -> Run:
-    """Reads a run folder; `name` is what the report calls it, else the folder's own name.
+    """Reads a run folder; `name` is what the report calls it, by default the folder's own name.
 
     Raises:
       RunFolderError: if the folder holds no settings in config.yaml.
@@ -245,7 +245,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last parts of different absolute paths, as many as are needed to differ."""
+    """The last parts of different absolute paths, as many as it takes to tell them apart."""
     for num_parts in range(1, max(len(path.parts) for path in paths) + 1):
         names = ["/".join(path.parts[-num_parts:]) for path in paths]
         if len(set(names)) == len(names):

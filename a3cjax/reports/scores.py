@@ -16,8 +16,8 @@ def human_normalized(score: float, random: float, human: float) -> float:
     """(score − random) / |human − random|: 0 is random play, 1 is human.
 
     The absolute value matters where random play beats the human, as in Video Pinball from
-    human starts: more must remain better. With it, and not without, the scores of the A3C
-    paper's table S3 have, to 0.1, the medians of its table 1: 68.2, 116.6 and 112.6 %.
+    human starts: more must remain better. Only with it do the scores of the A3C paper's table
+    S3 have the medians of its table 1, to 0.1: 68.2, 116.6 and 112.6 %.
 
     Args:
       score: raw score of a game.
@@ -70,7 +70,7 @@ def interquartile_mean(scores: npt.ArrayLike, weights: npt.ArrayLike | None = No
 def game_weights(scores_by_game: Sequence[npt.ArrayLike]) -> Array | None:
     """The weights `[N]` with which all games count the same, whatever their number of seeds.
 
-    None where all have as many seeds.
+    None if all games have the same number of seeds.
     """
     sizes = [np.size(scores) for scores in scores_by_game]
     if len(set(sizes)) == 1:
@@ -102,11 +102,11 @@ def stratified_bootstrap(
     """Confidence interval of `aggregate`, by the percentiles of a bootstrap stratified by game.
 
     Each resample draws, in every game, as many seeds as there are, with replacement. So the
-    interval tells of the chance in the seeds, for these games; games are not drawn.
+    interval reflects the chance in the seeds, for these games; games are not drawn.
 
     Args:
       scores_by_game: one `[num_seeds]` a game, each at least one seed; the numbers may differ.
-      level: the probability that the interval is to cover, in (0, 1).
+      level: the probability that the interval should cover, in (0, 1).
       num_resamples: how many resamples, >= 1.
       seed: of the random numbers; the same seed gives the same interval.
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 CURVE_POINTS = 60
-CURVE_QUANTILES = (0.02, 0.98)  # from bottom to top: a single peak would make all the rest flat
-LEAST_CHANGE = 0.1  # from bottom to top: what stays as it is should look so
+CURVE_QUANTILES = (0.02, 0.98)  # at bottom and top: else a single peak would flatten all the rest
+LEAST_CHANGE = 0.1  # from bottom to top, at least: what hardly changes should look so
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 
 
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; `numeric` tells of each column whether it holds numbers."""
+    """A table; `numeric` says for each column whether it holds numbers."""
 
     name: str
     columns: tuple[str, ...]
@@ -35,10 +35,10 @@ class Table(NamedTuple):
 
 
 def make_table(name: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Table:
-    """A table in which a column of numbers is one whose cells with a value are all numbers.
+    """Makes a table; a column is numeric if none of its cells has a value that is text.
 
     Raises:
-      ValueError: if a row has another number of cells than there are columns.
+      ValueError: if a row has more or fewer cells than there are columns.
     """
     for row in rows:
         if len(row) != len(columns):
@@ -71,7 +71,7 @@ def percent_cell(fraction: float, digits: int = 0) -> Cell:
 
 
 def curve_cell(values: npt.NDArray[np.float64]) -> Cell:
-    """Where a number went: its curve and both its ends, averaged; a dash if it is not known."""
+    """How a number developed: its curve and both its ends, averaged; a dash if it is unknown."""
     values = values[np.isfinite(values)]
     if not len(values):
         return Cell(DASH)
@@ -87,7 +87,7 @@ def curve_cell(values: npt.NDArray[np.float64]) -> Cell:
 
 
 def _three_digits(value: float) -> str:
-    """About three digits of it, whatever its size."""
+    """A number with about three digits, whatever its size."""
     digits = 2 - math.floor(math.log10(max(abs(value), 1e-2)))
     return format_number(value, min(max(digits, 0), 3))
 

@@ -16,7 +16,7 @@ MAX_BYTES = 8 * 2**20
 class Video(NamedTuple):
     """A video or a moving picture, as data URIs.
 
-    `kind` is `mp4` or `gif`; `still` is its first picture, None where it cannot be told.
+    `kind` is `mp4` or `gif`; `still` is its first picture, None if that is unknown.
     """
 
     run_name: str

@@ -27,10 +27,9 @@ def write_report(
     """Writes report.html, report.md, report.png and report.csv.
 
     Args:
-      run_dirs: run folders, at least one; half-finished ones too, of which the report says
-        what is missing.
-      output: the folder where the files go; made if it is not there, files in it are replaced.
-        Or the name of a PNG: then it is written and nothing else, with the learning curves.
+      run_dirs: run folders, at least one; for half-finished ones the report says what is missing.
+      output: the folder where the files go; it is made if needed, and files in it are replaced.
+        Or the name of a PNG: then only that is written, with the learning curves.
       title: of the report; None for the names of the games.
       show_published: lays published learning curves under ours.
 
@@ -58,7 +57,7 @@ def write_report(
 
 
 def render_csv(content: Content) -> str:
-    """One row a run, numbers in full; an empty cell is not known."""
+    """A row for each run, with numbers in full; a cell is empty if its value is unknown."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(

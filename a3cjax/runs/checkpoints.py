@@ -1,7 +1,7 @@
-"""Checkpoints: a file of arrays for each, with its progress and its own SHA-256 in the header.
+"""Checkpoints: one file of arrays each, with its progress and its own SHA-256 in the header.
 
-The digest tells damage, not intent: whoever writes a checkpoint can write one that fits. So what
-is read is not believed, either.
+The digest reveals damage, not intent: whoever makes up a checkpoint can make up a digest that fits.
+So what is read is checked as well.
 """
 
 import hashlib
@@ -29,8 +29,8 @@ class Progress(NamedTuple):
 
     `actor_keys` holds the words of each actor's PRNG key; `best_score` the mean score of the
     best evaluation, None before the first; `num_seeds` counts the environment seeds used by
-    now; `standings` are the actors' own (`ActorLearner.get_standing`), empty where
-    environments start afresh.
+    now; `standings` says where each actor stands (`ActorLearner.get_standing`), and is empty
+    if environments start afresh.
     """
 
     num_frames: int = 0
@@ -59,12 +59,12 @@ class Checkpointer:
         self._num_updates: int | None = None  # of what was saved last, or found saved
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Saves under the number of frames; again only if updates were made that cost none.
+        """Save under the number of frames, once; again only after updates that cost no frames.
 
-        Makes the folder. Numbers of frames only grow: what is newer must be discarded first.
+        Makes the folder. Numbers of frames only grow: newer checkpoints must be discarded first.
 
         Raises:
-          CheckpointError: if it cannot be written; those before it are left as they are.
+          CheckpointError: if it cannot be written; earlier checkpoints are left as they are.
         """
         num_frames = checkpoint.progress.num_frames
         path = self._path(num_frames)
@@ -85,7 +85,7 @@ class Checkpointer:
                 self._path(old).unlink(missing_ok=True)
 
     def restore(self, template: Checkpoint, report: Callable[[str], None]) -> Checkpoint:
-        """Restores the newest sound checkpoint into the structure and shapes of `template`.
+        """Restore the newest sound checkpoint into the structure and shapes of `template`.
 
         `report` is given a line for each newer one that is damaged.
 
@@ -106,15 +106,15 @@ class Checkpointer:
         return Checkpoint(LearnerState(**tree), statistics, progress)
 
     def read_progress(self, last: int = files.MAX_COUNT) -> Progress | None:
-        """Where the run stood at the newest sound checkpoint up to frame `last`, None without.
+        """Where the run stood at the newest sound checkpoint up to frame `last`; None without one.
 
-        Raises as `restore`.
+        Raises a CheckpointError as `restore` does.
         """
         newest = self._read_newest(lambda message: None, last)
         return newest[0] if newest else None
 
     def find_stale(self, num_frames: int) -> list[Path]:
-        """What is newer than this or damaged: a run that goes on from there comes there again.
+        """The damaged checkpoints, and those after this frame: a run that goes on makes them again.
 
         Raises:
           CheckpointError: if a checkpoint cannot be read.
@@ -127,7 +127,7 @@ class Checkpointer:
             ]
 
     def discard(self, stale: Iterable[Path]) -> None:
-        """Moves these checkpoints aside, and deletes what was never finished.
+        """Move these checkpoints aside, and delete files that were never finished.
 
         Raises:
           CheckpointError: if they cannot be moved.
@@ -171,7 +171,7 @@ class Checkpointer:
 
 
 def seal(data: bytes) -> bytes:
-    """Writes the SHA-256 of a file, without these 64 digits, in their place in its header."""
+    """Put the SHA-256 of a file, taken without its own 64 digits, into the file's header."""
     assert _DIGEST.search(data), "safetensors writes its metadata in another way"
     before, after = _DIGEST.split(data, maxsplit=1)
     digest = hashlib.sha256(before + after).hexdigest()
@@ -188,7 +188,7 @@ def _arrays_of(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def _parse_progress(text: str, num_frames: int) -> Progress:
-    """Makes Progress of JSON that may be anything; a ValueError names what is wrong with it."""
+    """Make a Progress from JSON that may hold anything; a ValueError says what is wrong."""
     content, names = json.loads(text), Progress._fields
     if not isinstance(content, dict) or content.keys() != set(names):
         raise ValueError(f"progress must be {', '.join(names)}, got {reprlib.repr(content)}.")
@@ -204,14 +204,14 @@ def _parse_progress(text: str, num_frames: int) -> Progress:
 
 
 def _judge(name: str, value: Any) -> tuple[str, bool]:
-    """What a part of the progress must be, and whether it is."""
+    """The rule for a part of the progress, and whether its value keeps it."""
     if name == "wall_seconds":
         return f"a float between 0 and {files.MAX_COUNT}", files.is_amount(value, float)
     if name == "best_score":  # NaN and infinity, too: a game may have such a score
         return "a float or null", value is None or type(value) is float
     if name == "actor_keys":
         return "a list of the words of each PRNG key", _is_list(value, _is_key)
-    if name == "standings":  # what is in them, only the actors and their environments can judge
+    if name == "standings":  # only actors and environments can judge what is in them
         return "a list of objects", _is_list(value, lambda item: type(item) is dict)
     return f"a whole number between 0 and {files.MAX_COUNT}", files.is_amount(value)
 

@@ -1,8 +1,8 @@
 """The containers of a3cjax for `jax.export`: importing this module registers them.
 
 Functions that take or return a Trajectory, a TimeStep, a policy … can then be serialized, and
-deserialized where this is imported, too. Their names in files are those of the classes, with
-`a3cjax.` before them.
+deserialized wherever this module is imported. In files, a container has the name of its class,
+with `a3cjax.` before it.
 """
 
 from jax import export

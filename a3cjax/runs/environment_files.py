@@ -1,6 +1,6 @@
-"""What an agent must know of its environment, in a file: where it acts, none needs to be there.
+"""A file with what an agent must know of its environment, so that it can act without one.
 
-Nothing is executed when a file is read, and nothing that it says is believed.
+Reading a file executes nothing, and takes nothing in it on trust.
 """
 
 import json
@@ -20,7 +20,7 @@ from a3cjax.runs.tables import ENVIRONMENT_FILE as ENVIRONMENT_FILE
 from a3cjax.system.files import replace_file
 
 ENVIRONMENT_FORMAT = "a3cjax-environment-1"
-MAX_BYTES = 10_000_000  # ours have some hundred; bounds may differ from number to number
+MAX_BYTES = 10_000_000  # ours have a few hundred; bounds may differ from number to number
 SPACES = ("observation_space", "action_space")
 
 
@@ -28,7 +28,7 @@ def _is_number(value: Any) -> bool:
     return is_amount(value) and value > 0
 
 
-# What stands beside the spaces, and what it must be; where one is missing, `make_spec` has its
+# The fields beside the spaces, and what each must be; for a missing one, `make_spec` has a
 # default.
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "frames_per_step": ("a whole number >= 1", _is_number),
@@ -41,9 +41,9 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def write_environment(folder: Path, spec: EnvironmentSpec) -> None:
-    """Writes the file of these environments into a folder, in one piece.
+    """Write the file on these environments into a folder, in one piece.
 
-    None is written where it could not be read again: a Dict may have keys of any type.
+    None is written if it could not be read again: a Dict may have keys of any type.
     """
     try:
         spaces = {name: space_to_json(getattr(spec, name)) for name in SPACES}
@@ -59,7 +59,7 @@ def write_environment(folder: Path, spec: EnvironmentSpec) -> None:
 def read_environment(folder: Path, image_layout: str = AUTO) -> EnvironmentSpec | None:
     """What `write_environment` wrote; None if there is no such file, as in older folders.
 
-    `image_layout` is that of the folder's settings.
+    `image_layout` is taken from the folder's settings.
 
     Raises:
       CheckpointError: if it is damaged, of another format, or made up.
@@ -89,7 +89,7 @@ def _refuse(constant: str) -> None:
 
 
 def check_environment(folder: Path, spec: EnvironmentSpec) -> None:
-    """Refuses environments other than those that the run of a folder has learned on.
+    """Refuse environments other than those that the run of a folder has learned on.
 
     Raises:
       ConfigError: if a space is not what it was.

@@ -1,4 +1,4 @@
-"""What an evaluation comes to: whole games with fixed parameters, every score kept."""
+"""The result of an evaluation: whole games with fixed parameters, every score kept."""
 
 import statistics
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from a3cjax.envs.base import Episode
 class Evaluation(NamedTuple):
     """Scores of all games, in order of their environment, and how they were played.
 
-    `num_cut` of them had not ended when they were cut; their scores are those until then.
+    `num_cut` games were cut before they ended; their scores count up to there.
     """
 
     episodes: list[Episode]

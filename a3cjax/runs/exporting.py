@@ -1,4 +1,4 @@
-"""A trained agent as a program in one file, which runs where JAX is and a3cjax is not.
+"""A trained agent as a program in one file, which needs JAX to run, but not a3cjax.
 
 The file is what `jax.export` writes: StableHLO, with parameters and statistics inside. What it
 takes and returns are plain dicts, tuples and arrays.
@@ -36,7 +36,7 @@ def export_agent(
     batch_size: int | None,
     platforms: Sequence[str],
 ) -> bytes:
-    """The content of the file that `TrainedAgent.export` writes; raises as that does."""
+    """The content of the file that `TrainedAgent.export` writes; raises what that raises."""
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
     if has_mask and spec.is_continuous:
@@ -81,7 +81,7 @@ def make_program(agent: Agent, snapshot: Snapshot, spec: EnvironmentSpec) -> Pro
             actions = policy.mode()
         else:
             key = jax.random.wrap_key_data(key, impl=KEY_IMPLEMENTATION)
-            actions = policy.sample(jax.random.split(key)[1])  # the draw of `predict`
+            actions = policy.sample(jax.random.split(key)[1])  # as `predict` draws
         return clip_traced(spec.action_space, actions), tuple(jax.tree.leaves(core_state))
 
     return act

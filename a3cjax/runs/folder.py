@@ -30,11 +30,11 @@ LOGS = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
 
 
 class Summary(NamedTuple):
-    """What a run came to.
+    """The result of a run.
 
-    `evaluation` is None where none was asked for or a signal ended the run;
-    `signal_number` is None unless one did; `mean_return` is that of the last 100 training
-    episodes, NaN before the first; `wall_seconds` includes what came before resuming;
+    `evaluation` is None if none was asked for or a signal ended the run; `signal_number` is
+    None unless a signal did; `mean_return` is the mean over the last 100 training episodes,
+    NaN before the first; `wall_seconds` includes what came before resuming;
     `best_score` is the mean of the best evaluation of the run; `stopped_by` is the callback that
     ended it before its budget was used up.
     """
@@ -52,9 +52,9 @@ class Summary(NamedTuple):
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuses a run folder that is no place for a new run, before anything is started.
+    """Refuse a run folder that is no place for a new run, before anything is started.
 
-    It may be there if it is empty, as a link to an empty folder, too, or if a run was killed in
+    The folder may exist if it is empty (or a link to an empty folder), or if a run was killed in
     it before its config.yaml was written.
 
     Raises:
@@ -81,7 +81,7 @@ def check_run_dir(config: Config) -> None:
 
 @contextlib.contextmanager
 def make_run_dir(config: Config) -> Iterator[Path]:
-    """Makes and claims `config.run_dir`, or else runs/<env>/<date-time>-seed<seed>.
+    """Make and claim `config.run_dir`, or else runs/<env>/<date-time>-seed<seed>.
 
     A new folder appears with its config.yaml in it, whatever happens: from then on there is a
     run to go on with.
@@ -104,7 +104,7 @@ def make_run_dir(config: Config) -> Iterator[Path]:
                     continue  # another run began within this second
                 else:
                     stack.enter_context(claimed(run_dir, config.env))
-                    check_run_dir(config)  # nor has anybody been there since
+                    check_run_dir(config)  # still nobody has written there
                     write_config(config, run_dir)
             except OSError as error:
                 check_run_dir(config)
@@ -127,10 +127,10 @@ def _name_run_dirs(config: Config) -> Iterator[Path]:
 
 
 def write_config(config: Config, run_dir: Path, folder: Path | None = None) -> None:
-    """Writes config.yaml, in one piece: a run that is killed leaves the old one or the new.
+    """Write config.yaml, in one piece: a run that is killed leaves the old one or the new.
 
-    `resume` is left out of it: that is said anew each time. `folder` is where the run folder is
-    still made, if that is not there yet.
+    `resume` is left out: it is given anew each time. `folder` is the folder to write into while
+    `run_dir` does not exist yet.
     """
     settings = {**dataclasses.asdict(config), "run_dir": str(run_dir), "resume": None}
     content = yaml.safe_dump(settings, sort_keys=False)
@@ -138,15 +138,15 @@ def write_config(config: Config, run_dir: Path, folder: Path | None = None) -> N
 
 
 def has_results(run_dir: Path) -> bool:
-    """Whether anything that was learned is kept in a run folder, or was and is told of.
+    """Whether a run folder holds anything that was learned, or a record that it once did.
 
     Raises:
-      OSError: if that cannot be seen.
+      OSError: if the folder cannot be read.
     """
     folders = filter(os.path.lexists, (run_dir / NEWEST, run_dir / BEST))
     if any(not name.endswith(".part") for folder in folders for name in os.listdir(folder)):
         return True
-    # The summary of random play that a signal ended tells of nothing learned.
+    # If a signal ended random play, there is a summary, but nothing was learned.
     if (run_dir / tables.SUMMARY).exists() and tables.read_summary(run_dir).get("num_updates") != 0:
         return True
     return any(tables.read_rows(run_dir / name) != ([], 0) for name in LOGS)
@@ -155,7 +155,7 @@ def has_results(run_dir: Path) -> bool:
 def append_evaluation(
     run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
 ) -> bool:
-    """Appends a row to evaluations.csv; False: the same parameters get no second one."""
+    """Append a row to evaluations.csv; False if these parameters have one already."""
     path = run_dir / tables.EVALUATIONS
     past = tables.read_rows(path)[0]
     if past and past[-1]["num_frames"] == str(snapshot.num_frames):
@@ -172,9 +172,9 @@ def append_evaluation(
 
 
 def write_summary(config: Config, summary: Summary, commit: str) -> None:
-    """Writes summary.json: the result and where it comes from.
+    """Write summary.json: the result and where it comes from.
 
-    `commit` is that of the start: the checkout may have moved on since.
+    `commit` is the one at the start: the checkout may have moved on since.
     """
     content = {
         "env": config.env,

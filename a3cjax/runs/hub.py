@@ -30,11 +30,11 @@ def is_on_hub(name: str | os.PathLike[str]) -> bool:
 
 
 def download(name: str) -> Path:
-    """Brings an agent into the library's cache, unless it is there; returns its folder.
+    """Bring an agent into the library's cache, unless it is there; return its folder.
 
     Args:
-      name: `hf://<user>/<name>`, and `@<revision>`, a branch, a tag or a commit, if it is not the
-        newest.
+      name: `hf://<user>/<name>`, with `@<revision>` (a branch, a tag or a commit) at the end if
+        it is not the newest.
 
     Raises:
       ConfigError: if there is no such agent, it may not be read, or the hub is out of reach.
@@ -51,7 +51,7 @@ def download(name: str) -> Path:
 
 
 def check_upload(repository: str) -> None:
-    """Refuses what `upload` would, as far as it can be told without the hub.
+    """Refuse what `upload` would refuse, as far as that can be known without the hub.
 
     Raises:
       ConfigError: if it is not `<user>/<name>`, or there is no token.
@@ -64,7 +64,7 @@ def check_upload(repository: str) -> None:
 
 
 def upload(folder: Path, repository: str) -> str:
-    """Sends a published agent to the hub; returns where it is.
+    """Send a published agent to the hub; return where it is.
 
     The repository is made if there is none.
 
@@ -85,7 +85,7 @@ def upload(folder: Path, repository: str) -> str:
 
 @contextlib.contextmanager
 def _refusals(name: str) -> Iterator[Any]:
-    """The library; what it raises in the block becomes one line."""
+    """Yield the library; what it raises in the block becomes a ConfigError of one line."""
     try:
         import huggingface_hub
         from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError

@@ -43,15 +43,15 @@ def load(
     env: str | Source | None = None,
     network: Network | nn.Module | None = None,
 ) -> TrainedAgent:
-    """Loads the agent of a run folder or of a published one, or one that comes with a3cjax.
+    """Load the agent of a run folder or of a published one, or one that comes with a3cjax.
 
     Args:
       run_dir: a folder with config.yaml, and checkpoints or params.safetensors; or a name: `pong`,
         or `hf://<user>/<name>` of an agent on the hub.
-      best: the best parameters by evaluation instead of the last; of a run folder only.
+      best: the best parameters by evaluation instead of the last; only for a run folder.
       trust: whether a folder that this user has not trained in may name a module to import, as
-        in `gymnasium:<module>:<id>`. To `predict`, nothing is imported; older folders, without
-        environment.json, need the environment to be loaded at all.
+        in `gymnasium:<module>:<id>`. `predict` imports nothing; but to load an older folder,
+        without environment.json, its environment is needed.
       env: the function that makes its environments, or a vector of them, as passed to `train`.
       network: as passed to `train`.
 
@@ -62,12 +62,12 @@ def load(
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
     check_jax()
-    folder = find_agent(run_dir)  # as it is named: errors name it so
-    there, config = folder.absolute(), load_config(folder)  # environments may change where we are
+    folder = find_agent(run_dir)  # as given: errors show it so
+    there, config = folder.absolute(), load_config(folder)  # environments may change folders
     parts = NO_PARTS
     if env is not None:
         config, parts = bring(config.replace(resume=None), env)
-        trust = True  # what the settings name is left alone
+        trust = True  # what the settings name is not imported
     parts = parts._replace(network=network)
     if (folder / PARAMETER_FILE).is_file() and not best:
         spec = find_spec(config, folder, parts, trust=trust)
@@ -81,16 +81,16 @@ def load(
         spec, agent, checkpoint = load_checkpoint(config, checkpoints, parts, trust=trust)
         state, statistics, progress = checkpoint
         snapshot = make_snapshot(state, progress.num_updates, progress.num_frames, statistics)
-        snapshot = snapshot._replace(target_params=None)  # which are for learning
+        snapshot = snapshot._replace(target_params=None)  # only for learning
     return TrainedAgent(config, agent, snapshot, spec, None if trust else there, parts)
 
 
 def find_spec(
     config: Config, folder: Path, parts: Parts = NO_PARTS, *, trust: bool
 ) -> EnvironmentSpec:
-    """What is known of the environment of a folder; an older one tells only by making it.
+    """The spec of a folder's environment, which has to be made if the folder is an older one.
 
-    Raises as `load`.
+    Raises what `load` raises.
     """
     spec = read_environment(folder, config.image_layout)
     if spec is None:
@@ -104,7 +104,7 @@ def find_spec(
 def find_agent(name: str | os.PathLike[str]) -> Path:
     """The folder of this name, or else of the agent of this name in the package: `pong`, `Pong`.
 
-    What `hf://...` names is downloaded.
+    An agent on the hub, `hf://...`, is downloaded.
 
     Raises:
       FileNotFoundError: if there is neither; names the agents that come with the package.
@@ -128,7 +128,7 @@ def load_checkpoint(
 ) -> tuple[EnvironmentSpec, Agent, Checkpoint]:
     """The configured agent, and its newest sound checkpoint in `NEWEST` or `BEST` of a run folder.
 
-    Damaged ones are reported in warnings. First comes what its environment is like.
+    Warnings report damaged ones. The spec of its environment comes first in the result.
 
     Raises:
       FileNotFoundError: if there is no checkpoint.
@@ -145,9 +145,9 @@ def load_checkpoint(
 def build_untrained(
     config: Config, spec: EnvironmentSpec, parts: Parts = NO_PARTS
 ) -> tuple[Agent, Checkpoint]:
-    """The configured agent, and a checkpoint of the structure and shapes that it has.
+    """The configured agent, and a template of its checkpoints.
 
-    In the place of arrays it holds `jax.ShapeDtypeStruct`.
+    In place of arrays, the template holds `jax.ShapeDtypeStruct`.
     """
     agent = build_agent(config, spec, parts.network)
 

@@ -1,4 +1,4 @@
-"""Who writes into a run folder, one process at a time; and whether it is one of the user's own."""
+"""Locks: a run folder has one writer at a time; and marks that tell which are the user's own."""
 
 import contextlib
 import datetime
@@ -28,12 +28,12 @@ _held: set[int] = set()
 
 @contextlib.contextmanager
 def claimed(run_dir: Path, new_env: str | None = None) -> Iterator[None]:
-    """Keeps all others from writing into a run folder, until the block or the process ends.
+    """Keep all others from writing into a run folder, until the block or the process ends.
 
     The kernel holds the locks, on the file and on the folder (the file may be removed), and drops
-    them with the process, whatever ends that. Where the filesystem knows no locks, what the last
-    writer said of itself in the file decides. The file stays: it holds the mark of `is_own`, which
-    is given where a run of `new_env` begins.
+    them when the process ends, however it ends. On a filesystem without locks, what the last
+    writer said of itself in the file decides. The file stays: it holds the mark that `is_own`
+    checks, which is set when a run of `new_env` begins.
 
     Raises:
       ConfigError: if the folder cannot be written, or is claimed; names the holder's process
@@ -56,13 +56,13 @@ def claimed(run_dir: Path, new_env: str | None = None) -> Iterator[None]:
 
 
 def is_own(run_dir: Path, env: str) -> bool:
-    """Whether this user has begun this run of this environment, as far as its mark tells."""
+    """Whether this user began this run of this environment, according to its mark."""
     mark = _make_mark(_read_key(), env)
     return mark is not None and _read_path(run_dir / LOCK).get("mark") == mark
 
 
 def _take(file: int, run_dir: Path) -> None:
-    """Locks the file or the folder itself."""
+    """Lock the file or the folder itself."""
     is_folder = stat.S_ISDIR(os.fstat(file).st_mode)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +101,7 @@ def _release(file: int) -> None:
 
 
 def _let_go() -> None:
-    """Closes what a forked child has inherited, or it would hold the locks of a dead parent."""
+    """Close what a forked child has inherited, or it would hold the locks of a dead parent."""
     while _held:
         os.close(_held.pop())
 
@@ -163,14 +163,14 @@ def _read_key() -> bytes | None:
 
 
 def _make_key() -> bytes | None:
-    """Makes the user's key, readable by nobody else; None where it cannot be kept."""
+    """Make the user's key, readable by nobody else; None where it cannot be kept."""
     folder = user_cache()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             file.write(secrets.token_bytes(32))
             file.flush()
-            # Whole or not at all, and that of the first where two make it at once.
+            # Written whole or not at all; if two make it at once, the first one's is kept.
             with contextlib.suppress(FileExistsError):
                 os.link(file.name, folder / KEY)
     except OSError:

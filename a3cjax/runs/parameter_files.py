@@ -1,7 +1,7 @@
 """Arrays in one file: what checkpoints and the parameters of published agents have in common.
 
-The format is safetensors: names, types, shapes and numbers. Nothing is executed when a file is
-read, and nothing that it says is believed.
+The format is safetensors: names, types, shapes and numbers. Reading a file executes nothing, and
+takes nothing in it on trust.
 """
 
 import contextlib
@@ -24,18 +24,19 @@ from a3cjax.types import Snapshot
 
 PARAMETER_FILE = "params.safetensors"
 PARAMETER_FORMAT = "a3cjax-1"
-MAX_COUNT = 2**53  # of frames and updates in a file: floating-point numbers count no further
+MAX_COUNT = 2**53  # of frames or updates in a file: beyond it, floats skip whole numbers
 
-# Of optax's states: the steps so far, and means of squared gradients; of moments their like.
+# Never negative: counts of steps and means of squared gradients in optax's states, and counts and
+# variances in moments.
 _COUNTS_AND_SQUARES = re.compile(r"opt_state(/[0-9]+)*/(count|nu)(/|$)|seen/.*(num_seen|variance)$")
 
 Arrays = dict[str, dict[str, Any]]  # by name: `dtype`, `shape` and `data`, as safetensors says
 
 
 def write_parameters(folder: Path, snapshot: Snapshot) -> Path:
-    """Writes parameters and what goes with them to PARAMETER_FILE in a folder.
+    """Write parameters and what goes with them to PARAMETER_FILE in a folder.
 
-    Target parameters are left out: they are for learning. Returns the file.
+    Target parameters are left out: they are only for learning. Returns the file's path.
     """
     path = folder / PARAMETER_FILE
     counts = {"num_frames": str(snapshot.num_frames), "num_updates": str(snapshot.version)}
@@ -49,7 +50,7 @@ def _arrays_of(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def read_parameters(folder: Path, template: Snapshot) -> Snapshot:
-    """Reads what `write_parameters` wrote, in the structure and shapes of a template.
+    """Read what `write_parameters` wrote, in the structure and shapes of a template.
 
     Raises:
       CheckpointError: if the file is damaged, of another format, or of another network.
@@ -66,14 +67,14 @@ def read_parameters(folder: Path, template: Snapshot) -> Snapshot:
 
 
 def pack(tree: Any, metadata: dict[str, str]) -> bytes:
-    """The file of a pytree: each array by its path, such as `params/params/torso/kernel`."""
-    # In C's order: safetensors takes the bytes as they lie.
+    """The file of a pytree: arrays are named by their paths, as `params/params/torso/kernel`."""
+    # In C order: safetensors takes the bytes as they lie in memory.
     arrays = {name: np.asarray(leaf, order="C") for name, leaf in _name_leaves(tree).items()}
     return safetensors.numpy.save(arrays, metadata)
 
 
 def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
-    """The metadata and the arrays of a file; a SafetensorError or ValueError if it is another."""
+    """The metadata and arrays of a file; a SafetensorError or ValueError if the format is wrong."""
     arrays = dict(deserialize(data))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     metadata = header.get("__metadata__") or {}
@@ -85,10 +86,10 @@ def unpack(data: bytes, expected_format: str) -> tuple[dict[str, str], Arrays]:
 def restore(arrays: Arrays, template: Any) -> Any:
     """A pytree like `template` with the numbers of a file; a ValueError if they do not fit.
 
-    `template` is of arrays or of `jax.ShapeDtypeStruct`.
+    `template` holds arrays or `jax.ShapeDtypeStruct`.
     """
     if arrays.get("statistics/scale", {}).get("shape") == [] and template["statistics"]:
-        # Vectors had one scale for all entries once; networks centre by that, too.
+        # Vectors once had one scale for all entries; networks can centre by that, too.
         scalar = template["statistics"]._replace(scale=np.float32(1.0))
         template = {**template, "statistics": scalar}
     expected = {name: _describe(leaf) for name, leaf in _name_leaves(template).items()}
@@ -114,9 +115,10 @@ def restore(arrays: Arrays, template: Any) -> Any:
 
 
 def _describe(leaf: Any) -> str:
-    """The type and the shape that safetensors would tell of an array; only its own are looked at.
+    """The type and shape of an array as safetensors writes them.
 
-    A template may be of shapes alone: nothing is allocated for what a file only claims to need.
+    Only its dtype and shape are read: a template may hold shapes alone, and nothing is allocated
+    for what a file only claims to need.
     """
     (array,) = dict(deserialize(pack(np.zeros(0, leaf.dtype), {}))).values()
     return f"{array['dtype']}{list(leaf.shape)}"
@@ -130,12 +132,12 @@ def _name_leaves(tree: Any) -> dict[str, Any]:
 
 
 def is_amount(value: Any, kind: type = int) -> bool:
-    """Whether it is of this type, and can be a number of frames, updates or seconds."""
+    """Whether a value is of this type, and can be a number of frames, updates or seconds."""
     return type(value) is kind and 0 <= value <= MAX_COUNT  # a bool is no int
 
 
 def read_file(path: Path, max_bytes: int | None = None) -> bytes:
-    """All bytes of a file; of nothing else, since a pipe may never end."""
+    """All bytes of a regular file; anything else is refused, since a pipe may never end."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise ValueError("it is no file")
@@ -146,7 +148,7 @@ def read_file(path: Path, max_bytes: int | None = None) -> bytes:
 
 @contextlib.contextmanager
 def told_in_a_line(what: str) -> Iterator[None]:
-    """Makes a CheckpointError of whatever files and their contents raise."""
+    """Turn whatever files and their contents raise into a CheckpointError."""
     try:
         yield
     except (OSError, MemoryError, ValueError, RecursionError, SafetensorError) as error:

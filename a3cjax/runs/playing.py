@@ -34,16 +34,16 @@ from a3cjax.updates import make_act
 MAX_EPISODE_STEPS = 27_000
 """A game that has no limit of its own is cut after so many steps, half an hour of an Atari game
 (Machado et al. 2018), or after those of the run's budget if they are fewer."""
-MIN_EPISODE_STEPS = 1_000  # which even the smallest budget allows
+MIN_EPISODE_STEPS = 1_000  # allowed even by the smallest budget
 REPORT_SECONDS = 10.0  # between lines that say how far an evaluation is
 
 
 class Step(NamedTuple):
     """Where B games stand, and what the agent does there.
 
-    `core_state` is that of the network before it saw this timestep. `actions` are None once all
-    games are over. `episodes` are the games that ended here, of each environment the first one;
-    `cut` at last those that had not ended by then.
+    `core_state` is the network's before it saw this timestep. `actions` is None once all games
+    are over. `episodes` holds the games that ended here, only the first of each environment;
+    `cut` holds, at the last step, the games that had not ended by then.
     """
 
     timestep: TimeStep
@@ -57,10 +57,10 @@ class Step(NamedTuple):
 class TrainedAgent:
     """An agent with its parameters.
 
-    `config` are the settings of its run, `agent` the pure functions of its algorithm,
-    `snapshot` holds the parameters, `spec` tells of the environment that it learned on. Code
-    that the settings in an `untrusted` folder name is not imported. `parts` is what the settings
-    only have names for.
+    `config` holds the settings of its run, `agent` the pure functions of its algorithm, and
+    `snapshot` the parameters; `spec` describes the environment that it learned on. Code named by
+    the settings in an `untrusted` folder is not imported. `parts` holds the objects for which the
+    settings have only names.
     """
 
     config: Config
@@ -89,30 +89,30 @@ class TrainedAgent:
         action_mask: Any = None,
         key: chex.PRNGKey | None = None,
     ) -> tuple[Any, CoreState]:
-        """Chooses an action for an observation of your own, or for each of a batch.
+        """Choose an action for an observation of your own, or for each of a batch.
 
-        Needs no environment. Calls with as many observations as before compile nothing anew.
+        Needs no environment. A call with as many observations as an earlier one compiles nothing.
 
         Args:
           observation: as the environment shows it: an array, a number, a dict or a tuple of its
-            observation space, or lists of numbers. Of a batch each array has one leading axis
-            `[B]` more.
-          state: None where games begin, else what the last call returned; `[B, ...]`, of one
-            observation `[1, ...]`. Only recurrent networks have any.
+            observation space, or lists of numbers. In a batch, each array has one more leading
+            axis, `[B]`.
+          state: None where games begin, else what the last call returned: `[B, ...]`, or
+            `[1, ...]` for one observation. Only recurrent networks have any.
           deterministic: the most probable action instead of a sampled one.
           episode_start: bool or bool `[B]`: where another game begins at this observation.
-          action_mask: bool, which actions are allowed, as the environment's
+          action_mask: bool, which actions are allowed, as in the environment's
             `info["action_mask"]`; None: all.
-          key: for sampling. None: the next of the agent's own, which follow from the seed of
-            its run.
+          key: for sampling. None: the next of the agent's own keys, which follow from the seed
+            of its run.
 
         Returns:
-          The action in the form that the environment takes: an int for one of several actions,
-          else an array; for a batch an array with the leading axis `[B]`. And the next `state`.
+          The action, in the form that the environment takes: an int in a Discrete space, else an
+          array; for a batch, an array with the leading axis `[B]`. And the next `state`.
 
         Raises:
           ValueError: in one line, if an observation is not of the environment's space, or
-            `state` not of as many games.
+            `state` is not for the same number of games.
         """
         check_fork()
         return self._predictor.predict(
@@ -128,33 +128,33 @@ class TrainedAgent:
         batch_size: int | None = None,
         platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
     ) -> Path:
-        """Writes a program that chooses as `predict` does, where JAX is and a3cjax is not.
+        """Write a program that chooses as `predict` does, and needs JAX, but not a3cjax.
 
-        There `jax.export.deserialize(path.read_bytes()).call` is
+        Where it is used, `jax.export.deserialize(path.read_bytes()).call` is
 
             call(observation, state, is_first) -> (action, state)
 
         for B observations as the environment shows them, `[B, ...]`, which are not checked.
-        `state` is a tuple of float32 arrays, one with zeros where nothing went before, and `()`
-        of a network without memory; `is_first`, bool `[B]`, is where games begin. Numbers have 32
-        bits at most. Parameters and statistics are in the file.
+        `state` is a tuple of float32 arrays, zeros before the first call, or `()` for a network
+        without memory; `is_first`, bool `[B]`, says where games begin. Numbers have 32 bits at
+        most. Parameters and statistics are in the file.
 
         Args:
-          path: of the file; one that is there is written over.
-          deterministic: the most probable action; else a sampled one: call has `key=`, uint32
+          path: of the file; an existing one is overwritten.
+          deterministic: the most probable action; else a sampled one: call takes `key=`, uint32
             `[2]`, as `jax.random.PRNGKey` makes them.
-          has_mask: call has `action_mask=`, bool `[B, A]`, or `[B, K, M]` of K choices at once.
+          has_mask: call takes `action_mask=`, bool `[B, A]`, or `[B, K, M]` for K choices at once.
           batch_size: B; None: any.
-          platforms: of JAX, on which it runs.
+          platforms: the JAX platforms on which it runs.
 
         Returns:
           The path.
 
         Raises:
-          ValueError: if `batch_size` is below 1, or a mask is asked for of continuous actions.
+          ValueError: if `batch_size` is below 1, or a mask is asked for with continuous actions.
           OSError: if the file cannot be written.
         """
-        from a3cjax.runs.exporting import export_agent  # which needs a package more
+        from a3cjax.runs.exporting import export_agent  # which needs one more package
 
         content = export_agent(
             self.agent,
@@ -179,14 +179,14 @@ class TrainedAgent:
         """`num_envs` environments as in evaluations: whole games, never seen in training.
 
         Args:
-          num_envs: B; a vector of environments has as many as it has.
+          num_envs: B; a vector environment fixes its own number.
           env: an id, a function that makes one, or a vector of environments, in place of those
             that the run had.
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
-          renders: they are to have pictures, where they can.
+          renders: whether they are to have pictures, if they can.
 
         Raises:
-          ConfigError: if there is no such environment here, or not with the spaces that the
+          ConfigError: if there is no such environment here, its spaces are not those that the
             agent has learned on, or its code is not trusted.
         """
         config, parts = self.config, self.parts
@@ -213,11 +213,11 @@ class TrainedAgent:
     def act(
         self, timestep: TimeStep, core_state: CoreState, key: chex.PRNGKey, is_greedy: bool = False
     ) -> tuple[np.ndarray, CoreState, chex.PRNGKey]:
-        """Chooses an action for each of the B environments.
+        """Choose an action for each of the B environments.
 
         Args:
-          timestep: of `make_environments(B)`: what its `reset` or `step` returned.
-          core_state: of `initial_state(B)` or the last call.
+          timestep: what `reset` or `step` of `make_environments(B)` returned.
+          core_state: from `initial_state(B)` or the last call.
           key: for sampling.
           is_greedy: takes the most probable action instead of sampling.
 
@@ -247,21 +247,21 @@ class TrainedAgent:
         max_episode_steps: int | None = None,
         num_games: int | None = None,
     ) -> Iterator[Step]:
-        """Plays one whole game in every environment, or in the first `num_games` of them.
+        """Play one whole game in every environment, or in the first `num_games` of them.
 
-        One game each, not the first to finish: short games would count too often. Where a game
-        is over, the next one begins, until the last one is over.
+        One game in each counts, not the first to finish: short games would count too often. Where
+        a game is over, the next one begins, until the last that counts is over.
 
         Args:
           environments: B of them, made for evaluation; reset here.
           key: for sampling actions.
           is_greedy: as for `act`; None: as the run's own evaluations.
-          max_episode_steps: games are cut after so many; None for their own limit, and where
-            they have none for `MAX_EPISODE_STEPS`, or the run's budget if that is less.
-          num_games: of the first so many environments, B at most; None for all.
+          max_episode_steps: games are cut after so many; None for their own limit or, if they
+            have none, for `MAX_EPISODE_STEPS` or the run's budget, whichever is less.
+          num_games: only the first so many environments count, B at most; None for all.
 
         Yields:
-          Each step before it is taken, and at last where all games are over or cut.
+          Each step before it is taken, and finally the one at which all games are over or cut.
         """
         core_state = self.initial_state(environments.num_envs)
         timestep = environments.reset()
@@ -285,9 +285,9 @@ class TrainedAgent:
         yield Step(timestep, core_state, None, ended, cut)
 
     def choose_greedy(self, is_greedy: bool | None) -> bool:
-        """Whether actions are the most probable ones, where None leaves it to the run's settings.
+        """Whether to take the most probable actions; None leaves it to the run's settings.
 
-        A run of before there was such a setting has sampled.
+        Runs older than this setting sampled.
         """
         return bool(self.config.greedy_evaluation) if is_greedy is None else is_greedy
 
@@ -310,9 +310,9 @@ class TrainedAgent:
         at_step: Callable[[], object] = lambda: None,
         env: str | Source | None = None,
     ) -> Evaluation:
-        """Plays whole games, each in an environment of its own.
+        """Play whole games, each in an environment of its own.
 
-        Of a vector environment with less of them in rounds.
+        A vector environment with fewer environments plays them in rounds.
 
         Environments and actions follow from the run's seed: a repetition gives the same games.
 
@@ -326,7 +326,7 @@ class TrainedAgent:
           env: as for `make_environments`.
 
         Raises:
-          ConfigError: if there are no sticky actions, or too many games.
+          ConfigError: if the environment has no sticky actions, or there are too many games.
         """
         number = num_episodes
         if number is None:
@@ -344,7 +344,7 @@ class TrainedAgent:
 
 
 def _seen_by_agent(spec: EnvironmentSpec) -> str:
-    """What its network takes and gives, in words."""
+    """What an agent's network takes and gives, in words."""
     parts = jax.tree.map(lambda part: f"{part.dtype}{list(part.shape)}", spec.observation)
     return f"observations of {parts} and {spec.actions.kind} actions of {list(spec.actions.sizes)}"
 
@@ -359,11 +359,11 @@ def evaluate_agent(
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Evaluation | None:
-    """As `TrainedAgent.evaluate`, a game in each of these environments, in rounds if need be.
+    """Like `TrainedAgent.evaluate`, a game in each of these environments, in rounds if need be.
 
     `num_episodes` is None for as many as there are environments. `should_stop` is asked at every
-    step; True leaves no result. `report` is given a line now and then, and one if games had to be
-    cut.
+    step; if it returns True, there is no result. `report` is given a line now and then, and one if
+    games had to be cut.
     """
     key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
     number = environments.num_envs if num_episodes is None else num_episodes
@@ -394,7 +394,7 @@ def evaluate_agent(
 
 @contextlib.contextmanager
 def closing_quietly(environments: Environments) -> Iterator[Environments]:
-    """Frees environments after the block; only says if they cannot be: their games are played."""
+    """Close environments after the block; only warn if that fails: their games are played."""
     try:
         yield environments
     finally:

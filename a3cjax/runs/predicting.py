@@ -1,4 +1,4 @@
-"""Acting upon plain observations, where no environment of a3cjax's is: `TrainedAgent.predict`."""
+"""Acting on plain observations, without an environment of a3cjax: `TrainedAgent.predict`."""
 
 import contextlib
 import threading
@@ -34,12 +34,12 @@ class Predictor:
     """
 
     def __init__(self, agent: Agent, snapshot: Snapshot, spec: EnvironmentSpec, seed: int):
-        """Actions that are sampled follow from `seed`, and how many were before."""
+        """Sampled actions follow from `seed`, and from how many were sampled before."""
         self._initial_state, self._snapshot, self._spec = agent.initial_state, snapshot, spec
         self._acts = [make_act(agent, is_greedy=is_greedy) for is_greedy in (False, True)]
         self._key = jax.random.fold_in(make_keys(seed).evaluation, _STREAM)
         self._plan = plan_reading(spec.observation_space, spec.image_layout)
-        self._lock = threading.Lock()  # of the key: each is used once
+        self._lock = threading.Lock()  # guards the key: each is used once
         self._initial_states: dict[int, CoreState] = {}
 
     def predict(

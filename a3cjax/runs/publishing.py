@@ -1,4 +1,4 @@
-"""Published agents: parameters with what they come from, and a model card."""
+"""Published agents: parameters, what they come from, and a model card."""
 
 import dataclasses
 import json
@@ -28,18 +28,18 @@ TEMPLATE = Path(__file__).with_name("model_card.md")
 def publish(
     run_dir: Path, output_dir: Path, *, trust: bool = False, hub: str | None = None
 ) -> Path:
-    """Makes a folder from which `a3cjax.load` brings a finished run's agent back; returns it.
+    """Make a folder from which `a3cjax.load` loads a finished run's agent; return the folder.
 
     Args:
-      run_dir: with the checkpoint of the run's end and its summary.json.
+      run_dir: holds the checkpoint of the run's end and its summary.json.
       output_dir: gets the parameters, config.yaml, environment.json, summary.json, a model card
-        as README.md and, if there is one, the run's picture; its own files are written over.
+        as README.md and, if there is one, the run's picture; earlier ones are overwritten.
       trust: as for `a3cjax.load`.
-      hub: `<user>/<name>` by which the model card has it loaded; None: by the folder.
+      hub: `<user>/<name>` from which the model card loads it; None: from the folder.
 
     Raises:
       FileNotFoundError: if the run folder holds no checkpoint or no summary.
-      ConfigError: if the run was not evaluated at its end, or that is not of the newest
+      ConfigError: if the run was not evaluated at its end, or the evaluation is not of the newest
         parameters, or `output_dir` lies in `run_dir` or holds anything but an agent published
         earlier.
       CheckpointError: if its checkpoint is of another format, or all are damaged.
@@ -77,7 +77,7 @@ def publish(
     write_environment(output_dir, agent.spec)
     if has_picture:
         shutil.copyfile(run_dir / PICTURE, output_dir / PICTURE)
-    # Nobody else's business is where things lie on this machine.
+    # Where things lie on this machine is nobody else's business.
     settings = dataclasses.asdict(agent.config) | {"run_dir": output_dir.resolve().name}
     replace_file(output_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
     summary |= {n: without_folders(text) for n, text in summary.items() if isinstance(text, str)}
@@ -93,8 +93,8 @@ def make_model_card(
 
     `name` is what `a3cjax.load` takes.
 
-    Its head is the metadata that model hubs read (huggingface.co/docs/hub/model-cards). What it
-    quotes stays text, and of paths it has the last part alone.
+    The card's head is the metadata that model hubs read (huggingface.co/docs/hub/model-cards). What
+    it quotes stays text, and paths are cut to their last part.
 
     Raises:
       ConfigError: if the summary is not as a run writes it.
@@ -123,7 +123,7 @@ def make_model_card(
             picture=f"![A game of {markdown(config.env)}]({PICTURE})" if has_picture else "",
             minutes=round(summary["training_seconds"] / 60),
         )
-    # Whatever is missing or of another type than it should be.
+    # Anything may be missing, or of another type than it should be.
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise ConfigError(f"{SUMMARY} must be as a run writes it, got {reason}.") from error

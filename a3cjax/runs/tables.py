@@ -64,9 +64,9 @@ COLUMNS = {
 def append_rows(
     path: Path, rows: Iterable[Mapping[str, float | str]], columns: Collection[str]
 ) -> None:
-    """Appends rows to a CSV file: fractions with six significant digits, else as they are.
+    """Append rows to a CSV file: fractions with six significant digits, all else as it is.
 
-    The file's own columns hold, `columns` are those of a new one. What it has no column for is
+    A file keeps its columns; `columns` are those of a new file. Values that have no column are
     left out: a newer version may know more than the one that began the run.
     """
     with path.open("a+", newline="", errors="replace") as file:
@@ -79,7 +79,7 @@ def append_rows(
 
 
 def cut_logs(run_dir: Path, num_frames: int) -> None:
-    """Drops what the CSV files of a run say of later frames, and what is damaged in them.
+    """Drop the lines of later frames, and the damaged ones, from the CSV files of a run.
 
     What was written after the checkpoint that a run resumes from will be written again. A
     warning says what is damaged; a file without a sound line or header is moved aside.
@@ -106,13 +106,15 @@ def cut_logs(run_dir: Path, num_frames: int) -> None:
 
 
 def frames_of(row: Mapping[str, str]) -> int:
-    """The number of frames that a row is of; −1 where it is none."""
+    """The number of frames that a row gives; −1 if it gives none."""
     text = row.get("num_frames", "")
     return int(text) if re.fullmatch(r"[0-9]{1,16}", text) else -1
 
 
 def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
-    """The whole lines of a CSV file as column -> cell, and how many are not; no file, no lines.
+    """The whole lines of a CSV file as column -> cell, and how many others it has.
+
+    A file that does not exist has no lines.
 
     Raises:
       ConfigError: if it is no file, or cannot be opened.
@@ -122,7 +124,7 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
 
 
 def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
-    """As `read_rows`; a last line without its end, as a run leaves that is killed, is no damage."""
+    """As `read_rows`, but a last line that is cut short, as by a killed run, is told separately."""
     try:
         if not path.exists():
             return [], 0, False
@@ -182,7 +184,7 @@ def _shorten(value: float | str) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds by name; None if it is not there, or holds nothing of the kind."""
+    """The object in a JSON file, as a dict; None if there is no file or it holds no object."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_BYTES:  # a pipe may never end
             return None

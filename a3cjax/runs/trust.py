@@ -1,4 +1,4 @@
-"""Code that the settings in a folder name: whether it may be imported."""
+"""Whether code that is named by the settings in a folder may be imported."""
 
 import sys
 from pathlib import Path
@@ -10,16 +10,16 @@ from a3cjax.runs.lock import is_own
 
 
 def check_trust(config: Config, folder: Path) -> None:
-    """Refuses code that the settings in a folder name, and that nobody here has asked for.
+    """Refuse code that the settings in a folder name unless the user has asked for it.
 
-    The user asks for it where he trains, or imports it himself.
+    Users ask for code by training with it, or by importing it themselves.
 
     Raises:
       ConfigError: names the module.
     """
     prefix, _, env_id = config.env.partition(":")
     module, is_python = env_id.rpartition(":")[0], f"{prefix}:" == PYTHON_PREFIX
-    # Of an imported module any function could be called so, os.system for one.
+    # `python:` could call any function of a module that is imported, such as os.system.
     is_harmless = not is_python and module in sys.modules
     if module and not is_harmless and not is_own(folder, config.env):
         also = ", or what makes the environments is passed as env=..." if is_python else ""

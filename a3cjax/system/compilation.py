@@ -23,14 +23,14 @@ from a3cjax.system.provenance import describe_versions
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# What breaks a run or changes what it comes to. Found by training, resuming, loading and
-# evaluating under every setting of JAX 0.10; one that a version does not have is left out.
+# Settings that could break a run or change its results, found by training, resuming, loading and
+# evaluating under every setting of JAX 0.10. One that a version of JAX lacks is left out.
 SETTINGS: dict[str, Any] = {
-    # A call returns when its result is there: the actors are the parallelism.
+    # A call returns when its result is there: the parallelism is that of the actors.
     "jax_cpu_enable_async_dispatch": False,
     "jax_enable_x64": False,
     "jax_numpy_dtype_promotion": "standard",
-    # Random numbers follow from the seed of the run alone, and resume reads the keys that it saved.
+    # Random numbers follow from the run's seed alone, and a resumed run can read its saved keys.
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,
@@ -63,18 +63,18 @@ _standing = _Standing()
 
 @contextlib.contextmanager
 def jax_settings() -> Iterator[None]:
-    """Inside the block JAX is set as the program needs it; after it, as it was before.
+    """Sets JAX as the program needs it inside the block, and as it was before after it.
 
-    The settings are those of the process, and of the calling thread where it has its own (such as
+    The settings are made for the process, and for the calling thread where it has its own (such as
     `with jax.enable_x64(True):`). Blocks may be nested and open in several threads at once: the
-    last one to end brings back what was before the first. Meanwhile other threads of the process
-    see these settings, too. What has no setting stays: a CPU client that JAX makes inside never
-    dispatches asynchronously, and one made before goes on as it was made.
+    last one to end restores what was there before the first. Meanwhile other threads of the process
+    see these settings, too. A CPU client keeps what it was made with: one that JAX makes inside the
+    block never dispatches asynchronously, and one made before goes on as before.
 
     Compiled programs are kept in `compilation_cache_dir()`, unless JAX has a folder for them.
 
     Raises:
-      ConfigError: as `check_jax`.
+      ConfigError: as in `check_jax`.
     """
     standing = _standing
     check_fork()
@@ -85,7 +85,7 @@ def jax_settings() -> Iterator[None]:
     try:
         with contextlib.ExitStack() as stack:
             for name, value in SETTINGS.items():
-                # A value of this thread's own, which others do not see, is not the process's.
+                # This thread may have a value of its own, which overrides that of the process.
                 own = getattr(jax, name.removeprefix("jax_"), None)
                 if own is not None:
                     stack.enter_context(own(value))
@@ -107,13 +107,13 @@ def configure_jax() -> None:
 def check_jax() -> None:
     """Raises a ConfigError unless JAX can compute in this process.
 
-    It cannot where it finds no device, and not in a process that was forked from one which had
-    used JAX: the threads that compute are left behind, and it would wait for them for ever.
+    It cannot if it finds no device, nor in a process that was forked from one which had used JAX:
+    the threads that compute stayed behind, and JAX would wait for them for ever.
     """
     check_fork()
     try:
         jax.devices()
-    except Exception as error:  # JAX raises RuntimeError, or AssertionError without a word
+    except Exception as error:  # JAX raises RuntimeError, or AssertionError without a message
         platforms = jax.config.values["jax_platforms"]
         wanted = f" for JAX_PLATFORMS={platforms}" if platforms else ""
         reason = f": {error}" if str(error) else "."
@@ -144,20 +144,20 @@ os.register_at_fork(before=_note_use)
 
 
 def _values_of_process() -> dict[str, Any]:
-    """All settings of JAX as a new thread sees them, which has none of its own."""
+    """All settings of JAX as seen by a new thread, which has none of its own."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(lambda: jax.config.values).result()
 
 
 def _needed(values: dict[str, Any]) -> dict[str, Any]:
-    """What must be set where JAX has these settings."""
+    """What must be set in a JAX whose settings are `values`."""
     needed = {name: value for name, value in SETTINGS.items() if name in values}
     if values["jax_compilation_cache_dir"] is None and (folder := compilation_cache_dir()):
         # The second run of a configuration starts without compiling.
         needed["jax_compilation_cache_dir"] = str(folder)
         needed["jax_persistent_cache_min_compile_time_secs"] = 0.2
-        # JAX does not write an entry in one piece: another process may see a part of it, or be
-        # killed in the middle. What cannot be read is compiled anew, which needs no word.
+        # JAX does not write an entry in one piece: another process may see part of it, or be killed
+        # while writing. What cannot be read is compiled again, which needs no warning.
         warnings.filterwarnings(
             "ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning
         )
@@ -169,18 +169,18 @@ def _set_jax(settings: dict[str, Any]) -> dict[str, Any]:
     values = _values_of_process()
     before = {name: values[name] for name in settings}
     for name, value in settings.items():
-        if value != before[name]:  # setting it anew would make JAX look up its programs anew
+        if value != before[name]:  # setting it again would make JAX look up its programs again
             jax.config.update(name, value)
     if settings.get("jax_compilation_cache_dir") != before.get("jax_compilation_cache_dir"):
-        compilation_cache.reset_cache()  # it has settled on the folder, or on none
+        compilation_cache.reset_cache()  # it may have settled on the other folder, or on none
     return before
 
 
 def first_alone(program: Callable[P, T]) -> Callable[P, T]:
-    """The same program, which threads call for the first time one after another.
+    """Makes threads wait for one another when they first call a program.
 
-    Then it is compiled, for each device anew. Of two threads that do so at once each does all of
-    the work; one that comes second finds it traced, and compiled in the cache.
+    The first call compiles it, for each device anew. If two threads did so at once, each would do
+    all of the work; one that comes second finds it traced, and compiled in the cache.
     """
     turn, own = threading.Lock(), threading.local()
 
@@ -199,8 +199,8 @@ def first_alone(program: Callable[P, T]) -> Callable[P, T]:
 def compilation_cache_dir() -> Path | None:
     """The user's folder for programs compiled by this jaxlib for this processor.
 
-    None where it cannot be made. Compiled code runs on processors with the same features
-    only, and a home folder may be shared by machines that differ.
+    None if it cannot be made. Compiled code runs only on processors with the same features, and
+    different machines may share a home folder.
     """
     features = cpuinfo("flags", "Features")
     identity = "\n".join([describe_versions()["jaxlib"], platform.processor(), features])

@@ -1,4 +1,4 @@
-"""Writing a file in one piece, and by one process at a time; and where a user's caches lie."""
+"""Writing a file in one piece, taking turns between processes, and the folder of caches."""
 
 import contextlib
 import fcntl
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
-    """Writes a file that is there either as it was before or complete, whatever happens."""
+    """Writes a file so that, whatever happens, it is either as it was before or complete."""
     unfinished = path.with_name(path.name + ".part")
     with unfinished.open("wb") as file:
         file.write(content.encode() if isinstance(content, str) else content)
@@ -19,7 +19,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Lets one process at a time into the block; the others wait. `path` is a file for this."""
+    """Lets one process at a time into the block; the others wait. `path` is the lock file."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

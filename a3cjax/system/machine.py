@@ -13,7 +13,7 @@ def cores_of_thread() -> set[int]:
 
 
 def available_cores() -> int:
-    """Cores that the calling thread may use, a container's share of them counted, at least 1."""
+    """How many cores the calling thread may use, within a container's limit; at least 1."""
     cores = len(cores_of_thread()) or os.cpu_count() or 1
     try:
         quota, period = CPU_QUOTA.read_text().split()
@@ -23,7 +23,7 @@ def available_cores() -> int:
 
 
 def cpuinfo(*names: str) -> str:
-    """The first line of what Linux tells of its processor that begins with one of these names."""
+    """The first line of /proc/cpuinfo that begins with one of these names; empty if none does."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     return next((line for line in lines if line.startswith(names)), "")

@@ -1,4 +1,4 @@
-"""What is printed: no line of it is worth a run, and none ends one."""
+"""Printing that never ends a run: no printed line is worth one."""
 
 import contextlib
 import functools
@@ -11,9 +11,9 @@ from typing import IO, Any
 class Lasting:
     """A text stream that goes on silently when its reader is gone or its disk is full.
 
-    Letters that its encoding lacks become question marks. All else is that of `stream`: whether
-    it is a terminal, for instance. Where there is none, because it was closed before the program
-    began, what is written goes nowhere.
+    Letters that its encoding lacks become question marks. Everything else is taken from `stream`,
+    such as whether it is a terminal. If there is no stream, because it was closed before the
+    program began, what is written goes nowhere.
     """
 
     def __init__(self, stream: IO[str] | None):
@@ -35,12 +35,12 @@ class Lasting:
             self.write(line)
 
     def flush(self) -> None:
-        """Hands on what waits, where that is possible."""
+        """Flushes the stream, if that is possible."""
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
     def isatty(self) -> bool:
-        """Whether it is a terminal; one that is closed is none."""
+        """Whether the stream is a terminal; False if it is closed."""
         with contextlib.suppress(OSError, ValueError):
             return self._stream.isatty()
         return False
@@ -54,13 +54,13 @@ def _nowhere() -> IO[str]:
 def make_output_last() -> None:
     """Makes the standard streams of this program `Lasting`; for the command line.
 
-    Python flushes them at its end: without this, exit code 120 would take the place of its own.
+    Python flushes them at its end: without this, a failure would turn its exit code into 120.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Else the next file that is opened gets this number, and what libraries print.
+            # Otherwise the next file opened gets this number, and what libraries print.
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if not isinstance(getattr(sys, name), Lasting):

@@ -22,7 +22,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_commit() -> str:
-    """The commit of the checkout this package lies in, `+changes` if files differ from it.
+    """The commit of the checkout this package lies in, with `+changes` if files differ from it.
 
     `unknown` where the package is installed instead, even inside some other checkout.
     """
@@ -49,7 +49,7 @@ def describe_command() -> str:
 
 
 def describe_resuming(run_dir: Path) -> str:
-    """The command line that goes on with a run, with the program that was called."""
+    """The command line that resumes a run, by the program that was called."""
     is_script = Path(sys.argv[0]).parts[-2:] == ("experiments", "run.py")
     words = ["python", "experiments/run.py"] if is_script else ["a3cjax", "train"]
     return shlex.join([*words, f"resume={run_dir}"])

@@ -1,24 +1,24 @@
-"""Text of others in files that somebody opens: it stays text, and tells nothing of this machine."""
+"""Foreign text in files that people open: it stays text, and reveals nothing of this machine."""
 
 import re
 import shlex
 
 from a3cjax.errors import one_line
 
-# A path from the root, from home or from here: what stands before it is no part of a name.
+# A path from the root, from home or from here; the character before it is not part of a name.
 _PATH = re.compile(r"(?:^|[^\w./@-])(?:~\w*|\.{1,2})?/")
 PATH_SETTINGS = ("run_dir", "resume", "sweep_dir", "output")
 
 
 def markdown(text: object) -> str:
-    """Text on one line without a meaning in Markdown or HTML, also within a table."""
+    """Text on one line, escaped to have no meaning in Markdown or HTML, even within a table."""
     line = _line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     line = re.sub(r"[\\`*\[\]|~$#]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", line)
     return re.sub(r"^(\d*)(?=[-+.)](?:\s|$)|[-=]+$)", r"\1\\", line)  # a list, a rule, a heading
 
 
 def code(text: object) -> str:
-    """Text on one line for a span of code in Markdown, which has no escapes."""
+    """Text on one line for a code span in Markdown, in which nothing can be escaped."""
     return _line(text).replace("`", "'").replace("|", "¦")
 
 
@@ -36,7 +36,7 @@ def cell(text: str) -> str:
 
 
 def without_folders(command: str) -> str:
-    """A command line in which of each path only the last part is left."""
+    """A command line in which each path is reduced to its last part."""
     try:
         words = shlex.split(command)
     except ValueError:  # an open quotation

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop, and what the command line answers to them."""
+"""Signals that ask a run to stop, and how the command line responds to them."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ BY_DEFAULT = (signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 def leave(number: int, _frame=None) -> None:
     """Ends the process at once, with exit code 128 + the signal's number.
 
-    Not by Python's own way out: threads still compute, and it would pull the interpreter away
-    from under them.
+    It avoids Python's own shutdown, which would pull the interpreter away from under threads that
+    still compute.
     """
     os._exit(128 + number)
 
@@ -34,7 +34,7 @@ def _is_free(number: signal.Signals) -> bool:
 
 @contextlib.contextmanager
 def _handled(handler: Callable[..., None]) -> Iterator[Callable[[], None]]:
-    """Sets the handler of all signals that ask for a stop; yields what sets them back earlier."""
+    """Handles all signals that ask for a stop; yields a function that restores them early."""
     with contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
             for number in filter(_is_free, ALWAYS + BY_DEFAULT):
@@ -45,17 +45,17 @@ def _handled(handler: Callable[..., None]) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Signals end the process inside the block, in one way: without a word, with their code."""
+    """Makes all these signals end the process inside the block, silently and with their code."""
     with _handled(leave):
         yield
 
 
 class SignalStop:
-    """Puts signals that ask for a stop off until what was begun is saved.
+    """Postpones signals that ask for a stop until what was begun is saved.
 
-    The first one is remembered, and acts as usual when it is passed on. A SIGINT that comes
-    `SAME_SIGNAL_SECONDS` later acts at once. The handler takes no lock: it may interrupt the main
-    thread while that holds one.
+    The first one is remembered, and acts as usual when it is passed on. A SIGINT that comes at
+    least `SAME_SIGNAL_SECONDS` later acts at once. The handler takes no lock, because it may
+    interrupt the main thread while that holds one.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -92,11 +92,11 @@ class SignalStop:
             yield
 
     def pass_on(self) -> None:
-        """Lets the signal that came do, after the block, what it would have done.
+        """Lets the signal that came take its usual effect, after the block.
 
         Raises:
-          KeyboardInterrupt: after a SIGINT, where `asyncio.run` would end its task only when that
-            awaits something.
+          KeyboardInterrupt: after a SIGINT under `asyncio.run`, which would end its task only when
+            that awaits something.
         """
         if self.signal_number is not None:
             signal.raise_signal(self.signal_number)

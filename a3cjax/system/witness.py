@@ -1,11 +1,11 @@
-"""A small process beside the run, for what nothing inside the run can tell any more.
+"""A small process beside the run, to report what nothing inside the run can report any more.
 
-A thread that stands still with the interpreter's lock stops the watching thread and signals alike;
+A thread that hangs with the interpreter's lock blocks the watching thread and signals alike;
 `os._exit` in foreign code, the kernel or a second signal ends the process without a word. The
-witness sees both: it hears from the run now and then, and at its end. It ends a run that it hears
-nothing from, whose threads then say where they were (faulthandler), and says a last line for one
-that is gone. It counts looks, not time: a run that is stopped (Ctrl-Z, a frozen machine) is not
-silent.
+witness notices both, because the run sends it signs of life, and a goodbye at its end. It ends a
+run that has fallen silent, whose threads then print where they were (faulthandler), and it prints
+a last line for one that is gone. It counts looks instead of time, so that a run which is suspended
+(Ctrl-Z, a frozen machine) does not count as silent.
 """
 
 import contextlib
@@ -19,36 +19,36 @@ import time
 from collections.abc import Iterator
 
 LOOK_SECONDS = 1.0
-WITNESS_SECONDS = 20.0  # that it waits longer than the watch inside, which comes first
+WITNESS_SECONDS = 20.0  # that it waits beyond the watch inside the run, which acts first
 DUMP_SECONDS = 5.0  # for a process that was told to end, to say where its threads are
 BEAT, GOODBYE, LAST_WORDS = b".\n", b"goodbye\n", b"say "
 
 
 class Witness:
-    """The run's side: it says that it lives, what is to be said if it is gone, and goodbye."""
+    """The run's side: it sends signs of life, the words to print if it is gone, and goodbye."""
 
     def __init__(self, process: subprocess.Popen | None):
         self._process = process
         self._last_beat = 0.0
 
     def beat(self) -> None:
-        """Says that the run lives; to be called as often as one likes."""
+        """Says that the run lives; may be called as often as you like."""
         if time.monotonic() - self._last_beat >= LOOK_SECONDS:
             self._write(BEAT)
             self._last_beat = time.monotonic()
 
     def leave_word(self, line: str) -> None:
-        """What is to be said if the run is gone without a goodbye."""
+        """Sets the words to print if the run is gone without a goodbye."""
         self._write(LAST_WORDS + " ".join(line.split()).encode(errors="replace") + b"\n")
 
     def _write(self, line: bytes) -> None:
-        # It may have been killed; the run goes on without it.
+        # The witness may have been killed; the run goes on without it.
         with contextlib.suppress(OSError, ValueError):
             if self._process is not None and self._process.stdin is not None:
                 self._process.stdin.write(line)
 
     def close(self) -> None:
-        """Says goodbye, and waits for its end."""
+        """Says goodbye, and waits for the witness to end."""
         self._write(GOODBYE)
         if self._process is not None:
             try:
@@ -60,9 +60,9 @@ class Witness:
 
 @contextlib.contextmanager
 def witnessed(silent_seconds: float) -> Iterator[Witness]:
-    """A witness of the block, which ends this process after so long without a `beat`.
+    """Starts a witness of the block, which ends this process after so long without a `beat`.
 
-    Where no process can be started there is none, and all the rest works.
+    Where no process can be started there is no witness, and everything else works.
     """
     was_enabled, process = faulthandler.is_enabled(), None
     # `sys.executable` may be None, or a program that has Python inside and would start itself.
@@ -89,7 +89,7 @@ def witnessed(silent_seconds: float) -> Iterator[Witness]:
 
 
 def _is_halted(pid: int) -> bool:
-    """Whether a process is stopped; where the system does not tell, it may be."""
+    """Whether a process is suspended; True where the system does not tell."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] in "tT"

@@ -58,14 +58,14 @@ from a3cjax.updates import make_apply_gradients
 
 
 class Share(NamedTuple):
-    """Which actor-learners of a run a process has: so many, numbered from `first_index` on."""
+    """The actor-learners of a run that one process has, numbered from `first_index` on."""
 
     first_index: int
     num_actors: int
 
 
 def whole_of(config: Config) -> Share:
-    """All of them."""
+    """The share of a process that has all actor-learners of the run."""
     assert config.num_actors is not None
     return Share(0, config.num_actors)
 
@@ -78,8 +78,8 @@ def prepare(
 ) -> tuple[Config, Agent, list[Environments]]:
     """The settings of a run with nothing left open, its agent, and every actor's environments.
 
-    The caller closes these. Raises as `build_batches`, a ConfigError if settings do not fit, and
-    what a network of one's own raises.
+    The caller closes the environments. Raises what `build_batches` raises, a ConfigError if
+    settings do not fit, and whatever a user's own network raises.
     """
     if isinstance(parts.env, VectorEnv):
         _check_vector(config)
@@ -88,13 +88,13 @@ def prepare(
     batches = build_batches(config, num_seeds, supervisor, parts.env)
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
-        # Vector environments have as many as they have.
+        # A vector environment fixes its own number of environments.
         share_of_thread = crew_sizes(config, whole_of(config))[0]
         config = config.replace(envs_per_actor=batches[0].num_envs // share_of_thread)
         config = resolve(config, batches[0].spec)
         config, kernels = choose_kernels(config)
         agent = build_agent(config, batches[0].spec, parts.network, kernels)
-        if parts.network is not None:  # of which nobody knows yet whether it can be built
+        if parts.network is not None:  # nobody knows yet whether it can be built
             jax.eval_shape(lambda: init_state(config, agent, batches[0].spec))
         stack.pop_all()
     return config, agent, batches
@@ -103,8 +103,8 @@ def prepare(
 def crew_sizes(config: Config, share: Share) -> list[int]:
     """How many actor-learners each thread of a process drives, and so how many share a batch.
 
-    Those that take turns wait for each other, and episodes end at different times: each of them
-    has a thread.
+    Actor-learners that take turns wait for each other, and whole episodes end at different times:
+    in both cases each actor-learner has a thread of its own.
     """
     if config.deterministic or config.unroll_length == EPISODE:
         return [1] * share.num_actors
@@ -112,10 +112,10 @@ def crew_sizes(config: Config, share: Share) -> list[int]:
 
 
 def choose_kernels(config: Config) -> tuple[Config, ImageKernels | None]:
-    """The layers in C++ of a resolved config, None without; and in the config which it is.
+    """The config with `kernels` settled, and the layers in C++; None if it uses none.
 
     Raises:
-      ConfigError: if the config asks for them where there are none.
+      ConfigError: if the config asks for them and they are not available.
     """
     kernels, reason = None, f"for the network {config.network}"
     if config.kernels is not False and config.network.startswith(NETWORKS):
@@ -126,7 +126,7 @@ def choose_kernels(config: Config) -> tuple[Config, ImageKernels | None]:
 
 
 def _check_vector(config: Config) -> None:
-    """Refuses what a vector environment that is there only once cannot do."""
+    """Refuse settings that need more than the one vector environment that is made already."""
     way_out = f"(a function can make more: env=lambda: ...), got {config.env} with"
     if config.num_actors not in (None, 1):
         rule = "num_actors must be 1 with a vector environment that is made already"
@@ -145,14 +145,14 @@ def build_batches(
 ) -> list[Environments]:
     """The training environments of every thread's actors, no two with the same seed.
 
-    `num_seeds` were used by the run before: resumed, it plays other games than it began with.
-    `source` is what the name of the environment stands for, if it was brought. With a `share`
-    those of this process alone.
-    With a supervisor each batch is made in the thread that it will be driven by.
+    `num_seeds` is how many seeds the run has used before: a resumed run plays other games than it
+    began with. `source` is what the environment's name stands for, if it was brought. With a
+    `share`, only the environments of this process are made. With a supervisor, each batch is made
+    in the thread that will drive it.
 
     Raises:
-      ConfigError: if there is no such environment, its spaces are of another kind, there are
-        more environments than seeds, or no such devices.
+      ConfigError: if there is no such environment, its spaces are not supported, there are more
+        environments than seeds, or there are no such devices.
       Stopped: if a stop is asked for meanwhile, or an environment stands still.
     """
     config = fill_ahead(config)
@@ -197,9 +197,10 @@ def build_batches(
 
 
 def close_all(batches: list[Environments], supervisor: Supervisor | None = None) -> None:
-    """Frees all environments, each in its own thread, and takes them off the list.
+    """Close all environments, and empty the list.
 
-    With a supervisor a failure is only told: nothing is lost by it.
+    With a supervisor, each batch is closed in its own thread, and a failure is only reported:
+    nothing is lost by it.
     """
     if supervisor is None:
         for batch in batches:
@@ -219,9 +220,10 @@ def assemble(
     supervisor: Supervisor,
     checkpoint: Checkpoint | None = None,
 ) -> ThreadFleet:
-    """Plays at random, then makes the shared parameters and the actor-learners of each batch.
+    """Play at random, then make the shared parameters and the actor-learners of each batch.
 
-    With a `checkpoint` they go on from there. Random play and turns follow the `supervisor`.
+    With a `checkpoint`, they go on from there. The `supervisor` oversees random play, and nobody
+    waits for a turn once it stops the run.
 
     Raises:
       CheckpointError: if environments cannot go on from the checkpoint.
@@ -261,10 +263,10 @@ def assemble(
     )
     if past.standings:
         try:
-            # Of a deterministic run, which goes on with as many actors.
+            # Only a deterministic run has these, and it goes on with as many actors.
             for actor, standing in zip(fleet.actors, past.standings, strict=True):
                 actor.set_standing(standing)
-        # What an environment makes of a state that it did not write, only itself knows.
+        # Only an environment itself knows what it does with a state that it did not write.
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise CheckpointError(f"environments cannot be restored: {reason}") from error
@@ -274,13 +276,13 @@ def assemble(
 
 
 def warmup_steps(config: Config, past: Progress) -> int:
-    """Of random play in each environment, before a run begins or goes on."""
+    """Steps of random play in each environment before a run begins or goes on."""
     is_played = past.standings or past.num_frames >= config.total_frames
     return 0 if is_played else config.warmup_steps or 0
 
 
 def warmup_seed(config: Config, past: Progress) -> int:
-    """The seed of its actions."""
+    """The seed of the actions of random play."""
     return config.seed + SEEDS_PER_RUN * past.num_resumes
 
 
@@ -301,11 +303,12 @@ def make_run_programs(
     config: Config, agent: Agent, placement: Placement, normalizer: Seen
 ) -> Programs:
     """What the actor-learners of a process have in common."""
-    # Of whole episodes the lengths differ; and a GPU computes faster than its memory is copied.
+    # Not with whole episodes, whose lengths differ; nor on a GPU, which computes faster than it
+    # copies its memory.
     recalls = config.unroll_length != EPISODE and placement.is_one_memory
     programs = make_programs(agent, recalls=recalls)._replace(normalizer=normalizer)
     if config.deterministic:
-        # Those that take turns would keep the slots of those whose turn it is.
+        # Actors that wait for their turn would hold the slots of those whose turn it is.
         return programs
     # Each actor's gradient keeps a core busy. With more at once than cores, the one that
     # holds the lock waits for a core, and all others for the lock: docs/decisions.md.
@@ -330,9 +333,10 @@ def recruit(
     report: Callable[[UpdateReport], None],
     first_index: int = 0,
 ) -> Recruits:
-    """Makes the actor-learners of each batch, numbered from `first_index` on.
+    """Make the actor-learners of each batch, numbered from `first_index` on.
 
-    `stores` are theirs, in this order. Seeds, keys and entropy factors are by the index in the run.
+    `stores` holds one for each of them, in order. Seeds, keys and entropy factors follow from an
+    actor-learner's index in the run.
     """
     assert config.num_actors is not None
     assert config.envs_per_actor is not None
@@ -385,7 +389,7 @@ def recruit(
                 for share, own in zip(shared.shares, shared.split(timestep), strict=True)
             ]
             run = Crew(crew, shared).run
-        recruits.targets.append(place.entered()(run))  # which enters it for every call
+        recruits.targets.append(place.entered()(run))  # the place is entered at every call
     return recruits
 
 
@@ -397,7 +401,7 @@ def _hands_over_views(config: Config, placement: Placement) -> bool:
 def _make_store(
     config: Config, checkpoint: Checkpoint, placement: Placement, num_frames: int
 ) -> SharedParameters:
-    """The shared parameters as a checkpoint has them, after so many frames."""
+    """The shared parameters of a checkpoint, after `num_frames` frames."""
     hand_over = as_views
     if not _hands_over_views(config, placement):
         hand_over = functools.partial(jax.device_put, device=placement.learner)

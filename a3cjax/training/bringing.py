@@ -1,4 +1,4 @@
-"""What people bring to `train` beside the settings, checked before anything is started."""
+"""What people bring to `train` besides the settings, checked before anything is started."""
 
 import functools
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from a3cjax.networks import HEADS
 
 
 class Brought(NamedTuple):
-    """All that a run has from its caller beside settings."""
+    """All that a run gets from its caller besides settings."""
 
     parts: Parts = NO_PARTS
     callbacks: tuple[Any, ...] = ()
@@ -24,7 +24,7 @@ LOGGER_METHODS = tuple(name for name in vars(Logger) if not name.startswith("_")
 
 
 def check_loggers(loggers: Sequence[Any]) -> tuple[Logger, ...]:
-    """The loggers.
+    """The loggers as a tuple, once all are known to have a logger's methods.
 
     Raises:
       TypeError: for one that lacks a method; subclasses of Logger have them all.
@@ -39,10 +39,10 @@ def check_loggers(loggers: Sequence[Any]) -> tuple[Logger, ...]:
 
 
 def register(algorithm: Any) -> str:
-    """The name of an algorithm; an `Algorithm` is registered under that of its `make`.
+    """The name of an algorithm; an `Algorithm` is registered under the name of its `make`.
 
     Raises:
-      ConfigError: for what is none, or would take the place of one of the package's.
+      ConfigError: if it is not an algorithm, or would replace one of the package's own.
     """
     if isinstance(algorithm, str):
         return algorithm

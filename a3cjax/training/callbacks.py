@@ -16,8 +16,8 @@ Answer = Literal["stop"] | None
 class UpdateEvent(NamedTuple):
     """An update that was applied.
 
-    `num_frames` and `num_updates` are those of the run after it, `metrics` the parts of its loss
-    and `grad_norm`. `agent()` is the agent with the newest parameters.
+    `num_frames` and `num_updates` are the run's counts after the update; `metrics` holds the parts
+    of its loss and `grad_norm`. `agent()` returns the agent with the newest parameters.
     """
 
     num_frames: int
@@ -29,8 +29,8 @@ class UpdateEvent(NamedTuple):
 class EpisodeEvent(NamedTuple):
     """A training game that ended: its raw return and its steps.
 
-    `num_frames` are those of the run after the update that it ended in, `actor` is the index of
-    the actor-learner that played it. `agent()` is the agent with the newest parameters.
+    `num_frames` is the run's count after the update in which the game ended; `actor` is the index
+    of the actor-learner that played it. `agent()` returns the agent with the newest parameters.
     """
 
     num_frames: int
@@ -41,10 +41,10 @@ class EpisodeEvent(NamedTuple):
 
 
 class EvaluationEvent(NamedTuple):
-    """An evaluation: the mean score and that of every game.
+    """An evaluation: the mean score, and the score of every game.
 
-    `num_frames` and `num_updates` belong to the parameters that were evaluated; `agent()` is the
-    agent with these.
+    `num_frames` and `num_updates` belong to the parameters that were evaluated; `agent()` returns
+    the agent with these parameters.
     """
 
     num_frames: int
@@ -58,12 +58,12 @@ Event = UpdateEvent | EpisodeEvent | EvaluationEvent
 
 
 class Callback:
-    """What `train` tells its callbacks; one has those of these methods that it wants.
+    """The methods that `train` calls on callbacks; each callback has those that it wants.
 
     All are called in the thread of the run, one after the other, in the order of the updates:
-    actor-learners go on meanwhile, and nothing needs a lock. What is slow delays the log. "stop"
-    ends the run as a budget that is used up: saved and evaluated. Whatever one raises ends the
-    run, too, saved, and is raised by `train`.
+    actor-learners go on meanwhile, and nothing needs a lock. A slow callback delays the log.
+    Returning "stop" ends the run as a used-up budget does: it is saved and evaluated. An exception
+    also ends the run, which is saved, and is raised by `train`.
     """
 
     def on_update(self, update: UpdateEvent) -> Answer:
@@ -77,10 +77,10 @@ class Callback:
 
 
 class OptunaPruning(Callback):
-    """Tells a trial of Optuna how a run goes, and stops the run that its pruner gives up.
+    """Tells a trial of Optuna how a run goes, and stops the run if the pruner gives it up.
 
-    Step k of the trial is the mean return of the training games that ended in the k-th period of
-    frames, from 0 on: pruners compare trials at equal steps, which evaluations do not have.
+    The trial is told, as its step k, the mean return of the training games that ended in period k
+    of frames, counted from 0: pruners compare trials at equal steps, which evaluations do not have.
     """
 
     def __init__(self, trial: Any, period_frames: int):
@@ -90,7 +90,7 @@ class OptunaPruning(Callback):
         self._step, self._returns = 0, []
 
     def on_episode(self, episode: EpisodeEvent) -> Answer:
-        """Reports the period before as soon as a game ends in a later one."""
+        """Report the period before as soon as a game ends in a later one."""
         step = episode.num_frames // self._period_frames
         if step > self._step and not self.is_pruned:
             if self._returns:
@@ -120,10 +120,10 @@ METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
 def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
-    """The callbacks.
+    """The callbacks as a tuple, once all are known to have methods that will be called.
 
     Raises:
-      TypeError: for one that would never be called, with what may have been meant.
+      TypeError: for one that would never be called; says what may have been meant.
     """
     callbacks = tuple(callbacks)
     for callback in callbacks:
@@ -143,10 +143,10 @@ def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def call(callbacks: Sequence[Any], method: str, event: Event) -> Iterator[str]:
-    """Calls this method of those that have it; yields the names of those that return "stop".
+    """Call this method of each callback that has it; yield the names of those that say "stop".
 
     Raises:
-      TypeError: if one returns anything else but None.
+      TypeError: if one returns anything but "stop" or None.
     """
     for callback in callbacks:
         if not hasattr(callback, method):

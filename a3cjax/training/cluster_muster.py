@@ -49,7 +49,7 @@ from a3cjax.training.assembly import (
 from a3cjax.training.fleets import Fleet
 from a3cjax.types import Seen, TimeStep
 
-SHARDS = "shards"  # a folder in that of the run: what shards come back with
+SHARDS = "shards"  # in the run folder: the files that shards restart from
 
 
 class CrewOfShare:
@@ -58,7 +58,7 @@ class CrewOfShare:
     def __init__(
         self, config: Config, share: Share, past: Progress, parts: Parts, algorithm: Algorithm
     ):
-        """`config` has its counts; it is sent with the worker, and `warm_up` gets the rest."""
+        """`config` has its counts filled in; `warm_up` is given the one with nothing left open."""
         assert config.num_actors is not None
         self.first_index, self.size = share
         self.num_in_run = config.num_actors
@@ -68,18 +68,18 @@ class CrewOfShare:
         self._timesteps: list[TimeStep] = []
 
     def make(self, supervisor: Supervisor) -> EnvironmentSpec:
-        """Makes the environments."""
+        """Make the environments."""
         ALGORITHMS.setdefault(self._config.algorithm, self._algorithm)
         num_seeds, source = self._past.num_seeds, self._parts.env
         self._batches = build_batches(self._config, num_seeds, supervisor, source, self._share)
         return self._batches[0].spec
 
     def envs_per_actor(self) -> int:
-        """Vector environments have as many as they have."""
+        """How many environments each actor-learner has; vector environments fix their number."""
         return self._batches[0].num_envs // crew_sizes(self._config, self._share)[0]
 
     def warm_up(self, config: Config, supervisor: Supervisor) -> list[tuple[Seen, int]]:
-        """Plays at random, by settings with nothing left open."""
+        """Play at random, with settings that leave nothing open: see `cluster.worker.Crew`."""
         self._config = config
         played = play_in_each(
             self._batches,
@@ -119,12 +119,12 @@ class CrewOfShare:
         )
 
     def close(self, supervisor: Supervisor) -> None:
-        """Frees the environments."""
+        """Free the environments."""
         close_all(self._batches, supervisor)
 
 
 def cores_of(index: int, num_workers: int) -> list[int] | None:
-    """The cores here for one of so many workers; None where they cannot be shared out."""
+    """The cores of this machine for one of the workers; None if they cannot be shared equally."""
     cores = sorted(cores_of_thread())
     if not cores or len(cores) % num_workers:
         return None
@@ -143,7 +143,7 @@ def make_view(
     config: Config,
     params: Any,
 ) -> ShardedStore:
-    """A worker's view of the shards, in its own process. `params` tells shapes alone."""
+    """A worker's view of the shards, in its own process. Only the shapes of `params` matter."""
     is_cut = len(shards) > 1
     assert not isinstance(config.max_grad_norm, str)
     return ShardedStore(
@@ -156,13 +156,13 @@ def make_view(
 
 
 class Engine(Protocol):
-    """Who runs processes: `ray_engine.RayEngine`, or a fake that runs them here."""
+    """What runs processes: `ray_engine.RayEngine`, or a fake that runs them here."""
 
     is_local: bool
 
     @property
     def num_cores(self) -> int:
-        """Of all machines together."""
+        """The number of cores of all machines together."""
         ...
 
     @property
@@ -179,15 +179,15 @@ class Engine(Protocol):
         max_restarts: int = 0,
         has_lanes: bool = False,
     ) -> Process:
-        """A process with the object that `make(*args)` makes there."""
+        """Start a process, which calls `make(*args)` and holds the object that it returns."""
         ...
 
     def keep_log(self, folder: Path) -> None:
-        """What the engine says goes to a file in this folder."""
+        """Send what the engine prints to a file in this folder."""
         ...
 
     def check_versions(self, processes: Sequence[Any]) -> None:
-        """Raises a RuntimeError if a package differs elsewhere."""
+        """Raise a RuntimeError if another process has a different version of a package."""
         ...
 
 
@@ -211,7 +211,7 @@ class ClusterMuster:
             config = config.replace(num_actors=engine.num_cores)
         config = fill_ahead(config)
         config = fill_cluster(config, None if engine.is_local else engine.num_nodes)
-        # Of threads that take turns one may have saved where its environments stand.
+        # A run of threads that take turns may have saved where its environments stand.
         self._past = past._replace(standings=())
         self._supervisor, self._engine, self._parts = supervisor, engine, parts
         self._processes: list[Process] = []
@@ -273,7 +273,7 @@ class ClusterMuster:
         )
 
     def close(self) -> None:
-        """Ends all processes, and removes what shards would have come back with."""
+        """End all processes, and remove the files that shards would have restarted from."""
         for process in self._processes:
             process.kill()
         self._processes.clear()
@@ -284,7 +284,7 @@ class ClusterMuster:
         return init_state(self.config, self.agent, self.spec)
 
     def _spawn_worker(self, index: int, life: int) -> Process:
-        """Starts a worker; in another life it plays other games than before."""
+        """Start a worker; in each `life` it plays other games."""
         config, share = self.config, self._shares[index]
         assert config.num_actors is not None
         assert config.envs_per_actor is not None
@@ -322,7 +322,7 @@ class ClusterMuster:
         return shards, Slicing(self._params, number) if number > 1 else None
 
     def _hire(self, index: int, life: int) -> tuple[Process, Pending]:
-        """Starts a worker again, which makes environments and plays at random."""
+        """Start a worker again, which makes environments and plays at random."""
         worker = self._spawn_worker(index, life)
         worker.submit("make")
         return worker, worker.submit("play", self.config, self.spec.frames_per_step)

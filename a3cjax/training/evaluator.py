@@ -19,12 +19,12 @@ EVALUATION_SHARE = 0.04
 """Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
 cores and more they need no rest. benchmarks/evaluation_cost.py measures what it comes to."""
 
-# A process that was put aside for an hour has not worked for an hour.
+# A process that was suspended for an hour has not worked for an hour.
 MAX_REST_SECONDS = 60.0
 
 
 class Pace:
-    """Rests between the steps of an evaluation: `share`, in (0, 1], of the time is for work."""
+    """Rests between the steps of an evaluation, to work for a `share`, in (0, 1], of the time."""
 
     def __init__(self, share: float, stop_event: threading.Event | Job):
         self._rest_per_second = 1 / share - 1
@@ -32,7 +32,7 @@ class Pace:
         self._resumed = time.monotonic()
 
     def __call__(self) -> bool:
-        """Rests as long as the work since the last call demands; True as soon as it is to stop."""
+        """Rest as long as the work since the last call demands; True once a stop is asked for."""
         worked = time.monotonic() - self._resumed
         is_stopped = self._stop_event.wait(min(worked * self._rest_per_second, MAX_REST_SECONDS))
         self._resumed = time.monotonic()
@@ -44,7 +44,7 @@ class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
     The thread rests most of the time, at the price of long evaluations: while one goes on, the
-    next does not begin. Results lie in `results`, for the main thread.
+    next does not begin. Results are put into `results`, for the main thread.
     """
 
     evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]  # asked whether to stop
@@ -57,7 +57,7 @@ class Evaluator:
         self.results = queue.SimpleQueue[tuple[Snapshot, Evaluation]]()
 
     def run(self, stop_event: threading.Event | Job) -> None:
-        """Evaluates whenever it is due, until it is asked to stop."""
+        """Evaluate whenever it is due, until it is asked to stop."""
         device = background_device(self.learner)
         share = min(1.0, EVALUATION_SHARE * available_cores())
         while not stop_event.wait(0.1):

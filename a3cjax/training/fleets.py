@@ -1,4 +1,4 @@
-"""Whoever runs the actor-learners of a run: threads of this process, or processes anywhere."""
+"""What runs the actor-learners of a run: threads of this process, or processes anywhere."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from a3cjax.runs.checkpoints import Checkpoint, Progress
 
 
 class Fleet(Protocol):
-    """Actor-learners at work, as whoever looks after log and checkpoints sees them."""
+    """Actor-learners at work, as seen by the code that looks after log and checkpoints."""
 
     @property
     def store(self) -> RunStore:
@@ -26,15 +26,15 @@ class Fleet(Protocol):
     """That of their environments."""
 
     def line_of(self, actor_index: int) -> int:
-        """Where an actor-learner stands in the terminal: with others of its process, or alone."""
+        """The terminal line of an actor-learner: one for its whole process, or one of its own."""
         ...
 
     def start(self, supervisor: Supervisor) -> None:
-        """Sets them to work, as jobs of this supervisor: they end, fail and stop as it says."""
+        """Start them as jobs of this supervisor, with its rules for ends, failures and stops."""
         ...
 
     def standstill(self) -> Checkpoint:
-        """What belongs together at one moment, as far as it is known."""
+        """A checkpoint whose parts belong to one moment, as far as that is known."""
         ...
 
 
@@ -56,18 +56,18 @@ class ThreadFleet:
         return actor_index
 
     def start(self, supervisor: Supervisor) -> None:
-        """Starts them all under this supervisor's eyes."""
+        """Start them all, watched by this supervisor."""
         supervisor.start(self.targets, THREADS, "learning")
 
     def standstill(self) -> Checkpoint:
-        """What belongs together at one moment, as far as the actor-learners know of it.
+        """A checkpoint whose parts belong to one moment, as far as the actor-learners know it.
 
-        Of those that take turns that of the last round's end, to go on just there.
+        If they take turns, it is the end of the last round, so that a run goes on just there.
         """
         return self._last_round or self._look()
 
     def note_round(self) -> None:
-        """Remembers the end of a round, when no actor-learner works, if all can be saved."""
+        """Remember the end of a round, when no actor-learner works, if all can be saved."""
         standings = [actor.get_standing() for actor in self.actors]
         if None not in standings:
             self._last_round = self._look(tuple(standings))

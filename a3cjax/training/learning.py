@@ -30,15 +30,16 @@ from a3cjax.training.fleets import Fleet
 from a3cjax.training.saver import Saver
 from a3cjax.types import Snapshot
 
-# After a failure the run must end soon. Asked to stop, an actor may finish its step or gradient,
-# however long that takes.
+# After a failure the run must end soon. After a mere request to stop, an actor may finish its step
+# or gradient, however long that takes.
 FAILURE_JOIN_SECONDS = 3.0
 
 
 class Logs(NamedTuple):
     """Where a run's progress is written, for people and in files, and what was there before.
 
-    `past_returns` are the scores of all games, `judged_frames` those of the last evaluation.
+    `past_returns` are the returns of all earlier training games; `judged_frames` is the number of
+    frames at the last evaluation.
     """
 
     terminal: TerminalLogger
@@ -62,7 +63,7 @@ class Learning:
 
     def __post_init__(self):
         config, store = self.config, self.fleet.store
-        self._stopped_by: str | None = None  # the callback that asked for it
+        self._stopped_by: str | None = None  # name of the callback that asked to stop
         assert config.log_period_frames is not None
         self.journal = Journal(
             self.fleet.reports,
@@ -86,7 +87,7 @@ class Learning:
         )
 
     def run(self) -> None:
-        """Learns until the budget is used up, something fails or a signal comes; then saves."""
+        """Learn until the budget is used up, something fails or a signal comes; then save."""
         self.supervisor.rescue = self.save
         self._saved_frames = self.save()  # where learning begins
         self.fleet.start(self.supervisor)
@@ -96,7 +97,7 @@ class Learning:
         self._end()
 
     def summarise(self, evaluation: Evaluation | None = None) -> Summary:
-        """What the run came to, with its final evaluation if there is one yet."""
+        """The result of the run, with its final evaluation if there is one yet."""
         counts = self.fleet.store.counts()
         return Summary(
             run_dir=self.saver.run_dir,
@@ -112,9 +113,9 @@ class Learning:
         )
 
     def judge(self, closing: contextlib.ExitStack) -> Summary:
-        """Evaluates what was learned, unless a signal came or no games are wanted.
+        """Evaluate what was learned, unless a signal came or no games are wanted.
 
-        The environments of the evaluation are left to be closed when its result is kept.
+        The environments of the evaluation are left for `closing`, until its result is kept.
         """
         evaluation = None
         snapshot = self.fleet.store.pull()
@@ -160,7 +161,7 @@ class Learning:
             self._tell("on_update", UpdateEvent(frames, report.version, report.metrics, agent))
 
     def _tell(self, method: str, event: Event) -> None:
-        if self.supervisor.failures:  # one of them may have failed: it would once more
+        if self.supervisor.failures:  # a callback may have failed, and would fail again
             return
         for name in call(self.brought.callbacks, method, event):
             if not self.supervisor.is_stopping:
@@ -169,9 +170,9 @@ class Learning:
                 self.supervisor.tell(f"{name} stops the run after {event.num_frames:,} frames")
 
     def save(self) -> int:
-        """Saves where the run stands, which is after the number of frames that it returns.
+        """Save where the run stands; return the number of frames there.
 
-        The log files first: they must not miss what the parameters were learned from.
+        The log files come first: they must not lack what the parameters were learned from.
         """
         newest = self.fleet.standstill()
         if not self.supervisor.failures:
@@ -193,14 +194,14 @@ class Learning:
             self._take_evaluation(*self.evaluator.results.get(), self.saver.seconds())
 
     def _take_evaluation(self, snapshot: Snapshot, evaluation: Evaluation, seconds: float) -> None:
-        """Notes an evaluation at these seconds of the run, and keeps the best parameters."""
+        """Record an evaluation, made after `seconds` of the run, and keep the best parameters."""
         is_new = append_evaluation(self.saver.run_dir, snapshot, seconds, evaluation)
         best_score = self.saver.best_score
         if best_score is None or evaluation.mean > best_score:
             self.saver.best_score = evaluation.mean
             self.save()
             progress = Progress(snapshot.num_frames, snapshot.version)
-            state, _ = self.fleet.store.read()  # nobody learns on from the best: its optimizer's
+            state, _ = self.fleet.store.read()  # any optimizer state will do: nobody learns on
             state = state._replace(params=snapshot.params, target_params=snapshot.target_params)
             self.saver.save(Checkpoint(state, snapshot.statistics, progress), is_best=True)
         if is_new:
@@ -212,10 +213,10 @@ class Learning:
             self._tell("on_evaluation", EvaluationEvent(*where, *scores, agent))
 
     def _end(self) -> None:
-        """Stops all threads, writes and saves, whatever of it fails."""
+        """Stop all threads, write and save; go on if one of these fails."""
         supervisor, failures = self.supervisor, self.supervisor.failures
         supervisor.stop_event.set()
-        # The later ones go by the failures of those before.
+        # Later steps take account of the failures of earlier ones.
         supervisor.wait(FAILURE_JOIN_SECONDS if failures else math.inf)
         self._learned_seconds = self.saver.seconds()
         with supervisor.noting_failures():
@@ -233,10 +234,10 @@ class Learning:
 
 
 def import_pictures() -> None:
-    """Imports what draws at the end of a run.
+    """Import the modules that draw at the end of a run.
 
-    Not before the first update, which need not wait for matplotlib; and not at the end: the files
-    of a checkout may be others by then.
+    Called after the first update, which need not wait for matplotlib, and before the end, when the
+    files of a checkout may have changed.
     """
     from a3cjax import video  # noqa: F401
     from a3cjax.reports import run_curves  # noqa: F401

@@ -1,4 +1,4 @@
-"""Measures speed: the emulator alone, and training without its program."""
+"""Measures speed: of the emulator alone, and of actor-learners with nothing written."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.system.compilation import jax_settings
 from a3cjax.training.assembly import assemble, close_all, prepare
 
-# Asked to stop, an actor-learner may first compile what it began with.
+# Before it stops, an actor-learner may have to finish a compilation.
 JOIN_SECONDS = 600.0
 
 
@@ -27,7 +27,7 @@ def run_threads(
     seconds: float,
     is_enough: Callable[[], object] = lambda: True,
 ) -> None:
-    """Runs each target in a thread of its own for so long, and until that is enough."""
+    """Run each target in a thread of its own, for `seconds` and on until `is_enough()`."""
     supervisor.start(targets, THREADS)
     supervisor.stop_event.wait(seconds)
     while not (is_enough() or supervisor.stop_event.wait(0.01)):
@@ -39,7 +39,7 @@ def run_threads(
 
 
 def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float) -> float:
-    """Agent steps a second of envpool and nothing else: random actions, a pool for each actor."""
+    """Agent steps a second of envpool alone, with random actions and a pool for each actor."""
     env_id, rates = resolve_envpool_id(env), []
     pools = [
         make_pool(env_id, num_envs=envs_per_actor, seed=index * envs_per_actor)
@@ -65,10 +65,10 @@ def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float
 
 
 class Training:
-    """A run without its program: actor-learners that train, with nothing written."""
+    """A run reduced to its actor-learners: they train, and nothing is written."""
 
     def __init__(self, config: Config):
-        """Puts it together, resolving the settings, and trains until every program is compiled.
+        """Assemble the run, resolve its settings, and train until every program is compiled.
 
         Raises:
           ConfigError: if actors are to take turns: stopped in the middle of a round, they would
@@ -82,12 +82,12 @@ class Training:
         self.config, agent, self._batches = prepare(config, supervisor=self._supervisor)
         fleet = assemble(self.config, agent, self._batches, supervisor=self._supervisor)
         self._targets, self._reports = fleet.targets, fleet.reports
-        # The first update of every actor compiles or waits for it: not to be timed.
+        # The first update of every actor compiles, or waits for that, and is not to be timed.
         num_updates = 2 * len(self._batches)
         self._run(0.0, lambda: self._reports.qsize() >= num_updates)
 
     def run(self, seconds: float) -> dict[str, float]:
-        """Trains for so long, or until the first update where that takes longer.
+        """Train for `seconds`, or until the first update if that takes longer.
 
         Returns:
           `steps_per_second` of all actors together, and the shares of an actor's time in
@@ -98,7 +98,7 @@ class Training:
         reports = self._pop_reports()
         sums = Seconds(*map(sum, zip(*(report.seconds for report in reports), strict=True)))
         # Whole updates over their own time: what a stop cuts off counts in neither. Threads work
-        # at the same time, the actor-learners of one after another.
+        # at the same time, the actor-learners of one thread one after another.
         num_steps = sum(report.num_steps for report in reports)
         rate = len(self._targets) * num_steps / sums.total
         shares = {part: seconds / sums.total for part, seconds in sums._asdict().items()}
@@ -112,7 +112,7 @@ class Training:
         return [report for report in reports if isinstance(report, UpdateReport)]
 
     def close(self) -> None:
-        """Frees the environments."""
+        """Free the environments."""
         close_all(self._batches, self._supervisor)
         self._supervisor.dismiss()
         self._settings.close()

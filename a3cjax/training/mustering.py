@@ -1,6 +1,6 @@
-"""What a run musters before anything is written: environments, settings settled by them, an agent.
+"""What a run musters before anything is written: environments, resolved settings and an agent.
 
-Its actor-learners are threads of this process, or with `cluster` in workers on Ray.
+Its actor-learners are threads of this process or, with `cluster`, of workers on Ray.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ class Muster(Protocol):
     """Of all actor-learners, each with a seed."""
 
     def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
-        """Plays at random, and makes parameters and actor-learners: see `assembly.assemble`."""
+        """Play at random, and make parameters and actor-learners: see `assembly.assemble`."""
         ...
 
     def close(self) -> None:
-        """Frees environments and processes; once more does nothing."""
+        """Free environments and processes; a second call does nothing."""
         ...
 
 
@@ -62,7 +62,7 @@ class ThreadMuster:
         )
 
     def close(self) -> None:
-        """Frees the environments, each in its own thread."""
+        """Free the environments, each in its own thread."""
         close_all(self._batches, self._supervisor)
 
 
@@ -97,7 +97,7 @@ def make_muster(
     parts: Parts,
     engine: Engine | None = None,
 ) -> Muster:
-    """What a run musters in this process, or with an engine in others.
+    """Make the muster of a run: in this process or, with an engine, in others.
 
     Raises:
       ConfigError: if settings do not fit.

@@ -56,26 +56,26 @@ def train(
     callbacks: Sequence[Callback] = (),
     loggers: Sequence[Logger] = (),
 ) -> Summary:
-    """Trains, evaluates, and leaves a run folder.
+    """Train, evaluate, and leave a run folder.
 
     A signal that asks for a stop (SIGINT, SIGTERM; SIGHUP, SIGUSR1 and SIGXCPU unless the caller
     handles them) is put off until everything is saved, and then does what it would have done:
     Ctrl-C raises KeyboardInterrupt. A second SIGINT, two seconds later or more, does so at once.
 
     Args:
-      config: settings; what is None or `auto` is resolved here. With `resume` they are those
-        of `resume_config`, and the run goes on from its newest sound checkpoint. What was brought
-        to the run then is brought once more.
-      env: in place of the configured one: an id; a function (a class counts) that makes one
+      config: settings; what is None or `auto` is resolved here. With `resume`, they come from
+        `resume_config`, and the run goes on from its newest sound checkpoint; objects that were
+        passed to the run are passed again.
+      env: replaces the configured one: an id; a function (a class counts) that makes one
         Gymnasium environment, or a vector environment, called with `num_envs` if it has such an
         argument; or a vector environment, for a single actor-learner, which is left open.
-      env_kwargs: arguments with which environments are made, as the setting.
+      env_kwargs: arguments with which environments are made, like the setting of that name.
       network: a name; a `Network`; or a Flax module for the torso (`networks.OwnTorso` says what
         it sees), around which core and heads are built.
       algorithm: a name; or an `Algorithm`, registered under the name of its `make`, less `make_`.
       callbacks: told of updates, games and evaluations, in the thread of the run; one that
         returns "stop" ends it as if its budget were used up.
-      loggers: beside the configured ones.
+      loggers: further ones, besides those configured.
 
     Returns:
       The run folder and its result.
@@ -83,10 +83,10 @@ def train(
     Raises:
       ConfigError: before anything is written, if a setting does not fit the environment, or
         there is nothing to resume.
-      TypeError: for what is no callback or no logger, or if a callback returns something else
-        than None or "stop".
+      TypeError: if something is not a callback or a logger, or a callback returns anything but
+        None or "stop".
       CheckpointError: if a checkpoint cannot be written.
-      StallError: if a thread does not come any further for `stall_timeout_seconds`.
+      StallError: if a thread makes no progress for `stall_timeout_seconds`.
       Stopped: if a signal came before anything was learned, and its handler returned.
       Exception: whatever an actor, a logger or the evaluator raised, as it is; several
         failures come as an ExceptionGroup. What was learned until then is saved.
@@ -129,7 +129,7 @@ def learn_and_judge(
     brought: Brought = NOTHING_BROUGHT,
     engine: Engine | None = None,
 ) -> Summary:
-    """What `train` does, in the thread that is overseen. What a run came to is kept first.
+    """Do the work of `train`, in the overseen thread. The result is kept before it is shown.
 
     Raises:
       Stopped: if a stop is asked for before anything was learned.
@@ -166,7 +166,7 @@ def learn_and_judge(
             except Stopped:
                 supervisor.tell(f"nothing new is learned; {to_go_on}")
                 raise
-            # Whoever judges has no kernels, as whoever loads the agent elsewhere.
+            # Evaluations use no kernels, nor does whoever loads the agent elsewhere.
             judged = build_agent(config, spec, brought.parts.network) if config.kernels else agent
             learning = Learning(
                 config, judged, fleet, logs, saver, supervisor, signal_stop, brought
@@ -197,16 +197,16 @@ def learn_and_judge(
 
 
 def keep(config: Config, summary: Summary, commit: str) -> None:
-    """Writes what a run came to, before it is shown and anything is closed."""
+    """Write the result of a run, before it is shown and anything is closed."""
     write_summary(config, summary, commit)
-    from a3cjax.reports.run_curves import plot_curves  # which `Learning` has imported by then
+    from a3cjax.reports.run_curves import plot_curves  # `Learning` has imported it by then
 
     title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
     plot_curves(summary.run_dir, title)
 
 
 def check_trackers(config: Config) -> None:
-    """Raises a ConfigError that says what to install if a tracker's package is missing."""
+    """Raise a ConfigError that says what to install if a tracker's package is missing."""
     for name in tracking.TRACKERS:
         if getattr(config, name) and not tracking.is_installed(name):
             raise ConfigError(
@@ -219,9 +219,9 @@ def check_trackers(config: Config) -> None:
 def open_logs(
     config: Config, run_dir: Path, past: Progress, own: Sequence[Logger] = ()
 ) -> Iterator[Logs]:
-    """The terminal, the configured loggers and one's own.
+    """Open the terminal and the configured loggers; yield them with the caller's own.
 
-    They are told at the end whether the run failed.
+    The loggers are told at the end whether the run failed.
     """
     with contextlib.ExitStack() as stack:
         terminal = TerminalLogger(

@@ -30,11 +30,11 @@ from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs, read_rows
 
 
 def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | None:
-    """The checkpoint that a run goes on from, resumed once more; None where it begins.
+    """The checkpoint that a run goes on from, with one more resume counted; None if it begins.
 
-    That is so, too, where a run to resume was ended before it had learned anything. Its best
-    score is that of the parameters in `BEST`: the evaluation may be told of without them.
-    Nothing is changed. The caller claims the folder of a run to resume.
+    It also begins where the run to resume ended before it had learned anything. The best score
+    is read with the parameters in `BEST`: a better evaluation may have been saved without its
+    parameters. No file is changed. The caller claims the folder of a run to resume.
 
     Raises:
       ConfigError: if there is none that can be used, or the folder of a new run exists.
@@ -64,15 +64,15 @@ def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | Non
 
 @contextlib.contextmanager
 def open_run_dir(config: Config, past: Progress, spec: EnvironmentSpec) -> Iterator[Path]:
-    """Makes and claims the run folder, or cuts that of the run to resume back to where it stood.
+    """Make and claim a new run folder, or cut the resumed run's back to where it stood.
 
-    Checkpoints beyond are moved aside. All that can be unreadable is read before. `spec` is that
-    of the environments, which the folder keeps.
+    Later checkpoints are moved aside, once all that may be unreadable has been read. `spec`, of
+    the environments, is kept in the folder.
 
     Raises:
       ConfigError: if it cannot be made, or environments are not what they were.
-      CheckpointError: if checkpoints or what is known of the environments cannot be read, or
-        checkpoints not moved.
+      CheckpointError: if checkpoints or the file on the environments cannot be read, or
+        checkpoints cannot be moved.
     """
     if config.resume is None:
         with make_run_dir(config) as run_dir:
@@ -95,7 +95,7 @@ class Saver:
     """Saves the newest and the best parameters of a run, or raises a CheckpointError."""
 
     def __init__(self, run_dir: Path, past: Progress, num_envs: int):
-        """`past` is where the run has come to; each of the `num_envs` of all actors uses a seed."""
+        """`past` is where the run stands; each of the `num_envs` of all actors uses up a seed."""
         self.run_dir, self.past, self.num_envs = run_dir, past, num_envs
         self.began = time.monotonic() - past.wall_seconds
         self.best_score = past.best_score  # a mean score of an evaluation
@@ -103,13 +103,13 @@ class Saver:
         self._best = Checkpointer(run_dir / BEST, max_to_keep=1)
 
     def seconds(self) -> float:
-        """Wall-clock seconds of the run until now, those before it was resumed included."""
+        """Wall-clock seconds of the run until now, including those before it was resumed."""
         return time.monotonic() - self.began
 
     def save(self, checkpoint: Checkpoint, *, is_best: bool = False) -> None:
-        """Saves where the run stands, or its best parameters so far.
+        """Save where the run stands, or its best parameters so far.
 
-        These after the newest: the best must not lie ahead of where a run can go on.
+        The best are saved after the newest: they must not lie ahead of where a run can go on.
         """
         progress = checkpoint.progress._replace(
             wall_seconds=self.seconds(),
@@ -121,7 +121,7 @@ class Saver:
         checkpointer.save(checkpoint._replace(progress=progress))
 
     def save_bad_trajectory(self, failure: BadUpdatesError) -> None:
-        """Saves what a refused update was computed from, for inspection."""
+        """Save what a refused update was computed from, for inspection."""
         path = self.run_dir / BAD_TRAJECTORY
         trajectory = failure.report.bad_trajectory
         assert trajectory is not None

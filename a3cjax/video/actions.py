@@ -61,12 +61,12 @@ def action_names(env: str, actions: ActionSpec, *, is_atari: bool) -> list[str]:
 
     Args:
       env: the name of a configuration: `Pong`, `Pong-v5`, `gymnasium:CartPole-v1` ….
-      actions: A or D. Names of another number of actions belong to another environment.
-      is_atari: of the Arcade Learning Environment.
+      actions: A or D of them. More or fewer names belong to another environment.
+      is_atari: whether it belongs to the Arcade Learning Environment.
 
     Returns:
-      A or D names; `action 0` and so on where they are not known. Of several choices at once one
-      after the other, `0: 2` for the third choice of the first.
+      A or D names; `action 0` and so on where they are not known. For several choices at once, the
+      names of one after the other: `0: 2` is the third choice of the first.
     """
     if actions.kind == "multi_discrete":
         return [f"{k}: {m}" for k, size in enumerate(actions.sizes) for m in range(size)]

@@ -23,7 +23,7 @@ _MOST_REWARDED = 0.25
 
 
 class ValueChart:
-    """The value of the last seconds, up to now, and when rewards came; a rule between games."""
+    """A chart of the value in the last seconds and of when rewards came; a rule between games."""
 
     def __init__(self, width: int, height: int, num_steps: int):
         """A chart of `width` × `height` pixels and `num_steps` agent steps."""
@@ -36,7 +36,7 @@ class ValueChart:
         self._low, self._high = math.inf, -math.inf
 
     def start(self) -> None:
-        """Begins a line of its own for the game that comes."""
+        """Begins a line of its own for the next game."""
         self._num_games += 1
 
     def draw(self, value: float, reward: float) -> Image.Image:
@@ -135,9 +135,10 @@ def draw_choice(
 def probability_rows(
     policy: Categorical, chosen: int | None, names: list[str]
 ) -> list[tuple[str, float, bool]]:
-    """Name, probability and whether it was chosen, of every action; they sum to 1.
+    """The name and probability of every action, and whether it was chosen.
 
-    Of more than 18 actions the most probable, and the sum of all others.
+    Probabilities sum to 1. Of more than 18 actions, only the most probable ones are listed, and
+    the sum of all others.
     """
     logits = np.asarray(policy.logits, float)
     shares = np.exp(logits - logits.max())
@@ -155,9 +156,9 @@ def probability_rows(
 def _choice_rows(
     policy: MultiCategorical, action: np.ndarray | None, names: list[str]
 ) -> list[tuple[str, float, str, bool]]:
-    """A row for each choice of every number; if they are too many, for the one chosen of each.
+    """A row for each choice of every number or, if they are too many, for the one chosen of each.
 
-    Where none was chosen it is the most probable one.
+    Where none was chosen, it is the most probable one.
     """
     rows = []
     for number, logits in enumerate(np.asarray(policy.logits, float)):
@@ -210,7 +211,7 @@ def _draw_gaussian(
     low, high = means - deviations, means + deviations
     if isinstance(policy, SquashedGaussian):
         low, means, high = np.tanh([low, means, high])
-    # Most actions go from −1 to 1; otherwise as far as the policy itself goes.
+    # Most actions range from −1 to 1; otherwise the axis goes as far as the policy itself.
     reach = max(1.0, float(-np.min(low)), float(np.max(high)))
     num_columns = 1 if len(means) <= _MAX_IN_A_COLUMN else 2
     in_a_column = -(-len(means) // num_columns)

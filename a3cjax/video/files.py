@@ -16,7 +16,7 @@ from PIL import Image
 MAX_GIF_RATE = 8.0
 """Frames a second of a GIF, at most: with each one the file grows."""
 
-_PALETTE_FRAMES = 24  # of the beginning, from which a GIF's colours are chosen
+_PALETTE_FRAMES = 24  # the first ones, from which a GIF's colours are chosen
 
 
 class VideoFile(Protocol):
@@ -31,12 +31,12 @@ class VideoFile(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Frees what is open; after `close` there is nothing."""
+        """Frees what is open; does nothing after `close`."""
         ...
 
 
 class Mp4File:
-    """H.264 with half the resolution in colour (yuv420p), as every browser plays it."""
+    """H.264 with colour at half the resolution (yuv420p), which every browser plays."""
 
     def __init__(self, path: Path, width: int, height: int, rate: float):
         """Opens the file for frames of an even size, `rate` of them a second."""
@@ -63,15 +63,15 @@ class Mp4File:
         self._container.close()
 
     def abandon(self) -> None:
-        """Frees what is open; after `close` there is nothing."""
+        """Frees what is open; does nothing after `close`."""
         self._container.close()
 
 
 class GifFile:
     """A GIF that repeats for ever, of at most `MAX_GIF_RATE` frames a second.
 
-    One palette serves all frames, so that what stands still costs nothing: FFmpeg writes of
-    each frame only what differs from the one before.
+    One palette serves all frames, so that what stands still costs nothing: FFmpeg writes only
+    what differs from the frame before.
     """
 
     def __init__(self, path: Path, width: int, height: int, rate: float):
@@ -111,7 +111,7 @@ class GifFile:
         self._container.close()
 
     def abandon(self) -> None:
-        """Frees what is open; after `close` there is nothing."""
+        """Frees what is open; does nothing after `close`."""
         self._container.close()
 
     def _choose_palette(self) -> None:
@@ -132,8 +132,8 @@ class GifFile:
 def choose_colours(images: Sequence[Image.Image]) -> np.ndarray:
     """A palette for these images and whatever comes after them, uint8 `[256, 3]`.
 
-    What is frequent stays exactly as it is: half of the palette. A quarter serves the shades
-    in between, and a quarter is spread over all colours, for what was not seen yet.
+    Half of the palette keeps the most frequent colours exactly. A quarter serves the shades in
+    between, and a quarter is spread over all colours, for those that were not seen yet.
     """
     counts: Counter[Any] = Counter()
     for image in images:
@@ -155,16 +155,16 @@ FILES: dict[str, Callable[[Path, int, int, float], VideoFile]] = {"mp4": Mp4File
 
 
 class VideoFiles:
-    """The same video in several formats, whose files are there once all of them are complete."""
+    """The same video in several formats; its files appear once all of them are complete."""
 
     def __init__(self, stem: Path, formats: Sequence[str], rate: float):
-        """Files of these formats of `FILES`, `stem` without their ends; `rate` frames a second."""
+        """`formats` are of `FILES`; `stem` is the path without endings, `rate` frames a second."""
         self._parts = {stem.with_name(f"{stem.name}.{name}.part"): FILES[name] for name in formats}
         self._rate = rate
         self._files: list[VideoFile] = []
 
     def write(self, frame: np.ndarray, num_copies: int = 1) -> None:
-        """Appends a frame, some times over; the first one makes the folder and opens the files."""
+        """Appends a frame `num_copies` times; the first call makes the folder and the files."""
         if not self._files:
             height, width = frame.shape[:2]
             for part, open_file in self._parts.items():
@@ -175,13 +175,13 @@ class VideoFiles:
                 file.write(frame)
 
     def close(self) -> list[Path]:
-        """Completes the files and gives them their names; older ones are written over."""
+        """Completes the files and gives them their names, replacing older ones."""
         for file in self._files:
             file.close()
         return [part.replace(part.with_suffix("")) for part in self._parts]
 
     def abandon(self) -> None:
-        """Deletes what is not complete; after `close` there is nothing."""
+        """Deletes what is not complete; does nothing after `close`."""
         for file in self._files:
             file.abandon()
         for part in self._parts:

@@ -14,20 +14,20 @@ from a3cjax.runs.playing import TrainedAgent
 from a3cjax.types import Constants, Observation
 from a3cjax.video.saliency import Saliency, make_saliency
 
-# The brightest place of one moment in four is as bright as can be. A maximum would leave all dark
-# but the few moments in which everything hangs on the ball.
+# In one moment of four, the brightest place is as bright as possible. Scaling by the maximum would
+# leave all moments dark but the few in which everything depends on the ball.
 FULL_BRIGHTNESS = 0.75
 
 
 class Moment(NamedTuple):
     """One timestep of a game.
 
-    `num_steps` agent steps and `score`, the sum of raw rewards, lie behind it; `reward` is
-    that of the step that led here. `value` is V(s) or maxₐ Q(s, a) in units of rewards, `policy`
-    the distribution over actions in NumPy arrays without leading axes. `action` is what the agent
-    does here, None at the end of the game. `picture` is uint8 `[height, width, 3]`, None where
-    there is none, `observation` what the network reads; `saliency` of its image is None where it
-    has none or none was asked for.
+    `num_steps` counts the agent steps so far, and `score` is the sum of their raw rewards; `reward`
+    is that of the step that led here. `value` is V(s) or maxₐ Q(s, a) in units of rewards, and
+    `policy` the distribution over actions, in NumPy arrays without leading axes. `action` is what
+    the agent does here, None at the end of the game. `picture` is uint8 `[height, width, 3]`, None
+    where there is none. `observation` is what the network reads, and `saliency` that of its image,
+    None where it has no image or none was asked for.
     """
 
     num_steps: int
@@ -54,15 +54,15 @@ def watch(
 
     Args:
       agent: plays.
-      environments: one, made for evaluation; of several the first is watched.
+      environments: one, made for evaluation; of several, the first is watched.
       keys: for sampling actions, one for each game.
-      is_greedy: takes the most probable action instead of sampling; None: as the run's own
+      is_greedy: takes the most probable action instead of sampling; None: as in the run's own
         evaluations.
       with_saliency: whether moments have a saliency, if the agent sees an image.
       renders: whether to ask the environment for pictures.
 
     Yields:
-      T + 1 moments of a game of T steps, while it is played; the last has no action.
+      T + 1 moments for a game of T steps, while it is played; the last has no action.
 
     Raises:
       RuntimeError: if a game does not end.
@@ -98,20 +98,20 @@ def watch(
 
 
 def brighten(moments: Iterable[Moment], num_ahead: int) -> Iterator[Moment]:
-    """Saliency as brightness from 0 to 1, by one scale for all moments: noise stays dark.
+    """Turns saliency into brightness from 0 to 1, by one scale for all moments: noise stays dark.
 
     Args:
       moments: as `watch` yields them.
-      num_ahead: the first so many set the scale; they are awaited before one is yielded.
+      num_ahead: how many first moments set the scale; none is yielded before they are all there.
 
     Yields:
-      The moments; of S there is √S left, a distance as of policies, in proportion to the scale.
+      The moments, with S replaced by √S (a distance, as of policies), relative to the scale.
     """
     moments = iter(moments)
     first = list(itertools.islice(moments, num_ahead))
     known = [np.sqrt(moment.saliency) for moment in first if moment.saliency is not None]
     scale = np.quantile(np.max(known, axis=(2, 3)), FULL_BRIGHTNESS, axis=0) if known else 1.0
-    scale = np.reshape(scale, (-1, 1, 1)) + np.finfo(np.float32).tiny  # of one that sees nothing
+    scale = np.reshape(scale, (-1, 1, 1)) + np.finfo(np.float32).tiny  # 0 if the agent sees nothing
     for moment in itertools.chain(first, moments):
         if moment.saliency is not None:
             shares = np.minimum(np.sqrt(moment.saliency) / scale, 1.0)

@@ -17,15 +17,15 @@ MAX_WIDTH, HEIGHT = 400, 420
 
 _MAX_TRACES = 24  # rows that can be told apart
 _TRACE_STEPS = 150
-_BOARD_SIDE = 17  # images that are smaller are boards, with a channel for each kind of piece
-_DIMMED, _LIT = 0.6, 0.65  # shares of picture and saliency: what is lit is still seen
+_BOARD_SIDE = 17  # smaller images are boards, with a channel for each kind of piece
+_DIMMED, _LIT = 0.6, 0.65  # shares of picture and saliency: what is lit can still be seen
 
 
 class Pictures:
     """Makes a picture of each moment, in turn; a vector is shown with its past."""
 
     def __init__(self, spec: EnvironmentSpec):
-        """`spec` is that of the environment; of several images the first is shown."""
+        """`spec` is that of the environment; of several images, the first is shown."""
         self._key, image = shown_image(spec)
         if self._key is not None:
             spec = spec._replace(observation=image)
@@ -35,11 +35,11 @@ class Pictures:
         self._high: np.ndarray = np.zeros(0)
 
     def draw(self, moment: Moment) -> Image.Image:
-        """The picture, of `HEIGHT` or less and `MAX_WIDTH` or less, with saliency over it."""
+        """The picture, at most `MAX_WIDTH` × `HEIGHT` pixels, with saliency over it."""
         if self._key is not None:
             moment = moment._replace(observation=moment.observation[self._key])
-        # Saliency belongs to what the network reads, which Atari's pictures show, and all of it:
-        # others are put aside.
+        # Saliency belongs to what the network reads. Atari's pictures show that, all of it; other
+        # pictures are put aside.
         is_read = moment.saliency is None or self._spec.is_atari
         picture = moment.picture if is_read else None
         if picture is not None:
@@ -90,10 +90,10 @@ class Pictures:
 
 
 def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarray | None:
-    """What the network reads as a picture, uint8 `[height, width, 3]`; None of a vector.
+    """What the network reads as a picture, uint8 `[height, width, 3]`; None for a vector.
 
-    Of stacked frames the newest, of a small image all channels at once, of a matrix its numbers
-    from black to white, of numbered states a board with a field for each.
+    The newest of stacked frames, all channels of a small image at once, the numbers of a matrix
+    from dark to light or, for numbered states, a board with a field for each.
     """
     if spec.is_image:
         frames = blocks_to_frames(observation[None])[0]
@@ -112,7 +112,7 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
 
 
 def _board(states: np.ndarray) -> np.ndarray:
-    """A number for each state, as the smallest square that holds them all."""
+    """Lays out one number for each state on a board as nearly square as possible."""
     side = math.ceil(math.sqrt(len(states)))
     board = np.zeros(side * math.ceil(len(states) / side), states.dtype)
     board[: len(states)] = states
@@ -131,7 +131,7 @@ def _write_numbers(image: Image.Image, states: np.ndarray) -> None:
 
 
 def fit(picture: np.ndarray) -> Image.Image:
-    """Enlarges by a whole number, so that pixels stay square and sharp, or makes smaller."""
+    """Enlarges a picture by a whole number, so that pixels stay square and sharp, or shrinks it."""
     image = Image.fromarray(np.ascontiguousarray(picture))
     factor = min(MAX_WIDTH / image.width, HEIGHT / image.height)
     if factor >= 1:

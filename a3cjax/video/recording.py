@@ -39,7 +39,7 @@ END_WORK_SECONDS = 30.0  # that the video at the end of a run may take to make
 class Recording(NamedTuple):
     """The files, how many seconds they show, and the scores of the games in them.
 
-    `is_cut`: the last game was not over, its score is that so far.
+    `is_cut`: the last game was not over, and its score is the one so far.
     """
 
     paths: list[Path]
@@ -60,10 +60,10 @@ class VideoOptions(NamedTuple):
 
     `formats` are of `FORMATS`, a file for each. `num_episodes` games follow one another, None for
     as many as fill the time. `seed` is that of the games, None for the run's. `is_greedy`: takes
-    the most probable action instead of sampling. `with_saliency`: lights up what of an image
-    policy and value depend on (`saliency.make_saliency`). The video ends where it is once it is
-    `max_seconds` long (None for `FILM_SECONDS`, but for `num_episodes` games until they are over),
-    or after `max_work_seconds` of wall-clock.
+    the most probable action instead of sampling. `with_saliency`: lights up the parts of an image
+    that policy and value depend on (`saliency.make_saliency`). The video ends wherever it is once
+    it is `max_seconds` long, or after `max_work_seconds` of wall-clock time. None for `max_seconds`
+    means `FILM_SECONDS` or, if `num_episodes` is given, until those games are over.
     """
 
     formats: Sequence[str] = FORMATS
@@ -96,7 +96,7 @@ def record_video(
       agent: plays.
       stem: the files' path without their ends; its folder is made.
       options: what to show.
-      should_stop: asked at every step; True gives the video up.
+      should_stop: asked at every step; if it is True, the video is given up.
 
     Returns:
       What was written, or None if it was given up.
@@ -180,7 +180,7 @@ def steps_per_second(environments: Environments) -> float:
     spec = environments.spec
     if spec.is_atari:
         return EMULATOR_RATE / spec.frames_per_step
-    # A matrix is shown as a board: a game of Catch, nine steps long, would else be over at once.
+    # A matrix is shown as a board: a game of Catch, nine steps, would otherwise be over at once.
     is_board = spec.is_one_hot or any(len(p.shape) == 2 for p in jax.tree.leaves(spec.observation))
     return environments.render_fps or (BOARD_RATE if is_board else USUAL_RATE)
 

@@ -1,7 +1,7 @@
 """Saliency by perturbation: an agent looks where blurring what it sees changes what it thinks.
 
-Greydanus et al. 2018, "Visualizing and understanding Atari agents", section 3, whose agents were
-of A3C, too.
+Greydanus et al. 2018, "Visualizing and understanding Atari agents", section 3; its agents, too,
+were trained by A3C.
 """
 
 import functools
@@ -24,13 +24,13 @@ from a3cjax.types import VECTOR, Array, Constants, CoreState, Params, TimeStep
 # (Greydanus et al. 2018, equations 1 and 2), and how far the spots lie apart (section 3.1).
 PAPER_SIDE = 84.0
 BLUR_DEVIATION, SPOT_DEVIATION, SPOT_DISTANCE = 3.0, 5.0, 5.0
-MIN_PIXELS = 1.0  # of blur and distance: a board's pieces have one pixel
+MIN_PIXELS = 1.0  # of blur and distance: a board's pieces are one pixel large
 
 
 class Saliency(NamedTuple):
     """How much policy and value depend on each place of an image.
 
-    float32 `[rows, columns]` of a grid that is laid over all of it.
+    float32 `[rows, columns]`, for a grid that is laid over the whole image.
     """
 
     actor: Array
@@ -40,9 +40,9 @@ class Saliency(NamedTuple):
 class Spots(NamedTuple):
     """Where and how an image is blurred.
 
-    `rows` and `columns` of the grid; `masks`, float32 `[rows · columns, height/4, width/4, 1,
-    16]`, are the Gaussians in blocks, 1 in their middle; `blur_y`, `[height, height]`, and
-    `blur_x`, `[width, width]`, blur frames from both sides.
+    `rows` and `columns` are those of the grid; `masks`, float32 `[rows · columns, height/4,
+    width/4, 1, 16]`, are the Gaussians in blocks, 1 in their middle; `blur_y`, `[height, height]`,
+    and `blur_x`, `[width, width]`, blur frames when multiplied from the left and the right.
     """
 
     rows: int
@@ -53,7 +53,7 @@ class Spots(NamedTuple):
 
 
 def make_spots(height: int, width: int) -> Spots:
-    """The spots of images of this size in pixels: some 17 along the longer side."""
+    """The spots for images of this size in pixels: about 17 along the longer side."""
     scale = max(height, width) / PAPER_SIDE
     distance = max(scale * SPOT_DISTANCE, MIN_PIXELS)
     blur = max(scale * BLUR_DEVIATION, MIN_PIXELS)
@@ -81,13 +81,13 @@ def _bells(size: int, places: np.ndarray, deviation: float) -> npt.NDArray[np.fl
 def perturb(blocks: Array, mean: Array, spots: Spots) -> jax.Array:
     """Φ(I, i, j) = I ⊙ (1 − M(i, j)) + A ⊙ M(i, j), A being I blurred (equation 1 of the paper).
 
-    Blurred is how I differs from the mean: what never changes, such as a wall, stays sharp. All
-    channels of an image are blurred at the same spot.
+    It is the difference of I from the mean that is blurred: what never changes, such as a wall,
+    stays sharp. All channels of an image are blurred at the same spot.
 
     Args:
       blocks: an image, uint8 `[1, height/4, width/4, C·16]`.
-      mean: of such images, as the network is centred by it; float, of the same shape.
-      spots: of its size.
+      mean: that of such images, by which the network centres them; float, of the same shape.
+      spots: those for images of this size.
 
     Returns:
       uint8 `[1 + N, ...]`: the image itself, then as it looks with each of N spots blurred.
@@ -111,9 +111,9 @@ def policy_numbers(policy: Any) -> jax.Array:
 
 
 def shown_image(spec: EnvironmentSpec) -> tuple[str | None, jax.ShapeDtypeStruct | None]:
-    """The image that an agent sees, of several the first, and its name if there are several.
+    """The name and the spec of the image that an agent sees; of several images, the first.
 
-    (None, None) where it sees none.
+    The name is None for an image without one; (None, None) if the agent sees no image.
     """
     key = None
     image = spec.observation
@@ -130,13 +130,13 @@ def make_saliency(
     """The saliency of an agent's policy and value, as a function of what it sees.
 
     S_π(i, j) = ½ ‖π_u(I) − π_u(I′(i, j))‖² and S_V(i, j) = ½ (V(I) − V(I′(i, j)))², where I′ is
-    `perturb`'s (equations 2 and 3 of the paper). π_u are logits; of Q methods the values of all
-    actions stand for them and the largest for V, of Gaussian policies their means.
+    `perturb`'s (equations 2 and 3 of the paper). π_u are logits. With Q methods, the values of all
+    actions take their place, and the largest that of V; with Gaussian policies, the means do.
 
     Returns:
       `salience(params, constants, timestep, core_state) -> Saliency` for the first of `[B, ...]`
-      timesteps; the core state is that before it, for all perturbed images alike. None if there
-      is no image in what the agent sees.
+      timesteps; the core state is the one before it, the same for all perturbed images. None if
+      there is no image in what the agent sees.
     """
     key, image = shown_image(spec)
     if image is None:
@@ -167,6 +167,6 @@ def _part(arrays: Any, key: str | None) -> Any:
 
 
 def _half_square(numbers: jax.Array) -> jax.Array:
-    """½ ‖x₀ − xₙ‖² of `[1 + N, ...]` numbers, `[N]`; of a forbidden action, −inf, nothing."""
+    """½ ‖x₀ − xₙ‖² of `[1 + N, ...]` numbers, `[N]`; forbidden actions, −inf, count nothing."""
     differences = jnp.where(jnp.isfinite(numbers[:1]), numbers[1:] - numbers[:1], 0.0)
     return 0.5 * jnp.sum(jnp.square(differences).reshape(len(differences), -1), axis=-1)

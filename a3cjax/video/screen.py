@@ -22,7 +22,7 @@ _CHOICE_HEIGHT = 146
 class Labels(NamedTuple):
     """What a screen says of the run: a title, a line below it, and names of the actions.
 
-    `num_games` are to come, None if nobody knows how many.
+    `num_games` says how many games there will be, None if nobody knows.
     """
 
     title: str
@@ -36,7 +36,7 @@ class Screen:
     """Draws moment after moment; a moment with `num_steps` 0 starts another game."""
 
     def __init__(self, spec: EnvironmentSpec, labels: Labels, steps_per_second: float):
-        """`steps_per_second` of the game as it is shown."""
+        """`steps_per_second` is the speed at which the game is shown."""
         self._labels = labels
         self._steps_per_second = steps_per_second
         self._pictures = Pictures(spec)
@@ -45,7 +45,7 @@ class Screen:
         self._num_games = 0
 
     def draw(self, moment: Moment) -> np.ndarray:
-        """One frame, uint8 `[height, width, 3]`, both even, as H.264 wants it."""
+        """One frame, uint8 `[height, width, 3]`; both sides are even, as H.264 requires."""
         if moment.num_steps == 0:
             self._num_games += 1
             self._chart.start()
@@ -60,7 +60,7 @@ class Screen:
     def _draw_panel(self, image: Image.Image, left: int, moment: Moment) -> None:
         labels = self._labels
         right = left + PANEL_WIDTH
-        place, width = (left, MARGIN - 3), PANEL_WIDTH - 120  # of the games' number
+        place, width = (left, MARGIN - 3), PANEL_WIDTH - 120  # room for the game's number
         style.write(image, place, labels.title, style.TEXT, 20, is_bold=True, max_width=width)
         if labels.num_games != 1:
             of_all = "" if labels.num_games is None else f" of {labels.num_games}"

@@ -44,7 +44,7 @@ def write(
     Args:
       image: RGB; changed.
       place: where the anchor goes, (x, y).
-      text: anything but nothing.
+      text: not empty.
       colour: of the letters.
       size: of the letters, in pixels.
       is_bold: for titles and what changes.
@@ -60,7 +60,7 @@ def write(
 
 @functools.lru_cache(maxsize=4096)
 def _letters(text: str, size: int, is_bold: bool, anchor: str) -> tuple[Image.Image, int, int]:
-    """A mask of the text, and where it lies from the anchor; most texts come again and again."""
+    """A mask of the text, and its offset from the anchor; cached, since most texts recur."""
     font = _font(size, is_bold)
     box = font.getbbox(text, anchor=anchor)
     left, top = math.floor(box[0]), math.floor(box[1])
@@ -71,13 +71,13 @@ def _letters(text: str, size: int, is_bold: bool, anchor: str) -> tuple[Image.Im
 
 @functools.cache
 def _font(size: int, is_bold: bool) -> ImageFont.FreeTypeFont:
-    """The letters of matplotlib, which have all of mathematics in them."""
+    """Matplotlib's own font, which has all mathematical symbols."""
     name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(_LETTERS / name), size)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """From the first (`share` 0) to the second colour (1)."""
+    """A mix of two colours, from the first (`share` 0) to the second (1)."""
     red, green, blue = (round(a + share * (b - a)) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
