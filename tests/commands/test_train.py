@@ -191,7 +191,10 @@ def test_refusal_reaches_the_shell(start):
 
 @pytest.mark.parametrize(
     ("folder", "words"),
-    [("nothing", ["no run folder nothing", "breakout, pong"]), (".", ["config.yaml", "got ."])],
+    [
+        ("nothing", ["no run folder nothing", "breakout, pong, qbert"]),
+        (".", ["config.yaml", "got ."]),
+    ],
 )
 def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, folder, words):
     assert_refused(command(EVALUATE, folder), *words)

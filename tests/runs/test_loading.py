@@ -430,7 +430,7 @@ def test_folder_that_cannot_be_made_is_refused_in_one_line(finished, tmp_path, m
 
 
 # What the repository ships, and what their final evaluations must at least come to.
-SHIPPED = {"pong": 18.0, "breakout": 300.0}
+SHIPPED = {"pong": 18.0, "breakout": 300.0, "qbert": 9000.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -439,7 +439,9 @@ def test_shipped_agent_is_small_and_told_of_in_the_documents(name):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
     results = (ROOT / "docs" / "results.md").read_text()
-    assert f"{evaluation['mean']:.3g} ({evaluation['min']:g} to {evaluation['max']:g})" in results
+    mean, low, high = (evaluation[name] for name in ("mean", "min", "max"))
+    rounded = round(mean, 1 if mean < 100 else None)
+    assert f"{rounded:,} ({low:,g} to {high:,g})" in results
     for spelling in (name, name.title(), folder):
         assert a3cjax.load(spelling).snapshot.num_frames >= 6_000_000
 
@@ -452,7 +454,7 @@ def test_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monk
 
 
 def test_unknown_agent_is_answered_with_those_that_there_are():
-    with pytest.raises(FileNotFoundError, match=r"no run folder pnog; .*: breakout, pong\.$"):
+    with pytest.raises(FileNotFoundError, match=r"no run folder pnog; .*: breakout, pong, qbert\."):
         a3cjax.load("pnog")
 
 
