@@ -17,6 +17,7 @@ from tests.documents import ROOT
 
 sys.path.append(str(ROOT / "benchmarks"))  # scripts, which import one another by name
 
+import ablation
 import compare_peers
 import free_environments
 import learning
@@ -299,3 +300,33 @@ def test_a_seed_that_is_interrupted_or_fails_leaves_nothing(learn, seed, code):
         learn(seed)
     assert caught.value.code == code
     assert learn("1")[0] == rows
+
+
+def test_a_line_of_the_ablation_has_the_first_run_of_each_seed_as_far_as_all_are_drawn(tmp_path):
+    table = tmp_path / "seeds.csv"
+    table.write_text(
+        "changed,seed,million_frames,mean_at_0.6M,mean_at_1.0M,mean_at_3.0M,frames_to_18\n"
+        "b,61,1.0,20,20,,\n"
+        "a,63,1.0,-3,3,,\n"
+        "a,61,3.0,-1,1,18,2.9\n"
+        "a,62,0.7,-2,,,\n"
+        "a,61,1.0,0,0,,\n"
+    )
+    line = ablation.read_line("what it is", "a", table)
+    assert [(x.tolist(), y.tolist()) for x, y in line.seeds] == [
+        ([0.6, 1.0], [-1, 1]),
+        ([0.6], [-2]),
+        ([0.6, 1.0], [-3, 3]),
+    ]
+    assert line.band.median.tolist() == [-2]
+    with pytest.raises(ValueError, match="no row of `b` with seed 62, 63"):
+        ablation.read_line("what it is", "b", table)
+
+
+def test_ablation_is_drawn_from_the_rows_that_are_committed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "--output", str(tmp_path / "it.png")])
+    ablation.main()
+    assert (tmp_path / "it.png").read_bytes().startswith(b"\x89PNG")
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.endswith(": 17.8 at 2.6M, 18.3 at 2.6M, 17.2 at 2.6M")
+    assert len(others) == len(ablation.CHANGES)
