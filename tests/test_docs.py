@@ -248,10 +248,7 @@ class TestSettingsPage:
     @pytest.mark.parametrize(
         ("name", "row"),
         [
-            (
-                "value_cost",
-                "| `value_cost` | `null` | number, >= 0; `null` | weight of the value loss;",
-            ),
+            ("value_cost", "| `value_cost` | `0.5` | number, >= 0 | weight of the value loss |"),
             ("seed", "| `seed` | `1` | whole number, 0 to 20,000 | of the environments,"),
             ("decay", "| `decay` | `null` | number, >= 0 and &lt; 1; `null` | of squared"),
             ("unroll_length", "| `auto` | whole number, >= 1; `auto`; `episode` | steps of"),

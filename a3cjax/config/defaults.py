@@ -83,12 +83,7 @@ CONTINUOUS: dict[str, Any] = {
 }
 
 # Defaults that are the same for all environments, unless `tuned/` has something else for one.
-USUAL: dict[str, Any] = {
-    "algorithm": "a3c",
-    "discount": 0.99,
-    "lambda_": 0.95,
-    "value_cost": 0.5,
-}
+USUAL: dict[str, Any] = {"algorithm": "a3c", "discount": 0.99, "lambda_": 0.95}
 TUNED = sorted((Path(__file__).parent / "tuned").glob("*.yaml"))
 LEAST_UNROLLS = 32  # of each actor in a run; tuned unrolls are cut for it
 
@@ -102,31 +97,26 @@ REASONS = {
 
 
 @functools.cache
-def read_tuned() -> dict[str, list[dict[str, Any]]]:
-    """What the files in `tuned/` say of environments: the entries of each name, in order."""
-    entries: dict[str, list[dict[str, Any]]] = {}
+def read_tuned() -> dict[str, dict[str, Any]]:
+    """What the files in `tuned/` say of environments, by name."""
+    settings: dict[str, dict[str, Any]] = {}
     for path in TUNED:
         for entry in yaml.safe_load(path.read_text()):
             for env in entry.pop("environments"):
-                entries.setdefault(env, []).append(entry)
-    return entries
+                settings[env] = settings.get(env, {}) | entry
+    return settings
 
 
 def tuned_for(config: Config) -> dict[str, Any]:
-    """The settings that are tuned for an environment, by name.
-
-    An entry that names an algorithm belongs to it: it is left out if another one is chosen. Later
-    entries change earlier ones.
+    """The settings that are tuned for an environment, by name; none if another algorithm is chosen.
 
     An environment has one name, whatever its version is, in envpool and in Gymnasium itself. What
     a function or another package makes is another environment, even if it has the same name.
     """
     name = re.sub(r"-v\d+$", "", config.env.removeprefix(GYMNASIUM_PREFIX))
-    settings: dict[str, Any] = {}
-    for entry in read_tuned().get(name, []):
-        if config.algorithm in (AUTO, entry.get("algorithm", config.algorithm)):
-            settings |= entry
-    return settings
+    settings = read_tuned().get(name, {})
+    is_chosen = config.algorithm not in (AUTO, settings.get("algorithm", config.algorithm))
+    return {} if is_chosen else dict(settings)
 
 
 def describe_tuned(given: Config, filled: Config, spec: EnvironmentSpec) -> str:

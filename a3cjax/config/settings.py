@@ -105,9 +105,7 @@ class Config(Settings):
     lambda_: float | None = _agent(
         None, "λ of the returns; 1: n-step returns; null: 0.95, or as tuned", between(0, 1)
     )
-    value_cost: float | None = _agent(
-        None, "weight of the value loss; null: 0.5, or as tuned", at_least(0)
-    )
+    value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
         None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
     )

@@ -597,7 +597,7 @@ VECTORS = EnvironmentSpec(vector(4), choose(2), 1, is_atari=False, image_layout=
 CONTINUOUS = VECTORS._replace(observation=vector(17), actions=ActionSpec("continuous", (6,), True))
 CHOICES = VECTORS._replace(actions=ActionSpec("multi_discrete", [3, 2]))
 STATES = VECTORS._replace(observation=vector(16), actions=choose(4), is_one_hot=True)
-ONE_ACTOR = Config(env="Unheard", num_actors=1)
+ONE_ACTOR = Config(num_actors=1)
 
 LAPTOP = {
     "optimizer": "adam",
@@ -704,7 +704,7 @@ def test_a_run_that_began_with_a_constant_cost_goes_on_with_it(tmp_path):
 @for_each(
     ("spec", "settings", "whose"),
     [
-        (CONTINUOUS, {}, "Unheard, whose actions are numbers,"),
+        (CONTINUOUS, {}, "Pong, whose actions are numbers,"),
         *(
             (IMAGES, {"algorithm": name}, f"algorithm {name}, which does not know it,")
             for name in ("one_step_q", "one_step_sarsa", "n_step_q")
@@ -777,9 +777,7 @@ def test_resolved_settings_leave_nothing_open_and_stay_as_they_are(network, spec
     none = {name for name, value in settings.items() if value is None}
     meaningful = {"env_kwargs", "run_dir", "resume", "eval_period_frames", "max_episode_steps"}
     meaningful |= {"epsilon_period_frames", "huber_delta", "max_staleness", "outlier_deviations"}
-    meaningful |= {"num_passes", "cluster", "ray_address", "num_workers"}
-    if not spec.is_atari:
-        meaningful |= {"target_entropy"}
+    meaningful |= {"num_passes", "cluster", "ray_address", "num_workers", "target_entropy"}
     if network == "tabular":  # neither clipping nor what only RMSProp and Adam have
         meaningful |= {"max_grad_norm", "decay", "epsilon"}
     assert none == meaningful
@@ -868,7 +866,7 @@ def test_image_networks_refuse_vectors(network):
 @pytest.mark.parametrize(("network", "least"), [("atari_ff", 5), ("nature_gru", 9)])
 def test_image_networks_refuse_images_smaller_than_their_kernels(network, least):
     config = ONE_ACTOR.replace(network=network)
-    message = rf"^network must be one of .*minatar_\*.* for Unheard .*, got {network}, which takes "
+    message = rf"^network must be one of .*minatar_\*.* for Pong .*, got {network}, which takes "
     with pytest.raises(ConfigError, match=message):
         resolve(config, IMAGES._replace(observation=image(least - 1, 30, 64)))
     resolve(config, IMAGES._replace(observation=image(least, 30, 64)))
