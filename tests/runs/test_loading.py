@@ -439,7 +439,7 @@ def test_shipped_agent_is_small_and_told_of_in_the_documents(name):
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     evaluation = json.loads((folder / "summary.json").read_text())["evaluation"]
     results = (ROOT / "docs" / "results.md").read_text()
-    mean, low, high = (evaluation[name] for name in ("mean", "min", "max"))
+    mean, low, high = (evaluation[key] for key in ("mean", "min", "max"))
     rounded = round(mean, 1 if mean < 100 else None)
     assert f"{rounded:,} ({low:,g} to {high:,g})" in results
     for spelling in (name, name.title(), folder):
@@ -454,7 +454,8 @@ def test_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monk
 
 
 def test_unknown_agent_is_answered_with_those_that_there_are():
-    with pytest.raises(FileNotFoundError, match=r"no run folder pnog; .*: breakout, pong, qbert\."):
+    expected = r"no run folder pnog; .*: breakout, pong, qbert\.$"
+    with pytest.raises(FileNotFoundError, match=expected):
         a3cjax.load("pnog")
 
 
