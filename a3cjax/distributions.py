@@ -219,8 +219,8 @@ class EpsilonGreedy(NamedTuple):
     def log_prob(self, actions: Array) -> jax.Array:
         """log π(a|s) in nats, float `[...]`, for int `[...]` actions; raises as for Categorical.
 
-        The gradient with respect to ε is exact. Q only decides which action is the best, and has
-        no gradient.
+        The gradient with respect to ε > 0 is exact. Q only decides which action is the best, and
+        has no gradient.
         """
         return self._as_categorical().log_prob(actions)
 

@@ -1,8 +1,8 @@
 """Losses, to be minimised. The per-step ones are unreduced: one number per step.
 
-Scalars per step are `[T, B]` (or any other common shape). Shapes must agree exactly;
-nothing is broadcast. Arrays may be JAX's, NumPy's or lists. Losses are float32, also for 16-bit
-inputs, and float64 if an input is.
+Scalars per step are `[T, B]` (or any other common shape). Shapes must agree exactly; nothing is
+broadcast but costs and limits, which may be scalars. Arrays may be JAX's, NumPy's or lists. Losses
+are float32, also for 16-bit inputs, and float64 if an input is.
 """
 
 import chex
@@ -15,17 +15,20 @@ from a3cjax.types import (
     ActorCriticMetrics,
     Array,
     as_floats,
+    check_arrays,
     check_floats,
     check_integers,
     check_shapes,
     check_unroll,
     cut,
+    scalar_or_alike,
 )
 
 # Once values are as good as they get, advantages are noise, which must not be blown up: without
 # this floor, a policy that keeps CartPole's pole up falls apart. It is meant for returns with a
 # standard deviation of 1; docs/decisions.md has what was tried.
 MIN_ADVANTAGE = 0.3
+ROUNDING = 8.0  # how many units in the last place returns may differ and still count as alike
 
 
 def policy_gradient_loss(log_probs: Array, advantages: Array) -> jax.Array:
@@ -112,7 +115,7 @@ def q_loss(
     if huber_delta is None:
         # The factor 0.5 makes d loss / d q_taken = q_taken - target.
         return 0.5 * jnp.square(errors)
-    huber_delta = jnp.asarray(huber_delta, errors.dtype)
+    (huber_delta,) = scalar_or_alike(errors, beside, huber_delta=huber_delta)
     # One expression for both parts: its second derivative is right at 0, too.
     clipped = jnp.clip(errors, -huber_delta, huber_delta)
     return clipped * (errors - 0.5 * clipped)
@@ -144,7 +147,7 @@ def clipped_surrogate_loss(
     log_probs, old_log_probs, advantages = _alike(
         log_probs=log_probs, old_log_probs=old_log_probs, advantages=advantages
     )
-    clip = jnp.asarray(clip, log_probs.dtype)
+    (clip,) = scalar_or_alike(log_probs, f"log_probs {log_probs.shape}", clip=clip)
     advantages = jax.lax.stop_gradient(advantages)
     ratios = jnp.exp(log_probs - jax.lax.stop_gradient(old_log_probs))
     return -jnp.minimum(ratios * advantages, jnp.clip(ratios, 1 - clip, 1 + clip) * advantages)
@@ -179,8 +182,9 @@ def actor_critic_loss(
     left out of the sum; the mean still divides by B.
 
     Args:
-      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`); a pytree of arrays
-        with `log_prob(actions)` and `entropy()`, from this package or elsewhere.
+      distribution: the policy at each step, leading axes `[T, B]` (or `[T]`), with
+        `log_prob(actions)` and `entropy()`, from this package or elsewhere; where there is a mask,
+        a pytree of arrays.
       values: float `[T, B]`, V(sₜ).
       actions: the actions taken: int `[T, B]`, int `[T, B, K]` for K choices at once, or float
         `[T, B, D]` for a Gaussian.
@@ -211,7 +215,7 @@ def actor_critic_loss(
     Raises:
       AssertionError: if the shapes do not fit or a dtype is wrong.
     """
-    if not hasattr(distribution, "log_prob"):
+    if isinstance(distribution, type) or not hasattr(distribution, "log_prob"):
         kind = type(distribution).__name__
         raise AssertionError(
             f"distribution must have log_prob, as Categorical(logits), got {kind}."
@@ -238,12 +242,17 @@ def actor_critic_loss(
 
     # Before log π and H, whose gradients are NaN where a parameter is not a number. As a variance,
     # 1 is valid.
-    distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
+    if mask is not None:
+        for x in jax.tree.leaves(distribution):
+            check_arrays(**{"where there is a mask, each part of distribution": x})
+        distribution = jax.tree.map(lambda x: without_cut(x, 1.0), distribution)
     actions, values, returns = (without_cut(x, 0.0) for x in (actions, values, returns))
     log_probs = jnp.asarray(distribution.log_prob(actions))
     entropies = jnp.asarray(distribution.entropy())
     of_policy = {"log_prob(actions)": log_probs, "entropy()": entropies}
     check_shapes(values.shape, beside, **of_policy)
+    # After them, too: 1 and 0 are not valid for all policies, and their log π may be infinite.
+    log_probs, entropies = without_cut(log_probs, 0.0), without_cut(entropies, 0.0)
     given = {name: without_cut(array, 0.0) for name, array in given.items()}
     log_probs, entropies, values, returns, *rest = as_floats(
         log_probs, entropies, values, returns, *given.values()
@@ -254,7 +263,9 @@ def actor_critic_loss(
     total_weight = jnp.sum(step_weights)
     total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
     advantages = jax.lax.stop_gradient(given.get("advantages", returns - values))
-    value_cost, entropy_cost = (jnp.asarray(x, values.dtype) for x in (value_cost, entropy_cost))
+    value_cost, entropy_cost = scalar_or_alike(
+        values, beside, value_cost=value_cost, entropy_cost=entropy_cost
+    )
     if normalize_advantages:
         mean_square = jnp.sum(step_weights * jnp.square(advantages)) / total_weight
         scale = jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
@@ -286,14 +297,15 @@ def actor_critic_loss(
 
 
 def _explained_variance(values: jax.Array, returns: jax.Array, weights: jax.Array) -> jax.Array:
-    """1 − Var(R − V) / Var(R), at least −1; 0 where the returns are all alike."""
+    """1 − Var(R − V) / Var(R), at least −1; 0 where the returns are alike but for rounding."""
 
     def variance(x):
         return jnp.sum(weights * jnp.square(x - jnp.sum(weights * x)))
 
     values, returns = jax.lax.stop_gradient((values, returns))
     of_returns = variance(returns)
-    are_alike = of_returns == 0
+    size = jnp.max(jnp.where(weights == 0, 0.0, jnp.abs(returns)))
+    are_alike = of_returns <= jnp.square(ROUNDING * jnp.finfo(returns.dtype).eps * size)
     share = variance(returns - values) / jnp.where(are_alike, 1.0, of_returns)
     return jnp.where(are_alike, 0.0, jnp.maximum(1.0 - share, -1.0))
 

@@ -31,6 +31,7 @@ from a3cjax.types import (
     Observation,
     ObservationStatistics,
     Params,
+    check_shapes,
 )
 
 # Initial means are near zero: an action far beyond its bounds teaches nothing about its size.
@@ -180,6 +181,9 @@ def _unroll_core(
     cell: nn.RNNCellBase, core_state: CoreState, features: jax.Array, is_first: Array
 ) -> tuple[CoreState, jax.Array]:
     """Run the cell over `[T, B, ...]`, from zeros wherever a new episode starts."""
+    batch_size = np.shape(is_first)[1]
+    for x in jax.tree.leaves(core_state):
+        check_shapes((batch_size, "H"), f"is_first {np.shape(is_first)}", core_state=x)
 
     def step(cell, core_state, inputs):
         features_t, is_first_t = inputs

@@ -27,6 +27,7 @@ from a3cjax.types import (
     check_shapes,
     check_unroll,
     cut,
+    scalar_or_alike,
 )
 
 
@@ -218,9 +219,12 @@ def vtrace_targets(
 
     def clipped_rhos(limit):
         # Clipped as logarithms, so that nothing overflows.
-        return jnp.exp(jnp.minimum(log_rhos, jnp.log(jnp.asarray(limit, log_rhos.dtype))))
+        return jnp.exp(jnp.minimum(log_rhos, jnp.log(limit)))
 
-    rhos, cs, pg_rhos = (clipped_rhos(limit) for limit in (clip_rho, clip_c, clip_pg_rho))
+    limits = scalar_or_alike(
+        log_rhos, _shape_of(rewards), clip_rho=clip_rho, clip_c=clip_c, clip_pg_rho=clip_pg_rho
+    )
+    rhos, cs, pg_rhos = map(clipped_rhos, limits)
     cs = lambda_ * cut(lambda_, cut(discounts, cs))
     errors = rewards + discounts * cut(discounts, next_values) - values
     errors = rhos * cut(rhos, errors)

@@ -159,8 +159,9 @@ def _centre(observations: Observation, statistics: ObservationStatistics | None)
     """Observations `[N, ...]` as floats, minus their mean, over their scale, leaf by leaf."""
 
     def centre(x, mean, scale):
-        x = (jnp.asarray(x, jnp.float32) - mean[None]) / (scale[None] if jnp.ndim(scale) else scale)
-        return jnp.clip(x, -MAX_CENTRED, MAX_CENTRED) if jnp.ndim(scale) else x
+        is_image = jnp.ndim(x) > jnp.ndim(scale) + 1  # all of its pixels share one scale
+        x = (jnp.asarray(x, jnp.float32) - mean[None]) / (scale if is_image else scale[None])
+        return x if is_image else jnp.clip(x, -MAX_CENTRED, MAX_CENTRED)
 
     if statistics is None:
         return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), observations)

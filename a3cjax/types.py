@@ -59,6 +59,12 @@ def cut(weights: jax.Array, values: jax.Array) -> jax.Array:
 # program contains none of these checks.
 
 
+def check_arrays(**arrays: Any) -> None:
+    """Raise an AssertionError that names what is neither an array nor a number."""
+    for name, array in arrays.items():
+        _dtype_of(name, array)
+
+
 def check_floats(**arrays: Array | float) -> None:
     """Raise an AssertionError that names an array which is not floating point.
 
@@ -103,6 +109,13 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
         ):
             wanted = str(tuple(shape)).replace("'", "")
             raise AssertionError(f"{name} has shape {actual}, {beside}: it must be {wanted}.")
+
+
+def scalar_or_alike(steps: jax.Array, beside: str, **numbers: Array | float) -> list[jax.Array]:
+    """Settings in the dtype of `steps`, each checked to be a scalar or to have their shape."""
+    arrays = {name: jnp.asarray(number, steps.dtype) for name, number in numbers.items()}
+    check_shapes(steps.shape, beside, **{name: x for name, x in arrays.items() if x.ndim})
+    return list(arrays.values())
 
 
 def check_unroll(**arrays: Array) -> None:

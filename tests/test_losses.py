@@ -3,6 +3,7 @@
 import math
 
 import chex
+import distrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -111,6 +112,7 @@ def test_actor_critic_loss_of_a_hand_example():
         ([1.0, -9.0, 0.0], [1.0, 3.0, 2.0], [1, 1, 1], -1.0),  # no less
         ([1.0, 2.0, 9.0], [2.0, 2.0, 3.0], [1, 1, 0], 0.0),  # alike
         ([1.0, 2.0, 9.0], [2.0, 2.0, 3.0], [0, 0, 0], 0.0),
+        ([1.0, 2.0, 9.0], [0.1, 0.1, 0.1], [1, 1, 1], 0.0),  # whose mean is not quite 0.1
     ],
 )
 def test_explained_variance(values, returns, mask, expected):
@@ -467,6 +469,16 @@ def test_jit_equals_eager_and_compiles_once():
     assert num_traces == 1
 
 
+class Plain:
+    """A policy that JAX cannot look into."""
+
+    def log_prob(self, actions):
+        return -jnp.ones(actions.shape)
+
+    def entropy(self):
+        return jnp.ones((T, 3))
+
+
 X, Q = np.ones((T, 3), np.float32), np.ones((T, 3, A), np.float32)
 ACTIONS = np.zeros((T, 3), np.int32)
 
@@ -493,11 +505,22 @@ ACTIONS = np.zeros((T, 3), np.int32)
         (loss_of_logits, (Q[:0], X[:0], ACTIONS[:0], X[:0])),
         (lambda *x: loss_of_logits(*x, mask=X[:, :1]), (Q, X, ACTIONS, X)),
         (lambda *x: loss_of_logits(*x, mask=X[0]), (Q, X, ACTIONS, X)),
+        (lambda *x: loss_of_logits(*x, entropy_cost=X[0]), (Q, X, ACTIONS, X)),
+        (lambda *x: loss_of_logits(*x, value_cost=X[:, :1]), (Q, X, ACTIONS, X)),
+        (lambda *x: clipped_surrogate_loss(*x, clip=np.ones(5)), (X[:, :1], X[:, :1], X[:, :1])),
+        (lambda *x: q_loss(*x, huber_delta=np.ones(5)), (Q[:, :1], ACTIONS[:, :1], X[:, :1])),
+        (actor_critic_loss, (Categorical, X, ACTIONS, X)),
+        (lambda *x: actor_critic_loss(*x, mask=X), (Plain(), X, ACTIONS, X)),
     ],
 )
 def test_wrong_shapes_and_dtypes_raise(loss, arguments):
     with pytest.raises(AssertionError):
         loss(*arguments)
+
+
+def test_policy_that_is_no_pytree_needs_no_more_than_its_methods():
+    loss, _ = actor_critic_loss(Plain(), X, ACTIONS, 2 * X)
+    np.testing.assert_allclose(loss, T * (1 + 0.5 * 0.5 - 0.01), rtol=1e-6)
 
 
 ONES = np.ones((3, 2, 4), np.float32)
@@ -511,8 +534,9 @@ ONES = np.ones((3, 2, 4), np.float32)
         (Categorical, (ONES,), np.zeros((3, 2), np.int32)),
         (DiagonalGaussian, (ONES, ONES), ONES / 2),
         (DiagonalGaussian, (ONES, ONES[..., :1]), ONES / 2),
+        (lambda x: distrax.Uniform(0 * x, x), (ONES[..., 0],), ONES[..., 0] / 2),
     ],
-    ids=["categorical", "gaussian", "one variance"],
+    ids=["categorical", "gaussian", "one variance", "bounded support"],
 )
 def test_masked_steps_may_hold_any_number(make, parameters, actions, bad, strict):
     values = returns = np.ones((3, 2), np.float32)

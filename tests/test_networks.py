@@ -598,6 +598,15 @@ def test_is_first_of_wrong_shape_raises(shape):
         network.apply(params, None, observations, np.zeros(shape, bool), core_state)
 
 
+@pytest.mark.parametrize("batch_size", [1, B + 1])
+@pytest.mark.parametrize("name", ["mlp_gru", "mlp_lstm"])
+def test_core_state_of_another_batch_raises(name, batch_size):
+    observations, network, params, _ = make(name)
+    core_state = network.initial_state(batch_size)
+    with pytest.raises(AssertionError, match="core_state has shape"):
+        network.apply(params, None, observations, np.zeros((T, B), bool), core_state)
+
+
 def test_statistics_of_wrong_shape_raise():
     observations, network, params, core_state = make("atari_ff")
     mean = np.zeros(observations.shape[2:-1], np.float32)
@@ -614,6 +623,19 @@ def test_vectors_are_centred_entry_by_entry_and_cut_at_ten():
     observations = np.array([[2.5, 0.0], [3e38, -3e38], [np.inf, 2e9]], np.float32)[None]
     q_values, _ = network.apply(params, statistics, observations, np.zeros((1, 3), bool), ())
     np.testing.assert_allclose(q_values[0], [[3, -2], [10, -10], [10, 0]], rtol=1e-6)
+
+
+def test_single_number_is_centred_and_cut_as_a_vector_is():
+    statistics = ObservationStatistics(jnp.array(1.0), jnp.array(0.5))
+    network = make_network("mlp_ff", 2)
+    core_state = network.initial_state(2)
+    one, vector = np.array([[2.0, 3e38]], np.float32), jax.tree.map(lambda x: x[None], statistics)
+    params = network.init(jax.random.key(0), one[:, :1])
+    is_first = np.zeros((1, 2), bool)
+    chex.assert_trees_all_equal(
+        network.apply(params, statistics, one, is_first, core_state),
+        network.apply(params, vector, one[..., None], is_first, core_state),
+    )
 
 
 def test_images_are_centred_by_one_scale_and_not_cut():
