@@ -13,7 +13,7 @@ from a3cjax.actors.supervisor import Job
 from a3cjax.parameters.shared import RunStore
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.system.machine import available_cores
-from a3cjax.types import Device, Snapshot
+from a3cjax.types import Device, LearnerState, Snapshot
 
 EVALUATION_SHARE = 0.04
 """Of all cores' time, for evaluations during training. They keep about one core busy; so with 25
@@ -44,7 +44,8 @@ class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
     The thread rests most of the time, at the price of long evaluations: while one goes on, the
-    next does not begin. Results are put into `results`, for the main thread.
+    next does not begin. Results are put into `results`, for the main thread, each with the state
+    and the snapshot that it is of.
     """
 
     evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]  # asked whether to stop
@@ -54,7 +55,7 @@ class Evaluator:
     learner: Device  # beside which it computes
 
     def __post_init__(self):
-        self.results = queue.SimpleQueue[tuple[Snapshot, Evaluation]]()
+        self.results = queue.SimpleQueue[tuple[LearnerState, Snapshot, Evaluation]]()
 
     def run(self, stop_event: threading.Event | Job) -> None:
         """Evaluate whenever it is due, until it is asked to stop."""
@@ -63,10 +64,10 @@ class Evaluator:
         while not stop_event.wait(0.1):
             if self.store.counts().num_frames - self.num_frames < self.period_frames:
                 continue
-            snapshot = self.store.pull()
+            state, snapshot = self.store.read()
             self.num_frames = snapshot.num_frames
             seen = jax.device_put((snapshot.params, snapshot.statistics), device)
             evaluated = snapshot._replace(params=seen[0], statistics=seen[1])
             evaluation = self.evaluate(evaluated, Pace(share, stop_event))
             if evaluation is not None:
-                self.results.put((snapshot, evaluation))
+                self.results.put((state, snapshot, evaluation))

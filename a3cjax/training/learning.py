@@ -28,7 +28,7 @@ from a3cjax.training.callbacks import EpisodeEvent, EvaluationEvent, Event, Upda
 from a3cjax.training.evaluator import Evaluator
 from a3cjax.training.fleets import Fleet
 from a3cjax.training.saver import Saver
-from a3cjax.types import Snapshot
+from a3cjax.types import LearnerState, Snapshot
 
 # After a failure the run must end soon. After a mere request to stop, an actor may finish its step
 # or gradient, however long that takes.
@@ -118,11 +118,11 @@ class Learning:
         The environments of the evaluation are left for `closing`, until its result is kept.
         """
         evaluation = None
-        snapshot = self.fleet.store.pull()
+        state, snapshot = self.fleet.store.read()
         if self.config.eval_episodes and not self.signal_stop.is_set():
             evaluation = self._evaluate(snapshot, self.supervisor.is_told, closing)
         if evaluation is not None:
-            self._take_evaluation(snapshot, evaluation, self._learned_seconds)
+            self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
         return self.summarise(evaluation)
 
     def _evaluate_meanwhile(
@@ -193,16 +193,19 @@ class Learning:
         while self.evaluator.results.qsize():
             self._take_evaluation(*self.evaluator.results.get(), self.saver.seconds())
 
-    def _take_evaluation(self, snapshot: Snapshot, evaluation: Evaluation, seconds: float) -> None:
-        """Record an evaluation, made after `seconds` of the run, and keep the best parameters."""
+    def _take_evaluation(
+        self, state: LearnerState, snapshot: Snapshot, evaluation: Evaluation, seconds: float
+    ) -> None:
+        """Record an evaluation, made after `seconds` of the run, and keep the best parameters.
+
+        The `state` is that of the snapshot: what was seen by then belongs to the parameters.
+        """
         is_new = append_evaluation(self.saver.run_dir, snapshot, seconds, evaluation)
         best_score = self.saver.best_score
         if best_score is None or evaluation.mean > best_score:
             self.saver.best_score = evaluation.mean
             self.save()
             progress = Progress(snapshot.num_frames, snapshot.version)
-            state, _ = self.fleet.store.read()  # any optimizer state will do: nobody learns on
-            state = state._replace(params=snapshot.params, target_params=snapshot.target_params)
             self.saver.save(Checkpoint(state, snapshot.statistics, progress), is_best=True)
         if is_new:
             for logger in self.logs.loggers:

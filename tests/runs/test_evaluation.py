@@ -8,7 +8,7 @@ from a3cjax.parameters.shared import Counts
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.training import evaluator
 from a3cjax.training.evaluator import Evaluator, Pace
-from a3cjax.types import Snapshot
+from a3cjax.types import LearnerState, Snapshot
 from tests.fakes import PATIENCE_SECONDS, FakeClock
 
 SNAPSHOT = Snapshot(version=3, num_frames=400, params=2)
@@ -78,8 +78,8 @@ def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch
         def counts(self):
             return Counts(SNAPSHOT.num_frames, SNAPSHOT.version)
 
-        def pull(self):
-            return SNAPSHOT
+        def read(self):
+            return LearnerState(SNAPSHOT.params, ()), SNAPSHOT
 
     def evaluate(snapshot, should_stop):
         assert snapshot.num_frames == SNAPSHOT.num_frames

@@ -19,11 +19,21 @@ from a3cjax.config import defaults
 from a3cjax.config.builders import build_agent, build_evaluation_environments, make_keys
 from a3cjax.config.settings import Config
 from a3cjax.envs import making
+from a3cjax.envs.base import Episode
 from a3cjax.errors import CheckpointError, ConfigError
 from a3cjax.exploration import make_explore
+from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.runs.checkpoints import Progress
+from a3cjax.runs.environment_files import write_environment
+from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.folder import write_config
+from a3cjax.runs.loading import load
 from a3cjax.system.machine import cores_of_thread
-from a3cjax.training import assembly
+from a3cjax.system.signals import SignalStop
+from a3cjax.training import assembly, learning
 from a3cjax.training.assembly import assemble, prepare
+from a3cjax.training.learning import Learning, Logs
+from a3cjax.training.saver import Saver
 from a3cjax.types import Constants, Exploration, Trajectory
 from tests.fakes import DISCOUNT, PATIENCE_SECONDS, FakeEnvironments
 
@@ -539,3 +549,37 @@ def test_final_epsilons_are_drawn_anew_where_they_are_to_be(build):
     explore = build(**options, epsilon_period_frames=500)[2].actors[0].explore
     assert np.all(explore(499).epsilons == explore(400).epsilons)
     assert np.any(explore(500).epsilons != explore(499).epsilons)
+
+
+# Evaluations.
+
+
+@pytest.mark.parametrize("algorithm", ["a3c", "n_step_q"])
+def test_best_agent_is_the_one_that_was_evaluated(build, monkeypatch, tmp_path, algorithm):
+    options = {"centre_observations": True, "normalize_rewards": True}
+    options |= {"total_frames": 600, "learning_rate": 1e-3}
+    config, agent, fleet = build(algorithm=algorithm, **options)
+    write_config(config, tmp_path)
+    write_environment(tmp_path, fleet.spec)
+    stop_event, evaluated = threading.Event(), []
+
+    def learn_and_judge(trained, *_, **__):  # an evaluation during which the run goes on
+        for actor in fleet.actors:
+            actor.run(threading.Event())
+        stop_event.set()
+        evaluated.append(trained.snapshot)
+        return Evaluation([Episode(0, 3.0, 5)], is_greedy=False)
+
+    monkeypatch.setattr(learning, "evaluate_agent", learn_and_judge)
+    terminal = TerminalLogger("Fake", config.total_frames)
+    logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), 1)
+    run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop())
+    run.evaluator.period_frames = 1
+    run.evaluator.run(stop_event)
+    run.run()
+    terminal.close()
+    (snapshot,), best = evaluated, load(tmp_path, best=True).snapshot
+    assert best.num_frames == snapshot.num_frames < fleet.store.counts().num_frames
+    assert best.reward_scale == snapshot.reward_scale != fleet.store.pull().reward_scale
+    for name in ("params", "statistics"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(best, name), getattr(snapshot, name))
