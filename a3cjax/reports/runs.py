@@ -204,12 +204,14 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         evaluations = _read_numbers(folder / tables.EVALUATIONS, notes, EVALUATION_COLUMNS)
     summary = _read_json(folder / tables.SUMMARY, notes)
     frames = metrics.get("num_frames", np.zeros(0))
-    if len(frames) and number(summary, "num_frames") < frames[-1]:
+    is_stale = len(frames) > 0 and number(summary, "num_frames") < frames[-1]
+    if is_stale:
         notes.append(f"{tables.SUMMARY} is left out: it is from before the run was resumed")
         summary = {name: summary[name] for name in PROVENANCE if name in summary}
-    extra = {}
-    for path in sorted(folder.glob("evaluation-[!b]*.json")):  # not evaluation-best-…
-        extra[path.name] = _read_json(path, notes)
+    extra = {
+        path.name: _read_json(path, notes)
+        for path in sorted(folder.glob("evaluation-[!b]*.json"))  # not evaluation-best-…
+    }
     run = Run(
         name=name or folder.resolve().name,
         folder=folder,
@@ -217,18 +219,33 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         metrics=metrics,
         evaluations=evaluations,
         summary=summary,
-        extra_evaluations=extra,
     )
+    final = {name: x for name, x in extra.items() if _is_final(x, run, is_stale=is_stale)}
+    run = dataclasses.replace(run, extra_evaluations=final)
     if run.final_score.kind == "training":
         notes.append("no final evaluation: its final score is that of the last training games")
     elif run.final_score.kind == "none":
         notes.append("no game was finished yet: it has no score")
     elif not isinstance(summary.get("evaluation"), Mapping):
-        notes.append(f"its final score is that of {max(extra)}")
+        notes.append(f"its final score is that of {max(final)}")
     signal_number = number(summary, "signal")
     if not math.isnan(signal_number):
         notes.append(f"it was ended by signal {signal_number:.0f}")
     return dataclasses.replace(run, notes=tuple(notes))
+
+
+def _is_final(result: Mapping[str, Any], run: Run, *, is_stale: bool) -> bool:
+    """Whether an evaluation is of the last parameters of a run, by the run's own rules.
+
+    Older ones do not tell their frames: they count unless the run has gone on since it ended.
+    """
+    num_frames = number(result, "num_frames")
+    is_last = not is_stale if math.isnan(num_frames) else num_frames == run.num_frames
+    is_whole = not number(result, "num_cut", fallback=0) > 0
+    has_own_rules = all(
+        result.get(name) is None for name in ("max_episode_steps", "sticky_actions")
+    )
+    return is_last and is_whole and has_own_rules and not math.isnan(number(result, "mean"))
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:

@@ -121,6 +121,33 @@ def test_summary_from_before_a_run_was_resumed_says_nothing_of_its_result(tmp_pa
 
 
 @for_each(
+    ("changes", "is_resumed", "is_final"),
+    [
+        ({}, False, True),  # older ones do not tell their frames
+        ({}, True, False),
+        ({"num_frames": 3000}, True, True),
+        ({"num_frames": 1000}, True, False),
+        ({"num_frames": 1000}, False, False),
+        ({"num_frames": 3000, "num_cut": 1}, False, False),
+        ({"num_frames": 3000, "max_episode_steps": 10}, False, False),
+        ({"num_frames": 3000, "sticky_actions": 0.25}, False, False),
+        ({"num_frames": 3000, "mean": None}, False, False),
+    ],
+)
+def test_final_score_is_of_the_last_parameters_by_the_rules_of_the_run(
+    tmp_path, changes, is_resumed, is_final
+):
+    summary = {"num_frames": 1000 if is_resumed else 3000, "evaluation": None}
+    folder = make_run_folder(tmp_path / "run", summary=summary)
+    result = {"mean": 75.0, "num_cut": 0, "max_episode_steps": None, "sticky_actions": None}
+    (folder / "evaluation-sampled-30.json").write_text(json.dumps(result | changes))
+    run = read_run(folder)
+    expected = (75.0, "evaluation") if is_final else (10.0, "training")
+    assert (run.final_score.mean, run.final_score.kind) == expected
+    assert is_final == any("evaluation-sampled-30.json" in note for note in run.notes)
+
+
+@for_each(
     "line",
     [
         "3000\n",
