@@ -129,12 +129,19 @@ def _is_won(score: float, episodes: list[EpisodeRow], atari: AtariScores | None)
 
 
 def _is_no_better_than_random(run: Run, atari: AtariScores | None) -> bool:
-    """Compares with published scores or, where there are none, with the run's own first games."""
+    """Compares with published scores or, where there are none, with the run's own first games.
+
+    The score of a run that scores as it did at first may also be the best that there is.
+    """
     returns = run.full_means[1]
     if not len(returns):
         return False
     if atari is None:
-        return bool(returns[-1] <= returns[0])
+        episodes = read_episodes(run.folder / EPISODES)
+        if len(returns) < 2 or not episodes or _is_won(returns[-1], episodes, atari):
+            return False
+        first = np.mean([game.episode_return for game in episodes[:NUM_GAMES]])
+        return bool(returns[-1] <= first)
     return bool(returns[-1] - atari.random < AS_RANDOM * abs(atari.human - atari.random))
 
 

@@ -93,6 +93,9 @@ CARTPOLE = {
     "action_space": {"type": "Discrete", "n": 2},
     "columns": {"entropy": going(0.69, 0.5)},
 }
+COLLAPSING = {"entropy": going(0.6, 0.01, 0.01)}
+LAST_ROW = {"episode_return_mean": np.where(np.arange(NUM_ROWS) == NUM_ROWS - 1, 9.0, math.nan)}
+RISING = [(9, 9)] * 100 + [(21, 21)] * 100
 BEAM_RIDER = {
     "env": "BeamRider",
     "scores": [500.0],
@@ -137,10 +140,15 @@ BEAM_RIDER = {
         ({"columns": {"entropy": going(1.7, 0.05, 0.05)}}, []),  # it plays well
         ({"columns": {**RANDOM_PLAY, "entropy": going(1.7, 0.12, 0.12)}, "share": 0.5}, []),
         (
-            {**CARTPOLE, "columns": {**returns(20, 9), "entropy": going(0.6, 0.01, 0.01)}},
+            {**CARTPOLE, "columns": {**returns(20, 9), **COLLAPSING}},
             ["collapsed"],
         ),
-        ({**CARTPOLE, "columns": {**returns(20, 99), "entropy": going(0.6, 0.01, 0.01)}}, []),
+        ({**CARTPOLE, "columns": {**returns(20, 99), **COLLAPSING}}, []),
+        ({**CARTPOLE, "columns": {**returns(17, 18), **COLLAPSING}}, ["collapsed"]),  # 19 before
+        # Learned within the first row; as good as can be; one row only.
+        ({**CARTPOLE, "columns": {**returns(20.1, 20), **COLLAPSING}, "games": RISING}, []),
+        ({**CARTPOLE, "columns": {**returns(1, 1), **COLLAPSING}, "games": [(1, 1)] * 200}, []),
+        ({**CARTPOLE, "columns": {**COLLAPSING, **LAST_ROW}}, []),
         ({"columns": {"entropy": going(1.79, 1.77, 1.78)}}, ["random"]),
         # Less of it where the score is that of random play, too.
         ({"columns": {**RANDOM_PLAY, "entropy": going(1.5, 1.7, 1.7)}, "share": 0.5}, ["random"]),
