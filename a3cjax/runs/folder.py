@@ -164,7 +164,7 @@ def append_evaluation(
         "num_frames": snapshot.num_frames,
         "wall_seconds": round(wall_seconds, 3),
         **evaluation.as_dict(),
-        "scores": " ".join(f"{score:g}" for score in evaluation.scores),
+        "scores": " ".join(tables.shorten(score, "") for score in evaluation.scores),
     }
     del row["lengths"]
     tables.append_rows(path, [{name: str(value) for name, value in row.items()}], row)

@@ -75,7 +75,7 @@ def append_rows(
         writer = csv.DictWriter(file, known or columns, extrasaction="ignore", lineterminator="\n")
         if not known:
             writer.writeheader()
-        writer.writerows({name: _shorten(value) for name, value in row.items()} for row in rows)
+        writer.writerows({name: shorten(value) for name, value in row.items()} for row in rows)
 
 
 def cut_logs(run_dir: Path, num_frames: int) -> None:
@@ -177,10 +177,11 @@ def _cells(line: str) -> list[str]:
     return text.split(",") if text else []
 
 
-def _shorten(value: float | str) -> str:
+def shorten(value: float | str, form: str = ".6g") -> str:
+    """A value as a cell: whole numbers have all their digits, fractions this form ("": all)."""
     if isinstance(value, str):
         return value
-    return str(int(value)) if float(value).is_integer() else f"{value:.6g}"
+    return str(int(value)) if float(value).is_integer() else format(float(value), form)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

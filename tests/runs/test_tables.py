@@ -196,7 +196,8 @@ def test_a_line_that_was_cut_short_is_no_damage_to_speak_of(tmp_path, capsys):
 
 
 def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
-    evaluation = Evaluation([Episode(0, 1.0, 5), Episode(1, 2.5, 9), Episode(2, 1.0, 9)], False)
+    scores = (1.0, 2.5, 1234567.0, -1234567.25)
+    evaluation = Evaluation([Episode(0, score, 5) for score in scores], False)
     snapshot = Snapshot(version=7, num_frames=1000, params=None)
     assert append_evaluation(tmp_path, snapshot, 12.34567, evaluation)
     assert not append_evaluation(tmp_path, snapshot, 13.0, evaluation)
@@ -208,7 +209,7 @@ def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
     )
     assert [row["num_frames"] for row in rows] == ["1000", "2000"]
     assert (rows[0]["wall_seconds"], rows[0]["actions"]) == ("12.346", "sampled")
-    assert (rows[0]["mean"], rows[0]["scores"]) == ("1.5", "1 2.5 1")
+    assert (rows[0]["mean"], rows[0]["scores"]) == ("0.8125", "1 2.5 1234567 -1234567.25")
 
 
 @for_each(
