@@ -25,7 +25,10 @@ class Band(NamedTuple):
 
 
 class Line(NamedTuple):
-    """A group's curves: each seed over its full length, and the band as far as all seeds reach."""
+    """A group's curves: each seed over its full length, and the band as far as all seeds reach.
+
+    A seed without a finished game has no curve of returns, and is not among the seeds.
+    """
 
     label: str
     seeds: tuple[tuple[Column, Column], ...]
@@ -111,13 +114,14 @@ def _panel(
 ) -> Panel:
     lines, evaluations = [], []
     for index, group in enumerate(groups):
-        seeds = tuple(_training_curve(run, x_name, unit) for run in group.runs)
-        lines.append(Line(group.label, seeds, make_band([seed for seed in seeds if len(seed[0])])))
+        curves_of_seeds = (_training_curve(run, x_name, unit) for run in group.runs)
+        seeds = tuple(seed for seed in curves_of_seeds if len(seed[0]))
+        lines.append(Line(group.label, seeds, make_band(seeds)))
         for run in group.runs:
             if "mean" in run.evaluations and x_name in run.evaluations:
                 x = run.evaluations[x_name] / unit
                 evaluations.append((index, x, run.evaluations["mean"]))
-    longest = max(_last(x) for line in lines for x, _ in line.seeds)
+    longest = max((_last(x) for line in lines for x, _ in line.seeds), default=0.0)
     x_max = longest * (SHOWN_OF_PUBLISHED if curves else 1.02)
     atari = groups[0].atari
     levels = {"human": atari.human, "random": atari.random} if atari else {}

@@ -188,7 +188,8 @@ def _describe(groups: Sequence[Group], panel: Panel) -> str:
     sentences = [f"Learning curve of {groups[0].env} over {panel.x_label}."]
     for line in panel.lines:
         if line.band is None:
-            sentences.append(f"{line.label}: no games yet.")
+            what = "seeds without a common range" if line.seeds else "no games yet"
+            sentences.append(f"{line.label}: {what}.")
             continue
         start, end = line.band.median[0], line.band.median[-1]
         many = f", median of {len(line.seeds)} seeds" if len(line.seeds) > 1 else ""

@@ -13,7 +13,7 @@ from a3cjax.reports import figures, videos, write_report
 from a3cjax.reports.content import make_content
 from a3cjax.reports.groups import group_runs
 from a3cjax.reports.markdown import render_markdown
-from a3cjax.reports.overview import PANEL_SIZE
+from a3cjax.reports.overview import PANEL_SIZE, draw_game
 from a3cjax.reports.page import pick_videos, render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.reports.tables import format_duration, format_frames, format_score, number_cell
@@ -288,6 +288,24 @@ def test_card_of_a_run_without_games_and_its_seed_as_it_was_given(tmp_path):
     content = content_of(make_run_folder(tmp_path / "run", scores=None, returns=(), seed=20240131))
     assert (content.cards[0].value, content.cards[0].caption) == ("–", "no game was finished yet")
     assert content.scores.rows[0][content.scores.columns.index("seed")].text == "20240131"
+
+
+@for_each(
+    ("curves", "label", "described"),
+    [
+        ([(1.0, 2.0), ()], "a3c", "a3c: from 1.0 to 2.0 at"),
+        ([(1.0, 2.0), (), (3.0, 4.0)], "a3c, 2 seeds", "a3c, median of 2 seeds: from 2.0 to 3.0"),
+        ([()], "a3c", "a3c: no games yet."),
+    ],
+)
+def test_curves_count_the_seeds_that_have_one(tmp_path, curves, label, described):
+    folders = [
+        make_run_folder(tmp_path / str(seed), seed=seed, returns=returns, scores=None)
+        for seed, returns in enumerate(curves)
+    ]
+    pictures, legend = draw_game(group_runs(read_runs(folders)), 0, show_published=False)
+    assert [key.label for key in legend] == [label]
+    assert all(described in picture.description for picture in pictures)
 
 
 def test_dots_of_many_methods_stay_in_the_row_of_their_game(tmp_path):
