@@ -25,6 +25,7 @@ from a3cjax.system.provenance import PACKAGES as OWN_PACKAGES
 
 SCORE_KINDS = {"evaluation": "final evaluation", "training": "last training games"}
 PACKAGES = ("python", *OWN_PACKAGES)
+MAX_SEED_DIGITS = 15  # a longer one is text: Python makes no number of thousands of digits
 # Columns of metrics.csv, as far as an algorithm has them.
 COURSE = {
     "episode_return_mean": "score in training",
@@ -221,7 +222,8 @@ def _scores_table(groups: Sequence[Group]) -> Table:
 
 
 def _seed_cell(run: Run) -> tables.Cell:
-    return tables.Cell(run.seed, int(run.seed)) if run.seed.isdecimal() else text_cell(run.seed)
+    is_number = run.seed.isdecimal() and len(run.seed) <= MAX_SEED_DIGITS
+    return tables.Cell(run.seed, int(run.seed)) if is_number else text_cell(run.seed)
 
 
 def _course_table(runs: Sequence[Run]) -> Table:

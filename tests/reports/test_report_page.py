@@ -284,10 +284,11 @@ def test_card_says_what_its_score_is_of(tmp_path, scores, caption):
     assert content_of(*folders).cards[0].caption == caption
 
 
-def test_card_of_a_run_without_games_and_its_seed_as_it_was_given(tmp_path):
-    content = content_of(make_run_folder(tmp_path / "run", scores=None, returns=(), seed=20240131))
+@for_each("seed", [20240131, "1" * 5000])  # no number is made of so many digits
+def test_card_of_a_run_without_games_and_its_seed_as_it_was_given(tmp_path, seed):
+    content = content_of(make_run_folder(tmp_path / "run", scores=None, returns=(), seed=seed))
     assert (content.cards[0].value, content.cards[0].caption) == ("–", "no game was finished yet")
-    assert content.scores.rows[0][content.scores.columns.index("seed")].text == "20240131"
+    assert content.scores.rows[0][content.scores.columns.index("seed")].text == str(seed)
 
 
 @for_each(
