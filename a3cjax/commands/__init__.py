@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from a3cjax.commands.arguments import HELP, parse, print_help, refusing
+from a3cjax.commands.arguments import HELP, parse, print_help
 from a3cjax.errors import ConfigError
 from a3cjax.system.output import make_output_last
 from a3cjax.system.signals import leaving
@@ -42,19 +42,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if verb == "train" and "-m" in rest:  # as Hydra's programs take several values
         verb, rest = "sweep", [word for word in rest if word != "-m"]
-    with leaving(), refusing(ConfigError):
-        if verb not in VERBS:
-            nearest = difflib.get_close_matches(verb, VERBS, n=1)
-            hint = f"; nearest: {nearest[0]}" if nearest else ""
-            raise ConfigError(f"The verb must be one of {', '.join(VERBS)}, got {verb}{hint}.")
+    with leaving():
         try:
-            module = importlib.import_module(f"a3cjax.commands.{verb}")
-            if HELP & set(rest):
-                print_help(verb, module.__doc__, *module.SETTINGS, places=module.PLACES)
-            else:
-                module.main(*parse(rest, *module.SETTINGS, places=module.PLACES))
-        except ModuleNotFoundError as error:
-            raise missing_extra(verb, error) from error
+            run_verb(verb, rest)
+        except ConfigError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+
+
+def run_verb(verb: str, arguments: Sequence[str]) -> None:
+    """Run a verb.
+
+    Raises:
+      ConfigError: if there is none of this name, or for what it refuses.
+      SystemExit: as it ends, unless with 0.
+    """
+    if verb not in VERBS:
+        nearest = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; nearest: {nearest[0]}" if nearest else ""
+        raise ConfigError(f"The verb must be one of {', '.join(VERBS)}, got {verb}{hint}.")
+    try:
+        module = importlib.import_module(f"a3cjax.commands.{verb}")
+        if HELP & set(arguments):
+            print_help(verb, module.__doc__, *module.SETTINGS, places=module.PLACES)
+        else:
+            module.main(*parse(arguments, *module.SETTINGS, places=module.PLACES))
+    except ModuleNotFoundError as error:
+        raise missing_extra(verb, error) from error
 
 
 def missing_extra(verb: str, error: ModuleNotFoundError) -> Exception:

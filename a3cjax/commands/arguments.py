@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
 
@@ -16,7 +15,7 @@ from a3cjax.config.declaring import (
     read_settings,
     unknown_name,
 )
-from a3cjax.errors import ConfigError, one_line
+from a3cjax.errors import ConfigError
 
 S = TypeVar("S", bound=Settings)
 HELP = {"-h", "--help", "help", "-?"}
@@ -98,10 +97,8 @@ def print_help(verb: str, text: str | None, *kinds: type[Settings], places: str 
 
 @contextlib.contextmanager
 def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """End the program with one line and exit code 2 where one of these errors is raised."""
+    """Make a ConfigError of these errors: the program ends with one line and exit code 2."""
     try:
         yield
     except errors as error:
-        line = one_line(str(error).partition("\n")[0]) or type(error).__name__
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(2)
+        raise ConfigError(str(error).partition("\n")[0] or type(error).__name__) from error

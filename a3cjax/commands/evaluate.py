@@ -64,7 +64,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
     def judge(supervisor: Supervisor) -> Evaluation:
         with jax_settings():
-            agent = load(name, best=settings.best, trust=settings.trust)
+            with refusing(ValueError, OSError, CheckpointError):
+                agent = load(name, best=settings.best, trust=settings.trust)
             return agent.evaluate(
                 settings.num_episodes,
                 is_greedy=settings.greedy,
@@ -74,8 +75,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
             )
 
     def judge_and_keep() -> None:
-        with refusing(ValueError, OSError, CheckpointError):
-            evaluation = watched(judge, settings.stall_timeout_seconds)
+        evaluation = watched(judge, settings.stall_timeout_seconds)
         result = {
             "parameters": "best" if settings.best else "final",
             "sticky_actions": settings.sticky_actions,

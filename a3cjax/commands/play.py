@@ -54,6 +54,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     """Play games and write them as MP4 and GIF into the run folder, or elsewhere."""
     (name,), settings = words, read(PlaySettings, texts)
     with importing():
+        import av  # noqa: F401 - where it is missing, no game is played
+
         from a3cjax.runs.loading import load
         from a3cjax.system.compilation import jax_settings
         from a3cjax.video import FORMATS, Recording, VideoOptions, record_video
@@ -70,12 +72,12 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
     def film(supervisor: Supervisor) -> Recording | None:
         with jax_settings():
-            agent = load(name, best=settings.best, trust=settings.trust)
+            with refusing(ValueError, OSError, CheckpointError):
+                agent = load(name, best=settings.best, trust=settings.trust)
             return record_video(agent, stem, options, supervisor.is_told)
 
     def film_and_tell() -> None:
-        with refusing(ValueError, OSError, ImportError, CheckpointError):
-            recording = watched(film, settings.stall_timeout_seconds)
+        recording = watched(film, settings.stall_timeout_seconds)
         print(recording.describe())
         for path in recording.paths:
             print(f"written to {path} ({path.stat().st_size / 1e6:.1f} MB)")

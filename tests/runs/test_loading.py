@@ -18,6 +18,7 @@ import a3cjax
 from a3cjax.commands import main
 from a3cjax.config.reading import load_config
 from a3cjax.config.settings import Config
+from a3cjax.envs.lean_pool import LeanPool
 from a3cjax.errors import ConfigError
 from a3cjax.runs.loading import find_agent
 from a3cjax.runs.lock import claimed
@@ -427,6 +428,20 @@ def test_folder_that_cannot_be_made_is_refused_in_one_line(finished, tmp_path, m
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert "file" in line
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "play"])
+@pytest.mark.parametrize("fault", [ValueError, OSError])
+def test_fault_of_an_environment_is_no_wrong_setting(finished, monkeypatch, capsys, verb, fault):
+    def fail(*_):
+        raise fault("a fault of its own")
+
+    monkeypatch.setattr(LeanPool, "step", fail)
+    with pytest.raises(SystemExit, match="1"):
+        main([verb, str(finished.run_dir)])
+    error = capsys.readouterr().err
+    assert "Traceback" in error
+    assert f"{fault.__name__}: a fault of its own\nin step() of CartPole-v1" in error
 
 
 # What the repository ships, and what their final evaluations must at least come to.
