@@ -62,23 +62,26 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         from a3cjax.runs.loading import load
         from a3cjax.system.compilation import jax_settings
 
-    def judge(supervisor: Supervisor) -> Evaluation:
+    def judge(supervisor: Supervisor) -> tuple[Evaluation, int]:
         with jax_settings():
             with refusing(ValueError, OSError, CheckpointError):
                 agent = load(name, best=settings.best, trust=settings.trust)
-            return agent.evaluate(
+            evaluation = agent.evaluate(
                 settings.num_episodes,
                 is_greedy=settings.greedy,
                 sticky_actions=settings.sticky_actions,
                 max_episode_steps=settings.max_episode_steps,
                 at_step=supervisor.is_told,
             )
+            return evaluation, agent.snapshot.num_frames
 
     def judge_and_keep() -> None:
-        evaluation = watched(judge, settings.stall_timeout_seconds)
+        evaluation, num_frames = watched(judge, settings.stall_timeout_seconds)
         result = {
             "parameters": "best" if settings.best else "final",
+            "num_frames": num_frames,
             "sticky_actions": settings.sticky_actions,
+            "max_episode_steps": settings.max_episode_steps,
             **evaluation.as_dict(),
         }
         path = Path(settings.output) if settings.output else default_path(name, settings, result)
@@ -99,6 +102,8 @@ def default_path(name: str, settings: EvaluateSettings, result: dict) -> Path:
     words = ["evaluation", *(["best"] if settings.best else []), result["actions"]]
     if settings.sticky_actions is not None:
         words.append(f"sticky{settings.sticky_actions:g}")
+    if settings.max_episode_steps is not None:
+        words.append(f"steps{settings.max_episode_steps}")
     stem, folder = "-".join([*words, str(result["num_episodes"])]), Path(name)
     own = name.rpartition("/")[2]  # of hf://<user>/<name>
     return folder / f"{stem}.json" if folder.is_dir() else Path(f"{own}-{stem}.json")

@@ -248,10 +248,18 @@ def test_upload_is_refused_before_anything_is_written(hub, tmp_path, monkeypatch
     assert not hub.asked
 
 
-def test_scores_of_an_agent_on_the_hub_lie_in_the_current_folder():
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "sampled"),
+        ({"best": True, "sticky_actions": 0.25}, "best-sampled-sticky0.25"),
+        ({"max_episode_steps": 3}, "sampled-steps3"),
+    ],
+)
+def test_scores_of_an_agent_on_the_hub_lie_in_the_current_folder(settings, words):
     result = {"actions": "sampled", "num_episodes": 3}
-    path = default_path(NAME, EvaluateSettings(), result)
-    assert path == Path("pong-evaluation-sampled-3.json")
+    path = default_path(NAME, EvaluateSettings(**settings), result)
+    assert path == Path(f"pong-evaluation-{words}-3.json")
 
 
 def test_card_names_a_folder_where_there_is_no_hub():

@@ -430,6 +430,15 @@ def test_folder_that_cannot_be_made_is_refused_in_one_line(finished, tmp_path, m
     assert "file" in line
 
 
+def test_scores_are_kept_with_what_they_depend_on(finished):
+    main(["evaluate", str(finished.run_dir), "num_episodes=2", "max_episode_steps=3"])
+    path = finished.run_dir / "evaluation-greedy-steps3-2.json"
+    result = json.loads(path.read_text())
+    assert result["num_frames"] == finished.num_frames
+    assert result["sticky_actions"] is None
+    assert (result["max_episode_steps"], result["num_cut"]) == (3, 2)
+
+
 @pytest.mark.parametrize("verb", ["evaluate", "play"])
 @pytest.mark.parametrize("fault", [ValueError, OSError])
 def test_fault_of_an_environment_is_no_wrong_setting(finished, monkeypatch, capsys, verb, fault):
