@@ -98,12 +98,14 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
 
 def default_path(name: str, settings: EvaluateSettings, result: dict) -> Path:
-    """In the run folder, or in the current one for an agent that comes with a3cjax."""
+    """In the run folder, or in the current one for an agent that is not in a folder of the user."""
+    from a3cjax.runs.loading import own_folder
+
     words = ["evaluation", *(["best"] if settings.best else []), result["actions"]]
     if settings.sticky_actions is not None:
         words.append(f"sticky{settings.sticky_actions:g}")
     if settings.max_episode_steps is not None:
         words.append(f"steps{settings.max_episode_steps}")
-    stem, folder = "-".join([*words, str(result["num_episodes"])]), Path(name)
+    stem, folder = "-".join([*words, str(result["num_episodes"])]), own_folder(name)
     own = name.rpartition("/")[2]  # of hf://<user>/<name>
-    return folder / f"{stem}.json" if folder.is_dir() else Path(f"{own}-{stem}.json")
+    return folder / f"{stem}.json" if folder else Path(f"{own}-{stem}.json")

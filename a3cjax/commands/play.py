@@ -93,13 +93,15 @@ def choose_files(
     Raises:
       ConfigError: for a format that is not known.
     """
+    from a3cjax.runs.loading import own_folder
+
     formats = tuple(dict.fromkeys(settings.format.split(","))) if settings.format else ()
     if not set(formats) <= set(known):
         raise ConfigError(f"format must be of {','.join(known)}, got {settings.format}.")
-    # An agent that comes with a3cjax has no folder of the user's.
-    stem = Path(settings.output or (name if Path(name).is_dir() else "."))
+    folder = own_folder(name)
+    stem = Path(settings.output or folder or ".")
     if stem.is_dir():
-        stem /= "game" if Path(name).is_dir() else name.rpartition("/")[2]
+        stem /= "game" if folder else name.rpartition("/")[2]
     elif stem.suffix[1:] in known:
         formats = formats or (stem.suffix[1:],)
         stem = stem.with_suffix("")

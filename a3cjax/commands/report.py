@@ -1,7 +1,7 @@
 """Lays runs over each other and over published ones.
 
     a3cjax report runs/Pong/<folder> runs/Pong/<folder>
-    a3cjax report results/pong-seed* output=pong title="Pong, three seeds"
+    a3cjax report results/pong-seed* output=pong-seeds title="Pong, three seeds"
 
 It leaves report.html (one file, opened without a network), report.md, report.png and report.csv;
 or, with `output=curves.png`, a picture of the learning curves alone.

@@ -102,7 +102,7 @@ def find_spec(
 
 
 def find_agent(name: str | os.PathLike[str]) -> Path:
-    """The folder of this name, or else of the agent of this name in the package: `pong`, `Pong`.
+    """The user's folder of this name, or else that of the agent in the package: `pong`, `Pong`.
 
     An agent on the hub, `hf://...`, is downloaded.
 
@@ -112,15 +112,31 @@ def find_agent(name: str | os.PathLike[str]) -> Path:
     """
     if is_on_hub(name):
         return download(str(name))
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = own_folder(name)
+    if folder is not None:
         return folder
-    names = sorted(path.parent.name for path in TRAINED.glob(f"*/{CONFIG_FILE}"))
+    names = packaged_names()
     if str(name).lower() in names:
         return TRAINED / str(name).lower()
     raise FileNotFoundError(
         f"There is no run folder {name}; agents that come with a3cjax: {', '.join(names)}."
     )
+
+
+def own_folder(name: str | os.PathLike[str]) -> Path | None:
+    """The user's folder of this name; None for an agent that comes with a3cjax or is on the hub.
+
+    A folder without config.yaml, such as that of a report, does not hide an agent in the package.
+    """
+    folder = Path(name).expanduser()
+    is_packaged = str(name).lower() in packaged_names()
+    is_own = (folder / CONFIG_FILE).is_file() if is_packaged else folder.is_dir()
+    return folder if is_own else None
+
+
+def packaged_names() -> list[str]:
+    """The names of the agents that come with a3cjax."""
+    return sorted(path.parent.name for path in TRAINED.glob(f"*/{CONFIG_FILE}"))
 
 
 def load_checkpoint(

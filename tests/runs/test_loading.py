@@ -16,6 +16,8 @@ import yaml
 
 import a3cjax
 from a3cjax.commands import main
+from a3cjax.commands.evaluate import EvaluateSettings, default_path
+from a3cjax.commands.play import PlaySettings, choose_files
 from a3cjax.config.reading import load_config
 from a3cjax.config.settings import Config
 from a3cjax.envs.lean_pool import LeanPool
@@ -470,11 +472,20 @@ def test_shipped_agent_is_small_and_told_of_in_the_documents(name):
         assert a3cjax.load(spelling).snapshot.num_frames >= 6_000_000
 
 
-def test_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monkeypatch):
+def test_only_a_run_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp_path, monkeypatch):
+    def places():
+        scores = default_path("pong", EvaluateSettings(), {"actions": "greedy", "num_episodes": 1})
+        film, _ = choose_files("pong", PlaySettings(), ("mp4",))
+        return find_agent("pong"), scores, film
+
     monkeypatch.chdir(tmp_path)
-    assert find_agent("pong").is_relative_to(Path(a3cjax.__file__).parent)
-    (tmp_path / "pong").mkdir()
-    assert find_agent("pong") == Path("pong")
+    shipped = Path(a3cjax.__file__).parent / "trained" / "pong"
+    beside = (shipped, Path("pong-evaluation-greedy-1.json"), Path("pong"))
+    assert places() == beside
+    (tmp_path / "pong").mkdir()  # by `a3cjax report … output=pong`, say
+    assert places() == beside
+    (tmp_path / "pong" / "config.yaml").touch()
+    assert places() == (Path("pong"), Path("pong/evaluation-greedy-1.json"), Path("pong/game"))
 
 
 def test_unknown_agent_is_answered_with_those_that_there_are():
