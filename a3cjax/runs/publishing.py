@@ -49,7 +49,8 @@ def publish(
     if run_dir.resolve() in (output, *output.parents):
         raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
     exists = os.path.lexists(output_dir)
-    held = set(os.listdir(output) if output.is_dir() else ["a file"] if exists else [])
+    names = os.listdir(output) if output.is_dir() else ["a file"] if exists else []
+    held = {name for name in names if not name.endswith(".part")}  # of a publication cut short
     if held and (PARAMETER_FILE not in held or held & PARTS_OF_RUNS):
         raise ConfigError(
             "output_dir must be new, empty or of an agent published earlier, "

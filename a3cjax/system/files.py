@@ -10,11 +10,16 @@ from pathlib import Path
 def replace_file(path: Path, content: str | bytes) -> None:
     """Writes a file so that, whatever happens, it is either as it was before or complete."""
     unfinished = path.with_name(path.name + ".part")
-    with unfinished.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what went wrong before tells more
+            unfinished.unlink()
+        raise
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Published agents: `a3cjax.load`, the model card."""
 
 import contextlib
+import errno
 import importlib
 import json
 import math
@@ -394,6 +395,20 @@ def test_published_agent_is_replaced_with_its_picture(finished, published):
     publish(finished.run_dir, published)
     assert not (published / "play.gif").exists()
     assert "play.gif" not in (published / "README.md").read_text()
+
+
+def test_publication_that_failed_or_was_killed_can_be_repeated(finished, tmp_path, monkeypatch):
+    def fail(_):
+        raise OSError(errno.EFBIG, "File too large")
+
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="too large"):
+            publish(finished.run_dir, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    (tmp_path / "out" / f"{PARAMETER_FILE}.part").write_bytes(b"half")
+    publish(finished.run_dir, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.part"))
 
 
 def test_run_is_not_published_into_its_own_folder(finished, published):
