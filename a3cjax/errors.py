@@ -29,6 +29,13 @@ class AnswerError(RuntimeError):
         super().__init__(one_line(message))
 
 
+class OutputError(RuntimeError):
+    """A result that cannot be written; the message is one line for the user."""
+
+    def __init__(self, message: str):
+        super().__init__(one_line(message))
+
+
 def one_line(text: str, max_length: int = MAX_LENGTH) -> str:
     """A text on one line, without its middle if it is long, and with invisible characters escaped.
 

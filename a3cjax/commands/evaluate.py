@@ -9,7 +9,6 @@ agent that comes with a3cjax. Its environments have seeds that training never us
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
@@ -18,7 +17,7 @@ from a3cjax.commands.beginning import importing
 from a3cjax.commands.ending import conclude, watched
 from a3cjax.config.declaring import POSITIVE, Settings, at_least, between, setting
 from a3cjax.config.settings import MAX_BATCH
-from a3cjax.errors import CheckpointError
+from a3cjax.errors import CheckpointError, OutputError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +88,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
             path.write_text(json.dumps(result, indent=2) + "\n")
         except OSError as error:
             print_evaluation(evaluation)
-            print(f"error: the scores cannot be kept: {error}", file=sys.stderr)
-            sys.exit(1)
+            raise OutputError(f"the scores cannot be kept: {error}") from error
         print_evaluation(evaluation)
         print(f"written to {path}")
 

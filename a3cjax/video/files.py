@@ -1,6 +1,8 @@
 """Video files: MP4 that browsers play, and GIF, written frame by frame as a game goes on."""
 
+import contextlib
 import math
+import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -9,6 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
+
+from a3cjax.errors import OutputError
 
 # PyAV, the bindings to FFmpeg's libraries, is imported where it is used: a machine for which
 # there is no wheel of it can train, too.
@@ -158,18 +162,36 @@ class VideoFiles:
     """The same video in several formats; its files appear once all of them are complete."""
 
     def __init__(self, stem: Path, formats: Sequence[str], rate: float):
-        """`formats` are of `FILES`; `stem` is the path without endings, `rate` frames a second."""
-        self._parts = {stem.with_name(f"{stem.name}.{name}.part"): FILES[name] for name in formats}
+        """Makes the folder and the unfinished files, so that nothing is played in vain.
+
+        Args:
+          stem: the path without endings.
+          formats: of `FILES`.
+          rate: frames a second.
+
+        Raises:
+          OutputError: if they cannot be made; names the path.
+        """
+        mark = secrets.token_hex(4)  # another process may film into the same folder
+        self._formats = formats
+        self._paths = [stem.with_name(f"{stem.name}.{name}") for name in formats]
+        self._parts = [path.with_name(f"{path.name}.{mark}.part") for path in self._paths]
         self._rate = rate
         self._files: list[VideoFile] = []
+        try:
+            stem.parent.mkdir(parents=True, exist_ok=True)
+            for part in self._parts:
+                part.touch()
+        except OSError as error:
+            self.abandon()
+            raise OutputError(f"the film cannot be kept: {error}") from error
 
     def write(self, frame: np.ndarray, num_copies: int = 1) -> None:
-        """Appends a frame `num_copies` times; the first call makes the folder and the files."""
+        """Appends a frame `num_copies` times; the first one says how large all are."""
         if not self._files:
             height, width = frame.shape[:2]
-            for part, open_file in self._parts.items():
-                part.parent.mkdir(parents=True, exist_ok=True)
-                self._files.append(open_file(part, width, height, self._rate))
+            for part, name in zip(self._parts, self._formats, strict=True):
+                self._files.append(FILES[name](part, width, height, self._rate))
         for file in self._files:
             for _ in range(num_copies):
                 file.write(frame)
@@ -178,11 +200,12 @@ class VideoFiles:
         """Completes the files and gives them their names, replacing older ones."""
         for file in self._files:
             file.close()
-        return [part.replace(part.with_suffix("")) for part in self._parts]
+        return [part.replace(path) for part, path in zip(self._parts, self._paths, strict=True)]
 
     def abandon(self) -> None:
         """Deletes what is not complete; does nothing after `close`."""
         for file in self._files:
             file.abandon()
         for part in self._parts:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # what went wrong before tells more
+                part.unlink()

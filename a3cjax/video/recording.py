@@ -103,6 +103,7 @@ def record_video(
 
     Raises:
       ConfigError: if there is no such environment, or the seed cannot be used.
+      OutputError: if there is no room for the files; nothing is played then.
       Exception: whatever the environment or FFmpeg raise. No unfinished file is left.
     """
     began = time.monotonic()

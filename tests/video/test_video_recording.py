@@ -22,7 +22,7 @@ from a3cjax.runs.playing import TrainedAgent
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
 from a3cjax.video import game, recording
-from a3cjax.video.files import MAX_GIF_RATE, GifFile, Mp4File
+from a3cjax.video.files import MAX_GIF_RATE, GifFile, Mp4File, VideoFiles
 from a3cjax.video.recording import (
     BOARD_RATE,
     FILM_SECONDS,
@@ -207,6 +207,19 @@ def test_failure_leaves_nothing_and_an_older_video_as_it_was(catcher, tmp_path, 
         record_video(catcher, tmp_path / "game", VideoOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["game.mp4"]
     assert (tmp_path / "game.mp4").read_bytes() == b"older"
+
+
+def test_two_films_of_one_name_at_a_time_do_not_disturb_each_other(tmp_path):
+    (one, first), (other, second) = (
+        (VideoFiles(tmp_path / "game", ["mp4"], 10.0), np.full((64, 64, 3), level, np.uint8))
+        for level in (50, 200)
+    )
+    one.write(first)
+    other.write(second)
+    assert all(path.suffix == ".part" for path in tmp_path.iterdir())
+    assert one.close() == other.close() == [tmp_path / "game.mp4"]
+    assert list(tmp_path.iterdir()) == [tmp_path / "game.mp4"]
+    assert np.mean(read_video(tmp_path / "game.mp4")[1]) > 150  # the later one
 
 
 def test_gif_leaves_frames_out_and_keeps_the_time(tmp_path):
@@ -435,6 +448,21 @@ def test_output_may_be_a_folder_or_name_its_format(command, finished, tmp_path, 
     assert (code, err) == (0, "")
     found = [path for path in tmp_path.rglob("*") if path.suffix in {".gif", ".mp4"}]
     assert sorted(str(path.relative_to(tmp_path)) for path in found) == names
+
+
+def test_place_that_cannot_be_written_is_named_before_a_game_is_played(
+    command, finished, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(VideoFiles, "write", None)
+    (tmp_path / "file").touch()
+    code, _, err = command(finished, "output=file/film")
+    assert (code, err) == (1, "error: the film cannot be kept: [Errno 17] File exists: 'file'\n")
+    (tmp_path / "there").mkdir()
+    code, _, err = command(finished, f"output=there/{'x' * 255}")
+    assert code == 1
+    (line,) = err.splitlines()
+    assert "File name too long: 'there/xxx" in line
+    assert list((tmp_path / "there").iterdir()) == []
 
 
 @pytest.mark.parametrize(
