@@ -204,8 +204,9 @@ class VectorEnvironments:
             return None
         with Noting(self._env, "render()") as where:
             picture = np.asarray(self._envs.render()[0])
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            rule = "pictures must be uint8 of shape (height, width, 3)"
+        is_picture = picture.ndim == 3 and picture.shape[2] == 3 and picture.size > 0
+        if picture.dtype != np.uint8 or not is_picture:
+            rule = "pictures must be uint8 of shape (height, width, 3), and not empty"
             got = f"{picture.dtype} of shape {picture.shape}"
             raise AnswerError(f"{rule}, got {got} in {where}.")
         return picture

@@ -214,8 +214,8 @@ def test_two_films_of_one_name_at_a_time_do_not_disturb_each_other(tmp_path):
         (VideoFiles(tmp_path / "game", ["mp4"], 10.0), np.full((64, 64, 3), level, np.uint8))
         for level in (50, 200)
     )
-    one.write(first)
-    other.write(second)
+    one.write(first, 100)  # more than the encoder holds back
+    other.write(second, 100)
     assert all(path.suffix == ".part" for path in tmp_path.iterdir())
     assert one.close() == other.close() == [tmp_path / "game.mp4"]
     assert list(tmp_path.iterdir()) == [tmp_path / "game.mp4"]
@@ -315,8 +315,9 @@ def test_observations_are_shown_where_only_the_constructor_for_pictures_fails(
 
 
 @pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")  # Gymnasium's own check
-def test_pictures_of_another_kind_are_refused(painter, monkeypatch):
-    monkeypatch.setattr(Painter, "picture", np.zeros((30, 40)))
+@pytest.mark.parametrize("picture", [np.zeros((30, 40)), np.zeros((0, 0, 3), np.uint8)])
+def test_pictures_of_another_kind_are_refused(painter, monkeypatch, picture):
+    monkeypatch.setattr(Painter, "picture", picture)
     environments = make_environments(
         "gymnasium:Painter-v0", num_envs=1, seed=0, discount=0.9, renders=True
     )
