@@ -40,24 +40,30 @@ class ValueChart:
         self._num_games += 1
 
     def draw(self, value: float, reward: float) -> Image.Image:
-        """The chart after one more step; its range only grows, so that games can be compared."""
-        self._values.append(value)
+        """The chart after one more step; its range only grows, so that games can be compared.
+
+        A value that is not finite is unknown: it leaves a gap.
+        """
+        is_known = math.isfinite(value)
+        self._values.append(value if is_known else math.nan)
         self._rewards.append(reward)
         self._games.append(self._num_games)
-        self._low, self._high = min(self._low, value), max(self._high, value)
+        if is_known:
+            self._low, self._high = min(self._low, value), max(self._high, value)
 
         width, height = self._size
         left, right, top, bottom = 46, width - 10, 10, height - 12
-        margin = 0.05 * (self._high - self._low) or 1.0
-        low, high = self._low - margin, self._high + margin
+        levels = [level for level in {self._low, self._high} if math.isfinite(level)]
+        low, high = min(levels, default=0.0), max(levels, default=0.0)
+        margin = 0.05 * (high - low) or 1.0
 
         def place(values: np.ndarray) -> np.ndarray:
-            return bottom - (bottom - top) * (values - low) / (high - low)
+            return bottom - (bottom - top) * (values - low + margin) / (high - low + 2 * margin)
 
         image = Image.new("RGB", self._size, style.CARD)
         lines = style.Lines(image)
-        for level in (self._low, self._high, 0.0):
-            if self._low <= level <= self._high:
+        for level in (*levels, 0.0):
+            if low <= level <= high:
                 y = float(place(np.array(level)))
                 lines.add(np.array([[left, y], [right, y]]), style.RULE, 1)
         rewards = np.array(self._rewards)
@@ -68,14 +74,17 @@ class ValueChart:
                     colour = style.GAIN if got > 0 else style.LOSS
                     lines.add(np.array([[step, bottom + 3], [step, bottom + 9]]), colour, 2)
         heights = place(np.array(self._values))
-        starts = np.flatnonzero(np.diff(self._games)) + 1
-        for x in steps[starts]:
+        is_start = np.diff(self._games) != 0
+        for x in steps[1:][is_start]:
             lines.add(np.array([[x, top], [x, bottom]]), style.RULE, 1)
-        for game in np.split(np.stack([steps, heights], axis=1), starts):
-            lines.add(game, style.ACCENT)
-        lines.add_dot(float(steps[-1]), float(heights[-1]), style.TEXT)
+        ends = np.flatnonzero(is_start | np.diff(np.isnan(heights))) + 1  # of what one line joins
+        for line in np.split(np.stack([steps, heights], axis=1), ends):
+            if not np.isnan(line).any():
+                lines.add(line, style.ACCENT)
+        if is_known:
+            lines.add_dot(float(steps[-1]), float(heights[-1]), style.TEXT)
         image = lines.drawn()
-        for level in {self._low, self._high}:
+        for level in levels:
             y = float(place(np.array(level)))
             text = style.short_number(level)
             style.write(

@@ -218,6 +218,17 @@ def test_chart_goes_on_in_one_range_and_joins_no_two_games():
     assert columns.min() < np.flatnonzero(rule)[0] < columns.max()
 
 
+def test_values_that_are_not_finite_leave_gaps():
+    chart = ValueChart(200, 100, num_steps=7)
+    for value in (np.nan, np.inf, -np.inf):  # unknown before any is known, too
+        assert count(chart.draw(value, 0.0), style.ACCENT) == 0
+    for value in (1.0, 2.0, np.inf, 1.0):
+        image = chart.draw(value, 0.0)
+    _, columns = np.nonzero((np.asarray(image) == style.ACCENT).all(axis=-1))
+    assert 46 + 3 / 6 * 144 - 2 < columns.min()
+    assert columns.max() < 46 + 4 / 6 * 144 + 2  # a line from the fourth step to the fifth, alone
+
+
 @pytest.mark.parametrize(("reward", "colour"), [(1.0, style.GAIN), (-1.0, style.LOSS)])
 def test_rare_rewards_are_marked_and_constant_ones_are_not(reward, colour):
     rare, constant = ValueChart(200, 100, 10), ValueChart(200, 100, 10)
