@@ -225,7 +225,7 @@ def test_values_that_are_not_finite_leave_gaps():
     for value in (1.0, 2.0, np.inf, 1.0):
         image = chart.draw(value, 0.0)
     _, columns = np.nonzero((np.asarray(image) == style.ACCENT).all(axis=-1))
-    assert 46 + 3 / 6 * 144 - 2 < columns.min()
+    assert columns.min() > 46 + 3 / 6 * 144 - 2
     assert columns.max() < 46 + 4 / 6 * 144 + 2  # a line from the fourth step to the fifth, alone
 
 
