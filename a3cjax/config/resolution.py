@@ -3,20 +3,24 @@
 What was left open is filled in, and what does not fit is refused before anything is started.
 """
 
+import dataclasses
 import inspect
 import math
 import os
+from typing import Any
 
 import jax
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config.declaring import show
 from a3cjax.config.defaults import REASONS, fill_defaults
+from a3cjax.config.reading import PRESETS, read_preset
 from a3cjax.config.settings import AUTO, CLUSTER_DEFAULTS, EPISODE, Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR
+from a3cjax.optimizers import DEFAULT_CONSTANTS
 from a3cjax.system.output import warn
 from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
@@ -95,6 +99,62 @@ def describe_network(config: Config, spec: EnvironmentSpec) -> str:
     why = f", as auto takes for {REASONS[torso]}" if is_auto else ""
     by = ", with convolutions in C++" if config.kernels else ""
     return f"network {config.network}{why}; it reads {spec.reading}{by}"
+
+
+def describe_idle(given: Config, filled: Config, spec: EnvironmentSpec) -> str:
+    """The line that says which settings are given, but without effect in this run; none: "".
+
+    What a preset or the run to resume has is not told of, nor is what would be filled in anyway.
+    """
+    if given.resume is not None:
+        return ""
+    idle = _idle(filled, spec)
+    names = {name: getattr(Config, name) for those in idle.values() for name in those}
+    usual = fill_defaults(given.replace(**names), spec)
+    preset = _preset_of(given)
+    parts = []
+    for reason, those in idle.items():
+        told = [n for n in those if getattr(filled, n) != getattr(usual, n) and n not in preset]
+        parts += [f"with {reason}: {', '.join(told)}"] if told else []
+    return f"without effect {'; '.join(parts)}" if parts else ""
+
+
+def _idle(config: Config, spec: EnvironmentSpec) -> dict[str, list[str]]:
+    """The settings that a resolved config leaves without effect, by what does so.
+
+    Those that are refused are not among them.
+    """
+    algorithm = ALGORITHMS[config.algorithm]
+    settings = [field.name for field in dataclasses.fields(Config)]
+    # Keywords of a brought algorithm may be settings that do more than feed the loss; and what it
+    # makes of its actor's exploration, nobody knows.
+    ours = [a.make for a in ALGORITHMS.values() if a.make.__module__.startswith("a3cjax.")]
+    fed = {name for make in ours for name in inspect.signature(make).parameters}
+    fed -= set(inspect.signature(algorithm.make).parameters)
+    if not algorithm.has_target_params:
+        fed.add("target_period_frames")
+    if algorithm.make in ours:
+        is_q = algorithm.head == "action_values"
+        fed |= {"entropy_spread"} if is_q else {"exploration_frames", "epsilon_period_frames"}
+    constants = DEFAULT_CONSTANTS[config.optimizer]._asdict()
+    return {
+        f"algorithm={config.algorithm}": [name for name in settings if name in fed],
+        f"optimizer={config.optimizer}": [n for n, value in constants.items() if value is None],
+        f"env={config.env}": [
+            *([] if spec.is_continuous else ["variance"]),
+            *([] if spec.is_atari else ["protocol"]),
+        ],
+    }
+
+
+def _preset_of(config: Config) -> dict[str, Any]:
+    """What the preset sets that a config began with: one of which it has more than half."""
+
+    def share(preset: dict[str, Any]) -> float:
+        return sum(getattr(config, n) == value for n, value in preset.items()) / len(preset)
+
+    nearest = max(filter(None, map(read_preset, PRESETS)), key=share)
+    return nearest if share(nearest) > 0.5 else {}
 
 
 def _check_settings_of_algorithms(config: Config) -> None:

@@ -7,7 +7,8 @@ from a3cjax.agents import ALGORITHMS
 from a3cjax.config import defaults
 from a3cjax.config.builders import build_agent, build_network
 from a3cjax.config.defaults import fill_cluster
-from a3cjax.config.resolution import resolve
+from a3cjax.config.reading import read_config
+from a3cjax.config.resolution import describe_idle, resolve
 from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.errors import ConfigError
@@ -112,6 +113,56 @@ def test_settings_of_some_methods_are_refused_by_what_does_not_know_them(setting
         )
         with pytest.raises(ConfigError, match=rule):
             resolve(config, VECTORS)
+
+
+ATARI = images_of(84, 84)._replace(is_atari=True)
+ROBOT = VECTORS._replace(actions=ActionSpec("continuous", (2,), True))
+Q_ALONE = {"exploration_frames": "7", "epsilon_period_frames": "3", "target_period_frames": "3"}
+LOSS = {"lambda_": "0.3", "value_cost": "7", "entropy_cost": "5", "entropy_spread": "3"}
+LOSS_TOLD = "algorithm=one_step_q: lambda_, value_cost, entropy_cost, entropy_spread"
+NO_COSTS = "algorithm=n_step_q: value_cost, entropy_cost, entropy_spread"  # but λ
+GAUSSIAN = {"variance": "shared"}
+
+
+@for_each(
+    ("spec", "texts", "told"),
+    [
+        (VECTORS, LOSS | {"algorithm": "one_step_q"}, LOSS_TOLD),
+        (VECTORS, LOSS | {"algorithm": "a3c"}, ""),
+        (VECTORS, LOSS | {"algorithm": "n_step_q"}, NO_COSTS),
+        (VECTORS, Q_ALONE, f"algorithm=a3c: {', '.join(Q_ALONE)}"),
+        (VECTORS, Q_ALONE | {"algorithm": "one_step_sarsa"}, ""),
+        (
+            VECTORS,
+            {"optimizer": "sgd", "decay": "0.5", "epsilon": "1"},
+            "optimizer=sgd: decay, epsilon",
+        ),
+        (VECTORS, {"optimizer": "sgd", "momentum": "0.5"}, ""),
+        (VECTORS, {"decay": "0.5", "epsilon": "1", "momentum": "0.5"}, ""),
+        (VECTORS, {"optimizer": "rmsprop", "momentum": "0.5"}, "optimizer=rmsprop: momentum"),
+        (VECTORS, GAUSSIAN | {"protocol": "machado"}, "env=Some: variance, protocol"),
+        (ROBOT, GAUSSIAN | {"env": "Swimmer"}, ""),
+        (ATARI, {"protocol": "machado"}, ""),
+        (
+            VECTORS,
+            {"optimizer": "sgd", "decay": "1e-1"} | GAUSSIAN,
+            "optimizer=sgd: decay; with env=Some: variance",
+        ),
+        # What comes from a preset, or has to be changed for it.
+        (ATARI, {"preset": "paper", "algorithm": "one_step_q", "unroll_length": "9"}, ""),
+        (ATARI, {"preset": "paper", "total_frames": "10k", "exploration_frames": "1k"}, ""),
+        (ATARI, {"preset": "paper_mujoco", "network": "auto", "warmup_steps": "1"}, ""),
+        (ATARI, {"preset": "paper", "decay": "0.5", "variance": "each"}, "env=Some: variance"),
+    ],
+)
+def test_settings_without_effect_are_told_and_no_others(spec, texts, told):
+    given = read_config({"env": "Some"} | texts)
+    filled = resolve(given.replace(num_actors=1), spec)
+    assert describe_idle(given, filled, spec) == (told and f"without effect with {told}")
+    assert describe_idle(given.replace(resume="run"), filled, spec) == ""
+    # What a run has filled in may be given to another one.
+    usual = resolve(Config(env="Some", num_actors=1, algorithm=filled.algorithm), spec)
+    assert describe_idle(usual, usual, spec) == ""
 
 
 def test_settings_of_clusters_are_refused_without_one():

@@ -179,6 +179,7 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
     config = Config(
         env="swimmer-v4",
         total_frames=2_000,
+        target_period_frames=9,  # of Q methods
         num_actors=1,
         eval_episodes=0,
         video=False,
@@ -190,7 +191,9 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
         "as tuned for Swimmer-v4: algorithm=ppo num_passes=16 lambda_=0.99 "
         "entropy_cost=0.0 discount=0.999"
     )
-    assert line in " ".join(capfd.readouterr().out.split())
+    out = " ".join(capfd.readouterr().out.split())
+    assert line in out
+    assert "without effect with algorithm=ppo: target_period_frames" in out
     learned_by = load_config(summary.run_dir)
     assert {name: getattr(learned_by, name) for name in OF_SWIMMER} == {
         **OF_SWIMMER,
