@@ -52,14 +52,24 @@ def parse(
         elif looks_like_a_setting and not os.path.exists(argument):
             raise ConfigError(unknown_name(name, fields))
         elif len(words) == most:
-            example = f": env={argument}" if "env" in fields else ""
-            raise ConfigError(f"Settings are given as name=value{example}, got {argument}.")
+            raise ConfigError(_exemplify(argument, fields))
         else:
             words.append(os.path.expanduser(argument))
     least = 1 if places.endswith("...") else len(re.findall("<", places))
     if len(words) < least:
         raise ConfigError(f"{places} must be given, got {' '.join(words) or 'nothing'}.")
     return words, texts
+
+
+def _exemplify(argument: str, fields: dict[str, dataclasses.Field]) -> str:
+    """The message for a word where a setting should stand: `env = Pong`, `env: Pong` or `Pong`."""
+    first, *rest = re.split(r"[\s:=]+", argument.strip(), maxsplit=1)
+    own, example = own_name(first, fields), ""
+    if own is not None:
+        example = f": {own}={''.join(rest) or '...'}"
+    elif "env" in fields:
+        example = f": env={argument}"
+    return f"Settings are given as name=value{example}, got {argument}."
 
 
 def _translate(argument: str, following: str, fields: dict[str, dataclasses.Field]) -> str:

@@ -16,6 +16,7 @@ from a3cjax.commands import EXTRAS, VERBS, main, missing_extra
 from a3cjax.commands.arguments import parse
 from a3cjax.commands.beginning import importing
 from a3cjax.config.settings import Config
+from a3cjax.errors import ConfigError
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -176,6 +177,21 @@ def assert_refused(answer, *words):
 def test_wrong_settings_are_refused_in_one_line(command, tmp_path, argument, words):
     assert_refused(command(RUN, *SMALL, "total_frames=100", *argument.split()), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "example"),
+    [
+        *((f"env{between}Catch", "env=Catch") for between in (" = ", ": ", " ", ":", " =")),
+        ("lr = 1e-3", "learning_rate=1e-3"),
+        ("env:", "env=..."),
+        ("gymnasium:CartPole-v1", "env=gymnasium:CartPole-v1"),
+    ],
+)
+def test_settings_in_another_form_are_answered_by_their_own(argument, example):
+    with pytest.raises(ConfigError) as caught:
+        parse([argument], Config)
+    assert str(caught.value) == f"Settings are given as name=value: {example}, got {argument}."
 
 
 def test_wrong_settings_of_a_sweep_are_refused(command, tmp_path):
