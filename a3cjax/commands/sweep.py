@@ -3,8 +3,9 @@
     a3cjax sweep sweep_dir=runs/cartpole env=CartPole total_frames=200k seed=1,2,3
 
 Every seed is to reach a mean score of 490 or more of 500, in less than a minute each.
-Several values of a setting are separated by commas, or given as `seed=range(1,4)`. `jobs=2` runs
-two at once, each on its share of the cores. The same command again goes on with a sweep that was
+Several values of a setting are separated by commas, or given as `seed=range(1,4)`; a value with
+commas of its own stands in quotes or brackets: `"devices='cuda:0,cuda:1',cpu"`. `jobs=2` runs two
+at once, each on its share of the cores. The same command again goes on with a sweep that was
 stopped, and deletes nothing. Exit codes: 0 done, 1 a run failed (the others were run all the
 same), 2 a wrong setting, 128 + the number of a signal stopped by it after saving.
 """
@@ -85,12 +86,36 @@ def read_points(texts: Mapping[str, str]) -> tuple[SweepSettings, list[Point]]:
 
 
 def split(text: str) -> list[str]:
-    """The values in the text of a setting; a text in quotes is a single value."""
+    """The values in the text of a setting: a comma in quotes or brackets parts none."""
     numbers = re.fullmatch(r"range\((-?\d+),(-?\d+)(?:,([1-9]\d*))?\)", text.replace(" ", ""))
     if numbers:
         first, end, step = (int(number or 1) for number in numbers.groups())
         return [str(n) for n in range(first, end, step)] or [text]  # which its run refuses
-    return [text] if re.fullmatch(r"(['\"]).*\1", text) else text.split(",")
+    values, depth, quotes = [""], 0, ""
+    for sign in text:
+        if sign in ("'", '"') and quotes in ("", sign):
+            quotes = "" if quotes else sign
+        elif not quotes:
+            depth += (sign in "{[") - (sign in "}]")
+        if sign == "," and not quotes and depth == 0:
+            values.append("")
+        else:
+            values[-1] += sign
+    return text.split(",") if quotes or depth else values  # signs of a text: they part nothing
+
+
+def is_several(name: str, text: str) -> bool:
+    """Whether a text that is wrong for a setting is several values that are right."""
+
+    def is_right(values: list[str]) -> bool:
+        try:
+            check(expand({name: values}, Path()))
+        except ConfigError:
+            return False
+        return True
+
+    values = split(text)
+    return len(values) > 1 and is_right(values) and not is_right([text])
 
 
 def check(points: Sequence[Point]) -> None:

@@ -27,8 +27,10 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     try:
         run(read_config(texts))
     except ConfigError as error:
+        from a3cjax.commands.sweep import is_several
+
         name = str(error).partition(" ")[0]
-        if "," not in texts.get(name, ""):
+        if not is_several(name, texts.get(name, "")):
             raise
         hint = f"several values: a3cjax sweep {name}={texts[name]}"
         raise ConfigError(f"{str(error).removesuffix('.')}; {hint}") from error

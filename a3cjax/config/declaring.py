@@ -206,14 +206,17 @@ def describe_kinds(field: dataclasses.Field) -> str:
 def read_value(field: dataclasses.Field, text: str) -> Any:
     """The value that a text on the command line stands for; the text itself if it is none.
 
-    A value that is text is taken literally; quotes around all of it are left out.
+    A value that is text is taken literally; quotes around all of it, or around values by name, are
+    left out.
     """
     kinds, _ = kinds_and_words(field)
     if type(None) in kinds and text.lower() in ("null", "none"):
         return None
     if bool in kinds:
         return TRUTHS.get(text.lower(), text)
+    quoted = re.fullmatch(r"(['\"])(.*)\1", text, re.DOTALL)
     if dict in kinds:
+        text = quoted[2] if quoted else text
         with contextlib.suppress(yaml.YAMLError, ValueError, LookupError, AttributeError):
             return yaml.load(text, _Loader)
         return text
@@ -222,7 +225,6 @@ def read_value(field: dataclasses.Field, text: str) -> Any:
         if number is None or abs(number.adjusted()) > MAX_DIGITS:
             return text
         return int(number) if int in kinds and number == int(number) else float(number)
-    quoted = re.fullmatch(r"(['\"])(.*)\1", text, re.DOTALL)
     return quoted[2] if quoted else text
 
 

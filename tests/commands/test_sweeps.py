@@ -89,6 +89,9 @@ def names(points):
         ("range(1, 8, 3)", ["1", "4", "7"]),
         ("range(3,3)", ["range(3,3)"]),  # which its run refuses
         ("'a,b'", ["'a,b'"]),
+        ("'a,b',\"c,'d\"", ["'a,b'", '"c,\'d"']),
+        ("{a: 1, b: [2, 3]},{a: 2}", ["{a: 1, b: [2, 3]}", "{a: 2}"]),
+        ("dog's,{cat", ["dog's", "{cat"]),
         ("Pong,Breakout", ["Pong", "Breakout"]),
     ],
 )

@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from a3cjax.commands import EXTRAS, VERBS, main, missing_extra
+from a3cjax.commands import EXTRAS, VERBS, main, missing_extra, train
 from a3cjax.commands.arguments import parse
 from a3cjax.commands.beginning import importing
 from a3cjax.config.settings import Config
@@ -177,6 +177,29 @@ def assert_refused(answer, *words):
 def test_wrong_settings_are_refused_in_one_line(command, tmp_path, argument, words):
     assert_refused(command(RUN, *SMALL, "total_frames=100", *argument.split()), *words)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("argument", "is_told"),
+    [
+        ("algorithm=a3c,ppo", True),
+        ("devices=cuda:7,cuda:8", False),  # one value, of devices that are not here
+        ("env_kwargs={a: 1, b: 2}", False),
+        ("total_frames=1,000", False),
+        ("discount=0,99", False),
+        ("run_dir=a,b", False),
+    ],
+)
+def test_a_sweep_is_named_only_where_it_has_several_right_values(monkeypatch, argument, is_told):
+    name, _, text = argument.partition("=")
+
+    def refuse(texts):
+        raise ConfigError(f"{name} must be another, got {texts[name]}.")
+
+    monkeypatch.setattr(train, "read_config", refuse)
+    with pytest.raises(ConfigError) as caught:
+        train.main([], {name: text})
+    assert ("several values: a3cjax sweep" in str(caught.value)) == is_told
 
 
 @pytest.mark.parametrize(

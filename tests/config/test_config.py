@@ -368,6 +368,7 @@ def test_unlike_settings_have_no_nearest():
         ("run_dir", "run(1) [2] {3}=#4, 5", "run(1) [2] {3}=#4, 5"),
         ("run_dir", "'my runs'", "my runs"),
         ("run_dir", "1", "1"),
+        ("env_kwargs", "'{a: 1, b: x}'", {"a": 1, "b": "x"}),
         ("run_dir", "~/runs", os.path.expanduser("~/runs")),
         ("env", "gymnasium:a.b:C-v0", "gymnasium:a.b:C-v0"),
     ],
