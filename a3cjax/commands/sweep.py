@@ -20,7 +20,7 @@ from pathlib import Path
 
 from a3cjax.commands.arguments import read
 from a3cjax.commands.beginning import importing
-from a3cjax.commands.sweeps import Point, Sweep, expand, occupied, record
+from a3cjax.commands.sweeps import Point, Sweep, expand, find_begun, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
 from a3cjax.config.reading import CONFIG_FILE, Preset, read_config
 from a3cjax.config.settings import Config
@@ -82,7 +82,8 @@ def read_points(texts: Mapping[str, str]) -> tuple[SweepSettings, list[Point]]:
     settings = read(SweepSettings, texts)
     own = {field.name for field in dataclasses.fields(SweepSettings)}
     values = {name: split(text) for name, text in texts.items() if name not in own}
-    return settings, expand(values, Path(settings.sweep_dir))
+    sweep_dir = Path(settings.sweep_dir)
+    return settings, find_begun(expand(values, sweep_dir), sweep_dir)
 
 
 def split(text: str) -> list[str]:

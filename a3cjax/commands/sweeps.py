@@ -5,6 +5,7 @@ unfinished ones are resumed, the others begun. Nothing is ever deleted.
 """
 
 import contextlib
+import dataclasses
 import fcntl
 import itertools
 import json
@@ -19,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from a3cjax.config.declaring import read_settings
+from a3cjax.config.declaring import read_settings, read_value
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, one_line, quote
 from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, read_config_file, read_json
@@ -56,6 +57,7 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
         if name in values:
             raise ConfigError(f"{name} must be left to the sweep, got {','.join(values[name])}.")
     points: dict[str, Point] = {}
+    names: dict[str, str] = {}  # by values
     for chosen in itertools.product(*values.values()):
         settings = dict(zip(values, chosen, strict=True))
         parts = [
@@ -64,10 +66,46 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
             if len(values[name]) > 1 or name in ("env", "seed")
         ]
         name = "-".join(parts).replace(":", "-").replace("/", "-") or "run"
-        if name in points:
-            raise ConfigError(f"A sweep must have each run once, got {name} twice.")
+        key = json.dumps(_values_of(settings), sort_keys=True, default=str)
+        same = name if name in points else names.setdefault(key, name)
+        if same in points:
+            raise ConfigError(f"A sweep must have each run once, got {same} twice.")
         points[name] = Point(settings, sweep_dir / name)
     return list(points.values())
+
+
+def find_begun(points: Sequence[Point], sweep_dir: Path) -> list[Point]:
+    """The points in the folders that the sweep's note has for them, however they are written.
+
+    Only `total_frames` may have changed since then, unless the runs differ in it.
+
+    Raises:
+      ConfigError: if the note is damaged.
+    """
+    note = read_sound(sweep_dir / RECORD)
+    noted = {name: _values_of(s) for name, s in note.items() if isinstance(s, dict)}
+    is_free = len({point.settings.get("total_frames") for point in points}) == 1
+    frames = {"total_frames": [None]} if is_free else {}
+
+    def folder_of(point: Point) -> str:
+        own, values = point.run_dir.name, _values_of(point.settings)
+        same = [name for name in noted if noted[name] == values]
+        if own in noted and (own in same or not same):
+            return own
+        alike = [name for name in noted if noted[name] | frames == values | frames]
+        # Several are of a sweep over budgets, and none of them is this one.
+        return same[0] if same else alike[0] if len(alike) == 1 else own
+
+    return [point._replace(run_dir=sweep_dir / folder_of(point)) for point in points]
+
+
+def _values_of(settings: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The value of each setting, by which it is compared (1e-3 is 0.001), in a list."""
+    fields = {field.name: field for field in dataclasses.fields(Config)}
+    return {
+        name: [read_value(fields[name], text) if name in fields and type(text) is str else text]
+        for name, text in settings.items()
+    }
 
 
 def record(points: Sequence[Point], sweep_dir: Path) -> None:
@@ -87,8 +125,9 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
         if not isinstance(settings, dict | None):
             raise ConfigError(f"{path} must hold the settings of each run, got {quote(settings)}.")
         old, new = ({**s, "total_frames": ""} for s in (settings or point.settings, point.settings))
+        began_with, values = _values_of(old), _values_of(new)
         for setting in {**old, **new}:
-            if old.get(setting) != new.get(setting):
+            if began_with.get(setting) != values.get(setting):
                 raise ConfigError(
                     f"{setting} must be {old.get(setting, 'left alone')}, as when {name} began, "
                     f"got {new.get(setting, 'nothing')}."

@@ -13,8 +13,16 @@ from unittest.mock import Mock
 import pytest
 
 from a3cjax.commands import sweeps
-from a3cjax.commands.sweep import split
-from a3cjax.commands.sweeps import Point, Sweep, arguments_of, expand, occupied, record, share_cores
+from a3cjax.commands.sweep import read_points, split
+from a3cjax.commands.sweeps import (
+    Point,
+    Sweep,
+    arguments_of,
+    expand,
+    occupied,
+    record,
+    share_cores,
+)
 from a3cjax.errors import ConfigError
 from a3cjax.system.machine import available_cores, cores_of_thread
 from tests.cases import for_each
@@ -116,9 +124,45 @@ def test_folders_are_named_by_what_differs(tmp_path):
     assert names(expand({}, tmp_path)) == ["run"]
 
 
-def test_the_same_run_twice_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"^A sweep must have each run once, got Pong twice\.$"):
-        expand({"env": ["Pong", "Pong"]}, tmp_path)
+@for_each(
+    ("name", "values", "twice"),
+    [
+        ("env", ["Pong", "Pong"], "Pong"),
+        ("env", ["m:A", "m/A"], "m-A"),  # one folder
+        ("seed", ["1", "2", "01"], "seed1"),
+        ("learning_rate", ["1e-3", "0.001"], "learning_rate1e-3"),
+        ("env_kwargs", ["{a: 1, b: 2}", "{b: 2, a: 1}"], "env_kwargs{a- 1, b- 2}"),
+    ],
+)
+def test_the_same_run_twice_is_refused(tmp_path, name, values, twice):
+    with pytest.raises(ConfigError) as caught:
+        expand({name: values}, tmp_path)
+    assert str(caught.value) == f"A sweep must have each run once, got {twice} twice."
+
+
+def test_a_sweep_in_another_order_or_notation_goes_on_with_its_runs(tmp_path):
+    def found(**texts):
+        _, points = read_points({"sweep_dir": str(tmp_path), **texts})
+        record(points, tmp_path)
+        for point in points:
+            (point.run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+            (point.run_dir / "checkpoints" / "0.safetensors").touch()
+        return names(points)
+
+    begun = found(env="Catch", seed="1,2", learning_rate="1e-3", total_frames="1000")
+    assert begun == ["Catch-seed1", "Catch-seed2"]
+    same = {"learning_rate": "0.001", "seed": "1,2.0", "env": "Catch"}
+    assert found(total_frames="1k", **same) == begun
+    assert found(total_frames="2k", **same) == begun  # longer
+    # A part and an extension of it; a new run has its own name.
+    assert found(seed="2,3", env="Catch", learning_rate=".001") == [begun[1], "seed3-Catch"]
+    # Budgets tell runs apart where they are several.
+    budgets = found(env="Pong", total_frames="100,200")
+    assert budgets == ["Pong-total_frames100", "Pong-total_frames200"]
+    assert found(total_frames="200,100", env="Pong") == budgets[::-1]
+    assert found(total_frames="300", env="Pong") == ["Pong"]
+    with pytest.raises(ConfigError, match=r"^learning_rate must be \.001, as when seed3-Catch"):
+        found(seed="3", env="Catch", learning_rate="0.002")
 
 
 @pytest.mark.parametrize("name", ["run_dir", "resume"])
