@@ -2,7 +2,9 @@
 
 As one_step_q.py, except for y ← r + γ Q(s′, a′; θ⁻), where a′ is the action really taken in s′.
 An actor-learner therefore chooses a′ before it learns, and begins its next unroll with it.
-Where the episode was truncated, no action is taken in s′; a′ is then the one that would have been.
+There are two exceptions, in which a′ is the action that would have been taken: s′ is the last
+state of an episode that was truncated; or a vector environment waits in s′ until others have begun
+(envs/vector_batch.py), and ignores a′.
 """
 
 from a3cjax.agents.base import Agent
