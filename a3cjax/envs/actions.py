@@ -80,7 +80,7 @@ def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
         return clip
     start = getattr(space, "start", 0)
     if isinstance(space, Discrete):
-        return lambda actions: actions.astype(space.dtype) + start if start else actions
+        return lambda actions: actions.astype(space.dtype) + start
     return lambda actions: (_in_shape(space, actions) + start).astype(space.dtype)
 
 

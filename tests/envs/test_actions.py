@@ -107,11 +107,19 @@ def test_samples_are_uniform_in_bounds_and_normal_where_one_is_missing(bound):
 # Choices.
 
 
-@for_each("start", [0, -1, 5, 2**40])
-def test_discrete_actions_are_numbered_from_the_start_of_their_space(start):
-    actions = np.array([0, 2], np.int32)
-    taken = clip_actions(Discrete(3, start=start), actions)
+@for_each(
+    ("start", "dtype"),
+    [
+        *((start, np.int64) for start in (0, -1, 5, 2**40)),
+        *((0, dtype) for dtype in (np.int8, np.uint16, np.uint64)),
+        (2**60 + 1, np.uint64),
+    ],
+)
+def test_discrete_actions_are_numbered_from_the_start_of_their_space(start, dtype):
+    actions, space = np.array([0, 2], np.int32), Discrete(3, start=start, dtype=dtype)
+    taken = clip_actions(space, actions)
     np.testing.assert_array_equal(taken, [start, start + 2])
+    assert all(space.contains(action) for action in taken)
     np.testing.assert_array_equal(actions, [0, 2])
 
 
