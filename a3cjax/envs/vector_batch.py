@@ -24,7 +24,8 @@ from a3cjax.envs.gymnasium_batch import (
 from a3cjax.envs.spaces import AnswerError, describe
 from a3cjax.errors import ConfigError, quote
 
-FINAL = "final_obs"  # in SAME_STEP's info: the last observations of games that ended
+# In SAME_STEP's info: the last observations and infos of games that ended.
+FINAL, FINAL_INFO = "final_obs", "final_info"
 
 
 class VectorBatch:
@@ -100,16 +101,21 @@ class VectorBatch:
             for name, value in zip(STEP[2:4], answer[2:4], strict=True)
         )
         self._leaves, self._ended = self._read(answer[0], where), terminated | truncated
-        # In SAME_STEP the info already belongs to the next game.
-        is_over = None if self._mode is AutoresetMode.SAME_STEP else self._ended
-        self._masks.read_batch(answer[4], where, np.arange(num_envs), is_over)
-        shown = self._leaves
-        if self._mode is AutoresetMode.SAME_STEP and self._ended.any():
-            shown = self._put_last(answer[4], where)
-        info = self._masks.stack()
+        shown, info, last_info = self._leaves, answer[4], answer[4]
+        # There, observations and info already belong to the next game where one ended.
+        has_next = self._mode is AutoresetMode.SAME_STEP and bool(self._ended.any())
+        if has_next:
+            shown = self._put_last(info, where)
+            last_info = info.get(FINAL_INFO)
+        over = np.flatnonzero(self._ended)
+        self._masks.read_batch(info, where, np.flatnonzero(~self._ended))
+        self._masks.read_batch(last_info, where, over, self._ended)
+        shown_info = self._masks.stack()
+        if has_next:  # shown when the pause is over
+            self._masks.read_batch(info, where, over)
         if self.has_pauses:
-            info["is_idle"] = np.zeros(num_envs, bool)
-        return self._nest(shown), rewards, terminated, truncated, info
+            shown_info["is_idle"] = np.zeros(num_envs, bool)
+        return self._nest(shown), rewards, terminated, truncated, shown_info
 
     def render(self) -> Any:
         """The pictures of all environments."""

@@ -17,7 +17,10 @@ MODES = list(AutoresetMode)
 
 
 class Games(gymnasium.Env):
-    """Games of 1, 2, 3 ... steps, of which every other one is truncated; it shows where it is."""
+    """Games of 1, 2, 3 ... steps, of which every other one is truncated; it shows where it is.
+
+    Every step has a mask of its own, but for the last ones of some games, which have none.
+    """
 
     observation_space = Dict(where=Box(-1.0, 100.0, (3,), np.float32), parity=Discrete(2))
     action_space = Discrete(3)
@@ -28,14 +31,18 @@ class Games(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
         self.game, self.t = self.game + 1, 0
-        return self.look(), {}
+        return self.look(), self.tell()
 
     def step(self, action):
         self.t += 1
         is_over = self.t == 1 + self.game % 4
         reward = 10.0 * self.game + self.t + 0.1 * int(action)
         is_cut = self.game % 2 == 0
-        return self.look(), reward, is_over and not is_cut, is_over and is_cut, {}
+        info = {} if is_over and self.game % 3 == 0 else self.tell()
+        return self.look(), reward, is_over and not is_cut, is_over and is_cut, info
+
+    def tell(self):
+        return {"action_mask": np.roll(np.array([1, 1, 0], np.int8), self.game + self.t)}
 
     def look(self):
         where = np.array([self.index, self.game, self.t], np.float32)
@@ -64,8 +71,8 @@ def play(environments, num_steps):
         timestep = environments.step(actions)
         for index in range(NUM_ENVS):
             if timestep.is_idle is None or not timestep.is_idle[index]:
-                row = tuple(field[index] for field in timestep[:4])
-                shown[index].append((*row[0].tolist(), *map(float, row[1:])))
+                row = (field[index] for field in timestep[:5])
+                shown[index].append(np.hstack([*row]).astype(float).tolist())
     episodes = environments.pop_episodes()
     own = [[e[1:] for e in episodes if e.environment_index == i] for i in range(NUM_ENVS)]
     environments.close()
