@@ -13,6 +13,8 @@ from flax import linen as nn
 
 from a3cjax.agents import ALGORITHMS, Agent
 from a3cjax.config.bringing import NO_PARTS, Parts
+from a3cjax.config.declaring import show
+from a3cjax.config.reading import SETTLED
 from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.envs.base import (
     EVALUATION_SEED_OFFSET,
@@ -31,11 +33,6 @@ from a3cjax.types import LearnerState, Seen
 
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
-# What a config.yaml must settle for its agent to be the one that was trained.
-SETTLED = (
-    *("algorithm", "discount", "lambda_", "network"),
-    *("optimizer", "learning_rate", "max_grad_norm"),
-)
 # Games and parameters follow from the seed of a run, whatever `jax_default_prng_impl` is where its
 # agent is loaded.
 KEY_IMPLEMENTATION = "threefry2x32"
@@ -93,7 +90,10 @@ def build_agent(
     """
     for name in SETTLED:
         if (value := getattr(config, name)) == getattr(Config, name):
-            raise ConfigError(f"{name} must be settled in the config.yaml of a run, got {value}.")
+            is_resumed = config.resume is not None
+            by = ", which resume_config(run_dir, changes) reads" if is_resumed else ""
+            rule = f"{name} must be settled in the config.yaml of a run{by}"
+            raise ConfigError(f"{rule}, got {show(value)}.")
     make = ALGORITHMS[config.algorithm].make
     offered = {
         **dataclasses.asdict(config),

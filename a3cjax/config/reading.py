@@ -1,6 +1,7 @@
 """How settings are read: from a command line, from presets, and from the folder of a run."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,11 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
     return settings
 
 
+# What a config.yaml must settle for its agent to be the one that was trained.
+SETTLED = (
+    *("algorithm", "discount", "lambda_", "network"),
+    *("optimizer", "learning_rate", "max_grad_norm"),
+)
 # What a checkpoint is made of, or what the numbers of one run must have in common.
 FIXED_BY_A_RUN = (
     *("env", "env_kwargs", "protocol", "seed", "algorithm", "network", "optimizer"),
@@ -132,18 +138,19 @@ FIXED_BY_A_DETERMINISTIC_RUN = (
 )
 
 
-def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
+def resume_config(run_dir: str | os.PathLike[str], changes: Mapping[str, Any]) -> Config:
     """The settings of a run folder, changed where that is possible.
 
     Args:
       run_dir: of the run to go on with.
-      changes: settings by name; the others stay as they were.
+      changes: settings by name; the others stay as they were, and so do those of `SETTLED` that
+        are left open (null, auto).
 
     Raises:
       ConfigError: if the folder is no run folder, or a change contradicts its checkpoints.
     """
     try:
-        config = load_config(Path(run_dir))
+        config = load_config(Path(run_dir).expanduser())
     except (OSError, ConfigError) as error:
         raise ConfigError(f"resume must be a run folder, got {run_dir}: {error}") from error
     settings = dataclasses.asdict(config)
@@ -156,6 +163,8 @@ def resume_config(run_dir: str, changes: Mapping[str, Any]) -> Config:
         most = make_config({"total_frames": changes["total_frames"]}).total_frames
         settings["exploration_frames"] = min(config.exploration_frames, most)
     changed = make_config({**settings, "resume": run_dir, "run_dir": run_dir, **changes})
+    is_open = {name: getattr(changed, name) == getattr(Config, name) for name in SETTLED}
+    changed = changed.replace(**{name: settings[name] for name in SETTLED if is_open[name]})
     fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())
     if not config.shared_statistics:  # a checkpoint holds those of each actor
         fixed = (*fixed, "num_actors")

@@ -1,6 +1,7 @@
 import dataclasses
 import math
 import os
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,6 +25,7 @@ from a3cjax.config.declaring import (
 )
 from a3cjax.config.reading import (
     PRESETS,
+    SETTLED,
     Preset,
     load_config,
     make_config,
@@ -395,9 +397,22 @@ def test_what_is_no_value_is_refused_with_what_it_can_be(name, text):
         read_config({name: text})
 
 
-def test_fractions_that_are_whole_are_whole_numbers():
-    config = Config(total_frames=1e6)
-    assert (config.total_frames, type(config.total_frames)) == (1_000_000, int)
+@for_each(
+    ("name", "value", "expected"),
+    [
+        ("total_frames", 1e6, 1_000_000),
+        ("total_frames", np.float32(1e6), 1_000_000),
+        ("seed", np.arange(3)[1], 1),
+        ("learning_rate", np.float64(0.01), 0.01),
+        ("video", np.bool_(True), True),
+        ("network", np.array(["A3C", "MLP_FF"])[1], "mlp_ff"),
+        ("run_dir", Path("runs/1"), "runs/1"),
+        ("resume", Path("~"), str(Path.home())),
+    ],
+)
+def test_values_of_other_types_are_those_that_yaml_has(name, value, expected):
+    settled = getattr(Config(**{name: value}), name)
+    assert (settled, type(settled)) == (expected, type(expected))
 
 
 def test_preset_is_not_given_with_a_run_to_resume(tmp_path):
@@ -746,8 +761,12 @@ OWN_VALUES = {
 )
 def test_no_agent_is_built_of_settings_that_are_left_open(name):
     config = resolve(ONE_ACTOR, VECTORS).replace(**{name: getattr(Config, name)})
-    with pytest.raises(ConfigError, match=rf"^{name} must be settled in the config.yaml"):
+    with pytest.raises(
+        ConfigError, match=rf"^{name} must be settled .* run, got (null|auto)\.$"
+    ):
         build_agent(config, VECTORS)
+    with pytest.raises(ConfigError, match=rf"^{name} must be settled .*, which resume_config\("):
+        build_agent(config.replace(resume="runs/1"), VECTORS)
 
 
 def test_settings_of_ones_own_are_kept():
@@ -986,6 +1005,26 @@ def test_a_resumed_run_has_its_own_folder():
     assert Config(resume="runs/1", run_dir="runs/1").resume == "runs/1"
     with pytest.raises(ConfigError, match=r"^run_dir must be left alone with resume, got runs/2\."):
         Config(resume="runs/1", run_dir="runs/2")
+
+
+def test_what_is_left_open_stays_as_it_is_in_a_resumed_run(tmp_path):
+    own = OWN_VALUES | {"algorithm": "ppo", "discount": 0.5, "lambda_": 1.0, "max_grad_norm": None}
+    settled = {name: own[name] for name in SETTLED}
+    write_config(tmp_path, yaml.safe_dump(settled))
+    given = {name: show(getattr(Config, name)).upper() for name in SETTLED}
+    config = read_config({"resume": str(tmp_path), "eval_period_frames": "null", **given})
+    assert {name: getattr(config, name) for name in SETTLED} == settled
+    given = {"learning_rate": None, "max_grad_norm": 3.0}
+    config = resume_config(tmp_path, given)
+    assert (config.learning_rate, config.max_grad_norm) == (settled["learning_rate"], 3.0)
+    assert config.run_dir == config.resume == str(tmp_path)
+
+
+def test_folder_to_resume_may_be_at_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_config(tmp_path, "seed: 3")
+    config = read_config({"resume": "~"})
+    assert (config.seed, config.run_dir) == (3, str(tmp_path))
 
 
 def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
