@@ -141,8 +141,15 @@ def kinds_and_words(field: dataclasses.Field) -> tuple[tuple[type, ...], tuple[s
 
 
 def _normalise(field: dataclasses.Field, value: Any) -> Any:
-    """The value as it is meant: `1e6` frames are a whole number, `A3C` is `a3c`, `~` a folder."""
+    """The value as it is meant: `1e6` frames are a whole number, `A3C` is `a3c`, `~` a folder.
+
+    Numbers of NumPy and paths become those that YAML has words for.
+    """
     kinds, words = kinds_and_words(field)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, os.PathLike) and field.metadata["is_path"]:
+        value = os.fspath(value)
     if isinstance(value, str):
         rule = field.metadata["rule"]
         names = {plain_name(n): n for n in (*words, *(rule.names() if rule else ()))}
@@ -179,7 +186,7 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     name, (kinds, words) = field.name, kinds_and_words(field)
     if type(value) is str and value in words:
         return
-    # Not isinstance(): a bool is an int, and NumPy's float64 is a float, but not YAML's.
+    # Not isinstance(): a bool is an int.
     is_right = type(value) in kinds or (float in kinds and type(value) is int)
     if type(value) is int and value.bit_length() > MAX_BITS:
         raise ConfigError(f"{name} must be a number that can be printed, got one of 2000 bits.")
