@@ -20,7 +20,7 @@ from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import MAX_BATCH, Config
 from a3cjax.envs.base import Environments, EnvironmentSpec, Episode
 from a3cjax.envs.bringing import Source
-from a3cjax.errors import ConfigError, one_line
+from a3cjax.errors import ConfigError, one_line, quote
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.predicting import Predictor
@@ -292,7 +292,9 @@ class TrainedAgent:
         return bool(self.config.greedy_evaluation) if is_greedy is None else is_greedy
 
     def _choose_limit(self, environments: Environments, max_episode_steps: int | None) -> int:
-        own = max_episode_steps or self.config.max_episode_steps
+        own = self.config.max_episode_steps
+        if max_episode_steps is not None:  # held to the rule of the setting
+            own = self.config.replace(max_episode_steps=max_episode_steps).max_episode_steps
         if own is not None:
             return own
         if environments.spec.max_episode_steps is not None:
@@ -326,13 +328,15 @@ class TrainedAgent:
           env: as for `make_environments`.
 
         Raises:
-          ConfigError: if the environment has no sticky actions, or there are too many games.
+          ConfigError: if the environment has no sticky actions, or there are too many games, or
+            `max_episode_steps` is no number of steps.
         """
         number = num_episodes
         if number is None:
             number = self.config.eval_episodes or Config.eval_episodes
-        if not 1 <= number <= MAX_BATCH:
-            raise ConfigError(f"num_episodes must be between 1 and {MAX_BATCH}, got {number}.")
+        if not isinstance(number, int | np.integer) or not 1 <= number <= MAX_BATCH:
+            rule = f"num_episodes must be a whole number between 1 and {MAX_BATCH}"
+            raise ConfigError(f"{rule}, got {quote(number)}.")
         environments = self.make_environments(number, env=env, sticky_actions=sticky_actions)
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
         options["should_stop"] = lambda: at_step() and False

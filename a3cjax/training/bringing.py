@@ -9,6 +9,7 @@ from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.errors import ConfigError, quote
 from a3cjax.logs.loggers import Logger
 from a3cjax.networks import HEADS
+from a3cjax.training.callbacks import as_tuple
 
 
 class Brought(NamedTuple):
@@ -27,9 +28,10 @@ def check_loggers(loggers: Sequence[Any]) -> tuple[Logger, ...]:
     """The loggers as a tuple, once all are known to have a logger's methods.
 
     Raises:
-      TypeError: for one that lacks a method; subclasses of Logger have them all.
+      TypeError: for one that lacks a method, which subclasses of Logger have all; and for one that
+        is not in a list.
     """
-    loggers = tuple(loggers)
+    loggers = as_tuple("loggers", loggers)
     for logger in loggers:
         missing = [name for name in LOGGER_METHODS if not hasattr(logger, name)]
         if missing or isinstance(logger, type):

@@ -1,7 +1,7 @@
 """Callbacks: what a run tells of itself while it learns, and how it can be asked to stop."""
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -119,13 +119,25 @@ class OptunaPruning(Callback):
 METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
+def as_tuple(name: str, objects: Any) -> tuple[Any, ...]:
+    """What was passed as `name`, as a tuple.
+
+    Raises:
+      TypeError: for an object by itself.
+    """
+    if not isinstance(objects, Iterable):
+        raise TypeError(f"{name} must be a list, as {name}=[...], got {quote(objects)}.")
+    return tuple(objects)
+
+
 def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
     """The callbacks as a tuple, once all are known to have methods that will be called.
 
     Raises:
-      TypeError: for one that would never be called; says what may have been meant.
+      TypeError: for one that would never be called, which says what may have been meant; and for
+        one that is not in a list.
     """
-    callbacks = tuple(callbacks)
+    callbacks = as_tuple("callbacks", callbacks)
     for callback in callbacks:
         if isinstance(callback, type):
             got = f"the class {callback.__name__}"

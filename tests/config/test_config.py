@@ -761,9 +761,7 @@ OWN_VALUES = {
 )
 def test_no_agent_is_built_of_settings_that_are_left_open(name):
     config = resolve(ONE_ACTOR, VECTORS).replace(**{name: getattr(Config, name)})
-    with pytest.raises(
-        ConfigError, match=rf"^{name} must be settled .* run, got (null|auto)\.$"
-    ):
+    with pytest.raises(ConfigError, match=rf"^{name} must be settled .* run, got (null|auto)\.$"):
         build_agent(config, VECTORS)
     with pytest.raises(ConfigError, match=rf"^{name} must be settled .*, which resume_config\("):
         build_agent(config.replace(resume="runs/1"), VECTORS)

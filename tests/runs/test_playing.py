@@ -15,6 +15,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs import playing
 from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
 from a3cjax.types import NetworkOutput, ObservationStatistics, Snapshot
+from tests.cases import for_each
 from tests.fakes import FakeClock, FakeEnvironments
 
 KEY = jax.random.key(0)
@@ -231,12 +232,22 @@ def test_as_many_games_as_configured_or_asked_for(built, configured, asked_for, 
     assert sticky_actions == 0.25
 
 
-@pytest.mark.parametrize("num_episodes", [0, 10**6])
-def test_too_few_and_too_many_games_are_refused(built, num_episodes):
-    message = rf"^num_episodes must be between 1 and 10000, got {num_episodes}\.$"
-    with pytest.raises(ConfigError, match=message):
-        make_player().evaluate(num_episodes)
-    assert not built
+@for_each(
+    ("arguments", "message"),
+    [
+        *(
+            ({"num_episodes": number}, rf"be a whole number between 1 and 10000, got {number!r}\.")
+            for number in (0, 10**6, 2.5, "2")
+        ),
+        ({"max_episode_steps": 0}, r"be >= 1, got 0\."),
+        ({"max_episode_steps": 2.5}, r"be a whole number or null, got 2\.5\."),
+    ],
+)
+def test_what_is_no_number_of_games_or_steps_is_refused(built, arguments, message):
+    ((name, _),) = arguments.items()
+    with pytest.raises(ConfigError, match=rf"^{name} must {message}$"):
+        make_player().evaluate(**arguments)
+    assert all(environments.is_closed for environments, _ in built)
 
 
 def test_steps_tell_where_games_stand_and_what_is_done_there():

@@ -15,7 +15,7 @@ from a3cjax import Config, load, train
 from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
 from a3cjax.config.reading import load_config, read_config, resume_config
 from a3cjax.errors import ConfigError
-from a3cjax.logs.loggers import Logger
+from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
 from a3cjax.training import Callback
 from tests.cases import for_each
@@ -489,6 +489,8 @@ class Misspelt:
             {"loggers": [Tape()]},
             r"^loggers must be objects of a subclass of .* without write_metric",
         ),
+        ({"callbacks": Tape()}, r"^callbacks must be a list, as callbacks=\[\.\.\.\], got <.*Tape"),
+        ({"loggers": CsvLogger}, r"^loggers must be a list, as loggers=\[\.\.\.\], got <class"),
     ],
 )
 def test_what_would_never_be_called_is_refused(brought, match):
