@@ -16,7 +16,7 @@ from a3cjax.envs.observations import (
     count_states,
     plan_reading,
 )
-from a3cjax.envs.spaces import leaves_of
+from a3cjax.envs.spaces import MAX_BOUND, leaves_of
 from a3cjax.errors import ConfigError
 
 # One-hot vectors of so many states are 128 MB in one update of the usual 40 steps of 8
@@ -39,10 +39,10 @@ def check_spaces(
         or (is_box and action_space.dtype.kind in "iub" and has_bounds(action_space).all())
     ):
         raise ConfigError(
-            "env must have actions of a Box (of whole numbers within bounds), Discrete, "
-            "MultiDiscrete or MultiBinary space (gymnasium.wrappers.TransformAction makes one, "
-            "for instance of what gymnasium.spaces.flatten_space joins and unflatten takes apart), "
-            f"got {env} with {action_space}."
+            f"env must have actions of a Box (of whole numbers within ±{MAX_BOUND:,.0f}), "
+            "Discrete, MultiDiscrete or MultiBinary space (gymnasium.wrappers.TransformAction "
+            "makes one, for instance of what gymnasium.spaces.flatten_space joins and unflatten "
+            f"takes apart), got {env} with {action_space}."
         )
     leaves = [leaf for _, leaf, _ in leaves_of(observation_space, observation_space, env)]
     supported = Discrete | MultiDiscrete | MultiBinary

@@ -21,7 +21,7 @@ from a3cjax.errors import ConfigError
 from tests.cases import for_each
 
 VECTOR, CHOICES = Box(-1, 1, (3,)), Discrete(2)
-ACTIONS = "actions of a Box .of whole numbers within bounds., Discrete, MultiDiscrete"
+ACTIONS = "actions of a Box .of whole numbers within ±1,000,000., Discrete, MultiDiscrete"
 MOST_ACTIONS = "at most 10000 actions to choose from"
 
 
@@ -32,7 +32,7 @@ MOST_ACTIONS = "at most 10000 actions to choose from"
         (VECTOR, Box(-1, 1, (2,), np.float64)),
         (VECTOR, Box(-np.inf, 1, (2, 3), np.float16)),
         (VECTOR, Box(-1, 1, ())),
-        (VECTOR, Box(-3, 9, (2, 3), np.int64)),
+        (VECTOR, Box(-3, 10**6, (2, 3), np.int64)),
         (VECTOR, Box(0, 1, (2,), bool)),
         (VECTOR, MultiDiscrete([[3, 2], [1, 4]], start=[[0, -1], [5, 0]])),
         (VECTOR, MultiDiscrete([1000] * 10)),
@@ -52,7 +52,7 @@ def test_spaces_that_can_be_learned_on_are_accepted(observations, actions):
 @for_each(
     ("observations", "actions", "rule", "wrapper"),
     [
-        (VECTOR, Box(0, np.iinfo(np.int64).max, (2,), np.int64), ACTIONS, "TransformAction"),
+        (VECTOR, Box(0, 10**6 + 1, (2,), np.int64), ACTIONS, "TransformAction"),
         (VECTOR, Tuple([CHOICES, VECTOR]), ACTIONS, "TransformAction"),
         (VECTOR, Dict({"a": CHOICES}), ACTIONS, "TransformAction"),
         (VECTOR, OneOf([CHOICES, VECTOR]), ACTIONS, "TransformAction"),
