@@ -7,12 +7,14 @@ or are changed. It also gathers infos, of which only masks of actions are read h
 import contextlib
 import inspect
 import numbers
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Tuple
+from gymnasium.vector import VectorEnv
 
 from a3cjax.envs.actions import ActionMasks
 from a3cjax.envs.spaces import AnswerError, describe, leaves_of, sorted_keys
@@ -23,6 +25,9 @@ STEP = ("observation", "reward", "terminated", "truncated", "info")
 
 # The kinds of dtypes that may stand for an announced one: whole numbers are numbers, too.
 _KINDS = {"f": "fiub", "i": "iub", "u": "iub", "b": "b"}
+
+# Environments of all batches of this process, by id: some cannot be hashed.
+_IN_USE = weakref.WeakValueDictionary[int, gymnasium.Env | VectorEnv]()
 
 
 class GymnasiumBatch:
@@ -39,7 +44,8 @@ class GymnasiumBatch:
         """Call `make` B times; `env` is for messages.
 
         Raises:
-          ConfigError: if one lacks its spaces, or `reset` takes neither seed nor options.
+          ConfigError: if one lacks its spaces, or `reset` takes neither seed nor options, or it
+            is one that is in use already.
           Exception: whatever `make` raises; those made before are closed.
         """
         self._env = env
@@ -48,6 +54,7 @@ class GymnasiumBatch:
             for index in range(num_envs):
                 self.envs.append(make())
                 self.envs[-1] = _counting(self.envs[-1], env, index)
+                claim(self.envs[-1], env)
                 for name in ("observation_space", "action_space"):
                     check_space(name, self.envs[-1], self.envs[0], env)
         except BaseException:
@@ -104,6 +111,7 @@ class GymnasiumBatch:
         with contextlib.ExitStack() as stack:
             for env in reversed(envs):
                 stack.callback(env.close)
+                release(env)
 
     def _reset(self, index: int, seed: int | None = None) -> None:
         env, where = self.envs[index], _place("reset()", self._env, index)
@@ -115,6 +123,25 @@ class GymnasiumBatch:
     def _stack(self) -> Any:
         columns = (np.stack(column) for column in zip(*self._leaves, strict=True))
         return nest(self.single_observation_space, columns)
+
+
+def claim(env: gymnasium.Env | VectorEnv, name: str) -> None:
+    """Raise a ConfigError if an environment is in use, beneath its wrappers; else note that it is.
+
+    Stepped as two, one would mix the games of both.
+    """
+    own = env.unwrapped
+    if id(own) in _IN_USE:
+        raise ConfigError(
+            f"env must be made anew by every call, as by env=lambda: {type(own).__name__}(), got "
+            f"{name}, which returned one that is in use."
+        )
+    _IN_USE[id(own)] = own
+
+
+def release(env: gymnasium.Env | VectorEnv) -> None:
+    """Take back `claim`."""
+    _IN_USE.pop(id(env.unwrapped), None)
 
 
 def _place(call: str, env: str, index: int) -> str:

@@ -19,7 +19,9 @@ from a3cjax.envs.gymnasium_batch import (
     check_count,
     check_leaves,
     check_space,
+    claim,
     nest,
+    release,
 )
 from a3cjax.envs.spaces import AnswerError, describe
 from a3cjax.errors import ConfigError, quote
@@ -38,7 +40,7 @@ class VectorBatch:
         """`env` is for messages; `is_own`: whether `close` is to close `envs`.
 
         Raises:
-          ConfigError: if it lacks its spaces, or does not say how it resets.
+          ConfigError: if it lacks its spaces, does not say how it resets, or is in use.
         """
         self._env, self._envs, self._is_own = env, envs, is_own
         for name in ("single_observation_space", "single_action_space"):
@@ -56,6 +58,8 @@ class VectorBatch:
                 f"gymnasium.vector, got {env} with {got}."
             ) from error
         self.has_pauses = self._mode is not AutoresetMode.NEXT_STEP
+        if is_own:
+            claim(envs, env)
         # Others may reset all, whatever the mask says.
         self.can_restart = self._mode is AutoresetMode.DISABLED or isinstance(
             envs.unwrapped, SyncVectorEnv | AsyncVectorEnv
@@ -124,6 +128,7 @@ class VectorBatch:
     def close(self) -> None:
         """Close them, unless they are somebody else's."""
         if self._is_own:
+            release(self._envs)
             self._envs.close()
 
     def _put_last(self, info: Any, where: str) -> list[np.ndarray]:

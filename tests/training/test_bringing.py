@@ -10,10 +10,12 @@ import pytest
 from flax import linen as nn
 from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import TimeLimit
 
 from a3cjax import Config, load, train
 from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
 from a3cjax.config.reading import load_config, read_config, resume_config
+from a3cjax.envs.bringing import make_brought
 from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
@@ -72,6 +74,7 @@ class Echo(gymnasium.Env):
 
 
 gymnasium.register("Echo-v0", Echo)
+ONE = Echo()
 
 
 def make_echo(worth=1.0):
@@ -145,6 +148,8 @@ def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
     [
         ({"env": Echo()}, r"^env must be a function .*env=lambda: Echo\(\).*got one that is made"),
         ({"env": 3}, r"^env must be an id, a function .*, got 3\.$"),
+        ({"env": lambda: ONE}, r"^env must be made anew by every call, as by env=lambda: Echo\(\)"),
+        ({"env": lambda: TimeLimit(ONE, 9)}, r"^env must be made anew by every call.* in use\.$"),
         ({"env": lambda: 3}, r"^env must be a function that returns a gymnasium.Env .*returned 3"),
         (
             {"env": make_echo, "env_kwargs": {"wort": 2}},
@@ -162,6 +167,15 @@ def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
 )
 def test_what_cannot_be_used_is_refused_in_a_line(brought, match):
     refused(match, **{"env": "CartPole", **brought})
+
+
+@pytest.mark.parametrize("one", [Echo(), make_vector(2)])
+def test_one_environment_for_two_threads_is_refused(one):
+    # Deterministic actor-learners share no batch.
+    config = SHORT.replace(num_actors=2, envs_per_actor=1, deterministic=True)
+    refused(r"^env must be made anew by every call", config, env=lambda: one)
+    for _ in range(2):  # one after the other it may be used
+        make_brought("One", lambda: one, num_envs=1, seed=0, discount=0.9).close()
 
 
 @pytest.mark.parametrize(
