@@ -111,7 +111,7 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
             raise AssertionError(f"{name} has shape {actual}, {beside}: it must be {wanted}.")
 
 
-def scalar_or_alike(steps: jax.Array, beside: str, **numbers: Array | float) -> list[jax.Array]:
+def scalar_or_alike(steps: jax.Array, beside: str, **numbers: Any) -> list[jax.Array]:
     """Settings in the dtype of `steps`, each checked to be a scalar or to have their shape."""
     arrays = {name: jnp.asarray(number, steps.dtype) for name, number in numbers.items()}
     check_shapes(steps.shape, beside, **{name: x for name, x in arrays.items() if x.ndim})
