@@ -10,6 +10,8 @@ from a3cjax.reports.runs import Run
 NOT_LEARNED_FROM = (
     *("seed", "run_dir", "resume", "log_period_frames", "checkpoint_period_frames"),
     *("eval_episodes", "eval_period_frames", "stall_timeout_seconds", "max_bad_updates"),
+    *("video", "tensorboard", "wandb", "mlflow"),
+    *("ray_address", "max_restarts", "shard_save_period_updates"),
 )
 # Settings that one method may choose anew for each game.
 CHOSEN_BY_GAME = ("total_frames", "exploration_frames", "warmup_steps")

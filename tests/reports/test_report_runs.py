@@ -210,9 +210,9 @@ def runs_with(tmp_path, *changes):
 def test_runs_that_differ_in_the_seed_only_are_one_group(tmp_path):
     runs = runs_with(
         tmp_path,
-        {"seed": 1, "run_dir": "a", "log_period_frames": 10},
-        {"seed": 2, "run_dir": "b", "log_period_frames": 20},
-        {"seed": 3, "unroll_length": 5},
+        {"seed": 1, "run_dir": "a", "log_period_frames": 10, "tensorboard": True},
+        {"seed": 2, "run_dir": "b", "log_period_frames": 20, "tensorboard": False, "video": False},
+        {"seed": 3, "unroll_length": 5, "video": True},
         {"seed": 1, "env": "Breakout"},
     )
     groups = group_runs(runs)
