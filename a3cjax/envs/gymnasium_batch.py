@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Dict, Tuple
-from gymnasium.vector import VectorEnv
+from gymnasium.vector import VectorEnv, VectorWrapper
 
 from a3cjax.envs.actions import ActionMasks
 from a3cjax.envs.spaces import AnswerError, describe, leaves_of, sorted_keys
@@ -130,7 +130,7 @@ def claim(env: gymnasium.Env | VectorEnv, name: str) -> None:
 
     Stepped as two, one would mix the games of both.
     """
-    own = env.unwrapped
+    own = _innermost(env)
     if id(own) in _IN_USE:
         raise ConfigError(
             f"env must be made anew by every call, as by env=lambda: {type(own).__name__}(), got "
@@ -141,7 +141,14 @@ def claim(env: gymnasium.Env | VectorEnv, name: str) -> None:
 
 def release(env: gymnasium.Env | VectorEnv) -> None:
     """Take back `claim`."""
-    _IN_USE.pop(id(env.unwrapped), None)
+    _IN_USE.pop(id(_innermost(env)), None)
+
+
+def _innermost(env: gymnasium.Env | VectorEnv) -> gymnasium.Env | VectorEnv:
+    """Beneath Gymnasium's wrappers. An environment's own `unwrapped` may be shared by right."""
+    while isinstance(env, gymnasium.Wrapper | VectorWrapper):
+        env = env.env
+    return env
 
 
 def _place(call: str, env: str, index: int) -> str:

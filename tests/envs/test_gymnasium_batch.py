@@ -511,6 +511,13 @@ def test_environments_of_the_old_api_may_be_wrapped_by_their_user(monkeypatch):
     assert [t.reward[0] for t in timesteps] == [2, 0]
 
 
+def test_what_an_environment_says_is_beneath_it_may_be_shared(monkeypatch):
+    monkeypatch.setattr(Wrong, "unwrapped", object())
+    batch = GymnasiumBatch(NAME, Wrong, 2)
+    assert batch.envs[0] is not batch.envs[1]
+    batch.close()
+
+
 def test_spaces_that_differ_within_a_batch_are_refused(monkeypatch):
     sizes = itertools.count(2)
     monkeypatch.setattr(
