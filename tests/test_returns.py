@@ -1,5 +1,7 @@
 """The laws of returns: recursion, cuts, bootstraps, reductions and shapes."""
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -375,6 +377,10 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
         (one_step_q_targets, (X, X, Q[:, :1])),
         (one_step_sarsa_targets, (X, X, Q[:1], A)),
         (one_step_sarsa_targets, (X, X, Q, A[:, :1])),
+        *(
+            (functools.partial(vtrace_targets, **{name: np.ones(5)}), (X, X, X, B, X))
+            for name in ("clip_rho", "clip_c", "clip_pg_rho")
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_raise(function, arguments):

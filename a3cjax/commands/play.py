@@ -9,6 +9,7 @@ The agent is a run folder, a published folder, or the name of an agent that come
 """
 
 import dataclasses
+import importlib
 from pathlib import Path
 
 from a3cjax.actors.supervisor import Supervisor
@@ -54,8 +55,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     """Play games and write them as MP4 and GIF into the run folder, or elsewhere."""
     (name,), settings = words, read(PlaySettings, texts)
     with importing():
-        import av  # noqa: F401 - where it is missing, no game is played
-
+        importlib.import_module("av")  # where it is missing, no game is played
         from a3cjax.runs.loading import load
         from a3cjax.system.compilation import jax_settings
         from a3cjax.video import FORMATS, Recording, VideoOptions, record_video
