@@ -99,7 +99,7 @@ def learn(arguments: Sequence[str], score: float, run_dir: Path) -> tuple[float,
             if len(returns) == RETURN_WINDOW and statistics.fmean(returns) >= score:
                 return time.monotonic() - began, cpu_seconds(process), game.num_frames
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a program in a shell's background ignores SIGINT
         process.wait()
     if process.returncode != 0:
         raise LearningError(f"the program ended with {process.returncode}")
@@ -151,7 +151,7 @@ def make_table(rows: Sequence[Row]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--score", type=float, default=18.0)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(1, 11)))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(71, 81)))
     parser.add_argument("--results", type=Path, default=RESULTS, help="CSV file")
     parser.add_argument("settings", nargs="*", default=["env=Pong"], help="as for run.py")
     arguments = parser.parse_args()

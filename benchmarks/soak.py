@@ -8,7 +8,6 @@ benchmarks/results/soak.csv and soak.png. Growth is counted from the first 200,0
 import argparse
 import csv
 import itertools
-import signal
 import statistics
 import subprocess
 import sys
@@ -113,7 +112,7 @@ def main() -> None:
                 if seconds >= 60 * arguments.minutes:
                     break
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # a program in the background of a shell ignores SIGINT
             process.wait()
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "soak.csv").open("w", newline="") as file:
