@@ -323,8 +323,9 @@ def core_of(name: str) -> str:
 
 def _make_body(name: str, own_torso: nn.Module | None, kernels: ImageKernels | None) -> Body:
     if own_torso is not None:
-        # A copy: two bodies with one module would share its parameters.
-        return Body(OwnTorso(own_torso.clone(parent=None)), _CELLS[core_of(name)](OWN_CORE_SIZE))
+        # A copy, down to its submodules: two bodies with one module would share its parameters.
+        copy = own_torso.copy(parent=None, name=own_torso.name)
+        return Body(OwnTorso(copy), _CELLS[core_of(name)](OWN_CORE_SIZE))
     if name == TABULAR:
         return Body(VectorTorso(hidden_sizes=()), None)
     torso, core = name.split("_")

@@ -15,7 +15,8 @@ from a3cjax.actors.programs import Programs, as_stale
 from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Job
 from a3cjax.actors.trajectories import fill_up, keep_first_episodes, stack, stack_trees
-from a3cjax.envs.base import Environments
+from a3cjax.envs.base import MAX_EPISODE_STEPS, Environments
+from a3cjax.errors import AnswerError
 from a3cjax.exploration import Explore
 from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
 from a3cjax.parameters.shared import ParameterStore, Receipt
@@ -162,6 +163,9 @@ class ActorLearner:
         """Act for T steps, or whole episodes; return None if asked to stop.
 
         The last timestep is kept and starts the next unroll.
+
+        Raises:
+          AnswerError: if an episode does not end.
         """
         plays_episodes = self.unroll_length is None
         length, self.first_length = self.first_length or self.unroll_length, None
@@ -171,9 +175,14 @@ class ActorLearner:
         core_state = (self.standing.ahead or self.standing).core_state
         timesteps, actions, layer_outputs = [self.standing.timestep], [], []
         has_ended = np.zeros(self.environments.num_envs, bool)
+        longest = max(self.environments.spec.max_episode_steps or 0, MAX_EPISODE_STEPS)
+        lengths = np.zeros(self.environments.num_envs, int)
         while not (has_ended.all() if plays_episodes else len(actions) == length):
             if self._stop_event.is_set():
                 return None
+            if plays_episodes and np.any(lengths[~has_ended] > longest):
+                rule = "episodes must end where unroll_length is episode"
+                raise AnswerError(f"{rule}, got one that has not after {longest:,} steps.")
             decision = self.standing.ahead or self._decide(snapshot, exploration)
             actions.append(decision.action)
             layer_outputs.append(decision.layer_outputs)
@@ -184,6 +193,8 @@ class ActorLearner:
             self.standing = self.standing._replace(timestep=timestep, ahead=None)
             timesteps.append(timestep)
             has_ended |= np.asarray(timestep.is_first)
+            if plays_episodes:
+                lengths += is_experienced(timestep.is_first, timestep.is_idle)
         if self.programs.acts_ahead:
             ahead = self._decide(snapshot, exploration)
             self.standing = self.standing._replace(ahead=ahead)

@@ -196,7 +196,7 @@ class Supervisor:
 
     def is_told(self) -> bool:
         """Whether a stop is wanted from outside; asking is a sign of life of this thread."""
-        self._show_life()
+        self.show_life()
         return self._should_stop()
 
     @property
@@ -329,11 +329,12 @@ class Supervisor:
             raise ExceptionGroup("several parts of the run failed", self.failures)
 
     def _look_around(self) -> None:
-        self._show_life()
+        self.show_life()
         if not self._is_overseen:
             self._check()
 
-    def _show_life(self) -> None:
+    def show_life(self) -> None:
+        """Show that the calling thread makes progress, or that another one is to be blamed."""
         own = threading.current_thread()
         for worker in list(self._workers.values()):
             if worker.thread is own and worker.job is not None:

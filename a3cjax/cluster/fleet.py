@@ -25,6 +25,8 @@ POLL_SECONDS = 0.25
 # A report arrives within half a second. One that takes longer than this is no longer waited for; if
 # it arrives after all, it is taken in late.
 STRAGGLER_SECONDS = 10.0
+# Processes are called late where they wait for a place.
+WAIT_SECONDS = 10.0
 # After a failure the rest may finish a step or a gradient, but nobody waits for long.
 FAREWELL_SECONDS = 2.0
 
@@ -36,9 +38,13 @@ def gather(pending: Sequence[Pending], supervisor: Supervisor) -> list[Any]:
       Stopped: if a stop is asked for meanwhile.
       Exception: what a call raised.
     """
-    while not all(each.is_ready() for each in pending):
+    began, is_told = time.monotonic(), False
+    while num_missing := sum(not each.is_ready() for each in pending):
         if supervisor.is_stopping:
             raise Stopped
+        if not is_told and time.monotonic() - began > WAIT_SECONDS:
+            is_told = True
+            supervisor.tell(f"waiting for {num_missing} of {len(pending)} processes")
         supervisor.look_after()
         time.sleep(0.02)
     return [each.result() for each in pending]
@@ -50,8 +56,8 @@ class Hire(Protocol):
     `index` numbers the worker; `life` numbers its processes, the first of which is 0.
     """
 
-    def __call__(self, index: int, life: int) -> tuple[Process, Pending]:
-        """Returns the process, and the pending number of frames that it plays at random."""
+    def __call__(self, index: int, life: int) -> tuple[Process, list[Pending]]:
+        """Returns the process, and its calls: the last returns the frames played at random."""
         ...
 
 
@@ -63,7 +69,7 @@ class Post:
         self.life = 0
         self.is_done = False
         self.status: Question | None = None
-        self.played: Pending | None = None
+        self.joining: list[Pending] = []  # as `Hire` returns them, and then the call of `start`
         self.keys: list[tuple[int, ...]] = []
 
 
@@ -150,9 +156,11 @@ class ClusterFleet:
         make_orders: Callable[[tuple[tuple[int, ...], ...]], Orders],
         first_indices: Sequence[int],
         actor_keys: tuple[tuple[int, ...], ...] = (),
-        max_restarts: int = 0,
+        max_restarts: int | None = None,
     ):
         """`workers` are ready to start; `make_orders` takes the keys of all actor-learners.
+
+        Without `max_restarts` nobody who dies is replaced.
 
         `first_indices` has the index in the run of each worker's first actor-learner.
         """
@@ -226,11 +234,8 @@ class ClusterFleet:
         if post.is_done:
             return
         try:
-            if post.played is not None:
-                if not post.played.is_ready():
-                    return
-                self._num_played += post.played.result()
-                post.played = None
+            if post.joining and not self._has_joined(post, is_stopping):
+                return
             if post.status is None:
                 # Each poll repeats the request to stop: a call may get lost on the way.
                 post.status = Question(post.process.submit("poll", is_stopping))
@@ -241,11 +246,34 @@ class ClusterFleet:
         except Unreachable:
             pass  # it is asked again
         except Gone as death:
-            post.status = post.played = None
+            post.status, post.joining = None, []
             if is_stopping:
                 post.is_done = True
             else:
                 self._start_again(post, supervisor, death)
+
+    def _has_joined(self, post: Post, is_stopping: bool) -> bool:
+        """Whether a worker that was started again has begun to learn, or is not wanted any more.
+
+        Raises:
+          Gone: if it has died, or one of its calls was lost.
+          Exception: what a call raised.
+        """
+        if not all(each.is_ready() for each in post.joining):
+            # It may wait for a place that nobody frees. What it would learn, nobody needs.
+            others = [each for each in self.posts if each is not post]
+            if is_stopping or (others and all(each.is_done for each in others)):
+                post.process.kill()
+                post.is_done = True
+            return False
+        try:
+            *_, num_frames, _ = [each.result() for each in post.joining]
+        except Unreachable as error:
+            post.process.kill()
+            raise Gone(str(error)) from error
+        self._num_played += num_frames
+        post.joining = []
+        return True
 
     def _take_in(self, post: Post, status: Status) -> None:
         for report in status.reports:
@@ -263,9 +291,9 @@ class ClusterFleet:
     def _start_again(self, post: Post, supervisor: Supervisor, death: Gone) -> None:
         self._count_restart(f"worker {post.index}", supervisor, death, line=post.index)
         post.life += 1
-        post.process, post.played = self._hire(post.index, post.life)
+        post.process, calls = self._hire(post.index, post.life)
         keys = tuple(key for each in self.posts for key in each.keys) or self._keys
-        post.process.submit("start", self._make_orders(keys))
+        post.joining = [*calls, post.process.submit("start", self._make_orders(keys))]
 
     def _look_at_shards(self, supervisor: Supervisor) -> None:
         for index, shard in enumerate(self.store.shards):
@@ -296,8 +324,8 @@ class ClusterFleet:
     def _begin_again(self, index: int, supervisor: Supervisor) -> None:
         """Tells a shard that may have been started again what to begin with."""
         try:
-            begun = self.store.shards[index].submit("begin", self.store.slices()[index], False)
-            begun = begun.result()
+            what = self.store.slices()[index], False, self.store.newest
+            begun = self.store.shards[index].submit("begin", *what).result()
         except Unreachable:  # not yet
             return
         if begun is None:  # it was only slow
@@ -311,6 +339,8 @@ class ClusterFleet:
     ) -> None:
         self.num_restarts += 1
         self.reports.put(Restarted(line))
+        if self._max_restarts is None:
+            raise RuntimeError(f"{name} has died: a deterministic run ends by that.") from death
         if self.num_restarts > self._max_restarts:
             reason = f"max_restarts must be more than {self._max_restarts} to go on"
             raise RuntimeError(f"{name} has died: {reason}.") from death

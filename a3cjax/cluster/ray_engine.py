@@ -25,6 +25,7 @@ import ray.exceptions
 from a3cjax.cluster.guard import start_guard
 from a3cjax.cluster.lanes import Guests, Lanes
 from a3cjax.cluster.processes import CALL_SECONDS, Gone, Pending, Unreachable
+from a3cjax.errors import ConfigError
 from a3cjax.system.output import Lasting
 
 # Shared memory for gradients and parameters on their way; it is taken as needed.
@@ -47,9 +48,12 @@ class Host:
         """Makes the object, on these cores and without an accelerator, which is not its own."""
         if cores is not None:
             os.sched_setaffinity(0, cores)
-        os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
+        os.environ["JAX_PLATFORMS"] = "cpu"  # for processes that this one starts
+        import jax
+
         from a3cjax.system.compilation import configure_jax
 
+        jax.config.update("jax_platforms", "cpu")  # what `make` is may have imported JAX already
         configure_jax()
         self._inside, self._guests = make(*args), Guests()
 
@@ -88,6 +92,8 @@ class RayCall:
             raise Gone(str(error)) from None
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error  # what was raised there
+        except ray.exceptions.RayError as error:  # killed for want of memory, for example
+            raise Gone(str(error)) from None
 
 
 class RayProcess:
@@ -134,14 +140,10 @@ class RayEngine:
         return self.is_local
 
     @property
-    def num_cores(self) -> int:
-        """The number of cores of all machines together."""
-        return int(ray.cluster_resources().get("CPU", 1))
-
-    @property
-    def num_nodes(self) -> int:
-        """How many machines there are."""
-        return sum(node["Alive"] for node in ray.nodes())
+    def node_cores(self) -> list[int]:
+        """The number of cores of each machine, free or not, of those that have any."""
+        cores = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+        return [number for number in cores if number > 0]
 
     def spawn(
         self,
@@ -188,6 +190,9 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
 
     Enter it before using JAX, because Ray forks. What Ray says goes to a file. Its own processes
     end with the block, and with this process.
+
+    Raises:
+      ConfigError: if it does not start, or there is none to join.
     """
     if ray.is_initialized():
         raise RuntimeError("Ray is in use already in this process: a run needs its own connection.")
@@ -212,7 +217,13 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
                 "include_dashboard": False,
                 "object_store_memory": OBJECT_STORE_BYTES,
             }
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:
+            rule = "cluster must be null where Ray does not start, got ray"
+            if address is not None:
+                rule = f"ray_address must be that of a Ray that runs, got {address}"
+            raise ConfigError(f"{rule}: {type(error).__name__}: {error}") from error
         stack.callback(ray.shutdown)
         yield RayEngine(address is None, folder / LOG)
 

@@ -15,8 +15,10 @@ import numpy as np
 from a3cjax.cluster.processes import Unreachable
 from a3cjax.config.builders import build_optimizer
 from a3cjax.config.settings import Config
+from a3cjax.errors import CheckpointError
 from a3cjax.parameters.shared import Counts, Receipt, SharedParameters, as_views
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
+from a3cjax.system.output import warn
 from a3cjax.types import LearnerState, Params, Seen, Snapshot
 from a3cjax.updates import make_apply_gradients
 
@@ -24,6 +26,7 @@ PARTS = ("params", "target_params", "statistics")
 """Of a snapshot, those that are sent to whoever does not have them yet."""
 NOTHING_KNOWN = (-1, -1, -1)
 COUNTS = struct.Struct("<qq")
+NO_COUNTS = Counts(0, 0)
 
 
 class Push(NamedTuple):
@@ -89,15 +92,23 @@ class Shard:
         self._numbers: dict[str, int] = {}
         self._counts_file: int | None = None
 
-    def begin(self, checkpoint: Checkpoint, is_new: bool) -> Begun | None:
+    def begin(
+        self, checkpoint: Checkpoint, is_new: bool, counts: Counts = NO_COUNTS
+    ) -> Begun | None:
         """Begins with this slice or, unless the run `is_new`, with its own state if that is newer.
 
-        The counts of frames and updates go on from where they were, whichever state is used.
-        Returns None, and does nothing, if the shard has begun already.
+        The counts of frames and updates go on from where they were, whichever state is used: from
+        `counts`, those of the slice or its own, whichever are highest. Returns None, and does
+        nothing, if the shard has begun already.
         """
         if self._store is not None:
             return None
-        counts = [Counts(checkpoint.progress.num_frames, checkpoint.progress.num_updates)]
+        known = [counts, Counts(checkpoint.progress.num_frames, checkpoint.progress.num_updates)]
+        # What comes through a lane lies in memory of the caller, who uses it again.
+        state, statistics = jax.tree.map(np.array, (checkpoint.state, checkpoint.statistics))
+        checkpoint = checkpoint._replace(state=state, statistics=statistics)
+        if self._folder is not None and not self._folder.parent.parent.is_dir():
+            self._folder = None  # a machine without the disk of the run folder
         if self._folder is not None:
             if is_new:
                 shutil.rmtree(self._folder, ignore_errors=True)
@@ -108,8 +119,8 @@ class Shard:
             flags = os.O_RDWR | os.O_CREAT
             self._counts_file = os.open(self._folder / "counts", flags, 0o644)
             if len(data := os.pread(self._counts_file, COUNTS.size, 0)) == COUNTS.size:
-                counts.append(Counts(*COUNTS.unpack(data)))
-        newest = Counts(*map(max, zip(*counts, strict=True)))
+                known.append(Counts(*COUNTS.unpack(data)))
+        newest = Counts(*map(max, zip(*known, strict=True)))
         progress = Progress(*newest)
         self._store = self._make_store(checkpoint._replace(progress=progress))
         self._shown = self._store.read()
@@ -135,7 +146,10 @@ class Shard:
             self._shown = store.read()
         period = self._rules.save_period_updates
         if receipt.version % period == 0 and not (receipt.is_dropped or receipt.is_refused):
-            self.save()
+            try:
+                self.save()
+            except CheckpointError as error:  # the gradient is applied all the same
+                warn(f"a shard is not saved: {error}")
         return self._tell(known)._replace(receipt=receipt)
 
     def num_turns(self) -> int:

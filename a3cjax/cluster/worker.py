@@ -1,17 +1,18 @@
 """A worker: a process with some of a run's actor-learners, each in a thread of its own."""
 
+import contextlib
 import copy
 import pickle
 import queue
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from a3cjax.actors.actor_learner import ActorLearner
 from a3cjax.actors.programs import Programs
 from a3cjax.actors.reports import Lost, UpdateReport
-from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.cluster.outliers import Outliers
 from a3cjax.cluster.processes import Process
@@ -106,7 +107,8 @@ class Worker:
 
     def make(self) -> EnvironmentSpec:
         """Makes environments; each is stepped by the thread that made it."""
-        return self._crew.make(self._supervisor)
+        with self._telling():
+            return self._crew.make(self._supervisor)
 
     def envs_per_actor(self) -> int:
         """How many environments each actor-learner has."""
@@ -114,7 +116,8 @@ class Worker:
 
     def warm_up(self, config: Any) -> list[tuple[Seen, int]]:
         """Plays at random; returns what was seen and the number of steps, for each batch."""
-        return self._crew.warm_up(config, self._supervisor)
+        with self._telling():
+            return self._crew.warm_up(config, self._supervisor)
 
     def play(self, config: Any, frames_per_step: int) -> int:
         """As `warm_up`, for a worker that is started again; returns the number of frames."""
@@ -170,6 +173,15 @@ class Worker:
         reports = [self._reports.get() for _ in range(self._reports.qsize())]
         keys = [actor.key_words() for actor in self._actors]
         return Status(reports, lost, keys, is_done, list(map(portable, supervisor.failures)))
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raises what has failed in place of the stop that followed."""
+        try:
+            yield
+        except Stopped:
+            self._supervisor.raise_failures()
+            raise
 
     def stop(self) -> None:
         """Asks the actor-learners to stop; `poll` says when they have."""

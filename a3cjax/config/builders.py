@@ -64,7 +64,7 @@ def build_evaluation_environments(
         seed=config.seed * SEEDS_PER_RUN + EVALUATION_SEED_OFFSET,
         discount=1.0 if config.discount is None else config.discount,  # scores do not depend on it
         protocol=config.protocol,
-        is_evaluation=True,
+        has_whole_games=True,
         sticky_actions=sticky_actions,
         num_threads=available_cores(),
         renders=renders,

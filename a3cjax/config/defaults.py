@@ -3,6 +3,7 @@
 import functools
 import inspect
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,12 +149,30 @@ def fill_ahead(config: Config) -> Config:
     return _fill(config, {"envs_per_actor": usual_envs})
 
 
-def fill_cluster(config: Config, num_machines: int | None) -> Config:
+def share_equally(num_actors: int, num_workers: int) -> list[int]:
+    """How many actor-learners each worker has."""
+    least, num_larger = divmod(num_actors, num_workers)
+    return [least + (index < num_larger) for index in range(num_workers)]
+
+
+def _fits(sizes: Sequence[int], machines: Sequence[int]) -> bool:
+    """Whether workers find a core on one machine for each of their actor-learners."""
+    free = list(machines)
+    for size in sorted(sizes, reverse=True):
+        index = max(range(len(free)), key=free.__getitem__)
+        free[index] -= size
+        if free[index] < 0:
+            return False
+    return True
+
+
+def fill_cluster(config: Config, machines: Sequence[int] | None) -> Config:
     """Fill in the number of workers, and check what depends on it.
 
     Args:
       config: with its counts filled in.
-      num_machines: of a Ray that runs already; None for one on this machine alone.
+      machines: the cores of each machine of a Ray that runs already, at least one; None for one on
+        this machine alone.
 
     Raises:
       ConfigError: if a setting does not fit the number of workers, or nothing would be learned.
@@ -161,15 +180,28 @@ def fill_cluster(config: Config, num_machines: int | None) -> Config:
     num_actors = config.num_actors
     assert num_actors is not None
     num_workers = config.num_workers
-    if num_workers is None:
-        usual = num_machines or max(1, available_cores() // CORES_PER_WORKER)
+    if machines is not None and num_actors > sum(machines):
+        raise ConfigError(
+            f"num_actors must be <= {sum(machines)}, the cores of the cluster, got {num_actors}."
+        )
+    if num_workers is None:  # one on each machine, or more where machines differ in size
+        usual = max(1, available_cores() // CORES_PER_WORKER) if machines is None else len(machines)
         num_workers = min(num_actors, usual)
+        while machines and not _fits(share_equally(num_actors, num_workers), machines):
+            num_workers += 1
     if num_workers > num_actors:
         raise ConfigError(
             f"num_workers must be <= num_actors={num_actors}: each has an actor-learner or more, "
             f"got {num_workers}."
         )
-    fewest = num_actors // num_workers
+    sizes = share_equally(num_actors, num_workers)
+    if machines is not None and not _fits(sizes, machines):
+        raise ConfigError(
+            f"num_workers must be so many that each surely finds {max(sizes)} cores on a machine, "
+            f"for its actor-learners, got {num_workers} with num_actors={num_actors} and machines "
+            f"of {', '.join(map(str, machines))} cores."
+        )
+    fewest = min(sizes)
     if config.grads_per_push > fewest:
         raise ConfigError(
             f"grads_per_push must be <= the {fewest} actor-learners of a worker "

@@ -49,7 +49,10 @@ def read_config(texts: Mapping[str, str]) -> Config:
     values = read_settings(Config, texts)
     run_dir = values.pop("resume", None)
     if run_dir is None:
-        return make_config(read_preset(preset) | values)
+        usual = read_preset(preset)
+        if "total_frames" in values:  # a run may be made shorter than the preset's schedule of ε
+            usual = _cut_exploration(usual, values["total_frames"])
+        return make_config(usual | values)
     if preset != "laptop":
         raise ConfigError("preset cannot be given with resume: the run has its settings.")
     return resume_config(run_dir, values)
@@ -68,6 +71,15 @@ def read_preset(name: str) -> dict[str, Any]:
     return settings if base is None else read_preset(base) | settings
 
 
+def _cut_exploration(settings: Mapping[str, Any], total_frames: Any) -> dict[str, Any]:
+    """Settings whose ε falls within this budget."""
+    exploration_frames = settings.get("exploration_frames")
+    if exploration_frames is None:
+        return dict(settings)
+    most = make_config({"total_frames": total_frames}).total_frames
+    return {**settings, "exploration_frames": min(exploration_frames, most)}
+
+
 def load_config(run_dir: Path) -> Config:
     """Read the config.yaml of a run folder.
 
@@ -75,14 +87,19 @@ def load_config(run_dir: Path) -> Config:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
-    settings = read_config_file(run_dir)
+    return make_config(as_of_today(read_config_file(run_dir)))
+
+
+def as_of_today(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, of any age, as they are called today and with what they meant."""
+    settings = dict(settings)
     # Once a setting of its own: the config.yaml of such a run says by it what its network has.
     each = settings.pop("per_dimension_variance", None)
     if each is not None and "variance" not in settings:
         settings["variance"] = "each" if each is True else "shared"
     # Runs from before this setting learn with a constant entropy cost, and go on so.
     settings.setdefault("target_entropy", None)
-    return make_config(settings)
+    return settings
 
 
 def read_config_file(run_dir: Path) -> dict[str, Any]:
@@ -158,11 +175,11 @@ def resume_config(run_dir: str | os.PathLike[str], changes: Mapping[str, Any]) -
         settings["kernels"] = bool(config.kernels)  # null in a run from before there were any
     if changes.get("cluster", config.cluster) is None:  # it goes on in threads
         settings |= CLUSTER_DEFAULTS
-    if config.exploration_frames is not None and "total_frames" in changes:
-        # A run may be made shorter than the schedule of ε was.
-        most = make_config({"total_frames": changes["total_frames"]}).total_frames
-        settings["exploration_frames"] = min(config.exploration_frames, most)
+    if "total_frames" in changes:  # a run may be made shorter than the schedule of ε was
+        settings = _cut_exploration(settings, changes["total_frames"])
     changed = make_config({**settings, "resume": run_dir, "run_dir": run_dir, **changes})
+    if changed.env.lower() == config.env.lower() and ":" not in config.env:
+        changed = changed.replace(env=config.env)
     is_open = {name: getattr(changed, name) == getattr(Config, name) for name in SETTLED}
     changed = changed.replace(**{name: settings[name] for name in SETTLED if is_open[name]})
     fixed = FIXED_BY_A_RUN + (FIXED_BY_A_DETERMINISTIC_RUN if config.deterministic else ())

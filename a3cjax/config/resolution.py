@@ -75,6 +75,8 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"policy must be gaussian for {config.env}, as not all its actions have bounds "
             f"(gymnasium.wrappers.RescaleAction gives them some), got {config.policy}."
         )
+    if config.network == TABULAR and spec.is_continuous:
+        raise ConfigError(f"network must not be {TABULAR} for {config.env}: actions are numbers.")
     if config.network == TABULAR and not spec.is_one_hot:
         raise ConfigError(f"network must not be {TABULAR} for {config.env}: its states are many.")
     torso, fitting = config.network.partition("_")[0], torsos_for(spec.observation)
@@ -130,15 +132,20 @@ def _idle(config: Config, spec: EnvironmentSpec) -> dict[str, list[str]]:
     # makes of its actor's exploration, nobody knows.
     ours = [a.make for a in ALGORITHMS.values() if a.make.__module__.startswith("a3cjax.")]
     fed = {name for make in ours for name in inspect.signature(make).parameters}
-    fed -= set(inspect.signature(algorithm.make).parameters)
+    signature = inspect.signature(algorithm.make)
+    fed -= set(signature.parameters)
     if not algorithm.has_target_params:
         fed.add("target_period_frames")
     if algorithm.make in ours:
         is_q = algorithm.head == "action_values"
         fed |= {"entropy_spread"} if is_q else {"exploration_frames", "epsilon_period_frames"}
+    # Returns of whole episodes are sums of rewards.
+    is_whole = config.unroll_length == EPISODE and "bootstraps" in signature.parameters
+    of_episodes = ["lambda_", "double_q", "target_period_frames"] if is_whole else []
     constants = DEFAULT_CONSTANTS[config.optimizer]._asdict()
     return {
         f"algorithm={config.algorithm}": [name for name in settings if name in fed],
+        f"unroll_length={EPISODE}": [name for name in of_episodes if name not in fed],
         f"optimizer={config.optimizer}": [n for n, value in constants.items() if value is None],
         f"env={config.env}": [
             *([] if spec.is_continuous else ["variance"]),

@@ -228,7 +228,7 @@ class Config(Settings):
     num_workers: int | None = _cluster(
         None,
         "processes that the actor-learners are shared out over; null: one for 8 cores, or for each "
-        "machine of a Ray that runs already",
+        "machine of a Ray that runs already, or more where machines differ in size",
         between(1, 1_000),
     )
     num_shards: int = _cluster(

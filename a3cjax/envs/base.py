@@ -13,6 +13,10 @@ GYMNASIUM_PREFIX = "gymnasium:"
 SEEDS_PER_RUN = 100_000
 EVALUATION_SEED_OFFSET = SEEDS_PER_RUN // 2
 
+MAX_EPISODE_STEPS = 27_000
+"""A game without a limit of its own is cut after so many steps in an evaluation, half an hour of
+an Atari game (Machado et al. 2018), or after those of the run's budget if they are fewer."""
+
 
 class Episode(NamedTuple):
     """A finished game: where in the batch, the sum of its raw rewards, its agent steps."""

@@ -5,6 +5,8 @@ there are only `discount` and `is_first`.
 """
 
 import functools
+import inspect
+import json
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +17,14 @@ import numpy as np
 
 from a3cjax.envs.actions import ACTION_MASK, make_clip, sample_actions
 from a3cjax.envs.base import Episode
+from a3cjax.envs.gymnasium_batch import check_wrappers
 from a3cjax.envs.observations import AUTO, plan_reading, read_observations
 from a3cjax.envs.spaces import AnswerError as AnswerError
 from a3cjax.envs.spaces import check_numbers
 from a3cjax.envs.specs import make_spec
 from a3cjax.envs.supported import check_layout, doubts
 from a3cjax.errors import ConfigError
+from a3cjax.system.output import warn
 from a3cjax.types import TimeStep, is_experienced
 
 # By words of Python's errors: what they mean where environments live in a thread of their own.
@@ -68,6 +72,7 @@ class VectorEnvironments:
         self._clip = make_clip(self._action_space)
         self._noting_step = Noting(env, "step()")
         self._episodes: list[Episode] = []
+        self._can_be_restored = True
         self._has_pauses = getattr(envs, "has_pauses", False)
         self.num_envs = len(self.reset().is_first)
         self.spec = make_spec(
@@ -167,12 +172,25 @@ class VectorEnvironments:
         return episodes
 
     def get_state(self) -> Any | None:
-        """Where all stand, if each is Gymnasium's and has `get_state` and `set_state` itself."""
+        """Where all stand, if each is Gymnasium's and has `get_state` and `set_state` itself.
+
+        None if it has them for something else: they take other arguments, or the state is not one
+        of plain values, as JSON holds them.
+        """
         envs = getattr(self._envs, "envs", ())
-        if not envs or not all(hasattr(env.unwrapped, "get_state") for env in envs):
+        if not self._can_be_restored or not envs or not all(map(_tells_its_state, envs)):
             return None
         with Noting(self._env, "get_state()"):
             states = [env.unwrapped.get_state() for env in envs]
+        try:
+            if json.loads(json.dumps(states)) != states:
+                raise ValueError("what it returns is not the same after JSON")
+            for env in envs:
+                check_wrappers(env)
+        except (TypeError, ValueError) as error:
+            self._can_be_restored = False
+            warn(f"{self._env} begins new games where a run is resumed: {error}")
+            return None
         return {
             "states": states,
             "elapsed_steps": [[limit._elapsed_steps for limit in _time_limits(e)] for e in envs],
@@ -217,6 +235,17 @@ class VectorEnvironments:
             self._envs.close()
 
 
+def _tells_its_state(env: gymnasium.Env) -> bool:
+    """Whether it has `get_state()` and `set_state(state)`."""
+    own = env.unwrapped
+    try:
+        inspect.signature(own.get_state).bind()  # pyright: ignore[reportAttributeAccessIssue]
+        inspect.signature(own.set_state).bind({})  # pyright: ignore[reportAttributeAccessIssue]
+    except (AttributeError, TypeError, ValueError):
+        return False
+    return True
+
+
 def _time_limits(env: gymnasium.Env) -> Iterator[Any]:
     while isinstance(env, gymnasium.Wrapper):
         if isinstance(env, gymnasium.wrappers.TimeLimit):
@@ -237,9 +266,11 @@ class Noting:
         if failure is None or isinstance(failure, AnswerError | ConfigError):  # say so themselves
             return
         is_main = threading.current_thread() is threading.main_thread()
-        if isinstance(failure, SystemExit) or (
+        # To the run, a mere fault of this environment; generators take a StopIteration for their
+        # own end.
+        if isinstance(failure, SystemExit | StopIteration) or (
             isinstance(failure, KeyboardInterrupt) and not is_main
-        ):  # to the run, a mere fault of this environment
+        ):
             raise RuntimeError(f"{self._where} ended by {failure!r}") from failure
         hints = [hint for words, hint in _HINTS.items() if words in str(failure)]
         told = f": environments live in a thread of their own, {hints[0]}" if hints else ""

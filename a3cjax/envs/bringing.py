@@ -8,6 +8,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,7 +37,8 @@ def name_source(source: Any) -> str:
     Raises:
       ConfigError: for anything that does not make environments, such as an environment itself.
     """
-    if isinstance(source, gymnasium.Env):
+    # A pool of envpool is both.
+    if isinstance(source, gymnasium.Env) and not isinstance(source, VectorEnv):
         raise ConfigError(
             "env must be a function that makes environments, as in "
             f"env=lambda: {type(source.unwrapped).__name__}(): each actor-learner needs its own, "
@@ -110,15 +112,17 @@ def make_brought(
             )
         return start(name, VectorBatch(name, source, is_own=False), seed, discount, image_layout)
     try:
-        parameters = inspect.signature(source).parameters
+        signature = inspect.signature(source)
     except ValueError:  # a built-in function does not tell what it takes
-        parameters = {}
+        signature = None
+    parameters = {} if signature is None else signature.parameters
     options: dict[str, Any] = dict(env_kwargs or {})
-    if "num_envs" in parameters:
-        options.setdefault("num_envs", num_envs)
-    if parameters:
+    if "num_envs" in parameters:  # it makes vector environments; some are seeded as they are made
+        options = {"num_envs": num_envs} | options
+        options |= {"seed": seed} if "seed" in parameters and "seed" not in options else {}
+    if signature is not None:
         try:
-            inspect.signature(source).bind(**options)
+            signature.bind(**options)
         except TypeError as error:
             raise ConfigError(
                 f"env_kwargs must be the arguments of {name}, "
@@ -130,10 +134,16 @@ def make_brought(
 
     with Noting(name, "the constructor"):
         first = call()
+    kinds = [parameter.kind for parameter in parameters.values()]
+    takes_mode = "render_mode" in parameters or inspect.Parameter.VAR_KEYWORD in kinds
+    renders = renders and takes_mode and "render_mode" not in options
     if isinstance(first, VectorEnv):
-        if renders and first.render_mode is None and "render_mode" in parameters:
-            first.close()
-            first = call(render_mode="rgb_array")
+        if renders and first.render_mode is None:
+            with contextlib.suppress(Exception):  # it may not take the argument, or lack a library
+                shown = call(render_mode="rgb_array")
+                if shown is not first:
+                    first.close()
+                first = shown
         return start(name, VectorBatch(name, first, is_own=True), seed, discount, image_layout)
     if not isinstance(first, gymnasium.Env):
         raise ConfigError(
@@ -145,7 +155,6 @@ def make_brought(
     def make_one(**more: str) -> gymnasium.Env:
         return made.pop() if made and not more else call(**more)
 
-    renders = renders and "render_mode" in parameters and "render_mode" not in options
     return start(name, make_batch(name, make_one, num_envs, renders), seed, discount, image_layout)
 
 
@@ -180,7 +189,9 @@ def start(
     """Check the spaces and seed the generators: environment i gets `seed + i`."""
     try:
         check_spaces(name, envs.single_observation_space, envs.single_action_space)
-        with Noting(name, "reset()"):
+        with Noting(name, "reset()"), warnings.catch_warnings():
+            # A pool that is passed has the seeds that it was made with.
+            warnings.filterwarnings("ignore", "EnvPool seeds are fixed", UserWarning)
             envs.reset(seed=seed)
         spec = envs.envs[0].spec if isinstance(envs, GymnasiumBatch) else None
         return VectorEnvironments(

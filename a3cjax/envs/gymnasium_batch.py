@@ -13,6 +13,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium import wrappers
 from gymnasium.spaces import Box, Dict, Tuple
 from gymnasium.vector import VectorEnv, VectorWrapper
 
@@ -297,3 +298,20 @@ def check_leaf(
             raise AnswerError(f"{name} must be {rule}, got {wrong} in {where}.")
         array = whole
     return array
+
+
+# Gymnasium's wrappers that remember nothing, or nothing that an observation or reward depends on.
+_FORGETFUL = (
+    _Counted,
+    *(wrappers.TimeLimit, wrappers.OrderEnforcing, wrappers.PassiveEnvChecker),
+    *(wrappers.RecordEpisodeStatistics, wrappers.HumanRendering),
+    *(wrappers.TransformObservation, wrappers.TransformReward, wrappers.TransformAction),
+)
+
+
+def check_wrappers(env: gymnasium.Env) -> None:
+    """Raise a ValueError if a wrapper may remember something that nobody keeps."""
+    while isinstance(env, gymnasium.Wrapper):
+        if not isinstance(env, _FORGETFUL):
+            raise ValueError(f"nobody keeps what the wrapper {type(env).__name__} may remember")
+        env = env.env

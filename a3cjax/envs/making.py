@@ -98,7 +98,7 @@ def make_environments(
     seed: int,
     discount: float,
     protocol: str = "paper",
-    is_evaluation: bool = False,
+    has_whole_games: bool = False,
     sticky_actions: float | None = None,
     num_threads: int = 1,
     renders: bool = False,
@@ -115,7 +115,8 @@ def make_environments(
       seed: environment i is seeded with `seed + i`.
       discount: γ.
       protocol: of Atari games, `paper` or `machado`; others ignore it.
-      is_evaluation: whole games, without an end at a lost life.
+      has_whole_games: of Atari games, whether only game over ends them, as in evaluations, not a
+        lost life.
       sticky_actions: of Atari games, the probability that a frame repeats the action of the
         one before; None for the protocol's.
       num_threads: of envpool's pool.
@@ -148,7 +149,7 @@ def make_environments(
     options = (_PROTOCOLS[protocol] if is_atari else {}) | dict(env_kwargs or {})
     for name in set(_OWN_OPTIONS) & set(options):
         raise ConfigError(f"env_kwargs must leave {name} to the run, got {quote(options[name])}.")
-    if is_atari and is_evaluation:
+    if is_atari and has_whole_games:
         options["episodic_life"] = False
     if sticky_actions is not None:
         options["repeat_action_probability"] = sticky_actions

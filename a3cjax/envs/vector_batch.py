@@ -58,8 +58,7 @@ class VectorBatch:
                 f"gymnasium.vector, got {env} with {got}."
             ) from error
         self.has_pauses = self._mode is not AutoresetMode.NEXT_STEP
-        if is_own:
-            claim(envs, env)
+        claim(envs, env)
         # Others may reset all, whatever the mask says.
         self.can_restart = self._mode is AutoresetMode.DISABLED or isinstance(
             envs.unwrapped, SyncVectorEnv | AsyncVectorEnv
@@ -127,8 +126,8 @@ class VectorBatch:
 
     def close(self) -> None:
         """Close them, unless they are somebody else's."""
+        release(self._envs)
         if self._is_own:
-            release(self._envs)
             self._envs.close()
 
     def _put_last(self, info: Any, where: str) -> list[np.ndarray]:

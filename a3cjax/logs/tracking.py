@@ -226,9 +226,19 @@ class MlflowLogger(_Tracker):
         # Runs that begin at once would all make MLflow's tables and experiment, and break them.
         with alone(Path(tempfile.gettempdir()) / f"a3cjax-mlflow-{os.getuid()}.lock"):
             self._client = mlflow.MlflowClient()
-            self._run_id = _remember(run_dir, "mlflow", start_run)
+            self._run_id = _remember(run_dir, "mlflow", start_run, self._knows)
         self._client.update_run(self._run_id, status="RUNNING")
         announce(f"MLflow: run {self._run_id} in {mlflow.get_tracking_uri()}")
+
+    def _knows(self, run_id: str) -> bool:
+        """Whether the store, which may be that of another folder, has this run."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._client.get_run(run_id)
+        except MlflowException:
+            return False
+        return True
 
     def _log(self, values: Mapping[str, float], num_frames: int) -> None:
         now = int(time.time() * 1000)
@@ -240,14 +250,19 @@ class MlflowLogger(_Tracker):
         self._client.set_terminated(self._run_id, "FAILED" if has_failed else "FINISHED")
 
 
-def _remember(run_dir: Path, tracker: str, make_id: Callable[[], str]) -> str:
-    """The tracker's id in the run folder's file, where it is made if there is none."""
+def _remember(
+    run_dir: Path,
+    tracker: str,
+    make_id: Callable[[], str],
+    is_known: Callable[[str], bool] = lambda _: True,
+) -> str:
+    """The tracker's id in the run folder's file, where it is made if there is none it knows."""
     path = run_dir / TRACKING
     ids = read_json(path)
     if path.exists() and (ids is None or not isinstance(ids.get(tracker, ""), str)):
         raise ConfigError(f"{path} must hold the ids of trackers, but is damaged: move it away.")
     ids = ids or {}
-    if tracker not in ids:
+    if tracker not in ids or not is_known(ids[tracker]):
         ids[tracker] = make_id()
         replace_file(path, json.dumps(ids, indent=2) + "\n")
     return ids[tracker]

@@ -24,6 +24,7 @@ def take_turns(
     stop_event: threading.Event,
     *,
     at_round_end: Callable[[], None] = lambda: None,
+    at_wait: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[ParameterStore]:
     """A view of the store for each actor, for use by one thread; nobody else may push to the store.
@@ -34,7 +35,7 @@ def take_turns(
     of actor k is k, minus the pushes that the store refused in this round. Since all actors see
     the same number of frames, all find the budget used up at the start of the same round, and
     none waits for one that has returned. `at_round_end` is called between rounds, when no actor
-    works; it must not wait for an actor.
+    works; it must not wait for an actor. `at_wait` is called again and again by whoever waits.
 
     Once `stop_event` is set nobody waits: pulls give the store's newest snapshot, and pushes
     go through to the store out of turn. The run is being stopped; repeatability ends there.
@@ -43,7 +44,7 @@ def take_turns(
     An actor that waits to push must not hold anything that actors before it need before they
     push: a `learning_slot` with fewer slots than actors brings all to a halt.
     """
-    rounds = _Rounds(store, num_actors, stop_event, at_round_end)
+    rounds = _Rounds(store, num_actors, stop_event, at_round_end, at_wait)
     return [StoreInTurns(rounds, index, clock) for index in range(num_actors)]
 
 
@@ -78,6 +79,7 @@ class _Rounds:
     num_actors: int
     stop_event: threading.Event
     at_round_end: Callable[[], None]
+    at_wait: Callable[[], object]
 
     def __post_init__(self):
         self._changed = threading.Condition()
@@ -88,6 +90,7 @@ class _Rounds:
         """Wait until `num_pushes` pushes were made; return False if the stop event is set."""
         with self._changed:
             while self._num_pushes < num_pushes and not self.stop_event.is_set():
+                self.at_wait()
                 self._changed.wait(PATIENCE_SECONDS)
         return not self.stop_event.is_set()
 

@@ -35,7 +35,7 @@ class Group(NamedTuple):
 
     @property
     def game(self) -> str:
-        """The game, without the version that the environment's name gives."""
+        """The game: of Atari, without the version that the environment's name gives."""
         return plain_game(self.env)
 
     @property

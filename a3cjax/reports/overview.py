@@ -17,6 +17,7 @@ from a3cjax.reports.groups import Group
 from a3cjax.reports.published import PEERS
 
 PANEL_SIZE = (4.6, 2.95)  # inches
+ROW_HEIGHT, KEY_HEIGHT = 3.5, 0.36  # of the overview, and of a line of its legend: two of text
 
 
 class Picture(NamedTuple):
@@ -101,7 +102,7 @@ def write_overview(content: Content, path: Path) -> None:
     """Writes one PNG: a row of learning curves for each game, then normalised scores and speed."""
     groups = [group for members in content.games for group in members]
     atari = [group for group in groups if group.atari is not None]
-    figure, axes = _new_rows(len(content.games) + 1)
+    figure, axes = _new_rows(content, num_more=1)
     title = figures.short(content.title, 90)
     figure.suptitle(title, color=figures.LIGHT["ink"], parse_math=False)
     for row, members in zip(axes, content.games, strict=False):
@@ -119,16 +120,18 @@ def write_overview(content: Content, path: Path) -> None:
 
 def write_curves(content: Content, path: Path) -> None:
     """Writes one PNG of nothing but learning curves."""
-    figure, axes = _new_rows(len(content.games))
+    figure, axes = _new_rows(content)
     for row, members in zip(axes, content.games, strict=True):
         _draw_row(row, members, content)
     figures.png(figure, path)
 
 
-def _new_rows(num_rows: int) -> tuple[Figure, np.ndarray]:
-    """A figure of rows of two axes, with room for a legend beside them."""
-    figure = figures.new_figure(12.5, 0.3 + 3.5 * num_rows)
-    return figure, figure.subplots(num_rows, 2, squeeze=False)
+def _new_rows(content: Content, num_more: int = 0) -> tuple[Figure, np.ndarray]:
+    """A figure with a row of two axes for each game, and more; each with room for its legend."""
+    heights = [max(ROW_HEIGHT, KEY_HEIGHT * (len(members) + 1)) for members in content.games]
+    heights += num_more * [ROW_HEIGHT]
+    figure = figures.new_figure(12.5, 0.3 + sum(heights))
+    return figure, figure.subplots(len(heights), 2, squeeze=False, height_ratios=heights)
 
 
 def _draw_row(row: Sequence[Axes], members: Sequence[Group], content: Content) -> None:

@@ -90,9 +90,12 @@ def plain_game(env: str) -> str:
     """`Breakout` for Breakout, Breakout-v5, gymnasium:ALE/Breakout-v5 or BreakoutNoFrameskip-v4.
 
     That is envpool's name without the version; the published numbers are filed under it, too.
+    Where it is none of the Atari games with such numbers, versions differ in their rules: a name
+    stays as it is.
     """
     name = env.removeprefix("gymnasium:").removeprefix("ALE/")
-    return re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name)
+    name = re.sub(r"(NoFrameskip|Deterministic)?(-v\d+)?$", "", name)
+    return name if name in _rows("atari_scores.csv") else env
 
 
 def atari_scores(env: str) -> AtariScores | None:

@@ -120,14 +120,27 @@ class Run:
         """The score of the final evaluation, or of what comes closest to it."""
         result = self.summary.get("evaluation")
         if not isinstance(result, Mapping) and self.extra_evaluations:
-            name = max(self.extra_evaluations)  # prefers sampled actions, as in training, to greedy
-            result = self.extra_evaluations[name]
+            result = self.extra_evaluations[self.chosen_evaluation]
         mean = number(result, "mean")
         if not math.isnan(mean):
             return Score(mean, "evaluation", numbers(result, "scores"))
         if not math.isnan(self.last_training):
             return Score(self.last_training, "training")
         return Score(math.nan, "none")
+
+    @property
+    def chosen_evaluation(self) -> str:
+        """Of the final evaluations of another call, the one that has the final score.
+
+        That is one with actions as the run takes them in its own, and of those the longest.
+        """
+        own = "greedy" if self.settings.get("greedy_evaluation") else "sampled"
+
+        def rank(name: str) -> tuple[bool, float, str]:
+            result = self.extra_evaluations[name]
+            return result.get("actions") == own, number(result, "num_episodes", fallback=0), name
+
+        return max(self.extra_evaluations, key=rank)
 
     @property
     def best_evaluation(self) -> float:
@@ -213,7 +226,8 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         for path in sorted(folder.glob("evaluation-[!b]*.json"))  # not evaluation-best-…
     }
     run = Run(
-        name=name or folder.resolve().name,
+        # A folder's name need not be text in any encoding.
+        name=(name or folder.resolve().name).encode(errors="backslashreplace").decode(),
         folder=folder,
         settings=settings,
         metrics=metrics,
@@ -227,7 +241,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
     elif run.final_score.kind == "none":
         notes.append("no game was finished yet: it has no score")
     elif not isinstance(summary.get("evaluation"), Mapping):
-        notes.append(f"its final score is that of {max(final)}")
+        notes.append(f"its final score is that of {run.chosen_evaluation}")
     signal_number = number(summary, "signal")
     if not math.isnan(signal_number):
         notes.append(f"it was ended by signal {signal_number:.0f}")
@@ -275,7 +289,7 @@ def _read_settings(folder: Path) -> dict[str, Any]:
         settings = tables.read_config_file(folder)
     except (ConfigError, OSError) as error:
         raise RunFolderError(str(error)) from error
-    return {str(name): value for name, value in settings.items()}
+    return {str(name): value for name, value in tables.as_of_today(settings).items()}
 
 
 def _read_numbers(path: Path, notes: list[str], wanted: Collection[str] = ()) -> dict[str, Column]:

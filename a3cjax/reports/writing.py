@@ -49,10 +49,12 @@ def write_report(
         return output
     output.mkdir(parents=True, exist_ok=True)
     path = output / "report.html"
-    replace_file(path, render_page(content))
+    # Files from elsewhere may hold what is no letter in any encoding.
+    page = render_page(content).encode(errors="backslashreplace").decode()
+    replace_file(path, page)
     replace_file(output / "report.md", render_markdown(content))
-    write_overview(content, output / "report.png")
     replace_file(output / "report.csv", render_csv(content))
+    write_overview(content, output / "report.png")
     return path
 
 

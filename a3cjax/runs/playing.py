@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ from a3cjax.agents import Agent
 from a3cjax.config.bringing import NO_PARTS, Parts, bring
 from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import MAX_BATCH, Config
-from a3cjax.envs.base import Environments, EnvironmentSpec, Episode
+from a3cjax.envs.base import MAX_EPISODE_STEPS, Environments, EnvironmentSpec, Episode
 from a3cjax.envs.bringing import Source
 from a3cjax.errors import ConfigError, one_line, quote
 from a3cjax.exploration import evaluation_exploration
@@ -28,13 +29,11 @@ from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_fork
 from a3cjax.system.files import replace_file
 from a3cjax.system.output import Lasting, warn
-from a3cjax.types import CoreState, Snapshot, TimeStep
+from a3cjax.types import CoreState, Snapshot, TimeStep, is_experienced
 from a3cjax.updates import make_act
 
-MAX_EPISODE_STEPS = 27_000
-"""A game that has no limit of its own is cut after so many steps, half an hour of an Atari game
-(Machado et al. 2018), or after those of the run's budget if they are fewer."""
-MIN_EPISODE_STEPS = 1_000  # allowed even by the smallest budget
+MIN_EPISODE_STEPS = 1_000  # of a game without a limit of its own, however small the budget is
+_PREDICTORS = threading.Lock()
 REPORT_SECONDS = 10.0  # between lines that say how far an evaluation is
 
 
@@ -43,7 +42,7 @@ class Step(NamedTuple):
 
     `core_state` is the network's before it saw this timestep. `actions` is None once all games
     are over. `episodes` holds the games that ended here, only the first of each environment;
-    `cut` holds, at the last step, the games that had not ended by then.
+    `cut` holds, at the last step, the games that a limit of steps has ended.
     """
 
     timestep: TimeStep
@@ -77,7 +76,10 @@ class TrainedAgent:
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(self.agent, self.snapshot, self.spec, self.config.seed)
+        with _PREDICTORS:  # several threads may ask at once for the first time
+            made = self.__dict__.get("_predictor")
+            made = made or Predictor(self.agent, self.snapshot, self.spec, self.config.seed)
+            return self.__dict__.setdefault("_predictor", made)
 
     def predict(
         self,
@@ -269,19 +271,22 @@ class TrainedAgent:
         unfinished = set(range(environments.num_envs)[:num_games])
         ended: list[Episode] = []
         returns = np.zeros(environments.num_envs)
+        lengths = np.zeros(environments.num_envs, int)
+        cut: list[Episode] = []
         limit = self._choose_limit(environments, max_episode_steps)
         is_greedy = self.choose_greedy(is_greedy)
-        for _ in range(limit):
+        while unfinished:
             actions, next_core_state, key = self.act(timestep, core_state, key, is_greedy)
             yield Step(timestep, core_state, actions, ended)
             timestep, core_state = environments.step(actions), next_core_state
             returns += timestep.reward
+            lengths += is_experienced(timestep.is_first, timestep.is_idle)
             episodes = environments.pop_episodes()
             ended = [episode for episode in episodes if episode.environment_index in unfinished]
             unfinished -= {episode.environment_index for episode in ended}
-            if not unfinished:
-                break
-        cut = [Episode(index, float(returns[index]), limit) for index in sorted(unfinished)]
+            late = [index for index in sorted(unfinished) if lengths[index] >= limit]
+            cut += [Episode(index, float(returns[index]), limit) for index in late]
+            unfinished -= set(late)
         yield Step(timestep, core_state, None, ended, cut)
 
     def choose_greedy(self, is_greedy: bool | None) -> bool:
@@ -387,10 +392,10 @@ def evaluate_agent(
                 reported, told = time.monotonic(), f"{len(episodes)} of {number} games"
                 report(f"evaluation: {told} are over after {num_steps:,} steps")
             if step.cut:
-                num_cut += len(step.cut)
+                num_cut, limit = num_cut + len(step.cut), step.cut[0].episode_length
                 report(
                     f"warning: {len(step.cut)} of {number} games of {agent.config.env} did not "
-                    f"end within {num_steps:,} steps and were cut there: max_episode_steps=... "
+                    f"end within {limit:,} steps and were cut there: max_episode_steps=... "
                     "sets another limit, eval_episodes=0 leaves evaluations out"
                 )
     return Evaluation(sorted(episodes), agent.choose_greedy(is_greedy), num_cut)

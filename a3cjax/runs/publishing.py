@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -79,12 +80,19 @@ def publish(
     if has_picture:
         shutil.copyfile(run_dir / PICTURE, output_dir / PICTURE)
     # Where things lie on this machine is nobody else's business.
-    settings = dataclasses.asdict(agent.config) | {"run_dir": output_dir.resolve().name}
+    own = {"run_dir": output_dir.resolve().name, "ray_address": None}
+    settings = dataclasses.asdict(agent.config) | own
     replace_file(output_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
-    summary |= {n: without_folders(text) for n, text in summary.items() if isinstance(text, str)}
+    texts = {name: text for name, text in summary.items() if isinstance(text, str)}
+    summary |= {name: without_places(text) for name, text in texts.items()}
     replace_file(output_dir / SUMMARY, json.dumps(summary, indent=2) + "\n")
     replace_file(output_dir / CARD, card)
     return output_dir
+
+
+def without_places(text: str) -> str:
+    """A command line without folders, and without the address of a cluster."""
+    return without_folders(re.sub(r"\bray_address=\S+", "ray_address=...", text))
 
 
 def make_model_card(
@@ -101,7 +109,7 @@ def make_model_card(
       ConfigError: if the summary is not as a run writes it.
     """
     try:
-        command = without_folders(str(summary["command"]))
+        command = without_places(str(summary["command"]))
         versions = ", ".join(f"{name} {text}" for name, text in summary["versions"].items())
         texts = {
             **dataclasses.asdict(config),

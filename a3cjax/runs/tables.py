@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from a3cjax.config.reading import CONFIG_FILE as CONFIG_FILE
+from a3cjax.config.reading import as_of_today as as_of_today
 from a3cjax.config.reading import read_config_file as read_config_file
 from a3cjax.errors import ConfigError
 from a3cjax.system.files import replace_file

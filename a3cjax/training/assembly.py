@@ -89,8 +89,7 @@ def prepare(
     with contextlib.ExitStack() as stack:
         stack.callback(close_all, batches, supervisor)
         # A vector environment fixes its own number of environments.
-        share_of_thread = crew_sizes(config, whole_of(config))[0]
-        config = config.replace(envs_per_actor=batches[0].num_envs // share_of_thread)
+        config = config.replace(envs_per_actor=envs_per_actor(config, whole_of(config), batches))
         config = resolve(config, batches[0].spec)
         config, kernels = choose_kernels(config)
         agent = build_agent(config, batches[0].spec, parts.network, kernels)
@@ -109,6 +108,26 @@ def crew_sizes(config: Config, share: Share) -> list[int]:
     if config.deterministic or config.unroll_length == EPISODE:
         return [1] * share.num_actors
     return share_out(share.num_actors, config.devices)
+
+
+def envs_per_actor(config: Config, share: Share, batches: Sequence[Environments]) -> int:
+    """How many environments each actor-learner of a process has.
+
+    Raises:
+      ConfigError: if actor-learners are to share a batch that fixes its own size.
+    """
+    sizes = crew_sizes(config, share)
+    if sizes[0] == 1:
+        return batches[0].num_envs
+    asked = config.envs_per_actor or 0
+    for batch, size in zip(batches, sizes, strict=True):
+        if batch.num_envs != size * asked:
+            raise ConfigError(
+                f"num_actors must be so few that each has a thread of its own where {config.env} "
+                f"fixes its number of environments (an argument num_envs leaves it to the run), "
+                f"got {config.num_actors} on {len(sizes)} threads."
+            )
+    return asked
 
 
 def choose_kernels(config: Config) -> tuple[Config, ImageKernels | None]:
@@ -185,6 +204,7 @@ def build_batches(
                 image_layout=config.image_layout,
                 env_kwargs=config.env_kwargs,
                 source=source,
+                has_whole_games=config.unroll_length == EPISODE,
             )
             make = place.entered()(make)
             if supervisor is None:
@@ -237,21 +257,25 @@ def assemble(
     initial = [] if checkpoint else [lambda _: init_state(config, agent, spec)]
     initialising = supervisor.start(initial, "initialiser", "making parameters", "help")
     timesteps, seen, num_steps = warm_up(
-        batches, warmup_steps(config, past), warmup_seed(config, past), supervisor
+        batches, warmup_steps(config, past, spec), warmup_seed(config, past), supervisor
     )
     if checkpoint is None:
         checkpoint = begin(config, spec, initialising[0].result, seen)
     placement = place_run(config.devices, len(batches))
-    # Random play costs frames, too.
-    past_frames = past.num_frames + num_steps * spec.frames_per_step
-    store = _make_store(config, checkpoint, placement, past_frames)
+    store = _make_store(config, checkpoint._replace(progress=past), placement)
+    store.drop(num_steps * spec.frames_per_step, past.num_updates)  # random play costs frames, too
     fleet = ThreadFleet(store, spec)
     assert config.num_actors is not None
     stores: Sequence[ParameterStore] = [store] * config.num_actors
     programs = make_run_programs(config, agent, placement, checkpoint.state.seen)
     if config.deterministic:
-        stop_event = supervisor.stop_event
-        stores = take_turns(store, len(batches), stop_event, at_round_end=fleet.note_round)
+        stores = take_turns(
+            store,
+            len(batches),
+            supervisor.stop_event,
+            at_round_end=fleet.note_round,
+            at_wait=supervisor.show_life,  # the one that is waited for is watched itself
+        )
     fleet.actors, fleet.targets = recruit(
         config,
         batches,
@@ -275,10 +299,21 @@ def assemble(
     return fleet
 
 
-def warmup_steps(config: Config, past: Progress) -> int:
-    """Steps of random play in each environment before a run begins or goes on."""
-    is_played = past.standings or past.num_frames >= config.total_frames
-    return 0 if is_played else config.warmup_steps or 0
+def warmup_steps(config: Config, past: Progress, spec: EnvironmentSpec) -> int:
+    """Steps of random play in each environment before a run begins or goes on.
+
+    A run that goes on spends at most a tenth of the frames that it has left on them.
+    """
+    most = config.warmup_steps or 0
+    if past.standings:
+        return 0
+    if past.num_resumes == 0:
+        return most
+    assert config.num_actors is not None
+    assert config.envs_per_actor is not None
+    frames = config.num_actors * config.envs_per_actor * spec.frames_per_step
+    left = max(config.total_frames - past.num_frames, 0)
+    return min(most, left // (10 * frames))
 
 
 def warmup_seed(config: Config, past: Progress) -> int:
@@ -398,10 +433,8 @@ def _hands_over_views(config: Config, placement: Placement) -> bool:
     return placement.is_one_memory and config.devices in (AUTO, CPU)
 
 
-def _make_store(
-    config: Config, checkpoint: Checkpoint, placement: Placement, num_frames: int
-) -> SharedParameters:
-    """The shared parameters of a checkpoint, after `num_frames` frames."""
+def _make_store(config: Config, checkpoint: Checkpoint, placement: Placement) -> SharedParameters:
+    """The shared parameters of a checkpoint."""
     hand_over = as_views
     if not _hands_over_views(config, placement):
         hand_over = functools.partial(jax.device_put, device=placement.learner)
@@ -412,7 +445,7 @@ def _make_store(
         state._replace(params=params, opt_state=opt_state, target_params=target_params),
         make_apply_gradients(build_optimizer(config)),
         statistics=checkpoint.statistics,
-        num_frames=num_frames,
+        num_frames=checkpoint.progress.num_frames,
         num_updates=checkpoint.progress.num_updates,
         target_period_frames=config.target_period_frames,
         shares_statistics=config.shared_statistics,

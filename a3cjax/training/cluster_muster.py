@@ -1,8 +1,10 @@
 """What a run musters in the processes of a cluster: workers with actor-learners, and shards."""
 
+import contextlib
 import functools
 import itertools
 import shutil
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -25,7 +27,7 @@ from a3cjax.cluster.store import ShardedStore
 from a3cjax.cluster.worker import Orders, Worker
 from a3cjax.config.bringing import Parts
 from a3cjax.config.builders import build_agent, init_state
-from a3cjax.config.defaults import fill_ahead, fill_cluster
+from a3cjax.config.defaults import fill_ahead, fill_cluster, share_equally
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import Environments, EnvironmentSpec
@@ -40,7 +42,7 @@ from a3cjax.training.assembly import (
     build_batches,
     choose_kernels,
     close_all,
-    crew_sizes,
+    envs_per_actor,
     make_run_programs,
     recruit,
     warmup_seed,
@@ -50,6 +52,7 @@ from a3cjax.training.fleets import Fleet
 from a3cjax.types import Seen, TimeStep
 
 SHARDS = "shards"  # in the run folder: the files that shards restart from
+CLOSE_SECONDS = 5.0  # for environments to end what they have begun elsewhere
 
 
 class CrewOfShare:
@@ -76,14 +79,14 @@ class CrewOfShare:
 
     def envs_per_actor(self) -> int:
         """How many environments each actor-learner has; vector environments fix their number."""
-        return self._batches[0].num_envs // crew_sizes(self._config, self._share)[0]
+        return envs_per_actor(self._config, self._share, self._batches)
 
     def warm_up(self, config: Config, supervisor: Supervisor) -> list[tuple[Seen, int]]:
         """Play at random, with settings that leave nothing open: see `cluster.worker.Crew`."""
         self._config = config
         played = play_in_each(
             self._batches,
-            warmup_steps(config, self._past),
+            warmup_steps(config, self._past, self._batches[0].spec),
             warmup_seed(config, self._past),
             supervisor,
             self.first_index,
@@ -161,13 +164,8 @@ class Engine(Protocol):
     is_local: bool
 
     @property
-    def num_cores(self) -> int:
-        """The number of cores of all machines together."""
-        ...
-
-    @property
-    def num_nodes(self) -> int:
-        """How many machines there are."""
+    def node_cores(self) -> list[int]:
+        """The number of cores of each machine, free or not."""
         ...
 
     def spawn(
@@ -208,19 +206,20 @@ class ClusterMuster:
                 f"sent to other processes, got {config.cluster}."
             )
         if config.num_actors is None and not engine.is_local:
-            config = config.replace(num_actors=engine.num_cores)
+            config = config.replace(num_actors=sum(engine.node_cores))
         config = fill_ahead(config)
-        config = fill_cluster(config, None if engine.is_local else engine.num_nodes)
+        config = fill_cluster(config, None if engine.is_local else engine.node_cores)
         # A run of threads that take turns may have saved where its environments stand.
         self._past = past._replace(standings=())
         self._supervisor, self._engine, self._parts = supervisor, engine, parts
         self._processes: list[Process] = []
+        self._crews: dict[int, Process] = {}  # the workers of today
         self._run_dir: Path | None = None
         assert config.num_actors is not None
         assert config.num_workers is not None
-        sizes, larger = divmod(config.num_actors, config.num_workers)
-        firsts = [index * sizes + min(index, larger) for index in range(config.num_workers + 1)]
-        self._shares = [Share(first, end - first) for first, end in itertools.pairwise(firsts)]
+        sizes = share_equally(config.num_actors, config.num_workers)
+        firsts = itertools.accumulate(sizes, initial=0)
+        self._shares = [Share(*share) for share in zip(firsts, sizes, strict=False)]
         self.config = config
         self._workers = [self._spawn_worker(index, 0) for index in range(config.num_workers)]
         try:
@@ -251,6 +250,13 @@ class ClusterMuster:
             checkpoint = begin(config, self.spec, state, seen)
         assert checkpoint is not None
         counts = past.num_frames + num_frames, past.num_updates
+        period, has_targets = (
+            config.target_period_frames,
+            checkpoint.state.target_params is not None,
+        )
+        if has_targets and counts[0] // period > past.num_frames // period:
+            state = checkpoint.state._replace(target_params=checkpoint.state.params)
+            checkpoint = checkpoint._replace(state=state)
         learned = as_views((checkpoint.state._replace(seen=None), checkpoint.statistics))
         state = learned[0]._replace(seen=checkpoint.state.seen)
         begun = Checkpoint(state, learned[1], Progress(*counts))
@@ -269,14 +275,22 @@ class ClusterMuster:
             make_orders=self._make_orders,
             first_indices=[share.first_index for share in self._shares],
             actor_keys=past.actor_keys,
-            max_restarts=0 if config.deterministic else config.max_restarts,
+            max_restarts=None if config.deterministic else config.max_restarts,
         )
 
     def close(self) -> None:
-        """End all processes, and remove the files that shards would have restarted from."""
+        """Close environments and end all processes; remove what shards would restart from."""
+        with contextlib.suppress(Exception):  # whoever does not answer is killed all the same
+            for worker in self._crews.values():
+                worker.submit("stop")
+            closing = [worker.submit("close") for worker in self._crews.values()]
+            deadline = time.monotonic() + CLOSE_SECONDS
+            while not all(each.is_ready() for each in closing) and time.monotonic() < deadline:
+                time.sleep(0.02)
         for process in self._processes:
             process.kill()
         self._processes.clear()
+        self._crews.clear()
         if self._run_dir is not None:
             shutil.rmtree(self._run_dir / SHARDS, ignore_errors=True)
 
@@ -291,13 +305,14 @@ class ClusterMuster:
         num_seeds = self._past.num_seeds + life * config.num_actors * config.envs_per_actor
         past = self._past._replace(num_seeds=num_seeds)
         crew = CrewOfShare(config, share, past, self._parts, ALGORITHMS[config.algorithm])
-        return self._spawn(
+        self._crews[index] = self._spawn(
             make_worker,
             crew,
             config.stall_timeout_seconds,
             cores=cores_of(index, len(self._shares)),
             num_cpus=share.num_actors,
         )
+        return self._crews[index]
 
     def _spawn(self, make: Callable[..., Any], *args: Any, **options: Any) -> Process:
         process = self._engine.spawn(make, *args, **options)
@@ -321,11 +336,11 @@ class ClusterMuster:
         ]
         return shards, Slicing(self._params, number) if number > 1 else None
 
-    def _hire(self, index: int, life: int) -> tuple[Process, Pending]:
+    def _hire(self, index: int, life: int) -> tuple[Process, list[Pending]]:
         """Start a worker again, which makes environments and plays at random."""
         worker = self._spawn_worker(index, life)
-        worker.submit("make")
-        return worker, worker.submit("play", self.config, self.spec.frames_per_step)
+        made, options = worker.submit("make"), (self.config, self.spec.frames_per_step)
+        return worker, [made, worker.submit("play", *options)]
 
     def _make_orders(self, keys: tuple[tuple[int, ...], ...]) -> Orders:
         config = self.config

@@ -17,11 +17,12 @@ from a3cjax.errors import CheckpointError
 from a3cjax.logs.journal import BadUpdatesError, Journal
 from a3cjax.logs.loggers import Logger
 from a3cjax.logs.terminal import TerminalLogger
+from a3cjax.parameters.shared import make_snapshot
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import Summary, append_evaluation
 from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
-from a3cjax.runs.tables import EpisodeRow
+from a3cjax.runs.tables import EpisodeRow, cut_logs
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.bringing import NOTHING_BROUGHT, Brought
 from a3cjax.training.callbacks import EpisodeEvent, EvaluationEvent, Event, UpdateEvent, call
@@ -89,7 +90,7 @@ class Learning:
     def run(self) -> None:
         """Learn until the budget is used up, something fails or a signal comes; then save."""
         self.supervisor.rescue = self.save
-        self._saved_frames = self.save()  # where learning begins
+        self.saved_frames = self.save().progress.num_frames  # where learning begins
         self.fleet.start(self.supervisor)
         if self.config.eval_period_frames is not None:
             self.supervisor.start([self.evaluator.run], "evaluator", "evaluating", "help")
@@ -98,11 +99,11 @@ class Learning:
 
     def summarise(self, evaluation: Evaluation | None = None) -> Summary:
         """The result of the run, with its final evaluation if there is one yet."""
-        counts = self.fleet.store.counts()
+        saved = self._newest.progress
         return Summary(
             run_dir=self.saver.run_dir,
-            num_frames=counts.num_frames,
-            num_updates=counts.num_updates,
+            num_frames=saved.num_frames,
+            num_updates=saved.num_updates,
             wall_seconds=self._learned_seconds,
             mean_return=self.journal.mean_return,
             evaluation=evaluation,
@@ -113,17 +114,24 @@ class Learning:
         )
 
     def judge(self, closing: contextlib.ExitStack) -> Summary:
-        """Evaluate what was learned, unless a signal came or no games are wanted.
+        """Evaluate what was saved at the end, unless a signal came or no games are wanted.
 
         The environments of the evaluation are left for `closing`, until its result is kept.
         """
-        evaluation = None
-        state, snapshot = self.fleet.store.read()
+        evaluation, state, snapshot = None, self._newest.state, self.saved_snapshot()
         if self.config.eval_episodes and not self.signal_stop.is_set():
             evaluation = self._evaluate(snapshot, self.supervisor.is_told, closing)
         if evaluation is not None:
             self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
         return self.summarise(evaluation)
+
+    def saved_snapshot(self) -> Snapshot:
+        """The parameters that were saved at the end.
+
+        Actors that take turns may have been stopped within a round, which is not saved.
+        """
+        state, statistics, (num_frames, num_updates, *_) = self._newest
+        return make_snapshot(state, num_updates, num_frames, statistics)
 
     def _evaluate_meanwhile(
         self, snapshot: Snapshot, should_stop: Callable[[], bool]
@@ -169,8 +177,8 @@ class Learning:
                 self.supervisor.stop_event.set()
                 self.supervisor.tell(f"{name} stops the run after {event.num_frames:,} frames")
 
-    def save(self) -> int:
-        """Save where the run stands; return the number of frames there.
+    def save(self) -> Checkpoint:
+        """Save where the run stands; return what was saved.
 
         The log files come first: they must not lack what the parameters were learned from.
         """
@@ -178,7 +186,7 @@ class Learning:
         if not self.supervisor.failures:
             self.journal.write_up_to(newest.progress.num_updates)
         self.saver.save(newest)
-        return newest.progress.num_frames
+        return newest
 
     def _look_after_files(self) -> None:
         self.journal.write()
@@ -186,8 +194,8 @@ class Learning:
         num_frames, num_updates = self.fleet.store.counts()
         if num_updates > 0:
             import_pictures()
-        if num_frames - self._saved_frames >= self.config.checkpoint_period_frames:
-            self._saved_frames = self.save()
+        if num_frames - self.saved_frames >= self.config.checkpoint_period_frames:
+            self.saved_frames = self.save().progress.num_frames
 
     def _take_evaluations(self) -> None:
         while self.evaluator.results.qsize():
@@ -228,7 +236,11 @@ class Learning:
             self._take_evaluations()
         if not any(isinstance(failure, CheckpointError) for failure in failures):
             with supervisor.noting_failures():
-                self.save()
+                self._newest = self.save()
+                self.saved_frames = self._newest.progress.num_frames
+                is_ahead = self.saved_frames < self.journal.num_frames
+                if self.config.deterministic and is_ahead and not failures:
+                    cut_logs(self.saver.run_dir, self.saved_frames)
         with supervisor.noting_failures():
             for failure in failures:
                 if isinstance(failure, BadUpdatesError):

@@ -27,15 +27,27 @@ def run_threads(
     seconds: float,
     is_enough: Callable[[], object] = lambda: True,
 ) -> None:
-    """Run each target in a thread of its own, for `seconds` and on until `is_enough()`."""
+    """Run each target in a thread of its own, for `seconds` and on until `is_enough()`.
+
+    Raises:
+      ConfigError: if all targets come to an end before.
+    """
     supervisor.start(targets, THREADS)
     supervisor.stop_event.wait(seconds)
-    while not (is_enough() or supervisor.stop_event.wait(0.01)):
-        pass
+    while True:
+        is_over = not supervisor.is_running
+        has_enough = bool(is_enough())
+        if has_enough or is_over:
+            break
+        supervisor.stop_event.wait(0.01)
     supervisor.stop_event.set()
     supervisor.wait(JOIN_SECONDS)
     supervisor.raise_failures()
     supervisor.stop_event.clear()
+    if not has_enough:
+        raise ConfigError(
+            "total_frames must be more: they are used up before anything is measured."
+        )
 
 
 def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float) -> float:

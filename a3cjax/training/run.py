@@ -67,8 +67,8 @@ def train(
         `resume_config`, and the run goes on from its newest sound checkpoint; objects that were
         passed to the run are passed again.
       env: replaces the configured one: an id; a function (a class counts) that makes one
-        Gymnasium environment, or a vector environment, called with `num_envs` if it has such an
-        argument; or a vector environment, for a single actor-learner, which is left open.
+        Gymnasium environment, or a vector environment, called with `num_envs` (and `seed`) if it
+        has such an argument; or a vector environment, for one actor-learner, which is left open.
       env_kwargs: arguments with which environments are made, like the setting of that name.
       network: a name; a `Network`; or a Flax module for the torso (`networks.OwnTorso` says what
         it sees), around which core and heads are built.
@@ -187,13 +187,14 @@ def learn_and_judge(
         if config.video and not signal_stop.is_set():
             from a3cjax.video import record_at_end
 
-            record_at_end(learning.trained_agent(), run_dir, supervisor.is_told)
+            trained = learning.trained_agent(learning.saved_snapshot())
+            record_at_end(trained, run_dir, supervisor.is_told)
         if signal_stop.is_set():
             is_over = summary.num_frames >= config.total_frames
             supervisor.tell(
                 f"all that was learned is saved in {run_dir}"
                 if is_over
-                else f"saved at frame {summary.num_frames:,}; {to_go_on}"
+                else f"saved at frame {learning.saved_frames:,}; {to_go_on}"
             )
     return summary
 

@@ -128,5 +128,8 @@ class Saver:
         arrays: dict[str, Any] = trajectory._asdict()
         leaves = jax.tree.leaves(arrays.pop("core_state"))
         arrays |= {f"core_state_{index}": leaf for index, leaf in enumerate(leaves)}
+        if isinstance(trajectory.observations, dict):
+            by_key = arrays.pop("observations").items()
+            arrays |= {f"observations_{key}": array for key, array in by_key}
         np.savez_compressed(path, **{k: x for k, x in arrays.items() if x is not None})
         failure.add_note(f"its trajectory is saved in {path}")

@@ -1,6 +1,6 @@
 """Names of actions, where they are known."""
 
-from a3cjax.envs.base import ActionSpec
+from a3cjax.envs.base import GYMNASIUM_PREFIX, ActionSpec
 
 # In the order of their numbers in the Arcade Learning Environment.
 _ATARI = (
@@ -72,7 +72,9 @@ def action_names(env: str, actions: ActionSpec, *, is_atari: bool) -> list[str]:
         return [f"{k}: {m}" for k, size in enumerate(actions.sizes) for m in range(size)]
     num_actions = actions.sizes[0]
     game = env.rpartition(":")[2].rpartition("/")[2].partition("-v")[0]
-    names = _OTHERS.get(game, "").split()
+    is_elsewhere = ":" in env.removeprefix(GYMNASIUM_PREFIX)
+    names = "" if is_elsewhere else _OTHERS.get(game, "")
+    names = names.split()
     if is_atari:
         minimal = (s for s, games in _ATARI_MINIMAL.items() if game in games.split())
         known = next(minimal, range(len(_ATARI)))

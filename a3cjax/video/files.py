@@ -205,7 +205,8 @@ class VideoFiles:
     def abandon(self) -> None:
         """Deletes what is not complete; does nothing after `close`."""
         for file in self._files:
-            file.abandon()
+            with contextlib.suppress(Exception):  # a full disk fails once more
+                file.abandon()
         for part in self._parts:
             with contextlib.suppress(OSError):  # what went wrong before tells more
                 part.unlink()

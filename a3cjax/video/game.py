@@ -25,9 +25,10 @@ class Moment(NamedTuple):
     `num_steps` counts the agent steps so far, and `score` is the sum of their raw rewards; `reward`
     is that of the step that led here. `value` is V(s) or maxₐ Q(s, a) in units of rewards, and
     `policy` the distribution over actions, in NumPy arrays without leading axes. `action` is what
-    the agent does here, None at the end of the game. `picture` is uint8 `[height, width, 3]`, None
-    where there is none. `observation` is what the network reads, and `saliency` that of its image,
-    None where it has no image or none was asked for.
+    the agent does here, None at the end of the game or, with `is_cut`, where a limit of steps cuts
+    it. `picture` is uint8 `[height, width, 3]`, None where there is none. `observation` is what the
+    network reads, and `saliency` that of its image, None where it has no image or none was asked
+    for.
     """
 
     num_steps: int
@@ -39,6 +40,7 @@ class Moment(NamedTuple):
     picture: np.ndarray | None
     observation: Observation
     saliency: Saliency | None = None
+    is_cut: bool = False
 
 
 def watch(
@@ -63,9 +65,6 @@ def watch(
 
     Yields:
       T + 1 moments for a game of T steps, while it is played; the last has no action.
-
-    Raises:
-      RuntimeError: if a game does not end.
     """
     snapshot = agent.snapshot
     exploration = evaluation_exploration(environments.num_envs)
@@ -94,6 +93,7 @@ def watch(
                 picture=environments.render() if renders else None,
                 observation=jax.tree.map(lambda x: np.asarray(x)[0], step.timestep.observation),
                 saliency=salience and jax.tree.map(np.asarray, salience(*seen)),
+                is_cut=bool(step.cut),
             )
 
 

@@ -39,19 +39,20 @@ END_WORK_SECONDS = 30.0  # that the video at the end of a run may take to make
 class Recording(NamedTuple):
     """The files, how many seconds they show, and the scores of the games in them.
 
-    `is_cut`: the last game was not over, and its score is the one so far.
+    `cut`: which games were not over, so that their scores are those so far.
     """
 
     paths: list[Path]
     seconds: float
     scores: list[float]
-    is_cut: bool
+    cut: list[bool]
 
     def describe(self) -> str:
         """Its length and its scores, for people."""
-        scores = [f"{score:g}" for score in self.scores]
-        if self.is_cut:
-            scores[-1] += " so far"
+        scores = [
+            f"{score:g}{' so far' * is_cut}"
+            for score, is_cut in zip(self.scores, self.cut, strict=True)
+        ]
         return f"{self.seconds:.0f} seconds of play, score {', '.join(scores)}"
 
 
@@ -89,8 +90,8 @@ def record_video(
 ) -> Recording | None:
     """Plays games and writes them as videos.
 
-    Games and actions follow from the seed: a repetition shows the same. The first game is one
-    that the evaluation of the run plays, too.
+    Games and actions follow from the seed: a repetition shows the same. The first game begins as
+    one of the run's evaluation, and goes on as there if the best actions are taken.
 
     Args:
       agent: plays.
@@ -119,28 +120,32 @@ def record_video(
         key = make_keys(seed).evaluation
         number = options.num_episodes
         games_to_play = itertools.count() if number is None else range(number)
+        sees_image = shown_image(environments.spec)[1] is not None
+        # Saliency lies over what the network reads, which only Atari's pictures show, too.
+        hides_pictures = options.with_saliency and sees_image and not environments.spec.is_atari
         moments = watch(
             agent,
             environments,
             (jax.random.fold_in(key, index) for index in games_to_play),
             is_greedy=agent.choose_greedy(options.is_greedy),
             with_saliency=options.with_saliency,
-            renders=has_pictures(environments),
+            renders=has_pictures(environments) and not hides_pictures,
         )
-        scores: list[float] = []
+        scores, cut = list[float](), list[bool]()
         num_frames, most_frames = 0, max(1, round(min(options.length() * rate, sys.maxsize)))
         moments = itertools.takewhile(lambda _: not should_stop(), moments)
-        if options.with_saliency:
-            if shown_image(environments.spec)[1] is None:
-                tell("The agent sees no image: the film shows no saliency.")
+        if options.with_saliency and not sees_image:
+            tell("The agent sees no image: the film shows no saliency.")
+        elif options.with_saliency:
             moments = brighten(moments, min(most_frames, round(FILM_SECONDS * rate)))
-        is_cut = False
         for moment in moments:
             if moment.num_steps == 0:
                 scores.append(0.0)
+                cut.append(True)
             scores[-1] = moment.score
-            is_cut = moment.action is not None
-            num_copies = 1 if is_cut else max(1, round(HOLD_SECONDS * rate))
+            is_last = moment.action is None
+            cut[-1] = moment.is_cut or not is_last
+            num_copies = max(1, round(HOLD_SECONDS * rate)) if is_last else 1
             num_copies = min(num_copies, most_frames - num_frames)
             files.write(screen.draw(moment), num_copies)
             num_frames += num_copies
@@ -149,7 +154,7 @@ def record_video(
                 break
         if should_stop():
             return None
-        return Recording(files.close(), num_frames / rate, scores, is_cut)
+        return Recording(files.close(), num_frames / rate, scores, cut)
 
 
 def make_labels(agent: TrainedAgent, spec: EnvironmentSpec, options: VideoOptions) -> Labels:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from a3cjax.distributions import EpsilonGreedy
 from a3cjax.envs.base import EnvironmentSpec
@@ -42,7 +42,7 @@ class Screen:
         self._pictures = Pictures(spec)
         num_steps = max(2, round(CHART_SECONDS * steps_per_second))
         self._chart = ValueChart(PANEL_WIDTH, _CHART_HEIGHT, num_steps)
-        self._num_games = 0
+        self._num_games, self._width = 0, 0
 
     def draw(self, moment: Moment) -> np.ndarray:
         """One frame, uint8 `[height, width, 3]`; both sides are even, as H.264 requires."""
@@ -50,6 +50,12 @@ class Screen:
             self._num_games += 1
             self._chart.start()
         picture = self._pictures.draw(moment)
+        # A film has one size; some environments' pictures change theirs with the level.
+        self._width = self._width or picture.width
+        if picture.width != self._width:
+            height = max(1, picture.height * self._width // picture.width)
+            size = (self._width, height) if height <= HEIGHT else (self._width, HEIGHT)
+            picture = ImageOps.pad(picture, size, color=style.BACKGROUND)
         width = picture.width + PANEL_WIDTH + 3 * MARGIN
         height = HEIGHT + 2 * MARGIN
         image = Image.new("RGB", (width + width % 2, height + height % 2), style.BACKGROUND)

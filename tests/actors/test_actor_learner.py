@@ -5,9 +5,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from a3cjax.actors import actor_learner
 from a3cjax.actors.actor_learner import ActorLearner, Standing
 from a3cjax.actors.programs import Programs
 from a3cjax.envs.base import Episode
+from a3cjax.errors import AnswerError
 from a3cjax.parameters.moments import merge, moments_of
 from a3cjax.types import Seen
 from a3cjax.updates import GradientMetrics
@@ -310,6 +312,21 @@ def test_whole_episodes_are_looked_at_before_they_are_filled_up():
     assert store.seen[0].returns.num_seen == 7
     assert store.seen[0].observations.num_seen == 10
     np.testing.assert_allclose(store.seen[0].observations.mean, [2.0])
+
+
+def test_an_episode_without_end_is_told_and_not_waited_for(monkeypatch):
+    monkeypatch.setattr(actor_learner, "MAX_EPISODE_STEPS", 20)
+    for own, expected in ((None, 20), (9, 20), (30, 30)):
+        bench = Bench(unroll_length=None)
+        bench.environments.spec = bench.environments.spec._replace(max_episode_steps=own)
+        with pytest.raises(AnswerError, match=rf"^episodes must end .* after {expected} steps\.$"):
+            bench.run()
+        # The step after the last shows that a new episode has begun.
+        assert len(bench.environments.actions) == expected + 1
+    # One that ends at the limit is whole.
+    environments = FakeEnvironments(first={31: [0, 1]})
+    environments.spec = environments.spec._replace(max_episode_steps=30)
+    assert Bench(environments=environments, unroll_length=None).run().reports[0].num_steps == 60
 
 
 def test_stop_event_ends_a_whole_episode_within_a_step():

@@ -39,7 +39,7 @@ class MortalProcess(LocalProcess):
 
 
 class LocalEngine:
-    is_local, num_cores, num_nodes = True, 2, 1
+    is_local = True
 
     def __init__(self):
         self.workers, self.shards = [], []

@@ -1,6 +1,7 @@
 """Whole runs of a fleet, whose processes are objects of this one."""
 
 import contextlib
+import functools
 import threading
 
 import gymnasium
@@ -9,9 +10,11 @@ import pytest
 import safetensors.numpy
 
 from a3cjax.actors.reports import Restarted
+from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
 from a3cjax.cluster import fleet, processes
 from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
+from a3cjax.cluster.worker import Worker
 from a3cjax.config.reading import resume_config
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
@@ -431,6 +434,139 @@ def test_a_stop_that_got_lost_is_asked_for_again(run, engine, monkeypatch, lost)
     assert summary.stopped_by == "Enough"
     assert summary.num_frames < endless.total_frames
     assert_logs_tell_all(summary)
+
+
+def answer_of_the_next_worker(engine, question, answer):
+    """The next worker that is started gives this answer to a question."""
+    spawn = engine.spawn
+
+    def submit(process, name, *args):
+        own = MortalProcess.submit(process, name, *args)
+        return answer if name == question else own
+
+    def spawn_and_change(*args, **options):
+        process = spawn(*args, **options)
+        process.submit = functools.partial(submit, process)
+        del engine.spawn
+        return process
+
+    engine.spawn = spawn_and_change
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_worker_that_waits_for_a_place_holds_up_no_end(run, engine, monkeypatch, is_stopped):
+    monkeypatch.setattr(fleet, "STRAGGLER_SECONDS", 0.5)
+
+    def kill():
+        answer_of_the_next_worker(engine, "play", NoAnswer())
+        engine.workers[1].die()
+
+    class Enough:
+        def on_update(self, event):
+            return "stop" if is_stopped and event.num_updates >= 60 else None
+
+    config = CATCH.replace(total_frames=100_000) if is_stopped else LONG
+    summary = run(config, [Once(30, kill), Enough()])
+    assert len(engine.workers) == 3
+    assert (summary.stopped_by is not None) == is_stopped
+    assert is_stopped or summary.num_frames >= LONG.total_frames
+    assert_logs_tell_all(summary)
+
+
+@pytest.mark.parametrize("question", ["make", "play", "start"])
+def test_what_a_new_worker_raises_ends_the_run(run, engine, question):
+    def kill():
+        answer_of_the_next_worker(engine, question, Done(failure=OSError("the port is taken")))
+        engine.workers[1].die()
+
+    with pytest.raises(OSError, match="the port is taken"):
+        run(LONG, [Once(30, kill)])
+
+
+@pytest.mark.parametrize("question", ["make", "play", "start"])
+def test_a_new_worker_with_a_call_that_got_lost_is_replaced(run, engine, monkeypatch, question):
+    monkeypatch.setattr(fleet, "STRAGGLER_SECONDS", 0.5)
+
+    def kill():
+        answer_of_the_next_worker(engine, question, RESET)
+        engine.workers[1].die()
+
+    endless = CATCH.replace(total_frames=100_000)
+
+    class Enough:
+        def on_update(self, event):
+            return "stop" if len(engine.workers) == 4 and event.num_updates >= 60 else None
+
+    summary = run(endless, [Once(30, kill), Enough()])
+    assert assert_logs_tell_all(summary)["num_restarts"].sum() == 2
+
+
+def test_a_death_in_turns_says_that_nobody_can_go_on(run, engine):
+    turns = LONG.replace(deterministic=True)
+    with pytest.raises(RuntimeError, match=r"worker 1 has died: a deterministic run ends by that"):
+        run(turns, [Once(30, lambda: engine.workers[1].die())])
+
+
+class Closing(gymnasium.Env):
+    """Takes down how many are open."""
+
+    observation_space = gymnasium.spaces.Box(-1.0, 1.0, (2,))
+    action_space = gymnasium.spaces.Discrete(2)
+    num_open = 0
+
+    def __init__(self):
+        Closing.num_open += 1
+        self.num_steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.num_steps += 1
+        return np.zeros(2, np.float32), 0.0, self.num_steps % 9 == 0, False, {}
+
+    def close(self):
+        Closing.num_open -= 1
+
+
+def test_environments_are_closed_before_processes_are_killed(tmp_path, engine, monkeypatch):
+    monkeypatch.setattr(MortalProcess, "kill", lambda process: None)
+    config = CATCH.replace(cluster="ray", num_workers=2, run_dir=str(tmp_path / "run"))
+    train(config, env=Closing)
+    assert Closing.num_open == 0
+
+
+def test_whoever_waits_for_processes_is_told_so(monkeypatch):
+    monkeypatch.setattr(fleet, "WAIT_SECONDS", 0.0)
+    answers, lines = iter([False] * 4 + [True] * 9), []
+
+    class Late(NoAnswer):
+        def is_ready(self):
+            return next(answers)
+
+        def result(self):
+            return "here"
+
+    supervisor = Supervisor()
+    supervisor.announce = lines.append
+    assert fleet.gather([Late(), Done("here")], supervisor) == ["here", "here"]
+    assert lines == ["waiting for 1 of 2 processes"]
+
+
+@pytest.mark.parametrize("call", ["make", "warm_up"])
+def test_a_worker_tells_what_failed_and_not_that_it_stopped(call):
+    failure = StallError("no progress for 9 s: reset()")
+
+    class Crew:
+        def make(self, supervisor):
+            supervisor.add_failure(failure)
+            raise Stopped
+
+        def warm_up(self, config, supervisor):
+            self.make(supervisor)
+
+    with pytest.raises(StallError, match="no progress"):
+        getattr(Worker(Crew(), 9.0), call)(*["config"] * (call == "warm_up"))
 
 
 @pytest.mark.parametrize(

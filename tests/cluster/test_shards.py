@@ -12,10 +12,11 @@ from a3cjax.cluster.processes import LocalProcess, Unreachable
 from a3cjax.cluster.shard import NOTHING_KNOWN, Push, Rules, Shard
 from a3cjax.cluster.slices import Slicing
 from a3cjax.cluster.store import Pool, ShardedStore
+from a3cjax.errors import CheckpointError
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters.moments import moments_of
 from a3cjax.parameters.shared import SharedParameters
-from a3cjax.runs.checkpoints import Checkpoint, Progress
+from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import make_apply_gradients
 from tests.fakes import run_in_threads, wait_until
@@ -208,6 +209,38 @@ def test_a_new_run_takes_nothing_from_the_files_of_an_old_one(tmp_path):
 def test_a_shard_without_its_file_begins_with_what_it_is_given(tmp_path):
     shard = Shard(make_store, Rules(), tmp_path / "gone")
     assert shard.begin(checkpoint(num_frames=80, num_updates=9), False) == ((80, 9), 9)
+
+
+def test_a_shard_that_lost_its_files_counts_on_from_what_others_know(tmp_path):
+    shard = Shard(make_store, Rules(), tmp_path / "gone")
+    assert shard.begin(checkpoint(num_frames=80, num_updates=9), False, (96, 11)) == ((96, 11), 9)
+    assert shard.push(Push(ones(), 8, 11)).receipt[:3] == (12, 104, 0)
+
+
+def test_a_shard_keeps_nothing_of_the_memory_that_it_was_sent():
+    sent = checkpoint(params=jax.tree.map(np.array, PARAMS), has_targets=True)
+    shard = make_shard(begun=sent)
+    before = jax.tree.map(np.array, shard.read()[0]._replace(seen=None))
+    for leaf in jax.tree.leaves((sent.state.params, sent.state.target_params)):
+        leaf += 1.0
+    after = shard.read()[0]._replace(seen=None)
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+def test_a_shard_without_room_for_its_files_goes_on(tmp_path, monkeypatch, capsys):
+    def refuse(self, checkpoint):
+        raise CheckpointError("no space left")
+
+    shard = make_shard(Rules(save_period_updates=1), tmp_path / "shards" / "0")
+    monkeypatch.setattr(Checkpointer, "save", refuse)
+    assert shard.push(Push(ones(), 8, 0)).receipt[:2] == (1, 8)
+    assert "a shard is not saved: no space left" in capsys.readouterr().err
+
+
+def test_a_shard_on_a_machine_without_the_run_folder_makes_none(tmp_path):
+    shard = make_shard(Rules(save_period_updates=1), tmp_path / "run" / "shards" / "0")
+    shard.push(Push(ones(), 8, 0))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_push_without_answer_is_dropped_and_the_pusher_waits_for_the_shard(monkeypatch):

@@ -422,6 +422,16 @@ def test_preset_is_not_given_with_a_run_to_resume(tmp_path):
         read_config({"resume": str(tmp_path), "preset": "paper"})
 
 
+def test_the_env_of_a_run_may_be_given_again_in_other_letters(tmp_path):
+    write_config(tmp_path, "env: Pong")
+    assert read_config({"resume": str(tmp_path), "env": "pong"}).env == "Pong"
+    with pytest.raises(ConfigError, match=r"^env must be Pong, as in the run to resume, got pongo"):
+        read_config({"resume": str(tmp_path), "env": "pongo"})
+    write_config(tmp_path, "env: python:mine:Pong")
+    with pytest.raises(ConfigError, match=r"^env must be python:mine:Pong, .* got python:mine:pon"):
+        read_config({"resume": str(tmp_path), "env": "python:mine:pong"})
+
+
 def test_help_has_a_line_for_every_setting():
     lines = list(describe(Config))
     for name, field in FIELDS.items():
@@ -533,6 +543,15 @@ def test_presets_name_only_what_differs(name):
     base = read_preset(settings.pop("preset", "laptop"))
     before = make_config(base)
     assert settings == {k: v for k, v in settings.items() if getattr(before, k) != v}
+
+
+@for_each("name", ["paper", "paper_mujoco"])
+def test_a_preset_takes_any_budget(name):
+    config = compose(f"preset={name}", "total_frames=1M")
+    assert config.exploration_frames == config.total_frames == 10**6
+    assert compose(f"preset={name}", "total_frames=50M").exploration_frames == 4_000_000
+    with pytest.raises(ConfigError, match=r"^exploration_frames must be between 1 and 1000000"):
+        compose(f"preset={name}", "total_frames=1M", "exploration_frames=2M")
 
 
 def test_unknown_preset_is_answered_with_the_known():
@@ -866,6 +885,11 @@ def test_table_refuses_observations_that_are_no_numbered_states(spec):
     config = ONE_ACTOR.replace(network="tabular", env="CartPole")
     with pytest.raises(ConfigError, match=r"^network must not be tabular for CartPole: "):
         resolve(config, spec)
+    numbered = STATES._replace(actions=CONTINUOUS.actions)
+    with pytest.raises(
+        ConfigError, match=r"^network must not be tabular .*: actions are numbers\."
+    ):
+        resolve(config, numbered)
 
 
 @for_each("algorithm", ALGORITHMS)

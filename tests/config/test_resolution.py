@@ -148,6 +148,17 @@ GAUSSIAN = {"variance": "shared"}
             {"optimizer": "sgd", "decay": "1e-1"} | GAUSSIAN,
             "optimizer=sgd: decay; with env=Some: variance",
         ),
+        (
+            VECTORS,
+            {"unroll_length": "episode", "lambda_": "0.3"},
+            "unroll_length=episode: lambda_",
+        ),
+        (
+            VECTORS,
+            {"unroll_length": "episode", "algorithm": "n_step_q", "double_q": "true"},
+            "unroll_length=episode: double_q",
+        ),
+        (VECTORS, {"unroll_length": "episode", "algorithm": "one_step_q", "double_q": "true"}, ""),
         # What comes from a preset, or has to be changed for it.
         (ATARI, {"preset": "paper", "algorithm": "one_step_q", "unroll_length": "9"}, ""),
         (ATARI, {"preset": "paper", "total_frames": "10k", "exploration_frames": "1k"}, ""),
@@ -201,12 +212,46 @@ def test_workers_are_filled_in_by_cores_or_machines(monkeypatch):
     monkeypatch.setattr(defaults, "available_cores", lambda: 64)
     config = Config(cluster="ray", num_actors=100, grads_per_push=10)
     assert fill_cluster(config, None).num_workers == 8
-    assert fill_cluster(config, 5).num_workers == 5
-    assert fill_cluster(config.replace(num_workers=3), 5).num_workers == 3
+    assert fill_cluster(config, [20] * 5).num_workers == 5
+    assert fill_cluster(config.replace(num_workers=3), [40] * 5).num_workers == 3
     # Ten push, and the first gradient of each sum waits for the last one.
-    assert fill_cluster(config.replace(max_staleness=20), 5).max_staleness == 20
+    assert fill_cluster(config.replace(max_staleness=20), [20] * 5).max_staleness == 20
     with pytest.raises(ConfigError, match=r"^max_staleness must be >= 20, .* got 19\.$"):
-        fill_cluster(config.replace(max_staleness=19), 5)
+        fill_cluster(config.replace(max_staleness=19), [20] * 5)
+
+
+@for_each(
+    ("num_actors", "num_workers", "machines", "expected"),
+    [
+        (136, None, [8, 32, 32, 32, 32], 17),  # a small head among large machines
+        (64, None, [32, 32], 2),
+        (60, None, [8, 32, 32], 4),
+        (3, None, [8, 8, 8, 8], 3),
+        (12, 2, [8, 8], 2),
+        (17, None, [8, 8], "num_actors must be <= 16, the cores of the cluster, got 17."),
+        (
+            16,
+            1,
+            [8, 8],
+            "num_workers must be so many that each surely finds 16 cores",
+        ),
+        (
+            15,
+            3,
+            [4, 5, 6],
+            "num_workers must be so many that each surely finds 5 cores",
+        ),
+    ],
+)
+def test_every_worker_finds_a_machine_or_a_line_says_why_not(
+    num_actors, num_workers, machines, expected
+):
+    config = Config(cluster="ray", num_actors=num_actors, num_workers=num_workers)
+    if isinstance(expected, int):
+        assert fill_cluster(config, machines).num_workers == expected
+    else:
+        with pytest.raises(ConfigError, match=f"^{expected}"):
+            fill_cluster(config, machines)
 
 
 @pytest.mark.parametrize(

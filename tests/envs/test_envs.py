@@ -484,7 +484,7 @@ def test_breakout_truncates_at_its_time_limit():
 
 def test_evaluation_plays_on_after_a_lost_life():
     environments = make_environments(
-        "Breakout", num_envs=2, seed=3, discount=DISCOUNT, is_evaluation=True
+        "Breakout", num_envs=2, seed=3, discount=DISCOUNT, has_whole_games=True
     )
     timesteps, episodes = [], []
     while len(timesteps) < 500 and {e.environment_index for e in episodes} != {0, 1}:
@@ -934,7 +934,7 @@ def asked(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "is_evaluation", "expected"),
+    ("protocol", "has_whole_games", "expected"),
     [
         ("paper", False, {"episodic_life": True, "noop_max": 30, "repeat_action_probability": 0}),
         ("paper", True, {"episodic_life": False, "noop_max": 30, "repeat_action_probability": 0}),
@@ -942,14 +942,14 @@ def asked(monkeypatch):
         ("machado", True, {"episodic_life": False, "repeat_action_probability": 0.25}),
     ],
 )
-def test_protocol_sets_the_options_of_atari(asked, protocol, is_evaluation, expected):
+def test_protocol_sets_the_options_of_atari(asked, protocol, has_whole_games, expected):
     environments = make_environments(
         "Breakout",
         num_envs=1,
         seed=0,
         discount=DISCOUNT,
         protocol=protocol,
-        is_evaluation=is_evaluation,
+        has_whole_games=has_whole_games,
     )
     environments.close()
     assert asked.items() >= expected.items()
@@ -969,7 +969,7 @@ def test_sticky_actions_are_on_request(asked, protocol, sticky_actions):
         seed=0,
         discount=DISCOUNT,
         protocol=protocol,
-        is_evaluation=True,
+        has_whole_games=True,
         sticky_actions=sticky_actions,
     )
     environments.close()

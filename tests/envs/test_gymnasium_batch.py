@@ -8,12 +8,14 @@ from typing import Any, ClassVar
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium import wrappers
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TransformAction, TransformObservation, TransformReward
 
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import AnswerError, VectorEnvironments
+from a3cjax.envs.bringing import make_brought
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import ConfigError
@@ -640,3 +642,48 @@ def test_what_a_wrapper_returns_is_checked_and_what_it_mends_is_not():
     environments = batch(lambda reward: np.array([reward]), Box(-1, 1, (1,)))
     with pytest.raises(AnswerError, match="rewards must be numbers"):
         environments.step(np.zeros(1, np.int32))
+
+
+def drifting(**attributes):
+    """A class of environments with some attributes of its own."""
+    return type("Own", (Drifting,), attributes)
+
+
+@for_each(
+    ("make", "told"),
+    [
+        (Drifting, None),
+        (lambda: wrappers.TimeLimit(wrappers.TransformReward(Drifting(), abs), 5), None),
+        # For something else: no line, since nobody promised anything.
+        (drifting(get_state=lambda self, index: index), ""),
+        (drifting(set_state=lambda self, at, speed: None), ""),
+        (drifting(set_state=None), ""),
+        # What cannot be kept as it is.
+        (drifting(get_state=lambda self: self._at), "not JSON serializable"),
+        (drifting(get_state=lambda self: {"at": (1, 2)}), "not the same after JSON"),
+        (lambda: wrappers.DelayObservation(Drifting(), 2), "the wrapper DelayObservation"),
+        (lambda: wrappers.NormalizeReward(Drifting()), "the wrapper NormalizeReward"),
+    ],
+)
+def test_only_what_can_be_kept_as_a_whole_is_kept(make, told, capsys):
+    environments = make_brought("python:own", make, **MAKE)
+    states = [environments.get_state() for _ in range(3)]
+    err = capsys.readouterr().err
+    if told is None:
+        assert None not in states
+    else:
+        assert states == [None] * 3
+    if told:
+        assert err.count("begins new games where a run is resumed") == 1  # said once
+        assert told in err
+    else:
+        assert err == ""
+    environments.close()
+
+
+def test_a_stream_that_runs_dry_is_a_fault_and_no_end():
+    # A StopIteration would end the generator that asked, as if all were done.
+    environments = make_brought("python:own", drifting(step=lambda self, _: next(iter(()))), **MAKE)
+    with pytest.raises(RuntimeError, match=r"step\(\) of python:own ended by StopIteration"):
+        environments.step(np.zeros((3, 2), np.float32))
+    environments.close()

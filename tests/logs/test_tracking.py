@@ -350,6 +350,16 @@ def test_mlflow_run_goes_on_when_resumed_and_hears_of_a_failure(tmp_path):
 
 
 @pytest.mark.usefixtures("mlflow_store")
+def test_a_store_without_the_run_gets_a_new_one(tmp_path, monkeypatch):
+    open_mlflow(tmp_path).close()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "other").as_uri())
+    for _ in range(2):  # and then goes on with that one
+        open_mlflow(tmp_path).close()
+    _, (found,) = mlflow_runs()
+    assert found.info.run_name == "pong-seed3"
+
+
+@pytest.mark.usefixtures("mlflow_store")
 def test_only_one_process_at_a_time_begins_an_mlflow_run(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))

@@ -190,6 +190,20 @@ def test_next_round_waits_for_the_last_push(looks):
     assert pull.answer is store.pull()
 
 
+def test_whoever_waits_shows_life_and_nobody_else_does():
+    waiting = []
+    stores = take_turns(
+        shared_parameters(), 2, threading.Event(), at_wait=lambda: waiting.append(1)
+    )
+    stores[0].push(np.float32(1), FRAMES, 0)
+    assert waiting == []
+    pull = threading.Thread(target=stores[0].pull)
+    pull.start()
+    wait_until(lambda: len(waiting) >= 3)
+    stores[1].push(np.float32(1), FRAMES, 0)
+    pull.join()
+
+
 def test_push_waits_for_those_before_it(looks):
     store = shared_parameters()
     first, second = take_turns(store, 2, threading.Event())

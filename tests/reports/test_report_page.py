@@ -1,10 +1,12 @@
 import csv
 import io
 import itertools
+import os
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -152,6 +154,32 @@ def test_nothing_out_of_a_file_becomes_html(tmp_path):
     assert HOSTILE in "".join(page.words)
     for tag in ("<script", "<img"):
         assert tag not in (path.parent / "report.md").read_text()
+
+
+def test_what_is_no_letter_is_shown_by_its_number(tmp_path):
+    folder = make_run_folder(tmp_path / "run", summary={"commit": "\ud800"}, seed="x")
+    folder = folder.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    path = write_report([folder], tmp_path / "report")
+    words = "".join(Page(path.read_text()).words)
+    assert "caf\\udce9" in words
+    assert "\\ud800" in words
+    assert "caf\\udce9" in (path.parent / "report.md").read_text().replace("\\\\", "\\")
+
+
+def test_every_group_of_a_sweep_has_its_key_in_the_picture(tmp_path):
+    few, many = (
+        [make_run_folder(tmp_path / f"{n}-{i}", seed=1, unroll_length=i) for i in range(n)]
+        for n in (2, 25)
+    )
+    heights = []
+    for folders in (few, many):
+        write_report(folders, tmp_path / "curves.png", show_published=False)
+        with Image.open(tmp_path / "curves.png") as picture:
+            heights.append(picture.height / picture.width)
+            pixels = np.asarray(picture.convert("L"))
+    assert heights[1] > 2.5 * heights[0]
+    # Nothing is cut off: below the last key there is white, as at the picture's own edges.
+    assert (pixels[-3:] == pixels[0, 0]).all()
 
 
 @for_each(

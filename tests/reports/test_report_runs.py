@@ -148,6 +148,32 @@ def test_final_score_is_of_the_last_parameters_by_the_rules_of_the_run(
 
 
 @for_each(
+    ("names", "is_greedy", "chosen"),
+    [
+        (["sampled-5", "sampled-100", "sampled-30"], False, "sampled-100"),
+        (["sampled-100", "greedy-30"], True, "greedy-30"),
+        (["sampled-30", "greedy-100"], False, "sampled-30"),
+        (["sampled-30", "greedy-100"], None, "sampled-30"),  # older runs sampled
+        (["greedy-30", "greedy-5"], False, "greedy-30"),
+    ],
+)
+def test_of_several_final_evaluations_the_longest_by_the_rules_of_the_run_counts(
+    tmp_path, names, is_greedy, chosen
+):
+    settings = {} if is_greedy is None else {"greedy_evaluation": is_greedy}
+    summary = {"num_frames": 3000, "evaluation": None}
+    folder = make_run_folder(tmp_path / "run", summary=summary, **settings)
+    for mean, name in enumerate(names):
+        actions, number = name.split("-")
+        result = {"mean": mean, "num_frames": 3000, "num_episodes": int(number)}
+        text = json.dumps(result | {"actions": actions})
+        (folder / f"evaluation-{name}.json").write_text(text)
+    run = read_run(folder)
+    assert run.final_score.mean == names.index(chosen)
+    assert f"its final score is that of evaluation-{chosen}.json" in run.notes
+
+
+@for_each(
     "line",
     [
         "3000\n",
@@ -238,6 +264,29 @@ def test_runs_with_other_settings_are_another_group_named_by_what_differs(tmp_pa
         "n_step_q",
     ]
     assert len({group.method for group in groups}) == 3
+
+
+def test_what_a_setting_meant_before_it_was_one_sets_older_runs_apart(tmp_path):
+    runs = runs_with(tmp_path, {"seed": 1}, {"seed": 1, "target_entropy": 0.3}, {"seed": 2})
+    groups = group_runs(runs)
+    assert [len(group.runs) for group in groups] == [2, 1]
+    differing, _ = differing_settings(groups)
+    assert ("target_entropy", ["None", "0.3"]) in differing
+
+
+@for_each(
+    ("envs", "num_groups"),
+    [
+        (["CartPole-v0", "CartPole-v1"], 2),
+        (["gymnasium:Hopper-v4", "gymnasium:Hopper-v5"], 2),
+        (["Pong", "Pong-v5", "gymnasium:ALE/Pong-v5", "PongNoFrameskip-v4"], 1),
+    ],
+)
+def test_versions_of_an_environment_are_different_ones_but_for_atari_games(
+    tmp_path, envs, num_groups
+):
+    groups = group_runs(runs_with(tmp_path, *({"env": env} for env in envs)))
+    assert len({group.game for group in groups}) == len(groups) == num_groups
 
 
 def test_labels_differ_also_where_a_few_settings_do_not_tell_runs_apart(tmp_path):

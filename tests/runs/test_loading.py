@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -159,6 +160,20 @@ def published(finished, tmp_path):
 def test_published_agent_is_small_and_complete(published):
     names = {path.name for path in published.iterdir()}
     assert names == {"config.yaml", "environment.json", "summary.json", PARAMETER_FILE, "README.md"}
+
+
+def test_published_agent_does_not_say_where_others_are_reached(finished, tmp_path):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    settings = yaml.safe_load(path.read_text())
+    settings |= {"cluster": "ray", "num_workers": 1, "ray_address": "ray://10.0.0.5:10001"}
+    path.write_text(yaml.safe_dump(settings))
+    path = tmp_path / "run" / "summary.json"
+    command = {"command": "a3cjax train ray_address=ray://10.0.0.5:10001 env=Catch"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | command))
+    folder = publish(tmp_path / "run", tmp_path / "published", trust=True)
+    assert "10.0.0.5" not in "".join(file.read_text(errors="ignore") for file in folder.iterdir())
+    assert a3cjax.load(folder).config.ray_address is None
 
 
 @pytest.mark.parametrize("kind", ["run", "published"])

@@ -1,8 +1,10 @@
 """Games of a trained agent, and evaluations, which are made of them."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from a3cjax.agents import Agent
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import Episode
+from a3cjax.envs.bringing import make_brought
 from a3cjax.errors import ConfigError
 from a3cjax.runs import playing
 from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
@@ -281,3 +284,35 @@ def test_agent_compiles_once_for_all_that_it_plays(built):
         environments = FakeEnvironments()
         newer.act(environments.reset(), newer.initial_state(2), KEY)
     assert len(traces) == 1
+
+
+class Timed(gymnasium.Env):
+    """A game of so many steps, each worth 1."""
+
+    observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, length):
+        self._length = length
+
+    def reset(self, *, seed=None, options=None):
+        self._t = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action):
+        self._t += 1
+        return np.zeros(1, np.float32), 1.0, self._t == self._length, False, {}
+
+
+@pytest.mark.parametrize("mode", gymnasium.vector.AutoresetMode)
+def test_each_game_has_its_own_steps_whoever_waits_for_others(mode):
+    # In two of the modes all wait a step whenever the short game ends.
+    lengths = (2, 9, 30)
+    makers = [functools.partial(Timed, length) for length in lengths]
+    envs = gymnasium.vector.SyncVectorEnv(makers, autoreset_mode=mode)
+    environments = make_brought("Timed", lambda: envs, num_envs=3, seed=0, discount=0.9)
+    *_, last = make_player().play(environments, KEY, max_episode_steps=10)
+    assert last.cut == [Episode(2, 10.0, 10)]
+    episodes = evaluate(environments, max_episode_steps=10).episodes
+    assert episodes == [Episode(0, 2.0, 2), Episode(1, 9.0, 9), Episode(2, 10.0, 10)]
+    environments.close()

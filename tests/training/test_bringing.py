@@ -2,8 +2,11 @@
 
 import functools
 import json
+from typing import ClassVar
 
+import envpool
 import gymnasium
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from gymnasium.wrappers import TimeLimit
 
 from a3cjax import Config, load, train
+from a3cjax.actors import placement
 from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
 from a3cjax.config.reading import load_config, read_config, resume_config
 from a3cjax.envs.bringing import make_brought
@@ -75,6 +79,7 @@ class Echo(gymnasium.Env):
 
 gymnasium.register("Echo-v0", Echo)
 ONE = Echo()
+VECTOR = gymnasium.vector.SyncVectorEnv([Echo, Echo])
 
 
 def make_echo(worth=1.0):
@@ -155,6 +160,7 @@ def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
             {"env": make_echo, "env_kwargs": {"wort": 2}},
             r"^env_kwargs must .*make_echo, got .*wort",
         ),
+        ({"env": lambda: ONE, "env_kwargs": {"a": 2}}, r"^env_kwargs must be the arguments of"),
         ({"env": make_vector(), "env_kwargs": {"a": 2}}, r"^env_kwargs must be null"),
         ({"env": "CartPole", "env_kwargs": {"a": 2}}, r"^env_kwargs must be options .*CartPole-v1"),
         ({"env": "Pong", "env_kwargs": {"num_envs": 2}}, r"^env_kwargs must leave num_envs"),
@@ -174,6 +180,8 @@ def test_one_environment_for_two_threads_is_refused(one):
     # Deterministic actor-learners share no batch.
     config = SHORT.replace(num_actors=2, envs_per_actor=1, deterministic=True)
     refused(r"^env must be made anew by every call", config, env=lambda: one)
+    if isinstance(one, SyncVectorEnv):  # by its name, it is the same one for all, too
+        refused(r"^env must be made anew by every call", config, env=f"python:{__name__}:VECTOR")
     for _ in range(2):  # one after the other it may be used
         make_brought("One", lambda: one, num_envs=1, seed=0, discount=0.9).close()
 
@@ -187,6 +195,63 @@ def test_one_environment_for_two_threads_is_refused(one):
 )
 def test_what_one_vector_environment_cannot_do_is_refused(changes, match):
     refused(match, SHORT.replace(**changes), env=make_vector())
+
+
+def test_a_thread_shares_no_batch_of_a_size_of_its_own(run, monkeypatch):
+    monkeypatch.setattr(placement, "available_cores", lambda: 2)
+    few, many = SHORT.replace(num_actors=4), SHORT.replace(num_actors=5)
+    assert load_config(run(few, env=lambda: make_vector(6)).run_dir).envs_per_actor == 6
+    refused(
+        r"^num_actors must be so few .*num_envs leaves it to the run\), got 5 on 2 threads\.$",
+        many,
+        env=lambda: make_vector(6),
+    )
+    assert load_config(run(many, env=make_vector).run_dir).envs_per_actor == 4
+
+
+def test_a_function_is_given_number_and_seed_of_what_it_makes_as_a_vector():
+    given = []
+
+    def make(num_envs, seed, scale=1.0):
+        given.append((num_envs, seed))
+        return make_vector(num_envs)
+
+    for seed in (3, 7):
+        make_brought("Own", make, num_envs=2, seed=seed, discount=0.9).close()
+    kwargs = {"seed": 11}
+    make_brought("Own", make, num_envs=2, seed=5, discount=0.9, env_kwargs=kwargs).close()
+    assert given == [(2, 3), (2, 7), (2, 11)]
+
+
+def test_a_pool_of_envpool_is_a_vector_environment(run):
+    pool = envpool.make("CartPole-v1", env_type="gymnasium", num_envs=4, seed=1)
+    summary = run(SHORT.replace(eval_episodes=2), env=pool)
+    assert load_config(summary.run_dir).envs_per_actor == 4
+    assert len(summary.evaluation.scores) == 2
+
+
+class Shown(Echo):
+    metadata: ClassVar = {"render_modes": ["rgb_array"]}
+
+    def __init__(self, render_mode=None):
+        super().__init__()
+        self.render_mode = render_mode
+
+    def render(self):
+        return np.zeros((4, 4, 3), np.uint8)
+
+
+def make_shown(**kwargs):
+    return Shown(**kwargs)
+
+
+@pytest.mark.parametrize("make", [Shown, make_shown, lambda **kwargs: SyncVectorEnv([Echo])])
+def test_pictures_are_asked_for_by_any_argument_that_takes_the_mode(make):
+    options = {"num_envs": 1, "seed": 0, "discount": 0.9, "renders": True}
+    environments = make_brought("Own", make, **options)
+    is_single = make in (Shown, make_shown)
+    assert (environments.render() is not None) == is_single
+    environments.close()
 
 
 @pytest.mark.parametrize("env", ["gymnasium:Echo-v0", make_echo])
@@ -330,10 +395,14 @@ def test_torso_reads_each_pixel_where_it_was(has_statistics):
     )
 
 
-def test_policy_and_values_of_gaussians_share_no_torso():
-    network = make_network("own_ff", 1, "gaussian_actor_critic", torso=Torso())
+@pytest.mark.parametrize("torso", [Torso(), nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(8)])])
+def test_policy_and_values_of_gaussians_share_no_torso(torso):
+    network = make_network("own_ff", 1, "gaussian_actor_critic", torso=torso)
     params = network.init(jnp.zeros(2, jnp.uint32), np.zeros((1, 1, 2), np.float32))
-    assert len([name for name in params if "body" in name]) == 2
+    bodies = [params[name] for name in params if "body" in name]
+    assert len(bodies) == 2
+    kernels = [[x.shape for x in jax.tree.leaves(body)] for body in bodies]
+    assert kernels[0] == kernels[1] != []
 
 
 def test_torso_must_keep_the_batch():

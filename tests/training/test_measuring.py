@@ -47,6 +47,18 @@ def test_failure_of_a_thread_stops_the_others_and_is_raised(supervisor, seconds,
         run_threads(supervisor, [wait_for_stop, fail], seconds, lambda: is_enough)
 
 
+def test_a_budget_that_is_used_up_is_told_and_waited_for_by_nobody():
+    training = Training(CONFIG.replace(total_frames=2000))
+
+    def run_on():
+        while True:
+            training.run(0.0)
+
+    with pytest.raises(ConfigError, match=r"^total_frames must be more"):
+        run_on()
+    training.close()
+
+
 @pytest.mark.parametrize("env", ["CartPole", "Pendulum"])  # discrete and continuous actions
 def test_emulator_is_timed(monkeypatch, env):
     clock = FakeClock()

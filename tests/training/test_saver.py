@@ -2,21 +2,24 @@
 
 import errno
 import os
+import types
 from pathlib import Path
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from a3cjax.config.reading import load_config, resume_config
 from a3cjax.config.settings import Config
 from a3cjax.errors import CheckpointError, ConfigError
+from a3cjax.logs.journal import BadUpdatesError
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.runs.folder import BEST, NEWEST, write_config
 from a3cjax.runs.lock import claimed
-from a3cjax.runs.tables import EPISODES, EpisodeRow
+from a3cjax.runs.tables import BAD_TRAJECTORY, EPISODES, EpisodeRow
 from a3cjax.training import saver as saver_module
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
-from a3cjax.types import LearnerState
+from a3cjax.types import LearnerState, Trajectory
 from tests.fakes import FakeEnvironments
 
 SPEC = FakeEnvironments().spec
@@ -75,6 +78,24 @@ def go_on(run_dir):
     config = resume_config(str(run_dir), {})
     with claimed(run_dir), open_run_dir(config, find_checkpoint(config).progress, SPEC):
         pass
+
+
+@pytest.mark.parametrize("is_dict", [False, True])
+def test_a_bad_trajectory_is_read_without_trust(saver, tmp_path, is_dict):
+    images, numbers = np.zeros((3, 2, 4), np.uint8), np.ones((3, 2, 1), np.float32)
+    observations = {"camera": images, "vector": numbers} if is_dict else numbers
+    ones = np.ones((2, 2), np.float32)
+    trajectory = Trajectory(observations, ones, ones, ones, np.zeros((3, 2), bool), (ones, ones))
+    report = types.SimpleNamespace(
+        metrics={}, actor_index=0, run_frames=0, bad_trajectory=trajectory
+    )
+    saver.save_bad_trajectory(BadUpdatesError(report, 3))
+    with np.load(tmp_path / BAD_TRAJECTORY, allow_pickle=False) as saved:
+        found = {name: saved[name].shape for name in saved}
+    shown = {"observations_camera": (3, 2, 4), "observations_vector": (3, 2, 1)}
+    shown = shown if is_dict else {"observations": (3, 2, 1)}
+    names = ("actions", "rewards", "discounts", "core_state_0", "core_state_1")
+    assert found == shown | dict.fromkeys(names, (2, 2)) | {"is_first": (3, 2)}
 
 
 def test_checkpoint_tells_what_the_actor_learners_do_not_know(saver, tmp_path):

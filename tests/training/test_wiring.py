@@ -3,6 +3,7 @@
 Environments are fakes; everything else is what `train` takes. Each test names one wire.
 """
 
+import contextlib
 import threading
 
 import jax
@@ -192,8 +193,8 @@ def test_evaluations_are_asked_for_with_seeds_and_rules_of_their_own(build, aske
     del asked[:-1]
     build_evaluation_environments(config, 7, sticky_actions=0.1)
     training, evaluation = asked
-    assert not training.get("is_evaluation")
-    assert evaluation["is_evaluation"]
+    assert not training.get("has_whole_games")
+    assert evaluation["has_whole_games"]
     assert (evaluation["num_envs"], evaluation["sticky_actions"]) == (7, 0.1)
     assert (evaluation["protocol"], evaluation["discount"]) == ("machado", 0.5)
     assert evaluation["seed"] > training["seed"] + NUM_ENVS
@@ -294,8 +295,11 @@ def test_actors_stop_at_the_budget_and_report_to_the_log(build):
         assert actor.report == fleet.reports.put
 
 
-def test_whole_episodes_are_unrolled_without_a_length(build):
+def test_whole_episodes_are_unrolled_without_a_length_and_do_not_end_at_a_lost_life(build, asked):
     assert [a.unroll_length for a in build(unroll_length="episode")[2].actors] == [None] * 3
+    assert [call["has_whole_games"] for call in asked] == [True] * 3
+    build()
+    assert [call["has_whole_games"] for call in asked[3:]] == [False] * 3
 
 
 def test_actors_that_act_ahead_are_those_whose_algorithm_does(build):
@@ -398,14 +402,15 @@ def test_observations_are_centred_where_they_are_to_be(build):
 def test_actors_take_turns_where_runs_are_to_repeat_themselves(build, monkeypatch):
     asked = []
 
-    def take_turns(store, num_actors, *_, **__):
-        asked.append(num_actors)
+    def take_turns(store, num_actors, stop_event, *, at_wait, **_):
+        asked.append((num_actors, stop_event, at_wait))
         return [store] * num_actors
 
     monkeypatch.setattr(assembly, "take_turns", take_turns)
     build(deterministic=False)
-    build(deterministic=True)
-    assert asked == [NUM_ACTORS]
+    supervisor = build(deterministic=True)[2].supervisor
+    # Whoever waits for another's turn is not to be taken for stuck.
+    assert asked == [(NUM_ACTORS, supervisor.stop_event, supervisor.show_life)]
 
 
 def test_first_parameters_follow_the_seed(build):
@@ -537,11 +542,28 @@ def test_resumed_run_plays_at_random_in_another_way_and_a_finished_one_does_not(
 
     monkeypatch.setattr(assembly, "warm_up", spy)
     checkpoint = build()[2].standstill()
-    for num_resumes, num_frames in ((1, 400), (2, 10_000)):
+    # A step of all costs 24 frames, and a tenth of what is left may be spent on them.
+    for num_resumes, num_frames in ((1, 400), (2, 10_000), (3, 10_000 - 479), (4, 10_000 - 239)):
         progress = checkpoint.progress._replace(num_resumes=num_resumes, num_frames=num_frames)
         build(checkpoint._replace(progress=progress))
-    assert [num_steps for num_steps, _ in plays] == [2, 2, 0]
-    assert len({seed for _, seed in plays}) == 3
+    assert [num_steps for num_steps, _ in plays] == [2, 2, 0, 1, 0]
+    assert len({seed for _, seed in plays}) == 5
+
+
+def test_random_play_of_a_resumed_run_renews_targets_that_are_due(build):
+    settings = {"algorithm": "n_step_q", "target_period_frames": 1000}
+    fleet = build(**settings)[2]
+    train_once(fleet)
+    checkpoint = fleet.standstill()
+    old = jax.tree.map(jnp.zeros_like, checkpoint.state.params)
+    state = checkpoint.state._replace(target_params=old)
+    for num_frames, is_due in ((1951, False), (1952, True)):  # 48 more are played
+        progress = checkpoint.progress._replace(num_resumes=1, num_frames=num_frames)
+        changed = checkpoint._replace(state=state, progress=progress)
+        snapshot = build(changed, **settings)[2].store.pull()
+        assert snapshot.num_frames == num_frames + 48
+        expected = state.params if is_due else old
+        jax.tree.map(np.testing.assert_array_equal, snapshot.target_params, expected)
 
 
 def test_final_epsilons_are_drawn_anew_where_they_are_to_be(build):
@@ -583,3 +605,34 @@ def test_best_agent_is_the_one_that_was_evaluated(build, monkeypatch, tmp_path, 
     assert best.reward_scale == snapshot.reward_scale != fleet.store.pull().reward_scale
     for name in ("params", "statistics"):
         jax.tree.map(np.testing.assert_array_equal, getattr(best, name), getattr(snapshot, name))
+
+
+def test_what_is_evaluated_was_saved_though_a_round_was_broken_off(build, monkeypatch, tmp_path):
+    config, agent, fleet = build(deterministic=True)
+    write_config(config, tmp_path)
+    write_environment(tmp_path, fleet.spec)
+    evaluated = []
+
+    def evaluate(trained, *_, **__):
+        evaluated.append(trained.snapshot)
+        return Evaluation([Episode(0, 3.0, 5)], is_greedy=False)
+
+    def push_once(supervisor):
+        before = fleet.store.pull()
+        fleet.store.push(ones(before.params), 24, before.version)
+
+    monkeypatch.setattr(learning, "evaluate_agent", evaluate)
+    monkeypatch.setattr(fleet, "start", push_once)
+    terminal = TerminalLogger("Fake", config.total_frames)
+    logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), 1)
+    run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop())
+    run.run()
+    with contextlib.ExitStack() as closing:
+        run.judge(closing)
+    terminal.close()
+    (snapshot,) = evaluated
+    assert snapshot.num_frames == run.saved_frames == fleet.store.counts().num_frames - 24
+    for is_best in (False, True):
+        saved = load(tmp_path, best=is_best).snapshot
+        assert saved.num_frames == snapshot.num_frames
+        jax.tree.map(np.testing.assert_array_equal, saved.params, snapshot.params)

@@ -330,6 +330,8 @@ def test_unknown_actions_are_numbered():
     assert action_names("gymnasium:CartPole-v1", choices(2), is_atari=False) == ["left", "right"]
     numbered = ["action 0", "action 1", "action 2"]
     assert action_names("gymnasium:my_module:MyEnv-v0", choices(3), is_atari=False) == numbered
+    for env in ("gymnasium:my_module:CartPole-v1", "python:mine:CartPole"):
+        assert action_names(env, choices(2), is_atari=False) == numbered[:2]
     assert action_names("CartPole", choices(3), is_atari=False) == numbered  # somebody else's
 
 

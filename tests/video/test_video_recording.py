@@ -1,5 +1,6 @@
 """Video files: what is in them, what is left when making one fails, and the command line."""
 
+import dataclasses
 import itertools
 import json
 import sys
@@ -32,7 +33,7 @@ from a3cjax.video.recording import (
     record_video,
     steps_per_second,
 )
-from a3cjax.video.screen import Screen
+from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Screen
 
 SMALL = {"total_frames": 200, "num_actors": 1, "envs_per_actor": 2, "unroll_length": 10}
 CATCH_STEPS = 9  # of every game
@@ -129,7 +130,7 @@ def test_games_follow_one_another_until_the_time_is_filled(
     (_, _, rate), frames = read_video(result.paths[0])
     assert len(frames) / rate == seconds == result.seconds
     assert len(result.scores) == num_games
-    assert result.is_cut == is_cut
+    assert result.cut == [False] * (num_games - is_cut) + [True] * is_cut
     finished = result.scores[: num_games - is_cut]
     assert set(finished) <= {-1.0, 1.0}
     if is_cut:
@@ -202,8 +203,13 @@ def test_failure_leaves_nothing_and_an_older_video_as_it_was(catcher, tmp_path, 
     def fail(self, frame):
         raise OSError("no space left")
 
+    def fail_again(self):
+        Mp4File.abandon(self)
+        raise OSError("no space left, still")
+
     monkeypatch.setattr(GifFile, "write", fail)
-    with pytest.raises(OSError, match="no space left"):
+    monkeypatch.setattr(GifFile, "abandon", fail_again)
+    with pytest.raises(OSError, match=r"no space left$"):
         record_video(catcher, tmp_path / "game", VideoOptions())
     assert [path.name for path in tmp_path.iterdir()] == ["game.mp4"]
     assert (tmp_path / "game.mp4").read_bytes() == b"older"
@@ -314,6 +320,70 @@ def test_observations_are_shown_where_only_the_constructor_for_pictures_fails(
     assert "no display" in line
 
 
+class Growing(Painter):
+    """Its pictures have other sizes in each game; the one that is asked for as an image grows."""
+
+    num_games = num_pictures = 0
+
+    def reset(self, *, seed=None, options=None):
+        Growing.num_games += 1
+        return super().reset(seed=seed)
+
+    def render(self):
+        Growing.num_pictures += 1
+        shape = [(160, 160, 3), (224, 224, 3), (30, 200, 3), (90, 30, 3)][self.num_games % 4]
+        return np.full(shape, (200, 30, 90), np.uint8)
+
+
+def test_a_film_has_one_size_whatever_sizes_its_pictures_have(tmp_path):
+    gymnasium.register("Growing-v0", Growing)
+    agent = make_player(env="gymnasium:Growing-v0")
+    options = VideoOptions(num_episodes=8)
+    result = record_video(agent, tmp_path / "game", options)
+    for path in result.paths:
+        _, frames = read_video(path)
+        assert len({frame.shape for frame in frames}) == 1
+    _, frames = read_video(result.paths[0])
+    for index in range(8):  # the picture is in the middle of its place
+        frame = frames[index * round(3 + 5 * HOLD_SECONDS)]
+        left = frame.shape[1] - PANEL_WIDTH - 3 * MARGIN
+        colour = frame[frame.shape[0] // 2, MARGIN + left // 2].astype(int)
+        assert np.abs(colour - (200, 30, 90)).max() < 20, index
+    gymnasium.registry.pop("Growing-v0")
+
+
+class Seen(Growing):
+    """What it shows to people is not what it shows to the agent."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (36, 36, 3), np.uint8)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.zeros((36, 36, 3), np.uint8), {}
+
+    def step(self, action):
+        _, *rest = super().step(action)
+        return np.zeros((36, 36, 3), np.uint8), *rest
+
+
+@pytest.mark.parametrize("with_saliency", [False, True])
+def test_pictures_that_saliency_hides_are_not_asked_for(tmp_path, with_saliency):
+    gymnasium.register("Seen-v0", Seen)
+    agent = make_player(env="gymnasium:Seen-v0", centre_observations=False)
+    Growing.num_pictures = 0
+    record_video(agent, tmp_path / "game", MP4._replace(with_saliency=with_saliency))
+    # One to see whether there are any, and one for each of four moments.
+    assert Growing.num_pictures == (1 if with_saliency else 5)
+    gymnasium.registry.pop("Seen-v0")
+
+
+def test_a_game_that_a_limit_cuts_is_not_shown_as_over(painter, tmp_path):
+    limited = dataclasses.replace(painter, config=painter.config.replace(max_episode_steps=2))
+    result = record_video(limited, tmp_path / "game", MP4._replace(num_episodes=2))
+    assert (result.scores, result.cut) == ([2.0, 2.0], [True, True])
+    assert result.describe().endswith("score 2 so far, 2 so far")
+
+
 @pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")  # Gymnasium's own check
 @pytest.mark.parametrize("picture", [np.zeros((30, 40)), np.zeros((0, 0, 3), np.uint8)])
 def test_pictures_of_another_kind_are_refused(painter, monkeypatch, picture):
@@ -346,7 +416,7 @@ def test_mujoco_is_not_asked_for_pictures_where_that_would_end_the_process(retur
 
 def test_atari_games_are_shown_in_colour_at_the_speed_of_the_console():
     environments = make_environments(
-        "Pong", num_envs=1, seed=0, discount=0.9, is_evaluation=True, renders=True
+        "Pong", num_envs=1, seed=0, discount=0.9, has_whole_games=True, renders=True
     )
     picture = environments.render()
     assert picture.shape == (210, 160, 3)
