@@ -25,7 +25,7 @@ POLL_SECONDS = 0.25
 # A report arrives within half a second. One that takes longer than this is no longer waited for; if
 # it arrives after all, it is taken in late.
 STRAGGLER_SECONDS = 10.0
-# Processes are called late where they wait for a place.
+# Whoever waits longer than this for processes, which may find no place, is told so.
 WAIT_SECONDS = 10.0
 # After a failure the rest may finish a step or a gradient, but nobody waits for long.
 FAREWELL_SECONDS = 2.0
@@ -160,9 +160,8 @@ class ClusterFleet:
     ):
         """`workers` are ready to start; `make_orders` takes the keys of all actor-learners.
 
-        Without `max_restarts` nobody who dies is replaced.
-
-        `first_indices` has the index in the run of each worker's first actor-learner.
+        `first_indices` has the index in the run of each worker's first actor-learner. Without
+        `max_restarts` nobody who dies is replaced.
         """
         self._first_indices = first_indices
         self.store, self.spec = store, spec

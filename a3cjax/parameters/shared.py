@@ -156,22 +156,16 @@ class SharedParameters:
         asked = self._clock()
         with self._lock:
             entered, (state, old) = self._clock(), self._published
-            state, num_frames = self._renew_targets(state, old.num_frames, num_frames)
+            num_frames += old.num_frames
+            state = self._renew_targets(state, old.num_frames, num_frames)
             statistics = old.statistics
             self._published = state, make_snapshot(state, old.version, num_frames, statistics)
         seconds = entered - asked, self._clock() - entered
         staleness = old.version - version
         return Receipt(old.version, num_frames, staleness, *seconds, is_dropped=True)
 
-    def _renew_targets(
-        self, state: LearnerState, old_frames: int, num_frames: int
-    ) -> tuple[LearnerState, int]:
-        """The state after `num_frames` more frames, and the number of all frames."""
-        num_frames += old_frames
-        period = self._target_period_frames
-        if state.target_params is not None and num_frames // period > old_frames // period:
-            state = state._replace(target_params=state.params)
-        return state, num_frames
+    def _renew_targets(self, state: LearnerState, old_frames: int, num_frames: int) -> LearnerState:
+        return renew_targets(state, old_frames, num_frames, self._target_period_frames)
 
     def _updated(
         self, grads: Params, num_frames: int, actor_index: int, seen: Seen | None
@@ -190,10 +184,24 @@ class SharedParameters:
             opt_states = list(opt_states)
             opt_states[actor_index] = state.opt_state
             state = state._replace(opt_state=tuple(opt_states))
-        state, num_frames = self._renew_targets(state, old.num_frames, num_frames)
+        num_frames += old.num_frames
+        state = self._renew_targets(state, old.num_frames, num_frames)
         if seen is not None:
             state = state._replace(seen=merge_seen(state.seen, seen))
         return state, make_snapshot(state, old.version + 1, num_frames, old.statistics)
+
+
+def renew_targets(
+    state: LearnerState, old_frames: int, num_frames: int, period_frames: int
+) -> LearnerState:
+    """The state with its target parameters, if it has any, renewed where a period has ended.
+
+    That is between the `old_frames` and the `num_frames` of the run.
+    """
+    is_due = num_frames // period_frames > old_frames // period_frames
+    if state.target_params is None or not is_due:
+        return state
+    return state._replace(target_params=state.params)
 
 
 def as_views(arrays: Any) -> Any:

@@ -33,7 +33,7 @@ from a3cjax.config.settings import Config
 from a3cjax.envs.base import Environments, EnvironmentSpec
 from a3cjax.errors import ConfigError
 from a3cjax.parameters.moments import merge_seen
-from a3cjax.parameters.shared import ParameterStore, as_views
+from a3cjax.parameters.shared import ParameterStore, as_views, renew_targets
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.machine import cores_of_thread
 from a3cjax.training.assembly import (
@@ -250,13 +250,9 @@ class ClusterMuster:
             checkpoint = begin(config, self.spec, state, seen)
         assert checkpoint is not None
         counts = past.num_frames + num_frames, past.num_updates
-        period, has_targets = (
-            config.target_period_frames,
-            checkpoint.state.target_params is not None,
-        )
-        if has_targets and counts[0] // period > past.num_frames // period:
-            state = checkpoint.state._replace(target_params=checkpoint.state.params)
-            checkpoint = checkpoint._replace(state=state)
+        period = config.target_period_frames
+        state = renew_targets(checkpoint.state, past.num_frames, counts[0], period)
+        checkpoint = checkpoint._replace(state=state)
         learned = as_views((checkpoint.state._replace(seen=None), checkpoint.statistics))
         state = learned[0]._replace(seen=checkpoint.state.seen)
         begun = Checkpoint(state, learned[1], Progress(*counts))

@@ -90,7 +90,7 @@ class Learning:
     def run(self) -> None:
         """Learn until the budget is used up, something fails or a signal comes; then save."""
         self.supervisor.rescue = self.save
-        self.saved_frames = self.save().progress.num_frames  # where learning begins
+        self._saved_frames = self.save().progress.num_frames  # where learning begins
         self.fleet.start(self.supervisor)
         if self.config.eval_period_frames is not None:
             self.supervisor.start([self.evaluator.run], "evaluator", "evaluating", "help")
@@ -194,8 +194,8 @@ class Learning:
         num_frames, num_updates = self.fleet.store.counts()
         if num_updates > 0:
             import_pictures()
-        if num_frames - self.saved_frames >= self.config.checkpoint_period_frames:
-            self.saved_frames = self.save().progress.num_frames
+        if num_frames - self._saved_frames >= self.config.checkpoint_period_frames:
+            self._saved_frames = self.save().progress.num_frames
 
     def _take_evaluations(self) -> None:
         while self.evaluator.results.qsize():
@@ -237,10 +237,10 @@ class Learning:
         if not any(isinstance(failure, CheckpointError) for failure in failures):
             with supervisor.noting_failures():
                 self._newest = self.save()
-                self.saved_frames = self._newest.progress.num_frames
-                is_ahead = self.saved_frames < self.journal.num_frames
+                num_frames = self._newest.progress.num_frames
+                is_ahead = num_frames < self.journal.num_frames
                 if self.config.deterministic and is_ahead and not failures:
-                    cut_logs(self.saver.run_dir, self.saved_frames)
+                    cut_logs(self.saver.run_dir, num_frames)
         with supervisor.noting_failures():
             for failure in failures:
                 if isinstance(failure, BadUpdatesError):

@@ -194,7 +194,7 @@ def learn_and_judge(
             supervisor.tell(
                 f"all that was learned is saved in {run_dir}"
                 if is_over
-                else f"saved at frame {learning.saved_frames:,}; {to_go_on}"
+                else f"saved at frame {summary.num_frames:,}; {to_go_on}"
             )
     return summary
 

@@ -2,9 +2,11 @@
 
 import contextlib
 import functools
+import shutil
 import threading
 
 import gymnasium
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -12,6 +14,7 @@ import safetensors.numpy
 from a3cjax.actors.reports import Restarted
 from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
 from a3cjax.cluster import fleet, processes
+from a3cjax.cluster.fleet import ShardsOfRun
 from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
 from a3cjax.cluster.worker import Worker
@@ -21,6 +24,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
 from a3cjax.training import cluster_muster, train
+from a3cjax.training import run as run_module
 from tests.cluster.local import MortalProcess, local_engine
 
 CATCH = Config(
@@ -180,6 +184,33 @@ def test_a_run_goes_on_in_threads_and_back_in_a_fleet(run):
     assert back.num_updates > threads.num_updates
     assert_logs_tell_all(back)
     assert not (first.run_dir / "shards").exists()
+
+
+def test_random_play_of_a_resumed_run_renews_targets_that_are_due(run, monkeypatch):
+    # Some 40 frames are played: with them a multiple of 1,000 is passed, or not.
+    settings = {"algorithm": "n_step_q", "target_period_frames": 1_000}
+    first = run(**settings)
+    begun = []
+    monkeypatch.setattr(
+        cluster_muster, "ShardsOfRun", lambda *args: begun.append(args[2]) or ShardsOfRun(*args)
+    )
+    longer = {"total_frames": 4_000}
+    find = run_module.find_checkpoint
+    for num_frames, is_due in ((2_900, False), (2_990, True)):
+
+        def found(*args, num_frames=num_frames):
+            checkpoint = find(*args)
+            zeros = jax.tree.map(np.zeros_like, checkpoint.state.params)
+            progress = checkpoint.progress._replace(num_frames=num_frames)
+            state = checkpoint.state._replace(target_params=zeros)
+            return checkpoint._replace(state=state, progress=progress)
+
+        monkeypatch.setattr(run_module, "find_checkpoint", found)
+        folder = shutil.copytree(first.run_dir, first.run_dir.parent / f"at {num_frames}")
+        run(resume_config(str(folder), longer), run_dir=str(folder))
+        state = begun[-1].state
+        expected = state.params if is_due else jax.tree.map(np.zeros_like, state.params)
+        jax.tree.map(np.testing.assert_array_equal, state.target_params, expected)
 
 
 def test_a_checkpoint_is_the_same_whatever_shards_it_went_through(run):

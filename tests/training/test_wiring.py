@@ -631,7 +631,8 @@ def test_what_is_evaluated_was_saved_though_a_round_was_broken_off(build, monkey
         run.judge(closing)
     terminal.close()
     (snapshot,) = evaluated
-    assert snapshot.num_frames == run.saved_frames == fleet.store.counts().num_frames - 24
+    told = run.summarise().num_frames
+    assert snapshot.num_frames == told == fleet.store.counts().num_frames - 24
     for is_best in (False, True):
         saved = load(tmp_path, best=is_best).snapshot
         assert saved.num_frames == snapshot.num_frames
