@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from a3cjax.agents.base import Agent, Look, Observe, allow, recalled
+from a3cjax.agents.base import Agent, Look, Loss, Observe, allow, recalled
 from a3cjax.types import (
     Constants,
     CoreState,
@@ -98,6 +98,21 @@ def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callabl
     return act
 
 
+@functools.lru_cache(maxsize=8)
+def compile_gradients(loss: Loss) -> Callable[..., tuple[Params, GradientMetrics]]:
+    """Compile the gradients of an agent's `loss`, as `make_compute_gradients` says."""
+
+    @jax.jit
+    def compute_gradients(params, constants, trajectory):
+        loss_and_gradients = jax.value_and_grad(loss, has_aux=True)
+        (value, parts), grads = loss_and_gradients(params, constants, trajectory)
+        # A loss that is not finite has no gradient, whatever autodiff made of it.
+        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(value), grad, jnp.nan), grads)
+        return grads, GradientMetrics(parts, optax.tree.norm(grads))
+
+    return compute_gradients
+
+
 def make_observe_at(agent: Agent) -> ObserveAt | None:
     """Compile `observe_at(snapshot, timestep) -> layer_outputs`; None if the agent keeps none."""
     if agent.observe is None:
@@ -113,15 +128,7 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
 
     Gradients have the structure of `snapshot.params`; nothing is clipped yet.
     """
-
-    @jax.jit
-    def compute_gradients(params, constants, trajectory):
-        loss_and_gradients = jax.value_and_grad(agent.loss, has_aux=True)
-        (loss, parts), grads = loss_and_gradients(params, constants, trajectory)
-        # A loss that is not finite has no gradient, whatever autodiff made of it.
-        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(loss), grad, jnp.nan), grads)
-        return grads, GradientMetrics(parts, optax.tree.norm(grads))
-
+    compute_gradients = compile_gradients(agent.loss)
     return lambda snapshot, exploration, trajectory: compute_gradients(
         snapshot.params,
         Constants(snapshot.statistics, snapshot.target_params, exploration, snapshot.reward_scale),
@@ -150,15 +157,7 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
     whether these are all finite: the global norm of the gradient (clipping turns an infinite one
     into an update of zeros) and every number of the new parameters and the new optimizer state.
     """
-
-    @jax.jit
-    def apply_gradients(params, opt_state, grads, num_frames):
-        updates, opt_state = optimizer.update(grads, opt_state, params, num_frames=num_frames)
-        params, are_others_finite = _mark(optax.apply_updates(params, updates), opt_state)
-        # The barrier keeps XLA from computing the parameters a second time for their norm.
-        params, grads = jax.lax.optimization_barrier((params, grads))
-        norms = jnp.stack([optax.tree.norm(params), optax.tree.norm(grads)])
-        return params, opt_state, jnp.isfinite(norms).all() & are_others_finite
+    apply_gradients = compile_update(optimizer.update)
 
     def apply_to_state(state, grads, num_frames):
         params, opt_state, is_finite = apply_gradients(
@@ -168,6 +167,22 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         return state._replace(params=params, opt_state=opt_state), is_finite
 
     return apply_to_state
+
+
+@functools.lru_cache(maxsize=8)
+def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile an optimizer's `update`, as `make_apply_gradients` says."""
+
+    @jax.jit
+    def apply_gradients(params, opt_state, grads, num_frames):
+        updates, opt_state = update(grads, opt_state, params, num_frames=num_frames)
+        params, are_others_finite = _mark(optax.apply_updates(params, updates), opt_state)
+        # The barrier keeps XLA from computing the parameters a second time for their norm.
+        params, grads = jax.lax.optimization_barrier((params, grads))
+        norms = jnp.stack([optax.tree.norm(params), optax.tree.norm(grads)])
+        return params, opt_state, jnp.isfinite(norms).all() & are_others_finite
+
+    return apply_gradients
 
 
 def _mark(params: Params, opt_state: Any) -> tuple[Params, jax.Array]:

@@ -14,6 +14,8 @@ import jax
 import matplotlib
 import pytest
 
+from a3cjax.reports import run_curves
+from a3cjax.runs.tables import CURVES
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
 # Arrays of different ranks must not meet by accident, here as in the main program.
@@ -57,6 +59,18 @@ def own_caches(tmp_path_factory):
         patch.setenv("MPLCONFIGDIR", matplotlib.get_cachedir())  # where fonts are listed already
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture(autouse=True)
+def curves_are_not_drawn(monkeypatch):
+    """Spares runs that a test trains the picture at their end: a third of their time.
+
+    Runs of fixtures for a module, and those of programs, draw theirs.
+    """
+    no_picture = b"\x89PNG"
+    monkeypatch.setattr(
+        run_curves, "plot_curves", lambda run_dir, _: (run_dir / CURVES).write_bytes(no_picture)
+    )
 
 
 # The same examples on every run, however long they take: the first one of a test compiles, and

@@ -21,6 +21,7 @@ from a3cjax.types import (
 
 Look = Callable[..., tuple[NetworkOutput, CoreState]]
 Observe = Callable[[Params, Constants, TimeStep], LayerOutputs]
+Loss = Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
 Behave = Callable[[Params, Constants, Trajectory], jax.Array]
 
 
@@ -47,7 +48,7 @@ class Agent(NamedTuple):
     init: Callable[[chex.PRNGKey, Observation], Params]
     initial_state: Callable[[int], CoreState]
     look: Look
-    loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
+    loss: Loss
     acts_ahead: bool = False
     observe: Observe | None = None
     behave: Behave | None = None

@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import functools
 import inspect
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
@@ -31,11 +33,23 @@ from a3cjax.system.machine import available_cores
 from a3cjax.torsos import ImageKernels
 from a3cjax.types import LearnerState, Seen
 
+T = TypeVar("T")
+
 # The rewards of all Atari games are clipped to ±1 in the loss (Mnih et al. 2015, methods).
 ATARI_MAX_ABS_REWARD = 1.0
 # Games and parameters follow from the seed of a run, whatever `jax_default_prng_impl` is where its
 # agent is loaded.
 KEY_IMPLEMENTATION = "threefry2x32"
+
+
+@functools.lru_cache(maxsize=32, typed=True)
+def _call(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Makes the same from the same arguments.
+
+    JAX knows compiled programs by their functions. So a second run of a process with such settings
+    finds those of the first. What is brought is made anew: its code may have changed meanwhile.
+    """
+    return make(*args, **kwargs)
 
 
 def build_evaluation_environments(
@@ -107,7 +121,9 @@ def build_agent(
         if name not in offered and nearest:  # else it would silently keep its default
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
-    return make(build_network(config, spec, network, kernels), **fed)
+    is_ours = make.__module__.partition(".")[0] == __name__.partition(".")[0]
+    call = _call if network is None and is_ours else _call.__wrapped__
+    return call(make, build_network(config, spec, network, kernels), **fed)
 
 
 def build_network(
@@ -138,7 +154,9 @@ def build_network(
     if spec.is_continuous:  # older runs have no such setting
         policy = "gaussian" if config.policy == AUTO else config.policy
         head = f"{policy}_actor_critic"
-    return make_network(
+    call = _call if own is None else _call.__wrapped__
+    return call(
+        make_network,
         config.network,
         spec.actions.num_outputs,
         head,
@@ -167,11 +185,7 @@ def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerSt
     """What learning starts from: parameters, optimizer state, and targets if there are any."""
     observations = jax.tree.map(lambda x: np.zeros((1, 1, *x.shape), x.dtype), spec.observation)
 
-    @jax.jit  # one program: it is compiled, and read from the cache, as a whole
-    def init(key, observations):
-        params = agent.init(key, observations)
-        return params, build_optimizer(config).init(params)
-
+    init = _call(_compile_init, agent.init, build_optimizer(config).init)
     params, opt_state = init(make_keys(config.seed).init, observations)
     if not config.shared_statistics:
         assert config.num_actors is not None
@@ -179,6 +193,15 @@ def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerSt
     has_target_params = ALGORITHMS[config.algorithm].has_target_params
     targets = params if has_target_params else None
     return LearnerState(params, opt_state, targets, build_normalizer(config, spec))
+
+
+def _compile_init(init_params: Callable[..., Any], init_optimizer: Callable[..., Any]):
+    @jax.jit  # one program: it is compiled, and read from the cache, as a whole
+    def init(key, observations):
+        params = init_params(key, observations)
+        return params, init_optimizer(params)
+
+    return init
 
 
 def build_normalizer(config: Config, spec: EnvironmentSpec, seen: Seen | None = None) -> Seen:
@@ -208,14 +231,15 @@ def build_schedule(config: Config) -> optax.Schedule:
     learning_rate = config.learning_rate
     assert learning_rate is not None
     if not config.anneal_learning_rate:
-        return lambda _: learning_rate
-    return linear_annealing(learning_rate, config.total_frames)
+        return _call(optax.constant_schedule, learning_rate)
+    return _call(linear_annealing, learning_rate, config.total_frames)
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """The configured optimizer."""
     assert not isinstance(config.max_grad_norm, str)
-    return make_optimizer(
+    return _call(
+        make_optimizer,
         config.optimizer,
         schedule=build_schedule(config),
         decay=config.decay,

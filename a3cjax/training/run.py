@@ -175,12 +175,13 @@ def learn_and_judge(
             )
             learning.run()
             summary = learning.summarise()
-            keep(config, summary, commit)
+            write_summary(config, summary, commit)
+            draw_curves(config, run_dir)
             muster.close()  # evaluations may need what it holds
             with contextlib.ExitStack() as closing:
                 learned, summary = summary, learning.judge(closing)
                 if summary != learned:
-                    keep(config, summary, commit)
+                    write_summary(config, summary, commit)
                 supervisor.keep(summary)
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
@@ -199,13 +200,12 @@ def learn_and_judge(
     return summary
 
 
-def keep(config: Config, summary: Summary, commit: str) -> None:
-    """Write the result of a run, before it is shown and anything is closed."""
-    write_summary(config, summary, commit)
+def draw_curves(config: Config, run_dir: Path) -> None:
+    """Leave a picture of what was learned in the run's folder."""
     from a3cjax.reports.run_curves import plot_curves  # `Learning` has imported it by then
 
     title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
-    plot_curves(summary.run_dir, title)
+    plot_curves(run_dir, title)
 
 
 def check_trackers(config: Config) -> None:

@@ -14,7 +14,7 @@ from a3cjax.commands.play import PlaySettings
 from a3cjax.commands.report import ReportSettings
 from a3cjax.commands.sweep import SweepSettings
 from a3cjax.config import defaults
-from a3cjax.config.builders import build_agent
+from a3cjax.config.builders import build_agent, build_optimizer
 from a3cjax.config.declaring import (
     describe,
     describe_kinds,
@@ -40,6 +40,7 @@ from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.envs.making import PROTOCOL_NAMES
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
+from a3cjax.torsos import VectorTorso
 from a3cjax.types import Constants, TimeStep
 from tests.cases import for_each
 
@@ -784,6 +785,32 @@ def test_no_agent_is_built_of_settings_that_are_left_open(name):
         build_agent(config, VECTORS)
     with pytest.raises(ConfigError, match=rf"^{name} must be settled .*, which resume_config\("):
         build_agent(config.replace(resume="runs/1"), VECTORS)
+
+
+def test_equal_settings_give_the_functions_that_are_compiled_already():
+    config = resolve(ONE_ACTOR, VECTORS)
+    agent, optimizer = build_agent(config, VECTORS), build_optimizer(config)
+    elsewhere = config.replace(seed=9, run_dir="elsewhere", resume=None)
+    assert build_agent(elsewhere, VECTORS) == agent
+    assert build_optimizer(elsewhere) == optimizer
+    others = {"lambda_": 0.5, "network": "mlp_gru", "algorithm": "vtrace"}
+    for name, value in others.items():
+        assert build_agent(config.replace(**{name: value}), VECTORS).loss != agent.loss
+    for name, value in {"learning_rate": 0.5, "decay": 0.5, "total_frames": 7_000_000}.items():
+        changed = build_optimizer(config.replace(**{name: value}, anneal_learning_rate=True))
+        assert changed.update != optimizer.update
+
+
+@pytest.mark.parametrize("part", ["algorithm", "torso"])
+def test_what_is_brought_is_built_anew_since_its_code_may_have_changed(part, monkeypatch):
+    config = resolve(ONE_ACTOR, VECTORS).replace(lambda_=0.5)
+    ours = ALGORITHMS[config.algorithm]
+    if part == "algorithm":
+        own = ours._replace(make=lambda network, *, lambda_: ours.make(network, lambda_=lambda_))
+        monkeypatch.setitem(ALGORITHMS, config.algorithm, own)
+    torso = VectorTorso((3,)) if part == "torso" else None
+    first, second = (build_agent(config, VECTORS, torso) for _ in range(2))
+    assert first.loss != second.loss
 
 
 def test_settings_of_ones_own_are_kept():

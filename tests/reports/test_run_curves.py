@@ -23,6 +23,11 @@ GAMES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, math.inf, 
 
 
 @pytest.fixture
+def curves_are_not_drawn():
+    """Here they are."""
+
+
+@pytest.fixture
 def draw(tmp_path, monkeypatch):
     """Writes rows, of which `metrics` are the algorithm's own, and draws them: label -> axis."""
     drawn = []

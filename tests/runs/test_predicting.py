@@ -138,6 +138,7 @@ def compiled():
         if event.endswith("backend_compile_duration"):
             events.append(event)
 
+    jax.clear_caches()  # an agent like this one may have acted before
     jax.monitoring.register_event_duration_secs_listener(note)
     yield events
     jax.monitoring.unregister_event_duration_listener(note)

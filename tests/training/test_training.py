@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import io
@@ -68,6 +69,16 @@ def patience(monkeypatch):
 def finished(tmp_path_factory):
     """The summary of a run that came to its end."""
     return train(CONFIG.replace(run_dir=str(tmp_path_factory.mktemp("runs") / "finished")))
+
+
+@contextlib.contextmanager
+def listening_to_durations(listen):
+    """Has `listen(name, seconds, ...)` called for what JAX tells of its work."""
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def read_rows(path):
@@ -227,8 +238,12 @@ def test_runs_of_one_seed_and_actor_are_equal_bit_by_bit(finished, tmp_path):
     assert again.evaluation.scores == finished.evaluation.scores
 
 
-def test_runs_of_another_seed_differ(finished, tmp_path):
-    other = train(CONFIG.replace(run_dir=str(tmp_path / "other"), seed=2))
+def test_runs_of_another_seed_differ_and_compile_nothing(finished, tmp_path):
+    train(CONFIG.replace(run_dir=str(tmp_path / "again")))  # others may have run since `finished`
+    compiled = []
+    with listening_to_durations(lambda name, *_, **__: compiled.append(name)):
+        other = train(CONFIG.replace(run_dir=str(tmp_path / "other"), seed=2))
+    assert not [name for name in compiled if "compile" in name]
     assert read_episodes(other.run_dir) != read_episodes(finished.run_dir)
     params = zip(read_params(other.run_dir), read_params(finished.run_dir), strict=True)
     assert not any(np.array_equal(one, other) for one, other in params)
