@@ -50,9 +50,8 @@ atari5: $(FOR_TRAINING)
 control: $(FOR_TRAINING)
 	$(RUN) benchmarks/control.py $(OVERRIDES)
 
-# One process for each core; more than four gain little, and each takes a gigabyte.
 test: $(FOR_DEVELOPMENT)
-	$(RUN) -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+	$(RUN) -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(FOR_DEVELOPMENT)
 	$(RUN) -m pytest -m slow --timeout 3600

@@ -16,6 +16,7 @@ import pytest
 
 from a3cjax.reports import run_curves
 from a3cjax.runs.tables import CURVES
+from a3cjax.system.machine import available_cores
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
 # Arrays of different ranks must not meet by accident, here as in the main program.
@@ -45,6 +46,12 @@ def pytest_configure(config):
         using_jax = [sys.executable, "-c", "import jax; jax.devices()"]
         if subprocess.run(using_jax, env=tried, capture_output=True).returncode == 0:
             os.environ["XLA_FLAGS"] = tried["XLA_FLAGS"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than cores, since some tests wait; each takes a gigabyte, and four are enough."""
+    return min(available_cores() + 1, 4)
 
 
 @pytest.fixture(scope="session", autouse=True)

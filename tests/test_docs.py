@@ -18,6 +18,7 @@ import yaml
 from a3cjax.agents import ALGORITHMS
 from a3cjax.commands import VERBS
 from a3cjax.config.settings import Config
+from a3cjax.video import recording
 from tests.cases import for_each
 from tests.documented_commands import WrongCommandError, check_command, check_text_settings
 from tests.documents import (
@@ -81,6 +82,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "results").symlink_to(ROOT / "results")
+    monkeypatch.setattr(recording, "FILM_SECONDS", 2.0)  # of the films at the end of runs
     modules = set(sys.modules)
     algorithms, environments = dict(ALGORITHMS), dict(gymnasium.registry)
     yield tmp_path

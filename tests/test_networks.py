@@ -475,7 +475,6 @@ def test_frames_in_place_of_blocks_are_refused(name):
         ("nature_ff", "actor_critic"),
         ("minatar_gru", "action_values"),
         ("multi_ff", "actor_critic"),
-        ("mlp_ff", "actor_critic"),
         ("mujoco_ff", GAUSSIAN),
     ],
 )

@@ -8,6 +8,7 @@ unknown name.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import math
 import os
 import re
@@ -134,8 +135,13 @@ class Settings:
 
 def kinds_and_words(field: dataclasses.Field) -> tuple[tuple[type, ...], tuple[str, ...]]:
     """The types that a setting may have, and the words that it may be instead of a number."""
-    is_union = typing.get_origin(field.type) in (typing.Union, types.UnionType)
-    parts = typing.get_args(field.type) if is_union else (field.type,)
+    return _kinds_and_words(field.type)
+
+
+@functools.cache  # it is asked for every setting of every copy
+def _kinds_and_words(annotation: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
+    is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if is_union else (annotation,)
     words = [word for part in parts for word in typing.get_args(part)]
     return tuple(part for part in parts if isinstance(part, type)), tuple(words)
 

@@ -48,6 +48,7 @@ CONFIG = Config(
     warmup_steps=16,
     log_period_frames=400,
     eval_episodes=0,
+    video=False,
 )
 ENDLESS = CONFIG.replace(total_frames=10**9)
 

@@ -32,18 +32,19 @@ def zeros_like_state(agent, number):
 
 
 @pytest.mark.parametrize(
-    ("network", "action_space"),
+    ("network", "action_space", "deterministic"),
     [
-        ("mlp_lstm", CHOICES),
-        ("mlp_ff", MATRIX),
-        ("mlp_ff", MultiBinary(3)),
-        ("mlp_gru", NUMBERS),
-        ("mlp_ff", WHOLE),
-        ("mlp_ff", FREE),
+        ("mlp_lstm", CHOICES, True),
+        ("mlp_ff", CHOICES, False),
+        ("mlp_gru", MATRIX, False),
+        ("mlp_ff", MultiBinary(3), True),
+        ("mlp_gru", NUMBERS, True),
+        ("mlp_ff", NUMBERS, False),
+        ("mlp_ff", WHOLE, False),
+        ("mlp_ff", FREE, True),
     ],
     ids=str,
 )
-@pytest.mark.parametrize("deterministic", [True, False])
 def test_exported_agent_acts_as_the_agent_predicts(tmp_path, network, action_space, deterministic):
     agent = make_player(action_space=action_space, network=network)
     call = call_of(agent.export(tmp_path / "agent", deterministic))
