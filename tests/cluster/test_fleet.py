@@ -122,7 +122,6 @@ def test_shards_of_a_deterministic_fleet_repeat_themselves_and_stay_close_to_the
     "changes",
     [
         {"algorithm": "one_step_q", "num_shards": 2},
-        {"algorithm": "one_step_sarsa"},
         {"algorithm": "vtrace", "num_workers": 1, "grads_per_push": 2},
         {"network": "mlp_lstm", "num_shards": 2, "grads_per_push": 2, "num_workers": 1},
         {"shared_statistics": False, "num_shards": 2},

@@ -24,7 +24,12 @@ SMALL_PROBLEM = {"unroll_length": 8, "target_period_frames": 1000}
 
 
 @pytest.mark.parametrize(
-    ("algorithm", "total_frames"), [("a3c", 60_000), ("ppo", 30_000), ("vtrace", 60_000)]
+    ("algorithm", "total_frames"),
+    [
+        ("a3c", 60_000),
+        ("ppo", 30_000),
+        pytest.param("vtrace", 60_000, marks=pytest.mark.slow),  # on policy it is a3c, bit by bit
+    ],
 )
 def test_actor_critics_solve_catch(tmp_path, algorithm, total_frames):
     # Random play catches one ball in five: -0.6. The most is 1.

@@ -75,7 +75,7 @@ def slow(*values):
     ("space", "settings"),
     [
         slow(Discrete(3, start=-1), {}),
-        (Discrete(3, start=7), {"algorithm": "one_step_q"}),
+        slow(Discrete(3, start=7), {"algorithm": "one_step_q"}),
         slow(MultiDiscrete([3, 2]), {}),
         (MultiDiscrete([[2, 1], [4, 3]], start=[[-1, 0], [5, 2]]), {"network": "mlp_gru"}),
         slow(MultiBinary(3), {}),
@@ -83,7 +83,7 @@ def slow(*values):
         slow(Box(0.0, 100.0, (1,)), {}),
         (Box(-2.0, 3.0, (2, 3), np.float64), {"variance": "each"}),
         slow(Box(-np.inf, np.inf, ()), {}),
-        (Box(np.array([0, -np.inf]), np.array([np.inf, 5]), dtype=np.float16), {}),
+        slow(Box(np.array([0, -np.inf]), np.array([np.inf, 5]), dtype=np.float16), {}),
         slow(Box(0.0, 100.0, (2, 2)), SQUASHED),
         (Box(5, 9, (), np.int16), SQUASHED | {"network": "mujoco_lstm"}),
     ],
