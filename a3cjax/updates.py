@@ -1,15 +1,15 @@
 """The border of compilation: pure functions become the compiled calls that threads make."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
 
-from a3cjax.agents.base import Agent, Look, Loss, Observe, allow, recalled
+from a3cjax.agents.base import Agent, Look, Observe, allow, recalled
 from a3cjax.types import (
     Constants,
     CoreState,
@@ -53,6 +53,20 @@ ComputeGradients = Callable[[Snapshot, Exploration, Trajectory], tuple[Params, G
 ApplyGradients = Callable[
     [LearnerState, Params, chex.Numeric], tuple[LearnerState, jax.Array | bool]
 ]
+Functions = TypeVar("Functions", bound=tuple[Any, ...])
+Compiled = TypeVar("Compiled")
+
+
+def once_for_each(make: Callable[[Functions], Compiled]) -> Callable[[Functions], Compiled]:
+    """Remember the last eight of what is compiled; what has no hash is compiled anew."""
+    remembered = functools.lru_cache(maxsize=8)(make)
+
+    @functools.wraps(make)
+    def call(functions: Functions) -> Compiled:
+        is_hashable = all(isinstance(function, Hashable) for function in functions)
+        return (remembered if is_hashable else make)(functions)
+
+    return call
 
 
 def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:
@@ -98,21 +112,6 @@ def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callabl
     return act
 
 
-@functools.lru_cache(maxsize=8)
-def compile_gradients(loss: Loss) -> Callable[..., tuple[Params, GradientMetrics]]:
-    """Compile the gradients of an agent's `loss`, as `make_compute_gradients` says."""
-
-    @jax.jit
-    def compute_gradients(params, constants, trajectory):
-        loss_and_gradients = jax.value_and_grad(loss, has_aux=True)
-        (value, parts), grads = loss_and_gradients(params, constants, trajectory)
-        # A loss that is not finite has no gradient, whatever autodiff made of it.
-        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(value), grad, jnp.nan), grads)
-        return grads, GradientMetrics(parts, optax.tree.norm(grads))
-
-    return compute_gradients
-
-
 def make_observe_at(agent: Agent) -> ObserveAt | None:
     """Compile `observe_at(snapshot, timestep) -> layer_outputs`; None if the agent keeps none."""
     if agent.observe is None:
@@ -123,12 +122,21 @@ def make_observe_at(agent: Agent) -> ObserveAt | None:
     )
 
 
+@once_for_each
 def make_compute_gradients(agent: Agent) -> ComputeGradients:
     """Compile `compute_gradients(snapshot, exploration, trajectory) -> (grads, metrics)`.
 
     Gradients have the structure of `snapshot.params`; nothing is clipped yet.
     """
-    compute_gradients = compile_gradients(agent.loss)
+
+    @jax.jit
+    def compute_gradients(params, constants, trajectory):
+        loss_and_gradients = jax.value_and_grad(agent.loss, has_aux=True)
+        (loss, parts), grads = loss_and_gradients(params, constants, trajectory)
+        # A loss that is not finite has no gradient, whatever autodiff made of it.
+        grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(loss), grad, jnp.nan), grads)
+        return grads, GradientMetrics(parts, optax.tree.norm(grads))
+
     return lambda snapshot, exploration, trajectory: compute_gradients(
         snapshot.params,
         Constants(snapshot.statistics, snapshot.target_params, exploration, snapshot.reward_scale),
@@ -149,6 +157,7 @@ def make_behave(agent: Agent) -> Behave | None:
     )
 
 
+@once_for_each
 def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> ApplyGradients:
     """Compile `apply_gradients(state, grads, num_frames) -> (state, is_finite)`.
 
@@ -157,7 +166,15 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
     whether these are all finite: the global norm of the gradient (clipping turns an infinite one
     into an update of zeros) and every number of the new parameters and the new optimizer state.
     """
-    apply_gradients = compile_update(optimizer.update)
+
+    @jax.jit
+    def apply_gradients(params, opt_state, grads, num_frames):
+        updates, opt_state = optimizer.update(grads, opt_state, params, num_frames=num_frames)
+        params, are_others_finite = _mark(optax.apply_updates(params, updates), opt_state)
+        # The barrier keeps XLA from computing the parameters a second time for their norm.
+        params, grads = jax.lax.optimization_barrier((params, grads))
+        norms = jnp.stack([optax.tree.norm(params), optax.tree.norm(grads)])
+        return params, opt_state, jnp.isfinite(norms).all() & are_others_finite
 
     def apply_to_state(state, grads, num_frames):
         params, opt_state, is_finite = apply_gradients(
@@ -167,22 +184,6 @@ def make_apply_gradients(optimizer: optax.GradientTransformationExtraArgs) -> Ap
         return state._replace(params=params, opt_state=opt_state), is_finite
 
     return apply_to_state
-
-
-@functools.lru_cache(maxsize=8)
-def compile_update(update: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile an optimizer's `update`, as `make_apply_gradients` says."""
-
-    @jax.jit
-    def apply_gradients(params, opt_state, grads, num_frames):
-        updates, opt_state = update(grads, opt_state, params, num_frames=num_frames)
-        params, are_others_finite = _mark(optax.apply_updates(params, updates), opt_state)
-        # The barrier keeps XLA from computing the parameters a second time for their norm.
-        params, grads = jax.lax.optimization_barrier((params, grads))
-        norms = jnp.stack([optax.tree.norm(params), optax.tree.norm(grads)])
-        return params, opt_state, jnp.isfinite(norms).all() & are_others_finite
-
-    return apply_gradients
 
 
 def _mark(params: Params, opt_state: Any) -> tuple[Params, jax.Array]:

@@ -1,6 +1,6 @@
 """The border of compilation: compiled calls do what the pure functions do, and compile once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -240,6 +240,34 @@ def test_apply_gradients_compiles_once_for_all_numbers_of_frames():
     for num_frames in (0, 80, 160):
         state, _ = apply_gradients(state, state.params, num_frames)
     assert len(traces) == 1
+
+
+class Unhashable(NamedTuple):
+    """A function that is compared by what it holds, as some have it that were brought."""
+
+    function: Any
+    __hash__ = None  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
+
+    def __call__(self, *arguments):
+        return self.function(*arguments)
+
+
+def test_equal_agents_have_one_program_and_others_their_own():
+    agent, optimizer = make_agent(), make_optimizer("sgd", schedule=lambda _: 0.1)
+    ours = make_compute_gradients(agent)
+    assert make_compute_gradients(agent._replace()) is ours
+    assert make_apply_gradients(optimizer._replace()) is make_apply_gradients(optimizer)
+    init = Unhashable(agent.init)
+    others = [agent._replace(loss=lambda *args: agent.loss(*args)), agent._replace(init=init)]
+    snapshot, trajectory = make_snapshot(), random_trajectory(0, T, B, A)
+    for other in others:
+        theirs = make_compute_gradients(other)
+        assert theirs is not ours
+        gradients = [f(snapshot, EXPLORATION, trajectory)[0] for f in (ours, theirs)]
+        chex.assert_trees_all_equal(*gradients)
+    update = make_optimizer("sgd", schedule=lambda _: 0.2).update
+    changed = make_apply_gradients(optimizer._replace(update=update))
+    assert changed is not make_apply_gradients(optimizer)
 
 
 def test_following_the_gradient_lowers_the_value_loss():

@@ -21,7 +21,6 @@ from a3cjax.types import (
 
 Look = Callable[..., tuple[NetworkOutput, CoreState]]
 Observe = Callable[[Params, Constants, TimeStep], LayerOutputs]
-Loss = Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
 Behave = Callable[[Params, Constants, Trajectory], jax.Array]
 
 
@@ -48,7 +47,7 @@ class Agent(NamedTuple):
     init: Callable[[chex.PRNGKey, Observation], Params]
     initial_state: Callable[[int], CoreState]
     look: Look
-    loss: Loss
+    loss: Callable[[Params, Constants, Trajectory], tuple[jax.Array, Any]]
     acts_ahead: bool = False
     observe: Observe | None = None
     behave: Behave | None = None

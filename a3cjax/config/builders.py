@@ -42,7 +42,7 @@ ATARI_MAX_ABS_REWARD = 1.0
 KEY_IMPLEMENTATION = "threefry2x32"
 
 
-@functools.lru_cache(maxsize=32, typed=True)
+@functools.lru_cache(maxsize=32)
 def _call(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Makes the same from the same arguments.
 
