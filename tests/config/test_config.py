@@ -811,6 +811,7 @@ def test_what_is_brought_is_built_anew_since_its_code_may_have_changed(part, mon
     torso = VectorTorso((3,)) if part == "torso" else None
     first, second = (build_agent(config, VECTORS, torso) for _ in range(2))
     assert first.loss != second.loss
+    assert (first.init != second.init) == (part == "torso")
 
 
 def test_settings_of_ones_own_are_kept():
