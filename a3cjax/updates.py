@@ -1,8 +1,8 @@
 """The border of compilation: pure functions become the compiled calls that threads make."""
 
 import functools
-from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import chex
 import jax
@@ -16,6 +16,7 @@ from a3cjax.types import (
     Exploration,
     LayerOutputs,
     LearnerState,
+    Observation,
     Params,
     Snapshot,
     TimeStep,
@@ -53,20 +54,40 @@ ComputeGradients = Callable[[Snapshot, Exploration, Trajectory], tuple[Params, G
 ApplyGradients = Callable[
     [LearnerState, Params, chex.Numeric], tuple[LearnerState, jax.Array | bool]
 ]
-Functions = TypeVar("Functions", bound=tuple[Any, ...])
+P = ParamSpec("P")
 Compiled = TypeVar("Compiled")
 
 
-def once_for_each(make: Callable[[Functions], Compiled]) -> Callable[[Functions], Compiled]:
+def once_for_each(make: Callable[P, Compiled]) -> Callable[P, Compiled]:
     """Remember the last eight of what is compiled; what has no hash is compiled anew."""
     remembered = functools.lru_cache(maxsize=8)(make)
 
     @functools.wraps(make)
-    def call(functions: Functions) -> Compiled:
-        is_hashable = all(isinstance(function, Hashable) for function in functions)
-        return (remembered if is_hashable else make)(functions)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Compiled:
+        try:
+            hash((args, *kwargs.values()))
+        except TypeError:
+            return make(*args, **kwargs)
+        return remembered(*args, **kwargs)
 
     return call
+
+
+@once_for_each
+def make_init(
+    agent: Agent, optimizer: optax.GradientTransformationExtraArgs
+) -> Callable[[chex.PRNGKey, Observation], tuple[Params, Any]]:
+    """Compile `init(key, observations) -> (params, opt_state)`, with observations `[1, 1, ...]`.
+
+    As one program, it is compiled, and read from the cache, as a whole.
+    """
+
+    @jax.jit
+    def init(key, observations):
+        params = agent.init(key, observations)
+        return params, optimizer.init(params)
+
+    return init
 
 
 def make_act(agent: Agent, *, is_greedy: bool = False) -> Act:

@@ -32,6 +32,7 @@ from a3cjax.parameters.moments import moments_of
 from a3cjax.system.machine import available_cores
 from a3cjax.torsos import ImageKernels
 from a3cjax.types import LearnerState, Seen
+from a3cjax.updates import make_init
 
 T = TypeVar("T")
 
@@ -185,7 +186,7 @@ def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerSt
     """What learning starts from: parameters, optimizer state, and targets if there are any."""
     observations = jax.tree.map(lambda x: np.zeros((1, 1, *x.shape), x.dtype), spec.observation)
 
-    init = _call(_compile_init, agent.init, build_optimizer(config).init)
+    init = make_init(agent, build_optimizer(config))
     params, opt_state = init(make_keys(config.seed).init, observations)
     if not config.shared_statistics:
         assert config.num_actors is not None
@@ -193,15 +194,6 @@ def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerSt
     has_target_params = ALGORITHMS[config.algorithm].has_target_params
     targets = params if has_target_params else None
     return LearnerState(params, opt_state, targets, build_normalizer(config, spec))
-
-
-def _compile_init(init_params: Callable[..., Any], init_optimizer: Callable[..., Any]):
-    @jax.jit  # one program: it is compiled, and read from the cache, as a whole
-    def init(key, observations):
-        params = init_params(key, observations)
-        return params, init_optimizer(params)
-
-    return init
 
 
 def build_normalizer(config: Config, spec: EnvironmentSpec, seen: Seen | None = None) -> Seen:

@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import math
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from a3cjax.commands.play import PlaySettings
 from a3cjax.commands.report import ReportSettings
 from a3cjax.commands.sweep import SweepSettings
 from a3cjax.config import defaults
-from a3cjax.config.builders import build_agent, build_optimizer
+from a3cjax.config.builders import build_agent, build_optimizer, init_state
 from a3cjax.config.declaring import (
     describe,
     describe_kinds,
@@ -40,6 +41,7 @@ from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.envs.making import PROTOCOL_NAMES
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
+from a3cjax.networks import make_network
 from a3cjax.torsos import VectorTorso
 from a3cjax.types import Constants, TimeStep
 from tests.cases import for_each
@@ -799,6 +801,25 @@ def test_equal_settings_give_the_functions_that_are_compiled_already():
     for name, value in {"learning_rate": 0.5, "decay": 0.5, "total_frames": 7_000_000}.items():
         changed = build_optimizer(config.replace(**{name: value}, anneal_learning_rate=True))
         assert changed.update != optimizer.update
+
+
+def test_network_that_is_brought_is_initialised_by_its_code_of_today():
+    size = 3
+
+    @dataclasses.dataclass  # which has no hash
+    class Init:
+        bias: list
+
+        def __call__(self, key, observations):
+            return {"weights": jax.numpy.ones((size, *self.bias))}
+
+    config = resolve(ONE_ACTOR, VECTORS)
+    ours = make_network("mlp_ff", 2)
+    for init in (Init([2]), functools.partial(Init([2]))):
+        network = ours._replace(init=init)
+        for size in (3, 5):
+            agent = build_agent(config, VECTORS, network)
+            assert init_state(config, agent, VECTORS).params["weights"].shape == (size, 2)
 
 
 @pytest.mark.parametrize("part", ["algorithm", "torso"])
