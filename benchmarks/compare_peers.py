@@ -10,8 +10,11 @@ environments; its rows go to benchmarks/results/peers-CartPole.csv.
 """
 
 import argparse
+import contextlib
 import math
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -76,19 +79,28 @@ class PeerError(Exception):
 def run_command(command: Sequence[str | Path], timeout: float | None = None) -> str:
     """What a command prints.
 
+    What it has started ends with it, and does not compute beside what is timed next.
+
     Raises:
       PeerError: if it fails or is stopped after `timeout` seconds; with its last line of errors.
     """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise PeerError(f"stopped after {timeout:.0f} s") from None
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines()
-        reason = lines[-1].strip() if lines else f"exit code {done.returncode}"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            out, errors = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            raise PeerError(f"stopped after {timeout:.0f} s") from None
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # nobody of it is left
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode != 0:
+        lines = errors.strip().splitlines()
+        reason = lines[-1].strip() if lines else f"exit code {process.returncode}"
         # Folders of this machine have no place in a file of results.
         raise PeerError(re.sub(r"(/[^\s/'\"]+)+/", "", reason))
-    return done.stdout
+    return out
 
 
 def prepare(peer: Peer) -> Path:

@@ -26,6 +26,7 @@ from a3cjax.runs.tables import read_summary
 from a3cjax.system.files import replace_file
 
 ROOT = Path(__file__).resolve().parents[1]
+OUTPUT, RUNS = ROOT / "results" / "control", ROOT / "runs" / "control"
 PAGE = ROOT / "docs" / "results.md"
 TABLE = re.compile(r"<!-- table: control -->\n(?:(?!<!--).*\n)*<!-- end -->")
 PROGRAM = [sys.executable, "-m", "a3cjax", "train"]
@@ -235,7 +236,7 @@ def choose(text: str) -> list[Problem]:
     if unknown:
         names = ", ".join(problem.name for problem in PROBLEMS)
         raise argparse.ArgumentTypeError(f"must be of {names}, got {unknown[0]}.")
-    return [known[name] for name in text.split(",")]
+    return list(dict.fromkeys(known[name] for name in text.split(",")))
 
 
 def is_there(problem: Problem) -> bool:
@@ -247,8 +248,8 @@ def is_there(problem: Problem) -> bool:
 
 
 def numbers(text: str) -> list[int]:
-    """Whole numbers, separated by commas."""
-    return [int(number) for number in text.split(",")]
+    """Whole numbers, separated by commas, each once."""
+    return list(dict.fromkeys(int(number) for number in text.split(",")))
 
 
 def run(points: Sequence[Point], jobs: int, runs: Path, output: Path) -> int:
@@ -284,8 +285,8 @@ def main(arguments: Sequence[str]) -> int:
     add("--env", type=choose, default=[*PROBLEMS], help="problems, separated by commas")
     add("--seed", "--seeds", type=numbers, default=[*SEEDS], help="separated by commas")
     add("--jobs", type=int, default=1, help="runs at once, each on its share of the cores")
-    add("--output", type=Path, default=Path("results/control"), help="folder of the tables")
-    add("--runs", type=Path, default=Path("runs/control"), help="folder of the runs")
+    add("--output", type=Path, default=Path(os.path.relpath(OUTPUT)), help="folder of the tables")
+    add("--runs", type=Path, default=Path(os.path.relpath(RUNS)), help="folder of the runs")
     add("--total_frames", type=int, help="another budget for all: no row of the table")
     add("--only_table", action="store_true", help="runs nothing")
     flags = [f"--{word}" if re.match(r"[a-z_]+=", word) else word for word in arguments]

@@ -7,6 +7,7 @@ per figure goes to benchmarks/results/evaluation_cost.csv. Nothing else should r
 """
 
 import argparse
+import sys
 import tempfile
 import threading
 import time
@@ -50,7 +51,8 @@ class Evaluator(evaluator.Evaluator):
     def _measure(self, stop_event: threading.Event) -> None:
         may_evaluate.set()
         while self.store.pull().num_frames < NUM_SETTLING_FRAMES:
-            stop_event.wait(0.1)
+            if stop_event.wait(0.1):
+                return
         is_on = True
         while True:
             (may_evaluate.set if is_on else may_evaluate.clear)()
@@ -81,6 +83,8 @@ def main() -> None:
         )
         train(config)
     num_pairs = min(len(rates[True]), len(rates[False]))
+    if not num_pairs:
+        sys.exit(f"--total-frames must be enough for two phases, got {arguments.total_frames}.")
     on, off = rates[True][:num_pairs], rates[False][:num_pairs]
     results = Results(RESULTS)
     results.add("training, no evaluation", off, "frames/s")

@@ -12,6 +12,7 @@ within each round.
 import argparse
 import csv
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -69,12 +70,15 @@ def measure(
                 preexec_fn=cores and partial(os.sched_setaffinity, 0, cores),
             )
             moments: list[Moment] = []
-            while process.poll() is None:
-                moments += _new_moments(run_dir / "metrics.csv", moments)
-                if moments and moments[-1].seconds - moments[0].seconds >= settle + seconds:
-                    process.terminate()  # it saves, and ends
-                    process.wait()
-                time.sleep(POLL_SECONDS)
+            try:
+                while process.poll() is None:
+                    moments += _new_moments(run_dir / "metrics.csv", moments)
+                    if moments and moments[-1].seconds - moments[0].seconds >= settle + seconds:
+                        break
+                    time.sleep(POLL_SECONDS)
+            finally:
+                process.terminate()  # it saves, and ends
+                process.wait()
             output.seek(0)
             said = output.read()
     return rates_of(moments, settle, said)
@@ -144,8 +148,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0, help="seconds that are")
     arguments = parser.parse_args()
     env = free_environments.NAME if arguments.env == "free" else arguments.env
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    shapes = list(dict.fromkeys(arguments.shapes))
     measured = measure_in_turn(
-        arguments.shapes,
+        shapes,
         env,
         arguments.settings,
         arguments.rounds,
@@ -153,7 +159,7 @@ def main() -> None:
         arguments.seconds,
     )
     results = Results(RESULTS)
-    first = measured[arguments.shapes[0]]
+    first = measured[shapes[0]]
     for shape, figures in measured.items():
         name = " ".join(
             [f"{arguments.env}, {shape}", *(arguments.settings if "x" in shape else [])]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,9 +51,9 @@ class Results:
         width = None if sys.stdout.isatty() else 120  # in a pipe rich takes 80
         rich.console.Console(highlight=False, soft_wrap=True, width=width).print(table)
         rows: list[Mapping[str, object]] = [{**row, **self._origin} for row in self._rows]
-        is_new = not self._path.exists()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", newline="") as file:
+            is_new = not os.fstat(file.fileno()).st_size
             writer = csv.DictWriter(file, rows[0].keys())
             if is_new:
                 writer.writeheader()

@@ -14,12 +14,17 @@ import argparse
 import dataclasses
 import os
 import random
+import signal
 import statistics
+import sys
 import time
 from typing import Any, NamedTuple
 
 WORKERS_CHECKED = (1, 2, 4)
 SLICE_SECONDS = 3e-3  # for which whoever gets a core keeps it
+
+
+NUM_STEPS = 320  # of a push: unrolls of 40 steps in 8 environments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Costs:
     """
 
     num_bytes: float = 2.71e6
-    num_steps: int = 320
+    num_steps: int = NUM_STEPS
     actor_seconds: float = 0.64
     spread: float = 0.1  # of the actor's seconds, as a standard deviation over their mean
     shard_seconds: float = 0.8e-3  # and for each byte
@@ -246,7 +251,8 @@ def check(rounds: int) -> None:
     for _ in range(rounds):
         for shape in shapes:
             bound = cores[-1:] if shape == "1" else None
-            rate, _ = fleets.measure(fleets.settings_of(shape, "Pong", ()), 6.0, 20.0, bound)
+            settings = [*fleets.settings_of(shape, "Pong", ()), f"unroll_length={NUM_STEPS // 8}"]
+            rate, _ = fleets.measure(settings, 6.0, 20.0, bound)
             rates[shape].append(rate)
             print(f"{shape}: {rate:,.0f} steps/s", flush=True)
     alone, together = (statistics.median(rates[shape]) for shape in ("1", threads))
@@ -267,6 +273,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="of the check")
     arguments = parser.parse_args()
     if arguments.check:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
         check(arguments.rounds)
         return
     if arguments.measure:

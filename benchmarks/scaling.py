@@ -150,6 +150,7 @@ def main() -> None:
         env=arguments.env,
         num_actors=num_actors,
         envs_per_actor=8,
+        unroll_length=40,
         network="atari_ff",
         warmup_steps=64,
     )

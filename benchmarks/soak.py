@@ -8,6 +8,7 @@ benchmarks/results/soak.csv and soak.png. Growth is counted from the first 200,0
 import argparse
 import csv
 import itertools
+import signal
 import statistics
 import subprocess
 import sys
@@ -88,6 +89,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=30.0)
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / "run"
@@ -114,6 +116,10 @@ def main() -> None:
         finally:
             process.terminate()  # a program in the background of a shell ignores SIGINT
             process.wait()
+    if samples[-1].num_frames < SETTLED_FRAMES:
+        sys.exit(
+            f"--minutes must be enough for {SETTLED_FRAMES:,} frames, got {arguments.minutes}."
+        )
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / "soak.csv").open("w", newline="") as file:
         writer = csv.writer(file)

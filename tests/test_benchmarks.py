@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +16,7 @@ from matplotlib.figure import Figure
 from a3cjax.config.settings import Config
 from a3cjax.training.measuring import Training
 from tests.documents import ROOT
+from tests.fakes import wait_until
 
 sys.path.append(str(ROOT / "benchmarks"))  # scripts, which import one another by name
 
@@ -26,6 +28,7 @@ import scaling
 import throughput
 import timing_worker
 from checkouts import Checkout, CheckoutError
+from results_table import Results
 
 # Stands for a checkout's package: steps a second are its `seed`, as many as asked for.
 PACKAGE = {
@@ -234,6 +237,37 @@ def test_peers_are_compared_round_by_round_until_one_fails(tmp_path, monkeypatch
     assert float(ratios["max"]) == pytest.approx(16.0 / 4.0)
     assert float(ratios["min"]) == pytest.approx(16.16 / 8.0)
     assert rows["SB3 PPO: not available: stopped"]["median"] == "nan"
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_peer_that_takes_too_long_leaves_nobody_behind(tmp_path):
+    note = f"import os, time; open({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))"
+    child = [sys.executable, "-c", f"{note}; time.sleep(999)"]
+    start = f"import subprocess; subprocess.run({child!r})"
+    with pytest.raises(compare_peers.PeerError, match=r"^stopped after 4 s$"):
+        compare_peers.run_command([sys.executable, "-c", start], timeout=4.0)
+    pid = (tmp_path / "pid").read_text()
+    wait_until(lambda: not is_running(pid))
+    with pytest.raises(compare_peers.PeerError, match=r"^exit code 3$"):
+        compare_peers.run_command([sys.executable, "-c", "raise SystemExit(3)"])
+    assert compare_peers.run_command([sys.executable, "-c", "print(7)"]) == "7\n"
+
+
+def test_figures_follow_a_header_in_a_new_or_empty_file(tmp_path):
+    (tmp_path / "empty.csv").touch()
+    for name in ("new.csv", "empty.csv"):
+        for _ in range(2):
+            results = Results(tmp_path / name)
+            results.add("speed", [1.0, 2.0], "steps/s")
+            results.write("title")
+        with (tmp_path / name).open() as file:
+            assert [row["figure"] for row in csv.DictReader(file)] == ["speed", "speed"]
 
 
 # Stands for the program: a hundred games of 0 points, then a hundred of 20 in 10,000 frames each.

@@ -56,6 +56,8 @@ def call(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")  # the script sets it: put back afterwards
     (tmp_path / "program.py").write_text(PROGRAM)
     monkeypatch.setattr(control, "PROGRAM", [sys.executable, str(tmp_path / "program.py")])
+    monkeypatch.setattr(control, "OUTPUT", tmp_path / "results" / "control")
+    monkeypatch.setattr(control, "RUNS", tmp_path / "runs" / "control")
     calls = tmp_path / "runs" / "control" / "calls"
 
     def run(*arguments):
@@ -158,6 +160,11 @@ def test_wrong_words_are_refused(call, capsys, word, message):
         call("env=CartPole", word)
     assert exit_.value.code == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_what_is_named_twice_is_run_once(call):
+    code, calls = call("env=CartPole,CartPole", "seed=1,1", "jobs=2")
+    assert (code, len(calls)) == (0, 1)
 
 
 def test_missing_package_leaves_its_problems_out(call, monkeypatch, capsys):

@@ -1,7 +1,9 @@
 """The model of a fleet, where its queues can be computed by hand; and whole runs, timed."""
 
+import csv
 import dataclasses
 import os
+import signal
 import sys
 import time
 
@@ -64,7 +66,8 @@ def test_costs_of_a_machine_give_back_what_was_measured_there():
 
 def test_check_lays_what_was_measured_beside_the_model(monkeypatch, capsys):
     rates = {"1": 500.0, "2": 1_000.0, "1x1": 480.0, "2x1": 900.0, "4x1": 990.0}
-    shapes = {tuple(fleets.settings_of(shape, "Pong", ())): shape for shape in rates}
+    # As many steps a push as in the model.
+    shapes = {(*fleets.settings_of(s, "Pong", ()), "unroll_length=40"): s for s in rates}
     timed = []
 
     def measure(settings, settle, seconds, cores):
@@ -89,6 +92,17 @@ def test_shapes_are_written_as_settings():
     ]
     settings = fleets.settings_of("2x8", "Pong", ["grads_per_push=8"])
     assert {"num_actors=16", "num_workers=2", "cluster=ray", "grads_per_push=8"} < set(settings)
+
+
+def test_shape_that_is_named_twice_is_measured_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(fleets, "RESULTS", tmp_path / "fleets.csv")
+    monkeypatch.setattr(fleets, "measure", lambda *_: (100.0, 1e-3))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["fleets.py", "--rounds=2", "--shapes", "2", "2x1", "2"])
+    fleets.main()
+    with (tmp_path / "fleets.csv").open() as file:
+        figures = [row["figure"] for row in csv.DictReader(file)]
+    assert len(figures) == 6 == len(set(figures))
 
 
 def test_rates_are_of_what_comes_after_settling():
