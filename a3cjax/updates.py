@@ -116,7 +116,7 @@ def _call_act(act: Callable[..., Any], snapshot: Snapshot, exploration: Explorat
     return act(snapshot.params, constants, *args)
 
 
-@functools.lru_cache(maxsize=8)  # evaluations are repeated, and must not compile again
+@once_for_each  # evaluations are repeated, and must not compile again
 def compile_act(look: Look, observe: Observe | None, is_greedy: bool) -> Callable[..., Any]:
     """Compile acting upon what an agent's `look` returns, and keeping what it observes."""
 

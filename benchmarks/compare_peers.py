@@ -147,6 +147,7 @@ def main() -> None:
     parser.add_argument("--peers", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--results", type=Path, help="CSV file; /dev/null: none")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     peers = PEERS[arguments.env]
     names = arguments.peers or list(peers)
     if unknown := set(names) - set(peers):

@@ -22,8 +22,6 @@ from typing import Any, NamedTuple
 
 WORKERS_CHECKED = (1, 2, 4)
 SLICE_SECONDS = 3e-3  # for which whoever gets a core keeps it
-
-
 NUM_STEPS = 320  # of a push: unrolls of 40 steps in 8 environments
 
 

@@ -228,6 +228,7 @@ def test_peers_are_compared_round_by_round_until_one_fails(tmp_path, monkeypatch
     monkeypatch.setattr(compare_peers, "prepare", lambda peer: "python")
     monkeypatch.setattr(compare_peers, "time_peer", time_peer)
     monkeypatch.setattr(compare_peers.machine, "available_cores", lambda: 2)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     options = ["--rounds", "2", "--results", str(tmp_path / "peers.csv")]
     monkeypatch.setattr(sys, "argv", ["compare_peers.py", "--env", "CartPole", *options])
     compare_peers.main()

@@ -270,6 +270,15 @@ def test_equal_agents_have_one_program_and_others_their_own():
     assert changed is not make_apply_gradients(optimizer)
 
 
+def test_agent_whose_functions_have_no_hash_acts_as_others_do():
+    agent, arguments = make_agent(), (make_snapshot(), EXPLORATION, make_timestep(), ())
+    expected, actual = (
+        make_act(agent._replace(look=look))(*arguments, jax.random.key(0))[0]
+        for look in (agent.look, Unhashable(agent.look))
+    )
+    np.testing.assert_array_equal(actual, expected)
+
+
 def test_following_the_gradient_lowers_the_value_loss():
     agent, trajectory, snapshot = make_agent(), random_trajectory(0, T, B, A), make_snapshot()
     compute_gradients = make_compute_gradients(agent)

@@ -44,8 +44,8 @@ KEY_IMPLEMENTATION = "threefry2x32"
 
 
 @functools.lru_cache(maxsize=32)
-def _call(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Makes the same from the same arguments.
+def _cached(make: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Make the same from the same arguments.
 
     JAX knows compiled programs by their functions. So a second run of a process with such settings
     finds those of the first. What is brought is made anew: its code may have changed meanwhile.
@@ -123,7 +123,7 @@ def build_agent(
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
     is_ours = make.__module__.partition(".")[0] == __name__.partition(".")[0]
-    call = _call if network is None and is_ours else _call.__wrapped__
+    call = _cached if network is None and is_ours else _cached.__wrapped__
     return call(make, build_network(config, spec, network, kernels), **fed)
 
 
@@ -155,7 +155,7 @@ def build_network(
     if spec.is_continuous:  # older runs have no such setting
         policy = "gaussian" if config.policy == AUTO else config.policy
         head = f"{policy}_actor_critic"
-    call = _call if own is None else _call.__wrapped__
+    call = _cached if own is None else _cached.__wrapped__
     return call(
         make_network,
         config.network,
@@ -223,14 +223,14 @@ def build_schedule(config: Config) -> optax.Schedule:
     learning_rate = config.learning_rate
     assert learning_rate is not None
     if not config.anneal_learning_rate:
-        return _call(optax.constant_schedule, learning_rate)
-    return _call(linear_annealing, learning_rate, config.total_frames)
+        return _cached(optax.constant_schedule, learning_rate)
+    return _cached(linear_annealing, learning_rate, config.total_frames)
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformationExtraArgs:
     """The configured optimizer."""
     assert not isinstance(config.max_grad_norm, str)
-    return _call(
+    return _cached(
         make_optimizer,
         config.optimizer,
         schedule=build_schedule(config),
