@@ -36,7 +36,7 @@ LEARNING_RATE = 3e-3  # η at the beginning; it falls to 0 in a straight line
 
 def main() -> float:
     """Train and print; return the mean return of games with the final policy."""
-    # The network: one hidden layer, and on it "one softmax output for the policy π(aₜ|sₜ; θ) and
+    # The network: two hidden layers, and on them "one softmax output for the policy π(aₜ|sₜ; θ) and
     # one linear output for the value function V(sₜ; θᵥ)" (a3cjax/networks.py).
     environments = make_environments("Catch", num_envs=1, seed=0, discount=DISCOUNT)
     spec = environments.spec

@@ -77,16 +77,17 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         )
     console.print(table)
 
-    for line in advise(results, cores, usual):
+    for line in advise(results, cores, usual, fill_ahead(config)):
         console.print(line)
 
 
 def advise(
-    results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, usual: int
+    results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, usual: int, filled: Config
 ) -> Iterator[str]:
     """Explain the figures of `Training.run`, by numbers of actors and of environments of each.
 
-    The default is an actor for each of the `cores`, with the `usual` number of environments.
+    The default is an actor for each of the `cores`, with the `usual` number of environments, but
+    fewer where a budget is small, as in `filled`.
     """
     default = results[cores, usual]
     largest = max(PARTS, key=lambda part: default[part])
@@ -104,5 +105,11 @@ def advise(
             "default. More actors mean staler updates, more environments fewer of them: compare "
             "scores, too."
         )
-    else:
+    elif filled.num_actors == cores:
         yield f"The default, num_actors={cores} envs_per_actor={usual}, suits this machine."
+    else:
+        yield (
+            f"num_actors={cores} envs_per_actor={usual} suits this machine. By default a run of "
+            f"{filled.total_frames:,} frames has num_actors={filled.num_actors}: from so few "
+            "frames, more of them learn less."
+        )

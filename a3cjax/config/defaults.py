@@ -128,13 +128,14 @@ def describe_tuned(given: Config, filled: Config, spec: EnvironmentSpec) -> str:
     return f"as tuned for {given.env}: {' '.join(settings)}" if settings else ""
 
 
-def fill_ahead(config: Config) -> Config:
+def fill_ahead(config: Config, cores: int | None = None) -> Config:
     """Fill in what can be known before there are environments.
 
-    That is an actor for each core, and a number of environments that suits how many actors work at
-    once, and the budget; and what is the same for all environments, or tuned for this one.
+    That is an actor for each core, as far as the budget allows, and a number of environments that
+    suits how many actors work at once; and what is the same for all environments, or tuned for this
+    one. `cores`: those of all machines of a cluster; None for this machine's.
     """
-    tuned, cores = tuned_for(config), available_cores()
+    tuned, cores = tuned_for(config), cores or available_cores()
     most = max(LEAST_ENVS, config.total_frames // FRAMES_OF_ENV)  # of all actors
     usual = USUAL | {"num_actors": min(cores, most // ENVS_PER_ACTOR)}
     usual = {name: tuned.get(name, value) for name, value in usual.items()}
@@ -186,7 +187,7 @@ def fill_cluster(config: Config, machines: Sequence[int] | None) -> Config:
         )
     if num_workers is None:  # one on each machine, or more where machines differ in size
         usual = max(1, available_cores() // CORES_PER_WORKER) if machines is None else len(machines)
-        num_workers = min(num_actors, usual)
+        num_workers = max(1, min(num_actors // config.grads_per_push, usual))
         while machines and not _fits(share_equally(num_actors, num_workers), machines):
             num_workers += 1
     if num_workers > num_actors:

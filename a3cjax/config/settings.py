@@ -95,8 +95,8 @@ class Config(Settings):
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
-        "steps of an update; auto is 32, 40 for images, 20 for Atari, 1 for a table; episode: a "
-        "whole one",
+        "steps of an update; auto is 32, 40 for images, 20 for Atari where each is learned from "
+        "once, by a3c or vtrace, 1 for a table; episode: a whole one",
         FRAMES,
     )
     discount: float | None = _agent(
@@ -181,7 +181,7 @@ class Config(Settings):
     epsilon: float | None = _optimizer(
         None, "beside the root; null: 1e-5 (adam), 0.1 inside the root (rmsprop)", POSITIVE
     )
-    momentum: float | None = _optimizer(None, "null: 0 (adam), 0.99 (sgd)", BELOW_ONE)
+    momentum: float | None = _optimizer(None, "null: 0 (adam, or a table), 0.99 (sgd)", BELOW_ONE)
     max_grad_norm: float | Literal["auto"] | None = _optimizer(
         AUTO, "gradients are clipped to it; auto: 40, none for a table", POSITIVE
     )
@@ -189,8 +189,8 @@ class Config(Settings):
     # Every actor is a thread of Python.
     num_actors: int | None = _actors(
         None,
-        "actor-learners; null: one for each core, but fewer where the budget is small: they "
-        "have at most one environment for each 0.15M frames, or 16",
+        "actor-learners; null: one for each core, of all machines with ray_address, but fewer "
+        "where the budget is small: they have at most one environment for each 0.15M frames, or 16",
         between(1, 1_000),
     )
     envs_per_actor: int | None = _actors(

@@ -189,6 +189,11 @@ class Engine(Protocol):
         ...
 
 
+def cores_of_cluster(engine: Engine | None) -> int | None:
+    """The cores of all machines of a cluster; None if a run has this machine alone."""
+    return None if engine is None or engine.is_local else sum(engine.node_cores)
+
+
 class ClusterMuster:
     """Workers and shards in processes of an engine."""
 
@@ -205,10 +210,9 @@ class ClusterMuster:
                 "cluster must be null with a vector environment that is made already: it cannot be "
                 f"sent to other processes, got {config.cluster}."
             )
-        if config.num_actors is None and not engine.is_local:
-            config = config.replace(num_actors=sum(engine.node_cores))
-        config = fill_ahead(config)
-        config = fill_cluster(config, None if engine.is_local else engine.node_cores)
+        machines = None if engine.is_local else engine.node_cores
+        config = fill_ahead(config, cores_of_cluster(engine))
+        config = fill_cluster(config, machines)
         # A run of threads that take turns may have saved where its environments stand.
         self._past = past._replace(standings=())
         self._supervisor, self._engine, self._parts = supervisor, engine, parts

@@ -40,7 +40,7 @@ from a3cjax.training.bringing import (
     register,
 )
 from a3cjax.training.callbacks import Callback, check_callbacks
-from a3cjax.training.cluster_muster import Engine
+from a3cjax.training.cluster_muster import Engine, cores_of_cluster
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.mustering import engine_of, make_muster
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
@@ -145,7 +145,7 @@ def learn_and_judge(
             checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
         if not isinstance(brought.parts.env, VectorEnv):  # which is made already
-            counted = fill_ahead(config)
+            counted = fill_ahead(config, cores_of_cluster(engine))
             counts = f"{counted.num_actors} × {counted.envs_per_actor}"
             tell(f"making {counts} environments of {config.env} ...")
         given = config

@@ -17,4 +17,5 @@ address="$(srun --nodes=1 --ntasks=1 --nodelist="$first" hostname --ip-address |
 srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
     ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus="$SLURM_CPUS_PER_TASK" -- \
-    a3cjax train env=Pong cluster=ray ray_address=auto grads_per_push=8 run_dir="runs/$SLURM_JOB_ID"
+    a3cjax train env=Breakout total_frames=200M cluster=ray ray_address=auto grads_per_push=8 \
+    run_dir="runs/$SLURM_JOB_ID"

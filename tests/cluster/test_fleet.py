@@ -18,7 +18,7 @@ from a3cjax.cluster.fleet import ShardsOfRun
 from a3cjax.cluster.processes import Done, Unreachable
 from a3cjax.cluster.store import ShardedStore
 from a3cjax.cluster.worker import Worker
-from a3cjax.config.reading import resume_config
+from a3cjax.config.reading import load_config, resume_config
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
@@ -135,6 +135,15 @@ def test_every_kind_of_run_comes_to_its_end(run, changes):
     assert summary.num_frames >= CATCH.total_frames
     assert_logs_tell_all(summary)
     assert all(np.isfinite(array).all() for array in arrays_of(summary).values())
+
+
+def test_a_cluster_has_actors_for_its_own_cores(run, engine, monkeypatch, capfd):
+    monkeypatch.setattr(engine, "is_local", False)
+    engine.node_cores = [1]
+    settings = {"num_actors": None, "num_workers": None}
+    summary = run(**settings, ray_address="auto", total_frames=300)
+    assert (len(engine.workers), load_config(summary.run_dir).num_actors) == (1, 1)
+    assert "making 1 × 2 environments" in capfd.readouterr().out
 
 
 def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from a3cjax.agents import ALGORITHMS
 from a3cjax.config import defaults
 from a3cjax.config.builders import build_agent, build_network
-from a3cjax.config.defaults import fill_cluster
+from a3cjax.config.defaults import fill_ahead, fill_cluster
 from a3cjax.config.reading import read_config
 from a3cjax.config.resolution import describe_idle, resolve
 from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
@@ -218,6 +218,25 @@ def test_workers_are_filled_in_by_cores_or_machines(monkeypatch):
     assert fill_cluster(config.replace(max_staleness=20), [20] * 5).max_staleness == 20
     with pytest.raises(ConfigError, match=r"^max_staleness must be >= 20, .* got 19\.$"):
         fill_cluster(config.replace(max_staleness=19), [20] * 5)
+
+
+def test_a_cluster_has_no_more_actors_than_the_budget_allows(monkeypatch):
+    monkeypatch.setattr(defaults, "available_cores", lambda: 2)
+    # Five of eight environments for 6M frames, on however many cores; then a core each.
+    for frames, counts in ((6_000_000, (5, 8)), (200_000_000, (128, 10)), (10**9, (128, 32))):
+        filled = fill_ahead(Config(cluster="ray", total_frames=frames), 128)
+        assert (filled.num_actors, filled.envs_per_actor) == counts
+        assert fill_cluster(filled, [32] * 4).num_workers == 4
+
+
+def test_workers_have_as_many_actors_as_a_push_has_gradients(monkeypatch):
+    monkeypatch.setattr(defaults, "available_cores", lambda: 128)
+    for machines in (None, [32] * 4):
+        filled = fill_ahead(Config(cluster="ray", grads_per_push=8), 128)
+        assert filled.num_actors == 8
+        assert fill_cluster(filled, machines).num_workers == 1
+        filled = filled.replace(num_actors=20)
+        assert fill_cluster(filled, machines).num_workers == 2
 
 
 @for_each(

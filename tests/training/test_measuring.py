@@ -128,14 +128,23 @@ FIGURES = {"env": 0.5, "act": 0.2, "learn": 0.3, "push": 0.0}
 
 
 @pytest.mark.parametrize(
-    ("fastest", "advice"),
-    [((2, 8), "num_actors=2 envs_per_actor=8, suits"), ((3, 8), "num_actors=3 envs_per_actor=8")],
+    ("fastest", "num_actors", "advice"),
+    [
+        ((2, 8), 2, "The default, num_actors=2 envs_per_actor=8, suits"),
+        (
+            (2, 8),
+            1,
+            "num_actors=2 envs_per_actor=8 suits this machine. By default a run of 6,000,000",
+        ),
+        ((3, 8), 2, "num_actors=3 envs_per_actor=8"),
+    ],
 )
-def test_advice_is_the_fastest_setting(fastest, advice):
+def test_advice_is_the_fastest_setting(fastest, num_actors, advice):
     settings = [(1, 8), (2, 8), (3, 8)]
     rates = {setting: 100.0 + 50.0 * (setting == fastest) for setting in settings}
     results = {s: {**FIGURES, "steps_per_second": rate} for s, rate in rates.items()}
-    part, growth, choice = doctor.advise(results, cores=2, usual=8)
+    filled = Config(num_actors=num_actors)
+    part, growth, choice = doctor.advise(results, cores=2, usual=8, filled=filled)
     assert "the emulator (50%)" in part
     assert f"{rates[2, 8] / rates[1, 8]:.2f} times" in growth
     assert advice in choice
