@@ -136,8 +136,8 @@ def fill(buffer: Any, observation: Any) -> None:
 class FakeEnvironments:
     """An Environments whose observation is the number of steps taken since it was made.
 
-    Reward t is t; `first` names the environments whose episode starts at step t, `episodes`
-    what ends there.
+    Reward t is t; `first` names the environments whose episode starts at step t, `idle` those for
+    which step t is none, `episodes` what ends there.
     """
 
     def __init__(
@@ -148,6 +148,7 @@ class FakeEnvironments:
         num_actions: int = 3,
         is_continuous: bool = False,
         first: Mapping[int, Sequence[int]] | None = None,
+        idle: Mapping[int, Sequence[int]] | None = None,
         episodes: Mapping[int, Sequence[Episode]] | None = None,
         tape: list | None = None,
         on_step: Callable[[int], object] = lambda t: None,
@@ -159,6 +160,7 @@ class FakeEnvironments:
             frames_per_step=frames_per_step,
         )
         self._first = first or {}
+        self._idle = idle
         self._scripted = episodes or {}
         self._tape = tape if tape is not None else []
         self._on_step = on_step
@@ -193,12 +195,17 @@ class FakeEnvironments:
         """The timestep after t steps."""
         is_first = np.zeros(self.num_envs, bool)
         is_first[list(self._first.get(t, ()))] = True
-        return TimeStep(
+        timestep = TimeStep(
             observation=np.full((self.num_envs, 1), t, np.float32),
             reward=np.full(self.num_envs, t, np.float32),
             discount=np.full(self.num_envs, DISCOUNT, np.float32),
             is_first=is_first,
         )
+        if self._idle is None:
+            return timestep
+        idle = list(self._idle.get(t, ()))
+        timestep.observation[idle], timestep.reward[idle], timestep.discount[idle] = t - 1, 0, 1
+        return timestep._replace(is_idle=np.isin(np.arange(self.num_envs), idle))
 
     def pop_episodes(self) -> list[Episode]:
         episodes, self._episodes = self._episodes, []

@@ -444,6 +444,19 @@ def test_clipped_surrogate_of_a_hand_example():
     np.testing.assert_allclose(jnp.mean(losses), theirs, rtol=1e-6)
 
 
+def test_clipped_surrogate_has_weighted_advantages():
+    # π = ¼ where it was ⅛: r = 2, of which 1.2 count; A = 5 with weight 3: −1.2 · 15. The next
+    # step has weight 0; of the last one, A = −5 with weight 3, all of r counts: 2 · 15.
+    logits = jnp.log(jnp.array([[0.25, 0.75]] * 3))
+    options = {"old_log_probs": jnp.full(3, jnp.log(0.125)), "weights": jnp.array([3.0, 0.0, 3.0])}
+    steps = (jnp.zeros(3), jnp.zeros(3, jnp.int32), jnp.array([5.0, 5.0, -5.0]))
+    _, metrics = loss_of_logits(logits, *steps, **options)
+    np.testing.assert_allclose(metrics.policy_loss, (-18 + 0 + 30) / 3, rtol=1e-6)
+    costs = {"value_cost": 0.0, "entropy_cost": 0.0}
+    gradient = jax.grad(lambda x: loss_of_logits(x, *steps, **options, **costs)[0])(logits)
+    np.testing.assert_allclose(gradient, [[0, 0], [0, 0], [30 * 0.75, -30 * 0.75]], atol=1e-5)
+
+
 def test_clipped_surrogate_at_the_old_policy_has_the_gradient_of_a3c():
     log_probs, advantages = jnp.array([-0.5, -2.0, -0.1]), jnp.array([3.0, -1.0, 0.0])
     gradient = jax.grad(lambda *x: jnp.sum(clipped_surrogate_loss(*x)), (0, 1, 2))

@@ -331,7 +331,31 @@ def test_gaussian_policy_starts_around_zero_with_a_variance_of_log_2():
     params = jax.jit(network.init)(jax.random.key(0, impl="rbg"), observations)
     output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), ((), ()))
     assert 0 < np.max(np.abs(output.policy.mean)) < 0.05
-    np.testing.assert_allclose(np.mean(output.policy.variance), np.log(2), atol=0.5)
+    nothing = np.zeros_like(observations)
+    output, _ = network.apply(params, None, nothing, np.zeros((T, B), bool), ((), ()))
+    np.testing.assert_allclose(output.policy.variance, np.log(2), rtol=1e-5)
+    np.testing.assert_array_equal(output.policy.mean, np.zeros_like(output.policy.mean))
+
+
+def test_free_variances_are_those_of_learned_log_deviations():
+    observations, core_state = random_vectors(), ((), ())
+    network = make_network("mujoco_ff", A, GAUSSIAN, variance="free")
+    params = jax.tree.map(np.asarray, jax.jit(network.init)(jax.random.key(0), observations))
+    first = params["log_deviations"]
+    np.testing.assert_array_equal(first, np.full_like(first, -0.5))
+    params["log_deviations"] = np.linspace(-0.5, 0.3, len(first), dtype=np.float32)
+
+    def policy_of(params):
+        inputs = (params, None, observations, np.zeros((T, B), bool), core_state)
+        return network.apply(*inputs)[0].policy
+
+    variance = policy_of(params).variance
+    expected = np.exp(2 * params["log_deviations"]) + 1e-6
+    np.testing.assert_allclose(variance, np.broadcast_to(expected, variance.shape), rtol=1e-5)
+    # Of log N(0; μ, σ²) in log σ: (μ/σ)² − 1; actions of 0, and means near it.
+    gradient = jax.grad(lambda params: policy_of(params).log_prob(np.zeros((T, B, A))).sum())
+    by_deviations = gradient(params)["log_deviations"]
+    np.testing.assert_allclose(by_deviations, np.full(len(first), -T * B), rtol=0.01)
 
 
 def test_squashed_policy_has_the_parameters_of_the_plain_one():

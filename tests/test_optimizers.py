@@ -70,6 +70,7 @@ def test_adam_has_no_momentum_unless_told():
     optimizer = make_optimizer("adam", schedule=constant(1.0))
     second = -1 / (math.sqrt((0.999 * 0.009 + 0.001) / (1 - 0.999**2)) + 1e-5)
     np.testing.assert_allclose(run(optimizer, [3.0, 1.0]), [-3 / (3 + 1e-5), second], rtol=1e-4)
+    np.testing.assert_allclose(run(optimizer, [1e-5]), [-0.5], rtol=1e-4)  # 1e-5/(1e-5 + ε)
 
 
 @for_each(

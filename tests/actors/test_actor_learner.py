@@ -199,6 +199,36 @@ def test_pushes_carry_the_moments_of_what_was_seen():
         np.testing.assert_allclose(seen.observations.variance, [np.var(numbers)])
 
 
+def test_moments_are_those_without_idle_steps():
+    normalizer = Seen(moments_of(()), moments_of((), (1,)))
+    store, environments = FakeStore(), FakeEnvironments(idle={2: [1], T + 1: [1]})
+    Bench(store=store, environments=environments, normalizer=normalizer).run(2)
+    sums, seen = [], []
+    for skipped in ((), (2, T + 1)):
+        carried = 0.0
+        for t in range(1, 2 * T + 1):
+            if t not in skipped:
+                carried = t + DISCOUNT * carried
+                sums.append(carried)
+        seen += [t for t in range(2 * T) if t not in skipped]
+    for moments, values in zip(zip(*store.seen, strict=True), (sums, seen), strict=True):
+        both = merge(*moments)
+        assert both.num_seen == len(values) == 2 * T * B - 2
+        np.testing.assert_allclose(np.ravel(both.mean), [np.mean(values)], rtol=1e-6)
+        np.testing.assert_allclose(np.ravel(both.variance), [np.var(values)], rtol=1e-6)
+
+
+@pytest.mark.parametrize("flag", ["is_dropped", "is_pooled"])
+def test_reports_say_what_became_of_the_gradient(flag):
+    class Store(FakeStore):
+        def push(self, *args):
+            return super().push(*args)._replace(**{flag: True})
+
+    (report,) = Bench(store=Store()).run().reports
+    assert [name for name in ("is_dropped", "is_pooled") if getattr(report, name)] == [flag]
+    assert not Bench().run().reports[0].is_dropped
+
+
 def test_nothing_is_looked_at_where_nothing_is_normalised():
     store = FakeStore()
     Bench(store=store).run()

@@ -10,7 +10,7 @@ from a3cjax.actors.statistics import statistics_of
 from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
 from a3cjax.actors.warmup import play_in_each, play_randomly, warm_up
 from a3cjax.envs.base import Episode
-from tests.fakes import PATIENCE_SECONDS, FakeEnvironments
+from tests.fakes import DISCOUNT, PATIENCE_SECONDS, FakeEnvironments
 
 
 def test_random_play_takes_the_steps_asked_for():
@@ -66,6 +66,21 @@ def test_random_play_takes_continuous_actions():
     actions = np.stack(environments.actions)
     assert (actions.shape, actions.dtype) == ((5, 3, 2), np.float32)
     assert len(np.unique(actions)) == 30
+
+
+def test_returns_of_random_play_end_where_games_are_restarted():
+    _, seen, _ = play_randomly(FakeEnvironments(num_envs=3), 5, np.random.default_rng(7))
+    restarts, sums = np.random.default_rng(7).integers(5, size=3), []
+    assert restarts.max() > 0
+    for restart in restarts:
+        carried = 0.0
+        for t in range(5):  # its reward is t + 1
+            carried = (0.0 if t == restart else DISCOUNT * carried) + t + 1
+            sums.append(carried)
+    assert seen.returns.num_seen == 15
+    np.testing.assert_allclose(
+        (seen.returns.mean, seen.returns.variance), (np.mean(sums), np.var(sums)), rtol=1e-6
+    )
 
 
 def test_random_play_leaves_no_episodes_behind():

@@ -6,8 +6,7 @@ import pytest
 
 from a3cjax.agents import ALGORITHMS
 from a3cjax.networks import make_network
-from a3cjax.parameters.moments import discounted_sums, moments_of, moments_of_new
-from a3cjax.types import Constants, Exploration, Trajectory, is_experienced
+from a3cjax.types import Constants, Exploration, Trajectory
 
 T, B, OBSERVATION = 6, 1, (3,)
 
@@ -65,19 +64,3 @@ def test_gradient_is_that_without_idle_steps(name):
         idle, idle_metrics = gradient(params, constants, longer)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), idle, expected)
         np.testing.assert_allclose(idle_metrics, metrics, rtol=1e-5)
-
-
-@pytest.mark.parametrize("index", range(5))
-def test_moments_are_those_without_idle_steps(index):
-    def look(trajectory):
-        _, _, rewards, discounts, is_first, *_ = trajectory
-        is_idle = trajectory.is_idle
-        sums, after = discounted_sums(rewards, discounts, is_first, np.array([2.0]))
-        is_taken = is_experienced(is_first[1:], None if is_idle is None else is_idle[1:])
-        seen = moments_of_new(moments_of((), OBSERVATION), trajectory.observations, is_idle)
-        return sums[is_taken], after, seen
-
-    trajectory = make_trajectory(False)
-    expected, idle = look(trajectory), look(with_idle_step(trajectory, index))
-    jax.tree.map(np.testing.assert_allclose, idle, expected)
-    assert len(idle[0]) == T - 1

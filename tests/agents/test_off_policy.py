@@ -10,7 +10,13 @@ import pytest
 from a3cjax.actors.programs import make_programs
 from a3cjax.agents import make_a3c, make_ppo, make_vtrace
 from a3cjax.networks import make_network
-from a3cjax.types import Constants, Exploration, Snapshot, is_experienced
+from a3cjax.types import (
+    Constants,
+    Exploration,
+    ObservationStatistics,
+    Snapshot,
+    is_experienced,
+)
 from tests.cases import for_each
 from tests.tabular import make_tabular_network, random_params, random_tables, random_trajectory
 
@@ -113,6 +119,18 @@ def test_behaviour_is_the_probability_of_the_action_among_those_allowed(name):
     log_probs = agent.behave(params, CONSTANTS, trajectory)
     np.testing.assert_allclose(log_probs, expected, rtol=1e-5)
     assert make_a3c(make_tabular_network()).behave is None
+
+
+@pytest.mark.parametrize("name", OFF_POLICY)
+def test_behaviour_is_that_of_a_network_which_saw_centred_observations(name):
+    params, trajectory = random_tables(4, NUM_STATES, A), random_trajectory(4, T, B, A)
+    agent = OFF_POLICY[name](make_tabular_network())
+    statistics = ObservationStatistics(np.zeros(()), np.float32(-1))  # turns logits around
+    snapshot = Snapshot(0, 0, params, statistics)
+    log_probs = make_programs(agent).behave(snapshot, CONSTANTS.exploration, trajectory)
+    turned = {**params, "logits": -params["logits"]}
+    expected = agent.behave(turned, CONSTANTS, trajectory)
+    np.testing.assert_allclose(log_probs, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", OFF_POLICY)

@@ -449,6 +449,14 @@ def timestep(observation):
 
 
 @every_method
+def test_the_loss_tells_the_mean_epsilon(method):
+    (q, target_q), trajectory = random_tables(0), random_experience(method, 0)
+    constants = make_constants(target_q, epsilons=np.arange(B) / 10)
+    _, metrics = make_agent(method).loss(q, constants, trajectory)
+    np.testing.assert_allclose(metrics.epsilon, np.mean(np.arange(B) / 10), rtol=1e-6)
+
+
+@every_method
 def test_each_environment_acts_with_its_own_epsilon(method):
     # State s has its largest value at action s. Random are ε of the actions, and a third of
     # these are the best one by chance: P(best) = 1 − ε + ε/3.

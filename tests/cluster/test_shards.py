@@ -80,6 +80,16 @@ def test_a_push_is_applied_counted_and_answered_with_the_newest(num_shards):
     assert {shard.inside.counts() for shard in shards} == {(16, 2)}
 
 
+@pytest.mark.parametrize("num_shards", [1, 3])
+def test_what_is_dropped_changes_nothing_but_counts_its_frames(num_shards):
+    shards, store = stores(num_shards)
+    store.pull()
+    receipt = store.drop(8, 0)
+    assert (receipt[:2], receipt.is_dropped) == ((0, 8), True)
+    assert {shard.inside.counts() for shard in shards} == {(8, 0)}
+    jax.tree.map(np.testing.assert_array_equal, store.pull().params, PARAMS)
+
+
 def test_only_what_is_not_known_yet_is_sent():
     begun = checkpoint(has_targets=True)
     shard = make_shard(begun=begun)
@@ -247,9 +257,12 @@ def test_a_push_without_answer_is_dropped_and_the_pusher_waits_for_the_shard(mon
     shards, store = stores()
     store.pull()
     inside, shards[0].inside = shards[0].inside, Shard(make_store, Rules())
-    receipts = []
+    asked, receipts = [], []
+    submit = shards[0].submit
+    monkeypatch.setattr(shards[0], "submit", lambda *call: asked.append(call) or submit(*call))
     thread = threading.Thread(target=lambda: receipts.append(store.push(ones(), 8, 0)))
     thread.start()
+    wait_until(lambda: len(asked) > 2)
     assert not receipts
     shards[0].inside = inside
     wait_until(lambda: receipts)

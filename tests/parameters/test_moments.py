@@ -144,6 +144,8 @@ def test_rewards_are_divided_by_their_scale_and_then_clipped():
     is_experience = np.array([[True], [True], [False]])
     cleaned = clean(trajectory, is_experience, None, np.float32(2.0))
     np.testing.assert_array_equal(cleaned.rewards, [[2.0], [-10.0], [0.0]])
+    both = clean(trajectory._replace(rewards=rewards / 4), is_experience, 1.0, np.float32(2.0))
+    np.testing.assert_array_equal(both.rewards, [[0.5], [-1.0], [0.0]])
 
 
 # What observations are centred by.

@@ -192,9 +192,10 @@ def test_read_gives_the_state_of_the_snapshot():
 
 
 def test_receipt_tells_the_time_at_the_lock():
-    times = iter([10.0, 12.0, 17.0])
-    receipt = plain_store(add, clock=lambda: next(times)).push(1, 8, 0)
-    assert (receipt.wait_seconds, receipt.hold_seconds) == (2.0, 5.0)
+    times = iter([10.0, 12.0, 17.0] * 2)
+    store = plain_store(add, clock=lambda: next(times))
+    for receipt in (store.push(1, 8, 0), store.drop(8, 0)):
+        assert (receipt.wait_seconds, receipt.hold_seconds) == (2.0, 5.0)
 
 
 def test_receipt_tells_how_stale_the_gradient_was():

@@ -92,6 +92,29 @@ def test_evaluations_during_training_take_their_share_of_the_machine(monkeypatch
     assert rests.seconds[1:-1] == [pytest.approx(0.23)]
 
 
+@pytest.mark.parametrize(("judged", "expected"), [(0, [100, 200]), (150, [250]), (170, [])])
+def test_evaluations_are_due_every_period_after_the_last_one(rests, judged, expected):
+    frames, evaluated = iter((0, 99, 100, 150, 199, 200, 250)), []
+
+    class Store:
+        def counts(self):
+            self.num_frames = next(frames)
+            if self.num_frames == 250:
+                rests.set()
+            return Counts(self.num_frames, 1)
+
+        def read(self):
+            snapshot = SNAPSHOT._replace(num_frames=self.num_frames)
+            return LearnerState(snapshot.params, ()), snapshot
+
+    def evaluate(snapshot, should_stop):
+        evaluated.append(snapshot.num_frames)
+
+    device = jax.devices()[0]
+    Evaluator(evaluate, Store(), num_frames=judged, period_frames=100, learner=device).run(rests)
+    assert evaluated == expected
+
+
 def test_a_stop_ends_the_rest(monkeypatch):
     clock, stop_event, answers = FakeClock(), threading.Event(), []
     monkeypatch.setattr(evaluator, "time", clock)
