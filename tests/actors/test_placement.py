@@ -16,6 +16,7 @@ from a3cjax.actors.placement import (
     find_devices,
     place_actors,
     place_run,
+    share_out,
 )
 from a3cjax.errors import ConfigError
 from a3cjax.system.machine import cores_of_thread
@@ -198,6 +199,16 @@ def test_learner_is_on_the_first_device_and_actors_take_turns_on_the_others(
     placed = place_run(devices, 3)
     assert placed.learner == learner
     assert [place.device for place in placed.actors] == actors
+
+
+@pytest.mark.usefixtures("four_gpus")
+def test_threads_share_actors_and_devices_memory_on_cpus_only():
+    assert share_out(6, "cpu") == [1] * 6  # two for each core
+    assert share_out(7, "cpu") == [3, 2, 2]
+    for devices in ("cuda", "cpu:0,cuda:1", "cuda:1,cpu:0"):
+        assert share_out(7, devices) == [1] * 7
+        assert not place_run(devices, 2).is_one_memory
+    assert place_run("cpu:0", 2).is_one_memory
 
 
 @pytest.mark.usefixtures("four_gpus")

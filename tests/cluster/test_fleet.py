@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import itertools
 import shutil
 import threading
 
@@ -23,7 +24,7 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
-from a3cjax.training import cluster_muster, train
+from a3cjax.training import assembly, cluster_muster, train
 from a3cjax.training import run as run_module
 from tests.cluster.local import MortalProcess, local_engine
 
@@ -180,8 +181,23 @@ def test_frames_of_what_is_dropped_count(run):
     assert columns["num_frames"][-1] >= 0.7 * frames_each * (applied + dropped)
 
 
-def test_a_run_goes_on_in_threads_and_back_in_a_fleet(run):
+@pytest.fixture
+def seeds_of_runs(monkeypatch):
+    """The seeds of environments, a list for each run that the test begins by appending one."""
+    seeds, make = [], assembly.make_environments
+
+    def note(*args, seed, num_envs, **options):
+        seeds[-1] += range(seed, seed + num_envs)
+        return make(*args, seed=seed, num_envs=num_envs, **options)
+
+    monkeypatch.setattr(assembly, "make_environments", note)
+    return seeds
+
+
+def test_a_run_goes_on_in_threads_and_back_in_a_fleet_with_other_games(run, seeds_of_runs):
+    seeds_of_runs.append([])
     first = run(num_shards=3)
+    seeds_of_runs.append([])
     longer = {"total_frames": 2_500, "cluster": None}
     threads = run(
         resume_config(str(first.run_dir), longer), run_dir=str(first.run_dir), cluster=None
@@ -189,10 +205,13 @@ def test_a_run_goes_on_in_threads_and_back_in_a_fleet(run):
     assert threads.num_resumes == 1
     assert threads.num_updates > first.num_updates
     again = {"total_frames": 3_000, "cluster": "ray", "num_workers": 1, "num_shards": 2}
+    seeds_of_runs.append([])
     back = run(resume_config(str(first.run_dir), again), run_dir=str(first.run_dir), **again)
     assert back.num_updates > threads.num_updates
     assert_logs_tell_all(back)
     assert not (first.run_dir / "shards").exists()
+    assert [len(seeds) for seeds in seeds_of_runs] == [4, 4, 4]
+    assert len(set(itertools.chain(*seeds_of_runs))) == 12
 
 
 def test_random_play_of_a_resumed_run_renews_targets_that_are_due(run, monkeypatch):

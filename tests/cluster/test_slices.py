@@ -42,16 +42,23 @@ def test_slices_learn_what_the_whole_learns(name, is_shared):
     slicing = Slicing(PARAMS, 5)
     slices = slicing.cut_state(whole)
     assert_equal(slicing.join_states(slices, whole), whole)
-    if not is_shared:
-        return
     apply_gradients = make_apply_gradients(optimizer)
+
+    def learn(state, grads, step):
+        if is_shared:
+            return apply_gradients(state, grads, np.float32(step))[0]
+        actor, opt_states = step % 2, list(state.opt_state)  # which take turns
+        state = state._replace(opt_state=opt_states[actor])
+        state, _ = apply_gradients(state, grads, np.float32(step))
+        opt_states[actor] = state.opt_state
+        return state._replace(opt_state=tuple(opt_states))
+
     generator = np.random.default_rng(0)
     for step in range(3):
         grads = jax.tree.map(lambda x: generator.normal(size=x.shape).astype("f"), PARAMS)
-        whole, _ = apply_gradients(whole, grads, np.float32(step))
+        whole = learn(whole, grads, step)
         slices = [
-            apply_gradients(state, own, np.float32(step))[0]
-            for state, own in zip(slices, slicing.cut(grads), strict=True)
+            learn(state, own, step) for state, own in zip(slices, slicing.cut(grads), strict=True)
         ]
     joined = slicing.join_states(slices, whole)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), joined, whole)

@@ -1,7 +1,9 @@
+import queue
 import threading
 
 import pytest
 
+from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
@@ -90,6 +92,28 @@ def test_training_is_timed_and_its_time_adds_up():
     assert result["steps_per_second"] > 0
     assert sum(result[part] for part in ("env", "act", "learn", "push")) == pytest.approx(1.0)
     assert result["wait"] + result["hold"] <= result["push"]
+
+
+def test_speed_is_that_of_whole_updates_in_all_threads_over_their_own_time(monkeypatch):
+    def report(num_steps, *seconds):
+        nothing = UpdateReport(0, 7, num_steps, 0, 0, 0, {}, [], Seconds(*seconds))
+        training._reports.put(nothing)
+
+    training = object.__new__(Training)  # without anything that trains
+    training._targets, training._reports = [None, None], queue.SimpleQueue()
+    report(1000, 1, 1, 1, 1, 1, 1)  # of before
+
+    def train(seconds, is_enough):
+        report(20, 4.0, 3.0, 2.0, 1.0, 0.5, 0.25)
+        report(60, 8.0, 1.0, 0.5, 0.5, 0.5, 0.25)
+
+    monkeypatch.setattr(training, "_run", train)
+    result = training.run(1.0)
+    # Two threads, which made 80 steps in 20 seconds of theirs.
+    assert result.pop("steps_per_second") == pytest.approx(2 * 80 / 20)
+    assert result == pytest.approx(
+        {"env": 0.6, "act": 0.2, "learn": 0.125, "push": 0.075, "wait": 0.05, "hold": 0.025}
+    )
 
 
 def test_training_in_turns_cannot_be_timed():
