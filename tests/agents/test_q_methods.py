@@ -413,9 +413,12 @@ def test_trajectories_that_do_not_fit_raise(method, field, change):
     loss = make_agent(method).loss
     # As users have it: the tests' own strictness is not what refuses it.
     message = "Incompatible shapes|assert_type failed|must be"
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        with pytest.raises((AssertionError, ValueError, TypeError), match=message):
-            loss(q, make_constants(target_q), wrong)
+    with (
+        jax.numpy_rank_promotion("allow"),
+        jax.numpy_dtype_promotion("standard"),
+        pytest.raises((AssertionError, ValueError, TypeError), match=message),
+    ):
+        loss(q, make_constants(target_q), wrong)
 
 
 def test_sarsa_refuses_a_trajectory_without_the_action_at_its_last_observation():
