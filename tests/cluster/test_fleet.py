@@ -178,7 +178,6 @@ def test_frames_of_what_is_dropped_count(run):
     frames_each = 10 * CATCH.envs_per_actor  # at most: steps into first observations do not count
     dropped = columns["num_dropped_updates"].sum()
     assert columns["num_frames"][-1] <= 80 + frames_each * (applied + dropped)
-    assert columns["num_frames"][-1] >= 0.7 * frames_each * (applied + dropped)
 
 
 @pytest.fixture

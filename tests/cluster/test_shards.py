@@ -2,6 +2,8 @@
 
 import functools
 import threading
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,13 +14,14 @@ from a3cjax.cluster.processes import LocalProcess, Unreachable
 from a3cjax.cluster.shard import NOTHING_KNOWN, Push, Rules, Shard
 from a3cjax.cluster.slices import Slicing
 from a3cjax.cluster.store import Pool, ShardedStore
+from a3cjax.cluster.worker import OutsideSlot, Sieve
 from a3cjax.errors import CheckpointError
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters.moments import moments_of
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.types import LearnerState, ObservationStatistics, Seen
-from a3cjax.updates import make_apply_gradients
+from a3cjax.updates import GradientMetrics, make_apply_gradients
 from tests.fakes import run_in_threads, wait_until
 
 PARAMS = {"w": np.zeros((2, 3), np.float32), "b": np.zeros((), np.float32)}
@@ -88,6 +91,28 @@ def test_what_is_dropped_changes_nothing_but_counts_its_frames(num_shards):
     assert (receipt[:2], receipt.is_dropped) == ((0, 8), True)
     assert {shard.inside.counts() for shard in shards} == {(8, 0)}
     jax.tree.map(np.testing.assert_array_equal, store.pull().params, PARAMS)
+
+
+def test_frames_of_an_outlier_count_through_all_that_wraps_a_store():
+    class Loss(NamedTuple):
+        policy_loss: float
+
+    def compute_gradients(*args):
+        return ones(), GradientMetrics(Loss(1.0), np.float32(1))
+
+    outliers = SimpleNamespace(is_outlier=lambda loss: loss == 1.0)
+    for wrap in (
+        lambda store: store,
+        lambda store: OutsideSlot(store, threading.Semaphore(0)),
+        lambda store: Pool(store, 2),
+    ):
+        shards, store = stores()
+        store.pull()
+        sieve = Sieve(wrap(store), outliers, compute_gradients)
+        grads, _ = sieve.compute_gradients(None, None, None)
+        receipt = sieve.push(grads, 8, 0)
+        assert (receipt[:2], receipt.is_dropped) == ((0, 8), True)
+        assert shards[0].inside.counts() == (8, 0)
 
 
 def test_only_what_is_not_known_yet_is_sent():
