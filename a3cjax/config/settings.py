@@ -141,7 +141,8 @@ class Config(Settings):
         "Atari games or for a table",
     )
     normalize_advantages: bool | None = _agent(
-        None, "divide by their size in the update; null: yes, but not for images or a table"
+        None,
+        "divide by their size in the update; null: yes, but not for images or a table; or as tuned",
     )
     centre_observations: bool | None = _agent(
         None,

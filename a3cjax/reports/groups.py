@@ -13,8 +13,11 @@ NOT_LEARNED_FROM = (
     *("video", "tensorboard", "wandb", "mlflow"),
     *("ray_address", "max_restarts", "shard_save_period_updates"),
 )
-# Settings that one method may choose anew for each game.
-CHOSEN_BY_GAME = ("total_frames", "exploration_frames", "warmup_steps")
+# Settings that one method may choose anew for each game; the last two are tuned by name.
+CHOSEN_BY_GAME = (
+    *("total_frames", "exploration_frames", "warmup_steps"),
+    *("target_entropy", "normalize_advantages"),
+)
 MISSING = "not recorded"
 NUM_NAMED_SETTINGS = 3
 

@@ -152,6 +152,11 @@ def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen(monkeypatch):
     assert line(pong, GAME) == "as tuned for Pong: target_entropy=null"
     for chosen in ({"algorithm": "n_step_q"}, {"entropy_cost": 0.01}, {"algorithm": "ppo"}):
         assert line(pong.replace(**chosen), GAME) == ""
+    invaders = Config(env="SpaceInvaders")
+    assert line(invaders, GAME) == "as tuned for SpaceInvaders: normalize_advantages=true"
+    for chosen in ({"algorithm": "vtrace"}, {"normalize_advantages": False}):
+        assert line(invaders.replace(**chosen), GAME) == ""
+        assert resolve(invaders.replace(**chosen), GAME).normalize_advantages is False
 
 
 def test_the_horizon_is_known_before_there_are_environments():

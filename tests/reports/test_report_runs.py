@@ -298,8 +298,12 @@ def test_labels_differ_also_where_a_few_settings_do_not_tell_runs_apart(tmp_path
 
 def test_a_budget_belongs_to_the_game_unless_budgets_are_compared(tmp_path):
     pong, breakout = {"total_frames": 6}, {"env": "Breakout", "total_frames": 10}
-    (first, second) = group_runs(runs_with(tmp_path / "a", pong, breakout))
+    by_name = {"target_entropy": None, "normalize_advantages": True}  # as `tuned/` has them
+    usual = {"target_entropy": 0.3, "normalize_advantages": False}
+    (first, second) = group_runs(runs_with(tmp_path / "a", pong | by_name, breakout | usual))
     assert first.method == second.method
+    groups = group_runs(runs_with(tmp_path / "c", pong | by_name, breakout | usual, pong | usual))
+    assert len({group.method for group in groups}) == 3
     groups = group_runs(runs_with(tmp_path / "b", pong, breakout, {"total_frames": 12}))
     assert len({group.method for group in groups}) == 3
     assert [group.label for group in groups] == [
