@@ -48,7 +48,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         from a3cjax.training.measuring import Training, emulator_rate
 
     console = rich.console.Console(highlight=False)
-    cores, usual = machine.available_cores(), fill_ahead(config).envs_per_actor
+    cores, filled = machine.available_cores(), fill_ahead(config)
+    usual = filled.envs_per_actor
     assert usual is not None
     console.print(f"{machine.describe_machine()['processor']}, {cores} cores")
 
@@ -77,18 +78,19 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         )
     console.print(table)
 
-    for line in advise(results, cores, usual, fill_ahead(config)):
+    for line in advise(results, cores, filled):
         console.print(line)
 
 
 def advise(
-    results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, usual: int, filled: Config
+    results: Mapping[tuple[int, int], Mapping[str, float]], cores: int, filled: Config
 ) -> Iterator[str]:
     """Explain the figures of `Training.run`, by numbers of actors and of environments of each.
 
-    The default is an actor for each of the `cores`, with the `usual` number of environments, but
-    fewer where a budget is small, as in `filled`.
+    `filled` has the defaults: an actor for each of the `cores`, but fewer where a budget is small.
     """
+    usual = filled.envs_per_actor
+    assert usual is not None
     default = results[cores, usual]
     largest = max(PARTS, key=lambda part: default[part])
     yield f"Most of an actor's time goes to {PARTS[largest]} ({default[largest]:.0%})."

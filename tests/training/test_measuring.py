@@ -167,8 +167,8 @@ def test_advice_is_the_fastest_setting(fastest, num_actors, advice):
     settings = [(1, 8), (2, 8), (3, 8)]
     rates = {setting: 100.0 + 50.0 * (setting == fastest) for setting in settings}
     results = {s: {**FIGURES, "steps_per_second": rate} for s, rate in rates.items()}
-    filled = Config(num_actors=num_actors)
-    part, growth, choice = doctor.advise(results, cores=2, usual=8, filled=filled)
+    filled = Config(num_actors=num_actors, envs_per_actor=8)
+    part, growth, choice = doctor.advise(results, cores=2, filled=filled)
     assert "the emulator (50%)" in part
     assert f"{rates[2, 8] / rates[1, 8]:.2f} times" in growth
     assert advice in choice
