@@ -93,6 +93,7 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("a3cjax")
 
 ROOT = Path(__file__).parent.parent
+FOLDERS_OF_CODE = ("a3cjax", "benchmarks/results", "docs", "examples", "experiments", "tests")
 
 
 def child_processes() -> dict[str, str]:
@@ -125,11 +126,14 @@ def nothing_left_running():
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_left_lying():
-    """Fails the session if a test wrote into the working folder or that of the project."""
+    """Fails the session if a test left a file in the working folder or that of the project."""
 
     def listed() -> set[Path]:
         # Caches of tools have names with a dot.
-        return {path for folder in {ROOT, Path.cwd()} for path in folder.glob("[!.]*")}
+        paths = {path for folder in {ROOT, Path.cwd()} for path in folder.glob("[!.]*")}
+        for folder in FOLDERS_OF_CODE:
+            paths.update(p for p in (ROOT / folder).rglob("*") if "__pycache__" not in p.parts)
+        return paths
 
     before = listed()
     yield

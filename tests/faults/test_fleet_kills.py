@@ -143,8 +143,16 @@ def command(*words):
     subprocess.run(words, check=True)
 
 
+def remove_link():
+    """Remove namespace and link, if they are there: an interrupted run leaves them behind."""
+    for words in (("link", "delete", LINK), ("netns", "delete", SPACE)):
+        with contextlib.suppress(OSError):
+            subprocess.run(("ip", *words), check=False, stderr=subprocess.DEVNULL)
+
+
 @pytest.fixture
 def far_nodes():
+    remove_link()
     try:
         command("ip", "netns", "add", SPACE)
     except (OSError, subprocess.CalledProcessError):
@@ -160,7 +168,7 @@ def far_nodes():
         with running_nodes(is_far=True) as nodes:
             yield nodes
     finally:
-        command("ip", "netns", "delete", SPACE)  # and the link with it
+        remove_link()
 
 
 class Breaker:
