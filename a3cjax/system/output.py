@@ -1,5 +1,6 @@
 """Printing that never ends a run: no printed line is worth one."""
 
+import atexit
 import contextlib
 import functools
 import os
@@ -46,9 +47,11 @@ class Lasting:
         return False
 
 
-@functools.cache  # never closed, as the standard streams are not
+@functools.cache  # one for all, open until the program ends
 def _nowhere() -> IO[str]:
-    return open(os.devnull, "w")
+    stream = open(os.devnull, "w")  # noqa: SIM115  (closed at the end)
+    atexit.register(stream.close)
+    return stream
 
 
 def make_output_last() -> None:
