@@ -14,7 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr
 
-from a3cjax.types import Array, as_floats, check_floats, check_integers, check_shapes
+from a3cjax.types import (
+    Array,
+    as_floats,
+    check_floats,
+    check_integers,
+    check_shapes,
+    taken,
+)
 
 # Squashed actions beyond ± this limit all get the mean density of that tail: 32-bit floats are too
 # coarse there to tell which number was squashed (our choice; the idea is from
@@ -76,9 +83,10 @@ def mask_logits(logits: Array, mask: Array | None) -> jax.Array:
     logits = jnp.asarray(logits)
     if mask is None:
         return logits
-    dtype = jnp.asarray(mask).dtype
-    if not jnp.issubdtype(dtype, jnp.bool):
-        raise AssertionError(f"mask must be bools, True where an action is allowed, got {dtype}.")
+    mask = jnp.asarray(mask)
+    if not jnp.issubdtype(mask.dtype, jnp.bool):
+        rule = "True where an action is allowed"
+        raise AssertionError(f"mask must be bools, {rule}, got {mask.dtype}.")
     check_shapes(logits.shape, f"logits {logits.shape}", mask=mask)
     return jnp.where(mask, logits, -jnp.inf)
 
@@ -103,10 +111,10 @@ class Categorical(NamedTuple):
           AssertionError: if the shapes do not fit or the actions are not integers.
         """
         check_integers(actions=actions)
-        shape = jnp.shape(self.logits)
+        shape = np.shape(self.logits)
         check_shapes(shape[:-1], f"logits {shape}", actions=actions)
         log_probs = jax.nn.log_softmax(as_floats(self.logits)[0])
-        return jnp.take_along_axis(log_probs, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
+        return taken(log_probs, actions)
 
     def entropy(self) -> jax.Array:
         """H = −Σₐ π(a|s) log π(a|s) in nats, float `[...]`, between 0 and log A."""
@@ -118,7 +126,7 @@ class Categorical(NamedTuple):
 
     def mode(self) -> jax.Array:
         """The most probable actions, int32 `[...]`."""
-        return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
+        return jnp.argmax(jnp.asarray(self.logits), axis=-1).astype(jnp.int32)
 
     def kl_divergence(self, other: "Categorical") -> jax.Array:
         """KL(π ‖ π′) = Σₐ π(a|s) [log π(a|s) − log π′(a|s)] in nats, float `[...]`.
@@ -203,16 +211,15 @@ class EpsilonGreedy(NamedTuple):
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
         """Draw actions, int32 `[...]`."""
-        shape = jnp.shape(self.q_values)
+        shape = np.shape(self.q_values)
         check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         which_key, action_key = jax.random.split(key)
         best, (epsilons,) = self.mode(), as_floats(self.epsilons)
         is_random = jax.random.uniform(which_key, best.shape, epsilons.dtype) < epsilons
         if self.mask is None:
-            num_actions = self.q_values.shape[-1]
-            random = jax.random.randint(action_key, best.shape, 0, num_actions, jnp.int32)
+            random = jax.random.randint(action_key, best.shape, 0, shape[-1], jnp.int32)
         else:
-            equal = Categorical(jnp.zeros(self.q_values.shape, epsilons.dtype))
+            equal = Categorical(jnp.zeros(shape, epsilons.dtype))
             random = equal.masked(self.mask).sample(action_key)
         return jnp.where(is_random, random, best)
 
@@ -243,11 +250,12 @@ class EpsilonGreedy(NamedTuple):
 
     def _as_categorical(self) -> Categorical:
         """Probability ε/n for each of n allowed actions, plus 1 − ε for the best one."""
-        shape = jnp.shape(self.q_values)
+        shape = np.shape(self.q_values)
         check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         (epsilons,) = as_floats(jnp.asarray(self.epsilons)[..., None])
-        allowed = jnp.ones(self.q_values.shape, bool) if self.mask is None else self.mask
-        is_best = jax.nn.one_hot(self.mode(), self.q_values.shape[-1], dtype=bool)
+        allowed = jnp.asarray(True if self.mask is None else self.mask)
+        allowed = jnp.broadcast_to(allowed, shape)
+        is_best = jax.nn.one_hot(self.mode(), shape[-1], dtype=bool)
         random = epsilons / jnp.sum(allowed, axis=-1, keepdims=True, dtype=epsilons.dtype)
         probs = jnp.where(allowed, random, 0.0) + jnp.where(is_best, 1 - epsilons, 0.0)
         is_taken = probs > 0
@@ -280,7 +288,7 @@ class DiagonalGaussian(NamedTuple):
         `actions` are float `[..., D]`.
         """
         check_floats(actions=actions)
-        shape = jnp.shape(self.mean)
+        shape = np.shape(self.mean)
         check_shapes(shape, f"mean {shape}", actions=actions)
         actions, mean, variances = as_floats(actions, *self._moments())
         squared_distances = jnp.square(actions - mean) / variances
@@ -292,7 +300,7 @@ class DiagonalGaussian(NamedTuple):
 
     def mode(self) -> jax.Array:
         """The mean, float `[..., D]`."""
-        return self.mean
+        return jnp.asarray(self.mean)
 
     def kl_divergence(self, other: "DiagonalGaussian") -> jax.Array:
         """KL(π ‖ π′) = ½ Σ_d [σ_d²/σ′_d² + (μ_d − μ′_d)²/σ′_d² − 1 − log(σ_d²/σ′_d²)] in nats.
@@ -313,10 +321,10 @@ class DiagonalGaussian(NamedTuple):
     def _moments(self) -> list[jax.Array]:
         """Mean and variance of each dimension; dimensions may share one variance."""
         check_floats(mean=self.mean, variance=self.variance)
-        *leading, num_dimensions = shape = jnp.shape(self.mean)
-        last = 1 if jnp.shape(self.variance)[-1:] == (1,) else num_dimensions
+        *leading, num_dimensions = shape = np.shape(self.mean)
+        last = 1 if np.shape(self.variance)[-1:] == (1,) else num_dimensions
         check_shapes((*leading, last), f"mean {shape}", variance=self.variance)
-        return as_floats(self.mean, jnp.broadcast_to(self.variance, self.mean.shape))
+        return as_floats(self.mean, jnp.broadcast_to(jnp.asarray(self.variance), shape))
 
 
 class SquashedGaussian(NamedTuple):
@@ -343,7 +351,7 @@ class SquashedGaussian(NamedTuple):
         its mean over that tail, so that it integrates to 1 and is finite at the bounds.
         """
         check_floats(actions=actions)
-        shape = jnp.shape(self.mean)
+        shape = np.shape(self.mean)
         check_shapes(shape, f"mean {shape}", actions=actions)
         mean, variances = self._before()._moments()
         actions, mean, variances = as_floats(actions, mean, variances)
@@ -395,7 +403,7 @@ def _assert_alike(one: Any, other: Any) -> None:
     """Check that both have the same class and shape: a divergence broadcasts nothing."""
     if type(other) is not type(one):
         raise TypeError(f"other must be a {type(one).__name__}, got a {type(other).__name__}.")
-    name, shape = one._fields[0], jnp.shape(one[0])
+    name, shape = one._fields[0], np.shape(one[0])
     check_shapes(shape, f"that of self {shape}", **{name: other[0]})
 
 

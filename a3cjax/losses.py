@@ -22,6 +22,7 @@ from a3cjax.types import (
     check_unroll,
     cut,
     scalar_or_alike,
+    taken,
 )
 
 # Once values are as good as they get, advantages are noise, which must not be blown up: without
@@ -110,7 +111,7 @@ def q_loss(
     check_shapes(np.shape(actions), beside, targets=targets)
     check_shapes((*np.shape(actions), "A"), beside, q_values=q_values)
     q_values, targets = as_floats(q_values, targets)
-    q_taken = jnp.take_along_axis(q_values, jnp.asarray(actions)[..., None], axis=-1)[..., 0]
+    q_taken = taken(q_values, actions)
     errors = jax.lax.stop_gradient(targets) - q_taken
     if huber_delta is None:
         # The factor 0.5 makes d loss / d q_taken = q_taken - target.
@@ -149,8 +150,11 @@ def clipped_surrogate_loss(
     )
     (clip,) = scalar_or_alike(log_probs, f"log_probs {log_probs.shape}", clip=clip)
     advantages = jax.lax.stop_gradient(advantages)
-    ratios = jnp.exp(log_probs - jax.lax.stop_gradient(old_log_probs))
-    return -jnp.minimum(ratios * advantages, jnp.clip(ratios, 1 - clip, 1 + clip) * advantages)
+    log_ratios = log_probs - jax.lax.stop_gradient(old_log_probs)
+    ratios, bounds = jnp.exp(log_ratios), jnp.where(advantages < 0, 1 - clip, 1 + clip)
+    is_flat = jnp.where(advantages < 0, ratios < bounds, ratios > bounds)
+    # Beyond the bound nothing is raised to a power, as it may not be finite: 0 · inf is NaN.
+    return -advantages * jnp.where(is_flat, bounds, jnp.exp(jnp.where(is_flat, 0.0, log_ratios)))
 
 
 def actor_critic_loss(
@@ -275,6 +279,7 @@ def actor_critic_loss(
         weights = jax.lax.stop_gradient(given["weights"])
         # A weight is 0 where log π is -inf.
         log_probs, advantages = cut(weights, log_probs), weights * cut(weights, advantages)
+        given = {name: cut(weights, array) for name, array in given.items()}
     if "old_log_probs" in given:
         policy_losses = clipped_surrogate_loss(
             log_probs, given["old_log_probs"], advantages, clip=clip

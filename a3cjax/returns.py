@@ -28,6 +28,7 @@ from a3cjax.types import (
     check_unroll,
     cut,
     scalar_or_alike,
+    taken,
 )
 
 
@@ -291,10 +292,8 @@ def one_step_sarsa_targets(
     rewards, discounts, next_q_values = _floats(rewards, discounts, next_q_values=next_q_values)
     check_shapes(rewards.shape, _shape_of(rewards), next_actions=next_actions)
     check_shapes((*rewards.shape, "A"), _shape_of(rewards), next_q_values=next_q_values)
-    next_actions = jnp.asarray(next_actions)[..., None]
-    next_q_taken = jnp.take_along_axis(next_q_values, next_actions, axis=-1)[..., 0]
     # After the choice, since the value chosen by an invalid action is NaN.
-    return rewards + discounts * cut(discounts, next_q_taken)
+    return rewards + discounts * cut(discounts, taken(next_q_values, next_actions))
 
 
 def double_q_targets(

@@ -55,6 +55,16 @@ def cut(weights: jax.Array, values: jax.Array) -> jax.Array:
     return jnp.where((weights == 0) & ~jnp.isfinite(values), 0.0, values)
 
 
+def taken(values: jax.Array, actions: Array) -> jax.Array:
+    """The value of each action, `[...]` of `[..., A]`; NaN if the action is not in [0, A - 1]."""
+    indices = jnp.asarray(actions)[..., None]
+    if jnp.issubdtype(indices.dtype, jnp.signedinteger):  # JAX counts negative ones from the end
+        if indices.dtype.itemsize < 4:
+            indices = indices.astype(jnp.int32)
+        indices = jnp.where(indices < 0, values.shape[-1], indices)
+    return jnp.take_along_axis(values, indices, axis=-1)[..., 0]
+
+
 # Checks of arrays. Shapes and dtypes are known when a program is traced, so that the compiled
 # program contains none of these checks.
 

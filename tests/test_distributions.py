@@ -21,6 +21,7 @@ from a3cjax.distributions import (
     EpsilonGreedy,
     MultiCategorical,
     SquashedGaussian,
+    mask_logits,
 )
 from tests import typed_usage
 
@@ -51,6 +52,39 @@ def test_categorical_of_a_hand_example():
     for action, prob in enumerate([0.25, 0.75]):
         everything_of_action = fast_everything(distribution, np.int32(action))
         np.testing.assert_allclose(everything_of_action, [math.log(prob), entropy, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int32, np.uint8])
+def test_categorical_has_no_probability_of_what_is_no_action(dtype):
+    """A negative index does not count from the end, as padding with -1 would."""
+    policy = Categorical(jnp.zeros((4, 200)))
+    actions = np.array([0, 100, 199, 200]).astype(dtype)  # as int8: 0, 100, -57, -56
+    is_action = (actions.astype(int) >= 0) & (actions.astype(int) < 200)
+    log_probs = policy.log_prob(actions)
+    np.testing.assert_allclose(log_probs, np.where(is_action, -np.log(200), np.nan), rtol=1e-6)
+
+
+def test_policies_take_lists_as_they_take_arrays():
+    x, variance, mask = [[0.0, 1.0]], [[1.0]], [[True, False]]
+    policies = (
+        (Categorical, (x,)),
+        (EpsilonGreedy, (x, [0.5])),
+        (EpsilonGreedy, (x, [0.5], mask)),
+        (DiagonalGaussian, (x, variance)),
+        (SquashedGaussian, (x, variance)),
+    )
+    for make, parts in policies:
+        lists, arrays = make(*parts), make(*map(np.asarray, parts))
+        action = lists.sample(jax.random.key(0))
+        for one, other in (
+            (action, arrays.sample(jax.random.key(0))),
+            (lists.mode(), arrays.mode()),
+            (lists.entropy(), arrays.entropy()),
+            (lists.log_prob(action), arrays.log_prob(action)),
+        ):
+            np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(mask_logits(x, mask), [[0.0, -np.inf]])
+    np.testing.assert_array_equal(Categorical(x).masked(mask).mode(), [0])
 
 
 @given(seed=seeds)

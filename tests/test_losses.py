@@ -408,6 +408,11 @@ def test_weight_of_zero_cuts_the_policy_term_and_a_mask_whatever_is_given(bad):
     )
 
 
+@pytest.mark.parametrize("action", [-1, 3])
+def test_q_loss_of_what_is_no_action_is_nan(action):
+    assert np.isnan(q_loss(jnp.arange(3.0), jnp.array(action), jnp.array(0.0)))
+
+
 def test_huber_is_the_square_inside_and_a_line_outside():
     # Q − y = −3 and 0.5, δ = 1: 1 · (3 − ½) and ½ · 0.25; its gradient is clipped to ± 1.
     q_values, actions, targets = jnp.array([[2.0], [5.5]]), jnp.array([0, 0]), jnp.array([5.0, 5.0])
@@ -455,6 +460,54 @@ def test_clipped_surrogate_has_weighted_advantages():
     costs = {"value_cost": 0.0, "entropy_cost": 0.0}
     gradient = jax.grad(lambda x: loss_of_logits(x, *steps, **options, **costs)[0])(logits)
     np.testing.assert_allclose(gradient, [[0, 0], [0, 0], [30 * 0.75, -30 * 0.75]], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "loss", "gradient"),
+    [
+        (100.0, 1.0, -1.2, 0.0),  # e^100 is not finite in 32 bits
+        (np.inf, 1.0, -1.2, 0.0),
+        (100.0, 0.0, 0.0, 0.0),
+        (-100.0, 1.0, 0.0, 0.0),
+        (-np.inf, -1.0, 0.8, 0.0),
+        (0.1, -1.0, np.exp(0.1), np.exp(0.1)),
+        (np.nan, 1.0, np.nan, np.nan),  # is not hidden
+    ],
+)
+def test_clipped_surrogate_is_flat_beyond_its_bound_however_far(
+    log_ratio, advantage, loss, gradient
+):
+    def of_ratio(x):
+        return jnp.sum(clipped_surrogate_loss(x, jnp.zeros(1), jnp.full(1, advantage)))
+
+    seen = jax.value_and_grad(of_ratio)(jnp.full(1, log_ratio))
+    np.testing.assert_allclose(seen[0], loss, rtol=1e-6)
+    np.testing.assert_allclose(seen[1], [gradient], rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.parametrize("old", [np.nan, -np.inf, np.inf, -100.0])
+def test_weight_of_zero_cuts_the_clipped_term_whatever_acted(old):
+    logits, *rest = random_steps()
+    weights, old_log_probs = np.ones((T, 3), np.float32), np.full((T, 3), -1.0, np.float32)
+    weights[1] = 0.0
+
+    def gradients(old_log_probs):
+        options = {"weights": weights, "old_log_probs": old_log_probs}
+        return jax.value_and_grad(lambda x: loss_of_logits(x, *rest, **options)[0])(logits)
+
+    expected = gradients(old_log_probs)
+    assert all(np.isfinite(x).all() for x in expected)
+    changed = old_log_probs.copy()
+    changed[1] = old
+    chex.assert_trees_all_equal(gradients(changed), expected)
+
+
+def test_clipped_surrogate_with_no_room_has_the_gradient_of_a3c_at_the_old_policy():
+    advantages = jnp.array([1.0, -2.0])
+    gradient = jax.grad(
+        lambda x: jnp.sum(clipped_surrogate_loss(x, jnp.zeros(2), advantages, clip=0))
+    )
+    np.testing.assert_array_equal(gradient(jnp.zeros(2)), -advantages)
 
 
 def test_clipped_surrogate_at_the_old_policy_has_the_gradient_of_a3c():

@@ -1,5 +1,6 @@
 """Statistics of observations in random play: the mean, and the scale of what remains."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -7,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from a3cjax.errors import ConfigError
-from a3cjax.parameters.moments import entry_scale
+from a3cjax.parameters.moments import MIN_DEVIATION, entry_scale
 from a3cjax.types import Moments, ObservationStatistics
 
 # The square of anything larger is not finite in 32 bits.
 MAX_MAGNITUDE = float(np.sqrt(np.finfo(np.float32).max))
+# From here on, 32-bit floats are rounded by a hundredth and more.
+LARGE = 1e5
 
 
 def statistics_of(moments: Any, observation: Any) -> ObservationStatistics:
@@ -36,6 +39,29 @@ def statistics_of(moments: Any, observation: Any) -> ObservationStatistics:
     ]
     mean, scale = (jax.tree.unflatten(structure, column) for column in zip(*each, strict=True))
     return ObservationStatistics(mean, scale)
+
+
+def lost_in_rounding(moments: Any) -> Iterator[str]:
+    """For each part of the observations, a sentence about an entry that is large and stands still.
+
+    It may have varied before it became a 32-bit float, as a time in seconds since 1970 does.
+
+    Args:
+      moments: a pytree of Moments, with None for parts that nobody has asked for.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(moments, is_leaf=lambda x: isinstance(x, Moments))
+    for path, part in leaves:
+        size = np.abs(part.mean)
+        stands = (np.sqrt(part.variance) <= MIN_DEVIATION * size) & (size >= LARGE)
+        if stands.any():
+            entry = tuple(np.argwhere(stands)[0].tolist())
+            name = f"observation{jax.tree_util.keystr(path)}{list(entry)}"
+            mean = part.mean[entry]
+            yield (
+                f"{name} is {mean:g} in all of random play: 32-bit floats of this size are "
+                f"{np.spacing(np.float32(abs(mean))):g} apart. "
+                "If smaller differences matter, its environment has to subtract an offset."
+            )
 
 
 def _statistics_of_part(

@@ -234,14 +234,15 @@ class Supervisor:
         """Wait until all jobs but the caller's have ended, and announce which ones it waits for.
 
         Jobs that stand still are not waited for; jobs that have not ended after `seconds` are a
-        failure.
+        failure. After a failure, help is none: it may be a compilation that nothing can stop.
         """
         began, announced = time.monotonic(), ANNOUNCE_SECONDS
         while pending := self._unfinished():
             waited = time.monotonic() - began
             names = ", ".join(f"{worker.thread.name} ({job.doing})" for worker, job in pending)
             if waited >= seconds:
-                self.add_failure(RuntimeError(f"still running after {seconds:g} s: {names}"))
+                if not self.failures or any(job.role != "help" for _, job in pending):
+                    self.add_failure(RuntimeError(f"still running after {seconds:g} s: {names}"))
                 for _, job in pending:
                     job.is_stuck = True  # nobody waits for it again
                 return

@@ -48,6 +48,14 @@ def has_bounds(space: Box) -> np.ndarray:
     return np.maximum(low, high) <= MAX_BOUND
 
 
+def softplus_ends(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """Which numbers of an action have a lower bound only, and which an upper one; bool arrays."""
+    has_low, has_high = (
+        np.abs(bound.astype(float)) <= MAX_BOUND for bound in (space.low, space.high)
+    )
+    return has_low & ~has_high, has_high & ~has_low
+
+
 def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
     """Actions as the environment takes them, in its shape and dtype.
 
@@ -55,8 +63,9 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
       space: of one environment.
       actions: int `[B]` if Discrete, int `[B, K]` if MultiDiscrete or MultiBinary, numbered from
         0, or float `[B, D]` in a Box. There -1 and 1 stand for the bounds, and what is beyond is
-        clipped; numbers without two bounds are left as they are, or clipped to the one there is.
-        An environment that takes whole numbers is given the nearest.
+        clipped. From the only bound of a number it is softplus(a) to where 0 stands, softplus(-a)
+        if that is the upper one; numbers without bounds are left as they are. An environment that
+        takes whole numbers is given the nearest.
     """
     return make_clip(space)(actions)
 
@@ -72,9 +81,16 @@ def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
         most = np.where(is_bounded, high + edge, 1.0)
         # In this form, bounds of -1 and 1 change nothing, to the last bit.
         middle, half = (least + most) / 2, (most - least) / 2
+        above, below = softplus_ends(space)
 
         def clip(actions: np.ndarray) -> np.ndarray:
-            taken = np.clip(middle + half * _in_shape(space, actions), low, high)
+            in_shape = _in_shape(space, actions)
+            taken = middle + half * in_shape
+            if above.any():
+                taken = np.where(above, low + np.logaddexp(0, in_shape), taken)
+            if below.any():
+                taken = np.where(below, high - np.logaddexp(0, -in_shape), taken)
+            taken = np.clip(taken, low, high)
             return (np.rint(taken) if is_whole else taken).astype(space.dtype)
 
         return clip
@@ -93,11 +109,11 @@ def sample_actions(
     """Uniformly random actions as agents choose them: int32 `[B]` or `[B, K]`, or float32 `[B, D]`.
 
     `mask`: bool `[B, A]` or `[B, K, M]`, what is allowed. A number that lacks a bound is not
-    uniform but standard normal, clipped to the other bound.
+    uniform but standard normal.
     """
     if isinstance(space, Box):
         size = (num_envs, *space.shape)
-        normal = np.clip(generator.standard_normal(size), space.low, space.high)
+        normal = generator.standard_normal(size)
         actions = np.where(has_bounds(space), generator.uniform(-1.0, 1.0, size), normal)
         return actions.reshape(num_envs, -1).astype(np.float32)
     if mask is not None:  # the largest of numbers with one distribution

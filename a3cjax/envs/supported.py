@@ -93,7 +93,7 @@ def check_layout(
         raise ConfigError(
             f"image_layout must be {AUTO} or {NONE} for {env}, which has no arrays of two to four "
             "axes and finite bounds (gymnasium.wrappers.RescaleObservation gives bounds), got "
-            f"{image_layout} with {observation_space}."
+            f"{image_layout}, as given or as the run that goes on had it, with {observation_space}."
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from a3cjax.convolutions import BLOCK_SIZE
-from a3cjax.envs.actions import has_bounds
+from a3cjax.envs.actions import has_bounds, softplus_ends
 from a3cjax.envs.gymnasium_batch import nest
 from a3cjax.envs.observations import CHANNELS_LAST, Leaf, count_states, join
 from a3cjax.envs.spaces import leaves_of
@@ -89,7 +89,13 @@ def clip_traced(space: gymnasium.Space, actions: jax.Array) -> jax.Array:
     middle, half, low, high = (
         np.asarray(x, np.float32)[None] for x in ((least + most) / 2, (most - least) / 2, low, high)
     )
-    taken = jnp.clip(middle + half * in_shape, low, high)
+    above, below = softplus_ends(space)
+    taken = middle + half * in_shape
+    if above.any():
+        taken = jnp.where(above[None], low + jax.nn.softplus(in_shape), taken)
+    if below.any():
+        taken = jnp.where(below[None], high - jax.nn.softplus(-in_shape), taken)
+    taken = jnp.clip(taken, low, high)
     return (taken if dtype.kind == "f" else jnp.rint(taken)).astype(dtype)
 
 

@@ -16,7 +16,7 @@ from a3cjax.actors.crews import Crew, SharedBatch
 from a3cjax.actors.placement import AUTO, CPU, Place, Placement, place_run, share_out
 from a3cjax.actors.programs import Programs, make_programs
 from a3cjax.actors.reports import UpdateReport
-from a3cjax.actors.statistics import statistics_of
+from a3cjax.actors.statistics import lost_in_rounding, statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
 from a3cjax.agents import Agent
@@ -260,6 +260,8 @@ def assemble(
         batches, warmup_steps(config, past, spec), warmup_seed(config, past), supervisor
     )
     if checkpoint is None:
+        for doubt in lost_in_rounding(seen.observations):
+            supervisor.tell(f"warning: {doubt}")
         checkpoint = begin(config, spec, initialising[0].result, seen)
     placement = place_run(config.devices, len(batches))
     store = _make_store(config, checkpoint._replace(progress=past), placement)

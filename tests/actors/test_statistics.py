@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from a3cjax.actors.statistics import statistics_of
+from a3cjax.actors.statistics import lost_in_rounding, statistics_of
 from a3cjax.errors import ConfigError
 from a3cjax.parameters.moments import map_moments, merge, moments_of
 from tests.cases import for_each
@@ -133,3 +133,19 @@ def test_every_leaf_has_statistics_of_its_own():
         statistics_of_batches(
             {"eye": np.ones((2, 1), np.uint8), "vector": np.array([[0, 1e20], [0, -1e20]])}
         )
+
+
+def test_large_numbers_that_stand_still_are_told_and_no_others():
+    """Of a time in seconds, 32 bits keep two minutes."""
+    times = np.float32(1.7e9) + np.zeros((50, 1), np.float32)
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    seen = {
+        "picture": None,
+        "still": moments_of(np.full((50, 1), 3e4, np.float32), (1,)),
+        "time": moments_of(np.concatenate([rows, -times], axis=1), (3,)),
+        "wide": moments_of(1e6 * rows, (2,)),
+    }
+    (line,) = lost_in_rounding(seen)
+    assert line.startswith("observation['time'][2] is -1.7e+09 in all of random play: ")
+    assert "are 128 apart" in line
+    assert list(lost_in_rounding(None)) == []

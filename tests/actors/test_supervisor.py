@@ -238,6 +238,15 @@ def test_waiting_has_an_end_and_names_who_goes_on(supervise, release):
     assert "actor-learner-0" not in str(supervisor.failures[0])
 
 
+def test_help_that_outlasts_a_failure_is_no_second_one(supervise, release):
+    supervisor = supervise()
+    supervisor.start([stand_still(release)], "initialiser", "making parameters", "help")
+    supervisor.add_failure(ValueError("the cause"))
+    supervisor.wait(0.1)
+    with pytest.raises(ValueError, match="the cause"):
+        supervisor.raise_failures()
+
+
 def test_waiting_says_for_whom(supervise, release, monkeypatch):
     monkeypatch.setattr(supervisor_module, "ANNOUNCE_SECONDS", 0.0)
     supervisor = supervise()

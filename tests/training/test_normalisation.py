@@ -22,8 +22,9 @@ class Walk(gymnasium.Env):
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
     action_space = gymnasium.spaces.Discrete(2)
 
-    def __init__(self, reward_unit=1.0, observation_units=(1.0, 1.0)):
+    def __init__(self, reward_unit=1.0, observation_units=(1.0, 1.0), offset=0.0):
         self._reward_unit, self._units = reward_unit, np.array(observation_units)
+        self._offset = offset
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -37,7 +38,7 @@ class Walk(gymnasium.Env):
         return self._show(), float(self._position[1]) * self._reward_unit, is_over, False, {}
 
     def _show(self):
-        return (self._position * self._units).astype(np.float32)
+        return (self._position * self._units + self._offset).astype(np.float32)
 
 
 gymnasium.register("Walk-v0", Walk, max_episode_steps=17)
@@ -109,3 +110,11 @@ def test_what_was_seen_is_saved_in_64_bits_and_counts_every_step(run):
     assert returns.num_seen == num_frames  # random play too, but no reset
     assert observations.num_seen >= num_frames  # those of resets, too
     assert agent.snapshot.reward_scale > 0
+
+
+def test_numbers_too_large_for_32_bits_are_told_of(capfd, tmp_path):
+    config = CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=200)
+    train(config.replace(env_kwargs={"offset": 1e9}))
+    lines = "".join(capfd.readouterr()).splitlines()
+    (line,) = [line for line in lines if "32-bit floats" in line]
+    assert line.startswith("warning: observation[0] is 1e+09 in all of random play")
