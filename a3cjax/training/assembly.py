@@ -260,9 +260,7 @@ def assemble(
         batches, warmup_steps(config, past, spec), warmup_seed(config, past), supervisor
     )
     if checkpoint is None:
-        for doubt in lost_in_rounding(seen.observations):
-            supervisor.tell(f"warning: {doubt}")
-        checkpoint = begin(config, spec, initialising[0].result, seen)
+        checkpoint = begin(config, spec, initialising[0].result, seen, supervisor.tell)
     placement = place_run(config.devices, len(batches))
     store = _make_store(config, checkpoint._replace(progress=past), placement)
     store.drop(num_steps * spec.frames_per_step, past.num_updates)  # random play costs frames, too
@@ -323,12 +321,22 @@ def warmup_seed(config: Config, past: Progress) -> int:
     return config.seed + SEEDS_PER_RUN * past.num_resumes
 
 
-def begin(config: Config, spec: EnvironmentSpec, state: LearnerState, seen: Seen) -> Checkpoint:
+def begin(
+    config: Config,
+    spec: EnvironmentSpec,
+    state: LearnerState,
+    seen: Seen,
+    tell: Callable[[str], None],
+) -> Checkpoint:
     """What a run begins with: its first parameters, and what random play has seen.
+
+    `tell` gets a line for each doubt about what was seen.
 
     Raises:
       ConfigError: if observations cannot be centred.
     """
+    for doubt in lost_in_rounding(seen.observations):
+        tell(f"warning: {doubt}")
     statistics = None
     if config.centre_observations:
         statistics = statistics_of(seen.observations, spec.observation)

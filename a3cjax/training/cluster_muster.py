@@ -251,7 +251,7 @@ class ClusterMuster:
         num_frames = sum(num_steps for _, num_steps in played) * self.spec.frames_per_step
         if state is not None:
             seen = functools.reduce(merge_seen, [seen for seen, _ in played])
-            checkpoint = begin(config, self.spec, state, seen)
+            checkpoint = begin(config, self.spec, state, seen, self._supervisor.tell)
         assert checkpoint is not None
         counts = past.num_frames + num_frames, past.num_updates
         period = config.target_period_frames
