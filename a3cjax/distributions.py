@@ -14,14 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import log_ndtr
 
-from a3cjax.types import (
-    Array,
-    as_floats,
-    check_floats,
-    check_integers,
-    check_shapes,
-    taken,
-)
+from a3cjax.types import Array, as_floats, check_floats, check_integers, check_shapes, taken
 
 # Squashed actions beyond ± this limit all get the mean density of that tail: 32-bit floats are too
 # coarse there to tell which number was squashed (our choice; the idea is from
@@ -253,8 +246,7 @@ class EpsilonGreedy(NamedTuple):
         shape = np.shape(self.q_values)
         check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         (epsilons,) = as_floats(jnp.asarray(self.epsilons)[..., None])
-        allowed = jnp.asarray(True if self.mask is None else self.mask)
-        allowed = jnp.broadcast_to(allowed, shape)
+        allowed = jnp.ones(shape, bool) if self.mask is None else jnp.asarray(self.mask)
         is_best = jax.nn.one_hot(self.mode(), shape[-1], dtype=bool)
         random = epsilons / jnp.sum(allowed, axis=-1, keepdims=True, dtype=epsilons.dtype)
         probs = jnp.where(allowed, random, 0.0) + jnp.where(is_best, 1 - epsilons, 0.0)

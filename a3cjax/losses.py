@@ -153,7 +153,7 @@ def clipped_surrogate_loss(
     log_ratios = log_probs - jax.lax.stop_gradient(old_log_probs)
     ratios, bounds = jnp.exp(log_ratios), jnp.where(advantages < 0, 1 - clip, 1 + clip)
     is_flat = jnp.where(advantages < 0, ratios < bounds, ratios > bounds)
-    # Beyond the bound nothing is raised to a power, as it may not be finite: 0 · inf is NaN.
+    # Beyond the bound no ratio is differentiated: it may be infinite, and 0 · inf is NaN.
     return -advantages * jnp.where(is_flat, bounds, jnp.exp(jnp.where(is_flat, 0.0, log_ratios)))
 
 

@@ -459,3 +459,8 @@ def test_without_a_zero_nothing_is_cut():
     discounts[:], next_values[-1] = 0.5, np.nan
     assert np.isnan(n_step_returns(rewards, discounts, next_values[-1])).all()
     assert np.isnan(lambda_returns(rewards, discounts, next_values, 0.5)).all()
+
+
+def test_sarsa_target_of_what_is_no_action_is_nan():
+    target = one_step_sarsa_targets(np.float32(1), np.float32(0.9), np.ones(3, np.float32), -1)
+    assert np.isnan(target)

@@ -44,16 +44,18 @@ def count_outputs(space: gymnasium.Space) -> int:
 
 def has_bounds(space: Box) -> np.ndarray:
     """Which numbers of an action have two bounds, `MAX_BOUND` at most, bool in its shape."""
-    low, high = np.abs(space.low.astype(float)), np.abs(space.high.astype(float))
-    return np.maximum(low, high) <= MAX_BOUND
+    has_low, has_high = _has_each_bound(space)
+    return has_low & has_high
 
 
 def softplus_ends(space: Box) -> tuple[np.ndarray, np.ndarray]:
     """Which numbers of an action have a lower bound only, and which an upper one; bool arrays."""
-    has_low, has_high = (
-        np.abs(bound.astype(float)) <= MAX_BOUND for bound in (space.low, space.high)
-    )
+    has_low, has_high = _has_each_bound(space)
     return has_low & ~has_high, has_high & ~has_low
+
+
+def _has_each_bound(space: Box) -> list[np.ndarray]:
+    return [np.abs(bound.astype(float)) <= MAX_BOUND for bound in (space.low, space.high)]
 
 
 def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:

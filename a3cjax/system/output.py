@@ -49,9 +49,9 @@ class Lasting:
 
 @functools.cache  # one for all, open until the program ends
 def _nowhere() -> IO[str]:
-    stream = open(os.devnull, "w")  # noqa: SIM115  (closed at the end)
-    atexit.register(stream.close)
-    return stream
+    files = contextlib.ExitStack()
+    atexit.register(files.close)
+    return files.enter_context(open(os.devnull, "w"))
 
 
 def make_output_last() -> None:
