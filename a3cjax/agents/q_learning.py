@@ -16,7 +16,7 @@ from a3cjax.agents.experience import clean, find_experience
 from a3cjax.distributions import EpsilonGreedy, mask_logits
 from a3cjax.losses import q_loss
 from a3cjax.networks import Network
-from a3cjax.types import NetworkOutput, QMetrics, Trajectory
+from a3cjax.types import NetworkOutput, QMetrics, Trajectory, taken
 
 Targets = Callable[[Trajectory, jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -72,7 +72,7 @@ def make_q_agent(
         losses = q_loss(q_values, actions, y, huber_delta=huber_delta)
         losses = jnp.where(is_experience, losses, 0.0)
         num_kept = jnp.maximum(jnp.sum(is_experience), 1).astype(losses.dtype)
-        q_taken = jnp.take_along_axis(q_values, actions[..., None], axis=-1)[..., 0]
+        q_taken = taken(q_values, actions)
         metrics = QMetrics(
             value_loss=jnp.sum(losses) / num_kept,
             q_value=jnp.sum(jnp.where(is_experience, q_taken, 0.0)) / num_kept,
