@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from flax.errors import FlaxError
 
 from a3cjax.distributions import (
     Categorical,
@@ -267,7 +268,11 @@ def make_network(
         return observations, is_first, initial_state(is_first.shape[1])
 
     def init(key: chex.PRNGKey, observations: Observation) -> Params:
-        return module.init(key, *begin(observations), None)["params"]
+        inputs = begin(observations)
+        params = module.init(key, *inputs, None)["params"]
+        if torso is not None:
+            _check_own(lambda: module.apply({"params": params}, *inputs, None), params)
+        return params
 
     def apply(params, statistics, observations, is_first, core_state, layer_outputs=None):
         # The torso sees all steps at once.
@@ -302,6 +307,20 @@ def _check_arguments(name, head, variance, dueling, torso) -> None:
     if dueling and (is_table or head != "action_values"):
         what = "a table" if is_table else f"head {head}"
         raise ValueError(f"dueling must be False for {what}, got {dueling}.")
+
+
+def _check_own(apply: Callable[[], Any], params: Params) -> None:
+    """Refuse, in a message of one line, a custom torso that has more than parameters to learn."""
+    rule = "network must have parameters alone, floats, without batch statistics and dropout"
+    if wrong := [
+        x.dtype for x in jax.tree.leaves(params) if not jnp.issubdtype(x.dtype, jnp.inexact)
+    ]:
+        raise ValueError(f"{rule}, got one of {wrong[0]}.")
+    try:
+        apply()
+    except FlaxError as error:
+        reason = str(error).partition(" (https://")[0]
+        raise ValueError(f"{rule}, got one that cannot be applied with them: {reason}") from error
 
 
 def _read_sizes(num_actions: Any) -> int | tuple[int, ...]:

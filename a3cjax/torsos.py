@@ -211,7 +211,8 @@ class OwnTorso(nn.Module):
             seen = jax.tree.map(_show, observations)
         else:
             seen = jax.tree.map(_show, observations, statistics.mean, statistics.scale)
-        num_observations = len(jax.tree.leaves(observations)[0])
+        # Not `len`: an exported program leaves the number open.
+        num_observations = jax.tree.leaves(observations)[0].shape[0]
         features = self.module(seen)
         if not isinstance(features, jax.Array) or features.shape[:1] != (num_observations,):
             got = getattr(features, "shape", type(features).__name__)

@@ -17,6 +17,8 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from a3cjax.system.life import show_life, show_life_by
+
 POLL_SECONDS = 0.1
 # A process that was stopped for an hour was not silent for an hour.
 MAX_TICK_SECONDS = 1.0
@@ -62,13 +64,17 @@ class Job:
 
     def is_set(self) -> bool:
         """Whether a stop was asked for."""
-        self.num_signs += 1
+        self.show_life()
         return self._supervisor.is_stopping
 
     def wait(self, seconds: float) -> bool:
         """Wait for a stop at most this long; return whether one was asked for."""
         self._supervisor.stop_event.wait(seconds)
         return self.is_set()
+
+    def show_life(self) -> None:
+        """Show that the thread makes progress, or that another one is to be blamed."""
+        self.num_signs += 1
 
 
 class _Worker:
@@ -92,6 +98,7 @@ class _Worker:
         _have_own_folder()
         while (job := self.jobs.get()) is not None:
             self.job = job
+            show_life_by(job.show_life)
             try:
                 job.result = job.target(job)
             except BaseException as failure:
@@ -183,10 +190,18 @@ class Supervisor:
 
     @contextlib.contextmanager
     def noting_failures(self) -> Iterator[None]:
-        """Note the exception that ends the block, and go on after the block."""
+        """Note the exception that ends the block, and go on after the block.
+
+        Ctrl-C goes through. It reaches the main thread alone; elsewhere a KeyboardInterrupt is as
+        any other fault of foreign code.
+        """
         try:
             yield
-        except Exception as failure:
+        except BaseException as failure:
+            is_main = threading.current_thread() is threading.main_thread()
+            if isinstance(failure, KeyboardInterrupt) and is_main:
+                self.stop_event.set()
+                raise
             self.add_failure(failure)
 
     @property
@@ -196,7 +211,7 @@ class Supervisor:
 
     def is_told(self) -> bool:
         """Whether a stop is wanted from outside; asking is a sign of life of this thread."""
-        self.show_life()
+        show_life()
         return self._should_stop()
 
     @property
@@ -216,19 +231,13 @@ class Supervisor:
     def watch(self, look: Callable[[], None] = lambda: None, period: float = POLL_SECONDS) -> None:
         """Wait while there is work, calling `look` every `period` seconds.
 
-        What `look` raises is noted as a failure, except a KeyboardInterrupt, which goes through at
-        once.
+        What `look` raises is noted as a failure, except Ctrl-C, which goes through at once.
         """
-        try:
+        with self.noting_failures():
             while self.is_running:
                 look()
                 self._look_around()
                 self.stop_event.wait(period)
-        except KeyboardInterrupt:
-            self.stop_event.set()
-            raise
-        except BaseException as failure:
-            self.add_failure(failure)
 
     def wait(self, seconds: float = math.inf) -> None:
         """Wait until all jobs but the caller's have ended, and announce which ones it waits for.
@@ -330,16 +339,9 @@ class Supervisor:
             raise ExceptionGroup("several parts of the run failed", self.failures)
 
     def _look_around(self) -> None:
-        self.show_life()
+        show_life()
         if not self._is_overseen:
             self._check()
-
-    def show_life(self) -> None:
-        """Show that the calling thread makes progress, or that another one is to be blamed."""
-        own = threading.current_thread()
-        for worker in list(self._workers.values()):
-            if worker.thread is own and worker.job is not None:
-                worker.job.num_signs += 1
 
     def _check(self) -> None:
         """Note the threads that stand still as a failure which shows where they are."""

@@ -20,6 +20,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from a3cjax.envs.actions import ActionMasks
 from a3cjax.envs.spaces import AnswerError, describe, leaves_of, sorted_keys
 from a3cjax.errors import ConfigError
+from a3cjax.system.life import show_life
 
 RESET = ("observation", "info")
 STEP = ("observation", "reward", "terminated", "truncated", "info")
@@ -58,6 +59,7 @@ class GymnasiumBatch:
                 claim(self.envs[-1], env)
                 for name in ("observation_space", "action_space"):
                     check_space(name, self.envs[-1], self.envs[0], env)
+                show_life()
         except BaseException:
             with contextlib.suppress(Exception):  # what went wrong before tells more
                 self.close()
@@ -99,6 +101,7 @@ class GymnasiumBatch:
             truncated[index] = _check_number("truncated", "True or False", answer[3], where)
             is_over = bool(terminated[index] or truncated[index])
             self._masks.read(index, answer[4], where, is_over=is_over)
+            show_life()
         self.resets_next = terminated | truncated
         return self._stack(), rewards, terminated, truncated, self._masks.stack()
 
@@ -111,6 +114,7 @@ class GymnasiumBatch:
         envs, self.envs = self.envs, []
         with contextlib.ExitStack() as stack:
             for env in reversed(envs):
+                stack.callback(show_life)
                 stack.callback(env.close)
                 release(env)
 
@@ -120,6 +124,7 @@ class GymnasiumBatch:
         self._leaves[index] = check_leaves(self.single_observation_space, answer[0], where)
         self._masks.read(index, answer[1], where)
         self.resets_next[index] = False
+        show_life()
 
     def _stack(self) -> Any:
         columns = (np.stack(column) for column in zip(*self._leaves, strict=True))

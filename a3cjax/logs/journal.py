@@ -11,6 +11,7 @@ from a3cjax.logs.loggers import Logger
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.logs.terminal import TerminalLogger
 from a3cjax.runs.tables import EpisodeRow
+from a3cjax.system.files import same_folder
 
 SETTLE_SECONDS = 2.0  # an actor reports within milliseconds of its push, if it still lives
 ACTOR_RETURN_WINDOW = 10  # episodes over which the mean return of one actor-learner is taken
@@ -187,7 +188,8 @@ class Journal:
             rows.append((report, episodes))
         if episodes := [episode for _, own in rows for episode in own]:
             for logger in (*self.loggers, self.terminal):
-                logger.write_episodes(episodes)
+                with same_folder():  # people's own may change it
+                    logger.write_episodes(list(episodes))
         for report, own in rows:  # at the very end: `tell` may raise, and so end the run
             self.tell(report, own)
 
@@ -198,7 +200,8 @@ class Journal:
         row = self._pop_row(self._for_files, now - self._file_time)
         self._row_frames, self._file_time = self.num_frames, now
         for logger in self.loggers:
-            logger.write_metrics(row)
+            with same_folder():
+                logger.write_metrics(dict(row))
 
     def _write_terminal_row(self, *, is_due: bool) -> None:
         now = time.monotonic()

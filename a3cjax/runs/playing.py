@@ -27,7 +27,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.predicting import Predictor
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_fork
-from a3cjax.system.files import replace_file
+from a3cjax.system.files import replace_file, same_folder
 from a3cjax.system.output import Lasting, warn
 from a3cjax.types import CoreState, Snapshot, TimeStep, is_experienced
 from a3cjax.updates import make_act
@@ -408,7 +408,7 @@ def closing_quietly(environments: Environments) -> Iterator[Environments]:
         yield environments
     finally:
         try:
-            with contextlib.chdir("."):
+            with same_folder():
                 environments.close()
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())

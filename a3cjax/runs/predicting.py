@@ -99,12 +99,16 @@ class Predictor:
             raise ValueError(str(error)) from error
 
     def _read_masks(self, masks: Sequence[Any], num: int) -> np.ndarray:
+        space = self._spec.action_space
+        if isinstance(masks, tuple) and not isinstance(space, Discrete):
+            # For one observation it has an array for each number that is chosen.
+            raise ValueError("action_mask must be a list or an array in a batch, got a tuple.")
         if len(masks) != num:
             raise ValueError(
                 f"action_mask must be one for each observation, {num}, got {len(masks)}."
             )
         try:
-            return np.stack([read_mask(self._spec.action_space, m, "predict") for m in masks])
+            return np.stack([read_mask(space, m, "predict") for m in masks])
         except AnswerError as error:
             raise ValueError(str(error)) from error
 

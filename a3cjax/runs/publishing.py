@@ -127,7 +127,7 @@ def make_model_card(
             yaml={name: json.dumps(str(text)) for name, text in texts.items()},
             evaluation=summary["evaluation"],
             num_frames=summary["num_frames"],
-            cores=summary["machine"]["cores"],
+            cores=f"{(cores := summary['machine']['cores']):d} core{'' if cores == 1 else 's'}",
             load_name=json.dumps(name),
             picture=f"![A game of {markdown(config.env)}]({PICTURE})" if has_picture else "",
             minutes=round(summary["training_seconds"] / 60),

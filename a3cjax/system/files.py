@@ -30,6 +30,17 @@ def alone(path: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def same_folder() -> Iterator[None]:
+    """Leaves the working folder as it is, whatever foreign code in the block makes of it."""
+    folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY))  # even if it has been deleted
+    try:
+        yield
+    finally:
+        os.fchdir(folder)
+        os.close(folder)
+
+
 def user_cache() -> Path:
     """The user's folder for what a3cjax keeps from run to run; it may not be there yet."""
     folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

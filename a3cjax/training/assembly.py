@@ -50,6 +50,7 @@ from a3cjax.parameters.shared import (
 )
 from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.checkpoints import Checkpoint, Progress
+from a3cjax.system.life import show_life
 from a3cjax.system.machine import available_cores
 from a3cjax.torsos import ImageKernels
 from a3cjax.training.fleets import ThreadFleet
@@ -274,7 +275,7 @@ def assemble(
             len(batches),
             supervisor.stop_event,
             at_round_end=fleet.note_round,
-            at_wait=supervisor.show_life,  # the one that is waited for is watched itself
+            at_wait=show_life,  # the one that is waited for is watched itself
         )
     fleet.actors, fleet.targets = recruit(
         config,

@@ -62,8 +62,9 @@ class Callback:
 
     All are called in the thread of the run, one after the other, in the order of the updates:
     actor-learners go on meanwhile, and nothing needs a lock. A slow callback delays the log.
-    Returning "stop" ends the run as a used-up budget does: it is saved and evaluated. An exception
-    also ends the run, which is saved, and is raised by `train`.
+    Returning "stop" ends the run as a used-up budget does: it is saved and evaluated. Who has said
+    it is told no more of updates and games, only of the last evaluation. An exception also ends the
+    run, which is saved, and is raised by `train`.
     """
 
     def on_update(self, update: UpdateEvent) -> Answer:
@@ -148,14 +149,17 @@ def check_callbacks(callbacks: Sequence[Any]) -> tuple[Any, ...]:
             hint = f" (nearest: {nearest[0]})" if nearest else ""
             rule = f"callbacks must have methods of {', '.join(METHODS)}"
             raise TypeError(f"{rule}, got {type(callback).__name__}.{name}{hint}.")
+        for name in [name for name in names if not callable(getattr(callback, name))]:
+            got = quote(getattr(callback, name))
+            raise TypeError(f"{type(callback).__name__}.{name} must be a method, got {got}.")
         if not names:
             rule = f"callbacks must have one of {', '.join(METHODS)}"
             raise TypeError(f"{rule}, got {quote(callback)}.")
     return callbacks
 
 
-def call(callbacks: Sequence[Any], method: str, event: Event) -> Iterator[str]:
-    """Call this method of each callback that has it; yield the names of those that say "stop".
+def call(callbacks: Iterable[Any], method: str, event: Event) -> Iterator[Any]:
+    """Call this method of each callback that has it; yield those that say "stop".
 
     Raises:
       TypeError: if one returns anything but "stop" or None.
@@ -164,9 +168,8 @@ def call(callbacks: Sequence[Any], method: str, event: Event) -> Iterator[str]:
         if not hasattr(callback, method):
             continue
         answer = getattr(callback, method)(event)
-        name = type(callback).__name__
         if answer is not None and not (isinstance(answer, str) and answer == "stop"):
-            rule = f'{method} of {name} must return None or "stop"'
+            rule = f'{method} of {type(callback).__name__} must return None or "stop"'
             raise TypeError(f"{rule}, got {quote(answer)}.")
         if answer is not None:
-            yield name
+            yield callback

@@ -5,7 +5,7 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from a3cjax.actors.placement import find_devices
 from a3cjax.actors.reports import UpdateReport
@@ -23,6 +23,7 @@ from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import Summary, append_evaluation
 from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
 from a3cjax.runs.tables import EpisodeRow, cut_logs
+from a3cjax.system.files import same_folder
 from a3cjax.system.signals import SignalStop
 from a3cjax.training.bringing import NOTHING_BROUGHT, Brought
 from a3cjax.training.callbacks import EpisodeEvent, EvaluationEvent, Event, UpdateEvent, call
@@ -64,7 +65,8 @@ class Learning:
 
     def __post_init__(self):
         config, store = self.config, self.fleet.store
-        self._stopped_by: str | None = None  # name of the callback that asked to stop
+        self._stopped_by: str | None = None  # name of the callback that stopped the run
+        self._have_stopped: list[Any] = []  # callbacks that asked to stop
         assert config.log_period_frames is not None
         self.journal = Journal(
             self.fleet.reports,
@@ -142,7 +144,7 @@ class Learning:
     def _evaluate(
         self, snapshot: Snapshot, should_stop: Callable[[], bool], closing: contextlib.ExitStack
     ) -> Evaluation | None:
-        with contextlib.chdir("."):  # environments may change it
+        with same_folder():  # environments may change it
             number, parts = self.config.eval_episodes, self.brought.parts
             environments = build_evaluation_environments(self.config, number, parts=parts)
             closing.enter_context(closing_quietly(environments))
@@ -171,11 +173,19 @@ class Learning:
     def _tell(self, method: str, event: Event) -> None:
         if self.supervisor.failures:  # a callback may have failed, and would fail again
             return
-        for name in call(self.brought.callbacks, method, event):
-            if not self.supervisor.is_stopping:
-                self._stopped_by = name
-                self.supervisor.stop_event.set()
-                self.supervisor.tell(f"{name} stops the run after {event.num_frames:,} frames")
+        is_evaluation = isinstance(event, EvaluationEvent)
+        told = (
+            callback
+            for callback in self.brought.callbacks
+            if is_evaluation or not any(callback is other for other in self._have_stopped)
+        )
+        with same_folder():  # they may change it
+            for callback in call(told, method, event):
+                self._have_stopped.append(callback)
+                if not self.supervisor.is_stopping:
+                    self._stopped_by = name = type(callback).__name__
+                    self.supervisor.stop_event.set()
+                    self.supervisor.tell(f"{name} stops the run after {event.num_frames:,} frames")
 
     def save(self) -> Checkpoint:
         """Save where the run stands; return what was saved.
@@ -217,7 +227,8 @@ class Learning:
             self.saver.save(Checkpoint(state, snapshot.statistics, progress), is_best=True)
         if is_new:
             for logger in self.logs.loggers:
-                logger.write_evaluation(snapshot.num_frames, evaluation.mean)
+                with same_folder():  # people's own may change it
+                    logger.write_evaluation(snapshot.num_frames, evaluation.mean)
             where = snapshot.num_frames, snapshot.version
             agent = functools.partial(self.trained_agent, snapshot)
             scores = (evaluation.mean, evaluation.scores)

@@ -30,6 +30,7 @@ from a3cjax.runs.folder import Summary, write_summary
 from a3cjax.runs.lock import claimed
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
+from a3cjax.system.files import same_folder
 from a3cjax.system.output import tell
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
@@ -141,7 +142,7 @@ def learn_and_judge(
     with contextlib.ExitStack() as stack:
         if config.resume is not None:
             stack.enter_context(claimed(Path(config.resume)))
-        with contextlib.chdir("."):  # environments may change it
+        with same_folder():  # environments may change it
             checkpoint = find_checkpoint(config, brought.parts)
         past = checkpoint.progress if checkpoint else Progress()
         if not isinstance(brought.parts.env, VectorEnv):  # which is made already
@@ -163,6 +164,11 @@ def learn_and_judge(
                 logs.terminal.print(tuned)
             if idle := describe_idle(given, config, spec):
                 logs.terminal.print(idle)
+            if past.num_frames >= config.total_frames:
+                used_up = (
+                    f"nothing new is learned: total_frames={config.total_frames:,} are used up"
+                )
+                logs.terminal.print(used_up)
             try:
                 fleet = muster.assemble(checkpoint, run_dir)
             except Stopped:

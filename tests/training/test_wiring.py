@@ -30,6 +30,7 @@ from a3cjax.runs.environment_files import write_environment
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import write_config
 from a3cjax.runs.loading import load
+from a3cjax.system.life import show_life
 from a3cjax.system.machine import cores_of_thread
 from a3cjax.system.signals import SignalStop
 from a3cjax.training import assembly, learning
@@ -416,7 +417,7 @@ def test_actors_take_turns_where_runs_are_to_repeat_themselves(build, monkeypatc
     build(deterministic=False)
     supervisor = build(deterministic=True)[2].supervisor
     # Whoever waits for another's turn is not to be taken for stuck.
-    assert asked == [(NUM_ACTORS, supervisor.stop_event, supervisor.show_life)]
+    assert asked == [(NUM_ACTORS, supervisor.stop_event, show_life)]
 
 
 def test_first_parameters_follow_the_seed(build):
