@@ -56,7 +56,17 @@ def export_agent(
         shape = sizes.tolist() if spec.actions.kind == "discrete" else (len(sizes), max(sizes))
         options["action_mask"] = jax.ShapeDtypeStruct((B, *shape), np.bool_)
     program = jax.jit(make_program(agent, snapshot, spec))
-    return bytes(export.export(program, platforms=platforms)(*shapes, **options).serialize())
+    try:
+        exported = export.export(program, platforms=platforms)(*shapes, **options)
+    except (TypeError, jax.errors.InconclusiveDimensionOperation) as error:
+        reason = str(error).partition("\n")[0]
+        if batch_size is not None or (isinstance(error, TypeError) and "_DimExpr" not in reason):
+            raise
+        raise ValueError(
+            "batch_size must be a number for a network whose program depends on it, as by len(x) "
+            f"(x.shape[0] does not), got None: {reason}"
+        ) from error
+    return bytes(exported.serialize())
 
 
 def make_program(agent: Agent, snapshot: Snapshot, spec: EnvironmentSpec) -> Program:

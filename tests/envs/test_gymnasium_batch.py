@@ -19,6 +19,7 @@ from a3cjax.envs.bringing import make_brought
 from a3cjax.envs.gymnasium_batch import GymnasiumBatch
 from a3cjax.envs.making import make_environments
 from a3cjax.errors import ConfigError
+from a3cjax.system.life import show_life_by
 from tests.cases import for_each
 
 NAME = "gymnasium:Wrong-v0"
@@ -54,6 +55,20 @@ class Wrong(gymnasium.Env):
 
     def close(self):
         self._answer("close", None)
+
+
+def test_each_environment_is_a_sign_of_life():
+    # However slow, a batch must not be taken for a thread that stands still.
+    signs = []
+    show_life_by(lambda: signs.append(1))
+    try:
+        batch, counts = GymnasiumBatch(NAME, Wrong, 3), []
+        for call in (batch.reset, lambda: batch.step(np.zeros(3, int)), batch.close):
+            counts.append(len(signs))
+            call()
+        assert [*counts, len(signs)] == [3, 6, 9, 12]
+    finally:
+        show_life_by(lambda: None)
 
 
 gymnasium.register("Wrong-v0", Wrong, max_episode_steps=1000)

@@ -4,10 +4,12 @@ import dataclasses
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from jax import export
 
@@ -73,6 +75,43 @@ def test_exported_agent_acts_as_the_agent_predicts(tmp_path, network, action_spa
                 jax.tree.leaves(state),
             )
     assert len(np.unique(taken)) > 1
+
+
+class Halves(nn.Module):
+    """A torso of somebody's own, whose `split` tells how it reads the batch."""
+
+    split: Callable[[jax.Array], jax.Array]
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(8)(self.split(x))
+
+
+@pytest.mark.parametrize("network", ["mlp_ff", "mlp_gru"])
+def test_torso_of_ones_own_takes_batches_of_any_size(tmp_path, network):
+    own = Halves(lambda x: x.reshape(x.shape[0], -1))
+    agent = make_player(own=own, action_space=NUMBERS, network=network)
+    call = call_of(agent.export(tmp_path / "agent"))
+    for number in (1, 4):
+        observations = np.stack(sample(VECTOR, number))
+        state = zeros_like_state(agent, number)
+        action, _ = call(observations, state, np.ones(number, bool))
+        np.testing.assert_allclose(action, agent.predict(observations)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "split",
+    [lambda x: x.reshape(len(x), -1), lambda x: x if x.shape[0] > 3 else -x],
+    ids=["len", "if"],
+)
+def test_network_that_depends_on_the_batch_is_exported_for_one_size(tmp_path, split):
+    agent = make_player(own=Halves(split))
+    with pytest.raises(ValueError, match=r"^batch_size must be a number for a network [^\n]*$"):
+        agent.export(tmp_path / "agent")
+    observations = np.stack(sample(VECTOR, 2))
+    call = call_of(agent.export(tmp_path / "agent", batch_size=2))
+    action, _ = call(observations, (), np.ones(2, bool))
+    np.testing.assert_array_equal(action, agent.predict(observations)[0])
 
 
 SPACES = [

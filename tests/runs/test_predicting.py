@@ -38,14 +38,26 @@ CHOICES, NUMBERS = Discrete(5, start=2), Box(-0.5, 2.0, (2,), np.float64)
 KEY = jax.random.key(4)
 
 
-def make_player(observation_space=VECTOR, action_space=CHOICES, **settings):
+def make_player(observation_space=VECTOR, action_space=CHOICES, own=None, **settings):
     """An agent with untrained parameters, large enough for its choices to differ."""
     spec = make_spec(observation_space, action_space)
     settings = {"env": "Mine", "num_actors": 1, "centre_observations": False, **settings}
     config = resolve(Config(**settings), spec)
-    agent = build_agent(config, spec)
+    agent = build_agent(config, spec, own)
     params = jax.tree.map(lambda x: 3.0 * x, init_state(config, agent, spec).params)
     return TrainedAgent(config, agent, Snapshot(1, 6_000_400, params), spec)
+
+
+def test_a_tuple_of_masks_in_a_batch_is_refused():
+    # In a tuple, an array for each choice, the masks of two observations would be mixed up.
+    space = MultiDiscrete([2, 2])
+    agent = make_player(action_space=space)
+    masks = [(np.array([1, 0]), np.array([0, 1]))] * 2
+    for given in (masks, np.array(masks)):
+        actions, _ = agent.predict(np.zeros((2, 3)), action_mask=given)
+        np.testing.assert_array_equal(actions, [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match=r"^action_mask must be a list or an array in a batch"):
+        agent.predict(np.zeros((2, 3)), action_mask=tuple(np.array(masks).swapaxes(0, 1)))
 
 
 def sample(space, number, seed=0):

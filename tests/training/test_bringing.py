@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 from typing import ClassVar
 
 import envpool
@@ -320,8 +321,12 @@ def test_function_of_others_is_not_called_unless_trusted(run, tmp_path, monkeypa
         load(summary.run_dir).evaluate(1)
 
 
-def test_run_on_a_lambda_goes_on_when_it_is_passed_again(run):
+def test_run_on_a_lambda_goes_on_when_it_is_passed_again(run, capsys):
     summary = run(SHORT, env=lambda: Echo())
+    assert "nothing new is learned" not in capsys.readouterr().out
+    shorter = resume_config(str(summary.run_dir), {"total_frames": 200})
+    assert run(shorter, env=make_echo).num_frames == summary.num_frames
+    assert "nothing new is learned: total_frames=200 are used up\n" in capsys.readouterr().out
     longer = resume_config(str(summary.run_dir), {"total_frames": 600})
     refused(r"^env must be passed once more", longer)
     assert run(longer, env=make_echo).num_resumes == 1
@@ -413,6 +418,27 @@ def test_torso_must_keep_the_batch():
     refused(
         r"^network must map observations \[N, \.\.\.\]", error=ValueError, env=Echo, network=Wrong()
     )
+
+
+class Counting(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x * self.param("count", lambda _: np.ones((1, 8), int))
+
+
+@for_each(
+    ("layer", "got"),
+    [
+        (nn.BatchNorm(use_running_average=False), "batch_stats"),
+        (nn.Dropout(0.5, deterministic=False), "dropout"),
+        (Counting(), "got one of int"),
+    ],
+)
+def test_torso_must_have_parameters_alone(tmp_path, layer, got):
+    torso, config = nn.Sequential([nn.Dense(8), layer]), CONFIG.replace(run_dir=str(tmp_path / "r"))
+    match = rf"^network must have parameters alone[^\n]*{got}"
+    refused(match, config, error=ValueError, env=Echo, network=torso)
+    assert not (tmp_path / "r").exists()
 
 
 def test_whole_network_is_taken_as_it_is(run):
@@ -548,18 +574,62 @@ def test_other_answers_are_refused_with_all_saved(run, answer, tmp_path):
     assert load(tmp_path / "own").snapshot.version > 0
 
 
-def test_what_a_callback_raises_ends_the_run_saved(run, tmp_path):
-    def fail(event):
-        raise KeyError("mine")
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (KeyError("mine"), KeyError),
+        (KeyboardInterrupt(), RuntimeError),
+        (SystemExit(3), RuntimeError),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("is_logger", [False, True], ids=["callback", "logger"])
+def test_what_others_raise_ends_the_run_saved(tmp_path, failure, raised, is_logger):
+    left = [failure]
 
-    config = CONFIG.replace(total_frames=10**8, run_dir=str(tmp_path / "own"))
-    with pytest.raises(KeyError, match="mine"):
-        train(config, env=Echo, callbacks=[Tape(fail, "on_episode")])
+    def fail(_):
+        if left:
+            raise left.pop()
+
+    logger = ListLogger()
+    logger.write_metrics = fail
+    own = {"loggers": [logger]} if is_logger else {"callbacks": [Tape(fail, "on_episode")]}
+    config = CONFIG.replace(
+        total_frames=10**8, log_period_frames=200, run_dir=str(tmp_path / "own")
+    )
+    with pytest.raises(raised) as caught:
+        train(config, env=Echo, **own)
+    assert failure in (caught.value, caught.value.__cause__)
     assert load(tmp_path / "own").snapshot.version > 0
+
+
+def test_who_has_said_stop_is_told_of_the_last_evaluation_alone(run):
+    stopping, other = Tape(lambda event: "stop", "on_update", "on_evaluation"), Tape()
+    summary = run(CONFIG.replace(total_frames=10**8), env=Echo, callbacks=[stopping, other])
+    assert [name for name, _ in stopping.events] == ["on_update", "on_evaluation"]
+    assert len(other.of("on_update")) == summary.num_updates > 1
+
+
+def test_working_folder_is_not_for_others_to_change(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def leave(*_):
+        os.chdir("/")
+
+    logger = ListLogger()
+    logger.write_metrics = logger.write_episodes = logger.write_evaluation = leave
+    config = CONFIG.replace(total_frames=2000, log_period_frames=500, run_dir="own")
+    summary = train(config, env=Echo, callbacks=[Tape(leave)], loggers=[logger])
+    assert len((tmp_path / "own" / "metrics.csv").read_text().splitlines()) >= 4
+    assert summary.evaluation is not None
 
 
 class Misspelt:
     def on_episodes(self, episode): ...
+
+
+class Forgotten:
+    on_update = None
 
 
 @for_each(
@@ -572,6 +642,7 @@ class Misspelt:
             {"loggers": [Tape()]},
             r"^loggers must be objects of a subclass of .* without write_metric",
         ),
+        ({"callbacks": [Forgotten()]}, r"^Forgotten\.on_update must be a method, got None\.$"),
         ({"callbacks": Tape()}, r"^callbacks must be a list, as callbacks=\[\.\.\.\], got <.*Tape"),
         ({"loggers": CsvLogger}, r"^loggers must be a list, as loggers=\[\.\.\.\], got <class"),
     ],
@@ -629,8 +700,9 @@ class ListLogger(Logger):
 
 
 def test_logger_of_ones_own_is_told_what_the_files_are(run):
-    logger = ListLogger()
-    summary = run(CONFIG.replace(log_period_frames=500), env=Echo, loggers=[logger])
+    greedy, logger = ListLogger(), ListLogger()
+    greedy.write_metrics = dict.clear  # a row of its own
+    summary = run(CONFIG.replace(log_period_frames=500), env=Echo, loggers=[greedy, logger])
     lines = (summary.run_dir / "metrics.csv").read_text().splitlines()
     assert [str(row["num_frames"]) for row in logger.rows] == [x.split(",")[0] for x in lines[1:]]
     assert len(logger.episodes) == len((summary.run_dir / "episodes.csv").read_text().split()) - 1
