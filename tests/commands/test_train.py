@@ -231,7 +231,7 @@ def test_refusal_reaches_the_shell(start):
 @pytest.mark.parametrize(
     ("folder", "words"),
     [
-        ("nothing", ["no run folder nothing", "breakout, pong, qbert"]),
+        ("nothing", ["no run folder nothing", "beamrider, breakout, pong, qbert, spaceinvaders"]),
         (".", ["config.yaml", "got ."]),
     ],
 )

@@ -486,7 +486,7 @@ def test_fault_of_an_environment_is_no_wrong_setting(finished, monkeypatch, caps
 
 
 # What the repository ships, and what their final evaluations must at least come to.
-SHIPPED = {"pong": 18.0, "breakout": 300.0, "qbert": 9000.0}
+SHIPPED = {"pong": 18.0, "breakout": 300.0, "qbert": 9000.0, "spaceinvaders": 550.0, "beamrider": 1100.0}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -519,7 +519,7 @@ def test_only_a_run_folder_of_ones_own_comes_before_an_agent_that_is_shipped(tmp
 
 
 def test_unknown_agent_is_answered_with_those_that_there_are():
-    expected = r"no run folder pnog; .*: breakout, pong, qbert\.$"
+    expected = r"no run folder pnog; .*: beamrider, breakout, pong, qbert, spaceinvaders\.$"
     with pytest.raises(FileNotFoundError, match=expected):
         a3cjax.load("pnog")
 
