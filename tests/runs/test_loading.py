@@ -486,7 +486,13 @@ def test_fault_of_an_environment_is_no_wrong_setting(finished, monkeypatch, caps
 
 
 # What the repository ships, and what their final evaluations must at least come to.
-SHIPPED = {"pong": 18.0, "breakout": 300.0, "qbert": 9000.0, "spaceinvaders": 550.0, "beamrider": 1100.0}
+SHIPPED = {
+    "pong": 18.0,
+    "breakout": 300.0,
+    "qbert": 9000.0,
+    "spaceinvaders": 550.0,
+    "beamrider": 1100.0,
+}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
