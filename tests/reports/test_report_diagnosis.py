@@ -242,6 +242,7 @@ NOT_WELL = {
     "space-invaders-advantages-in-points/seed1": {"plateau"},
     "atari5-constant-cost/BeamRider-seed1": {"random"},
     "atari5-constant-cost/SpaceInvaders-seed1": {"plateau"},
+    "space-invaders-fresh/seed5": {"plateau"},
     "other-games/enduro-seed1": {"repeats"},
 }
 
