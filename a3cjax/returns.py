@@ -351,14 +351,14 @@ def _shape_of(rewards: Array) -> str:
 def _at_every_step(name: str, array: jax.Array, rewards: jax.Array) -> jax.Array:
     """One number for each reward; a scalar is repeated."""
     if array.ndim == 0:
-        return jnp.full(rewards.shape, array)
+        return jnp.full_like(rewards, array, array.dtype)  # sharded as they are
     check_shapes(rewards.shape, _shape_of(rewards), **{name: array})
     return array
 
 
 def _after_the_last_step(rewards: jax.Array, bootstrap_value: jax.Array) -> jax.Array:
     if bootstrap_value.ndim == 0:
-        return jnp.full(rewards.shape[1:], bootstrap_value)
+        return jnp.full_like(rewards[0], bootstrap_value, bootstrap_value.dtype)
     check_shapes(rewards.shape[1:], _shape_of(rewards), bootstrap_value=bootstrap_value)
     return bootstrap_value
 

@@ -102,6 +102,37 @@ def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
     return lambda actions: (_in_shape(space, actions) + start).astype(space.dtype)
 
 
+def make_check(space: gymnasium.Space, num_envs: int) -> Callable[[Any], np.ndarray]:
+    """A function that returns a batch of B actions, as agents choose them, as an array.
+
+    It raises a ValueError if they are not as for `clip_actions`: environments may take them for
+    others, or end the process.
+    """
+    if isinstance(space, Box):
+        shape, kinds = (num_envs, int(np.prod(space.shape))), "fiu"
+        rule = f"float {list(shape)} that are not NaN"
+
+        def is_valid(actions: np.ndarray) -> bool:
+            return not np.isnan(actions).any()
+
+    else:
+        sizes = count_choices(space)
+        shape = (num_envs,) if isinstance(space, Discrete) else (num_envs, len(sizes))
+        kinds, rule = "iub", f"int {list(shape)} from 0 on, below {' '.join(map(str, sizes))}"
+
+        def is_valid(actions: np.ndarray) -> bool:
+            # As without signs, negative numbers are too large, too.
+            return bool((actions.view(f"u{actions.dtype.itemsize}") < sizes).all())
+
+    def check(actions: Any) -> np.ndarray:
+        array = np.asarray(actions)
+        if array.shape == shape and array.dtype.kind in kinds and is_valid(array):
+            return array
+        raise ValueError(f"actions must be {rule}, got {describe(array)}.")
+
+    return check
+
+
 def sample_actions(
     space: gymnasium.Space,
     num_envs: int,

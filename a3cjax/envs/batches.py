@@ -15,7 +15,7 @@ import gymnasium
 import jax
 import numpy as np
 
-from a3cjax.envs.actions import ACTION_MASK, make_clip, sample_actions
+from a3cjax.envs.actions import ACTION_MASK, make_check, make_clip, sample_actions
 from a3cjax.envs.base import Episode
 from a3cjax.envs.gymnasium_batch import check_wrappers
 from a3cjax.envs.observations import AUTO, plan_reading, read_observations
@@ -75,6 +75,7 @@ class VectorEnvironments:
         self._can_be_restored = True
         self._has_pauses = getattr(envs, "has_pauses", False)
         self.num_envs = len(self.reset().is_first)
+        self._check = make_check(self._action_space, self.num_envs)
         self.spec = make_spec(
             space,
             self._action_space,
@@ -123,8 +124,12 @@ class VectorEnvironments:
         self._lengths[indices] = 0
 
     def step(self, actions: np.ndarray) -> TimeStep:
-        """Take actions as agents choose them; ignore them where an episode just ended."""
-        actions = self._clip(actions)
+        """Take actions as agents choose them; ignore them where an episode just ended.
+
+        Raises:
+          ValueError: if they are not as `actions.clip_actions` says; nothing is stepped then.
+        """
+        actions = self._clip(self._check(actions))
         with self._noting_step as where:
             observations, rewards, terminated, truncated, info = self._envs.step(actions)
         observation = self._read(observations, where, self.num_envs)

@@ -18,10 +18,12 @@ from a3cjax.envs.actions import count_choices
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.observations import plan_reading
 from a3cjax.envs.traced import clip_traced, read_traced, shapes_of_batch
+from a3cjax.errors import quote
 from a3cjax.exploration import EVALUATION_EPSILON
 from a3cjax.types import Constants, Exploration, Snapshot, TimeStep
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+KNOWN_PLATFORMS = (*PLATFORMS, "rocm")  # on another the file would be of no use
 
 Program = Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]
 
@@ -37,8 +39,12 @@ def export_agent(
     platforms: Sequence[str],
 ) -> bytes:
     """The content of the file that `TrainedAgent.export` writes; raises what that raises."""
-    if batch_size is not None and batch_size < 1:
-        raise ValueError(f"batch_size must be >= 1, got {batch_size}.")
+    if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
+        raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size}.")
+    if isinstance(platforms, str) or not platforms or set(platforms) - set(KNOWN_PLATFORMS):
+        got = quote(platforms)
+        names = ", ".join(KNOWN_PLATFORMS)
+        raise ValueError(f"platforms must be a list of some of {names}, got {got}.")
     if has_mask and spec.is_continuous:
         raise ValueError("has_mask must be False for continuous actions.")
     (B,) = export.symbolic_shape("B") if batch_size is None else (batch_size,)

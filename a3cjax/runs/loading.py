@@ -41,7 +41,7 @@ def load(
     best: bool = False,
     trust: bool = False,
     env: str | Source | None = None,
-    network: Network | nn.Module | None = None,
+    network: str | Network | nn.Module | None = None,
 ) -> TrainedAgent:
     """Load the agent of a run folder or of a published one, or one that comes with a3cjax.
 
@@ -68,7 +68,10 @@ def load(
     if env is not None:
         config, parts = bring(config.replace(resume=None), env)
         trust = True  # what the settings name is not imported
-    parts = parts._replace(network=network)
+    if isinstance(network, str):
+        config = config.replace(network=network)
+    else:
+        parts = parts._replace(network=network)
     if (folder / PARAMETER_FILE).is_file() and not best:
         spec = find_spec(config, folder, parts, trust=trust)
         agent, template = build_untrained(config, spec, parts)

@@ -147,13 +147,14 @@ class TrainedAgent:
             `[2]`, as `jax.random.PRNGKey` makes them.
           has_mask: call takes `action_mask=`, bool `[B, A]`, or `[B, K, M]` for K choices at once.
           batch_size: B; None: any.
-          platforms: the JAX platforms on which it runs.
+          platforms: the JAX platforms on which it runs, some of `cpu`, `cuda`, `rocm` and `tpu`.
 
         Returns:
           The path.
 
         Raises:
-          ValueError: if `batch_size` is below 1, or a mask is asked for with continuous actions.
+          ValueError: if `batch_size` is below 1, a platform is none, or a mask is asked for with
+            continuous actions.
           OSError: if the file cannot be written.
         """
         from a3cjax.runs.exporting import export_agent  # which needs one more package

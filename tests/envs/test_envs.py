@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import itertools
 import types
@@ -10,6 +11,7 @@ import gymnasium
 import jax
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, MultiDiscrete
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +19,7 @@ from a3cjax.config import builders
 from a3cjax.config.settings import Config
 from a3cjax.convolutions import frames_to_blocks
 from a3cjax.envs import making
+from a3cjax.envs.actions import make_check
 from a3cjax.envs.base import Episode
 from a3cjax.envs.batches import AnswerError, VectorEnvironments
 from a3cjax.envs.making import canonical_name, make_environments, resolve_envpool_id
@@ -67,6 +70,40 @@ def test_reset_is_first_everywhere():
     timestep = behind(ScriptedPool([], num_envs=3)).reset()
     np.testing.assert_array_equal(timestep.is_first, [True, True, True])
     np.testing.assert_array_equal(timestep.reward, [0, 0, 0])
+
+
+@for_each(
+    "actions",
+    [
+        *([0, 1], [], [0, 1, 0, 1, 0], [[0], [1], [0]], 0, None),
+        *([0, 2, 1], [0, -1, 1], [0.9, 0.0, 1.0], [np.nan] * 3),
+    ],
+)
+@for_each("env", ["CartPole", "gymnasium:CartPole-v1"])
+def test_actions_that_are_none_are_refused_before_they_are_taken(env, actions):
+    environments = make_environments(env, num_envs=3, seed=1, discount=DISCOUNT)
+    with contextlib.closing(environments):
+        environments.step([0, 1, np.int64(1)])
+        with pytest.raises(
+            ValueError, match=r"^actions must be int \[3\] from 0 on, below 2, got "
+        ):
+            environments.step(actions)
+        assert environments.step(np.array([True, False, True])).reward.tolist() == [1, 1, 1]
+
+
+def test_actions_of_other_kinds_are_refused_as_well():
+    check = make_check(MultiDiscrete([2, 3]), 2)
+    np.testing.assert_array_equal(check([[1, 2], [0, 0]]), [[1, 2], [0, 0]])
+    for wrong in ([[2, 0], [0, 0]], [[1, 3], [0, 0]], [1, 2]):
+        with pytest.raises(ValueError, match=r"^actions must be int \[2, 2\] .* below 2 3, got "):
+            check(wrong)
+    check = make_check(Box(-1, 1, (2, 2)), 1)
+    np.testing.assert_array_equal(check([[9, -9, np.inf, 0]]), [[9, -9, np.inf, 0]])
+    for wrong in ([[0, 0, np.nan, 0]], [[0, 0]], ["left"]):
+        with pytest.raises(
+            ValueError, match=r"^actions must be float \[1, 4\] that are not NaN, got"
+        ):
+            check(wrong)
 
 
 def test_termination_cuts_the_discount_and_the_next_step_is_first():

@@ -177,8 +177,12 @@ def test_file_tells_what_it_takes_and_where_it_runs(tmp_path):
 
 def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
     agent = make_player(action_space=NUMBERS)
-    with pytest.raises(ValueError, match=r"^batch_size must be >= 1, got 0\.$"):
-        agent.export(tmp_path / "agent", batch_size=0)
+    for size in (0, 2.5):
+        with pytest.raises(ValueError, match=rf"^batch_size must be a whole .*, got {size}\.$"):
+            agent.export(tmp_path / "agent", batch_size=size)
+    for platforms in ("cpu", ("gpu",), ()):
+        with pytest.raises(ValueError, match=r"^platforms must be a list of some of cpu, cuda, "):
+            agent.export(tmp_path / "agent", platforms=platforms)
     with pytest.raises(ValueError, match=r"^has_mask must be False for continuous actions\.$"):
         agent.export(tmp_path / "agent", has_mask=True)
     assert not list(tmp_path.iterdir())

@@ -470,9 +470,9 @@ def test_algorithm_of_ones_own_is_registered_and_learned_with(run):
     assert used == [0.01]
     assert load_config(summary.run_dir).algorithm == "mine"
     assert load(summary.run_dir).evaluate(4).mean > LEARNED
-    assert (
-        load_config(run(SHORT, env=Echo, algorithm="one_step_q").run_dir).algorithm == "one_step_q"
-    )
+    named = run(SHORT, env=Echo, algorithm="one_step_q", network="mlp_gru").run_dir
+    assert load_config(named).algorithm == "one_step_q"
+    assert load(named, network="mlp_gru").config == load(named).config  # as it was passed to train
 
     def make_a3c_(network):
         return make_a3c(network)
