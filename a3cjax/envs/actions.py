@@ -13,7 +13,7 @@ from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from a3cjax.envs.base import ActionSpec
 from a3cjax.envs.spaces import MAX_BOUND, describe
-from a3cjax.errors import AnswerError
+from a3cjax.errors import AnswerError, quote
 
 ACTION_MASK = "action_mask"  # in infos, as Gymnasium and PettingZoo have it
 
@@ -128,7 +128,8 @@ def make_check(space: gymnasium.Space, num_envs: int) -> Callable[[Any], np.ndar
         array = np.asarray(actions)
         if array.shape == shape and array.dtype.kind in kinds and is_valid(array):
             return array
-        raise ValueError(f"actions must be {rule}, got {describe(array)}.")
+        got = quote(array.tolist()) if array.shape == shape else describe(array)
+        raise ValueError(f"actions must be {rule}, got {got}.")
 
     return check
 
