@@ -290,7 +290,7 @@ class Timed(gymnasium.Env):
     """A game of so many steps, each worth 1."""
 
     observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
-    action_space = gymnasium.spaces.Discrete(99)  # the player counts its steps
+    action_space = gymnasium.spaces.Discrete(2**40)  # the player draws any number
 
     def __init__(self, length):
         self._length = length
