@@ -34,7 +34,7 @@ class NoisyPolicy(NamedTuple):
         return self.best
 
     def sample(self, key):
-        return self.best + jax.random.randint(key, self.best.shape, 100, 2**30, jnp.int32)
+        return self.best + jax.random.randint(key, self.best.shape, 100, 9900, jnp.int32)
 
 
 def count_steps(params, constants, timestep, core_state):
@@ -290,7 +290,7 @@ class Timed(gymnasium.Env):
     """A game of so many steps, each worth 1."""
 
     observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,))
-    action_space = gymnasium.spaces.Discrete(2**40)  # the player draws any number
+    action_space = gymnasium.spaces.Discrete(10_000)  # as many as the player draws from
 
     def __init__(self, length):
         self._length = length
