@@ -105,8 +105,8 @@ def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
 def make_check(space: gymnasium.Space, num_envs: int) -> Callable[[Any], np.ndarray]:
     """A function that returns a batch of B actions, as agents choose them, as an array.
 
-    It raises a ValueError if they are not as for `clip_actions`: environments may take them for
-    others, or end the process.
+    Several numbers may also have the shape of the space. It raises a ValueError if they are not as
+    for `clip_actions`: environments may take them for others, or end the process.
     """
     if isinstance(space, Box):
         shape, kinds = (num_envs, int(np.prod(space.shape))), "fiu"
@@ -124,8 +124,12 @@ def make_check(space: gymnasium.Space, num_envs: int) -> Callable[[Any], np.ndar
             # As without signs, negative numbers are too large, too.
             return bool((actions.view(f"u{actions.dtype.itemsize}") < sizes).all())
 
+    in_space = (num_envs, *(space.shape or ()))
+
     def check(actions: Any) -> np.ndarray:
         array = np.asarray(actions)
+        if array.shape == in_space:
+            array = array.reshape(shape)
         if array.shape == shape and array.dtype.kind in kinds and is_valid(array):
             return array
         got = quote(array.tolist()) if array.shape == shape else describe(array)

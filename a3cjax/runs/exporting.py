@@ -22,8 +22,7 @@ from a3cjax.errors import quote
 from a3cjax.exploration import EVALUATION_EPSILON
 from a3cjax.types import Constants, Exploration, Snapshot, TimeStep
 
-PLATFORMS = ("cpu", "cuda", "tpu")
-KNOWN_PLATFORMS = (*PLATFORMS, "rocm")  # on another the file would be of no use
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # for another one the file would be of no use
 
 Program = Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]
 
@@ -41,10 +40,9 @@ def export_agent(
     """The content of the file that `TrainedAgent.export` writes; raises what that raises."""
     if batch_size is not None and (not isinstance(batch_size, int) or batch_size < 1):
         raise ValueError(f"batch_size must be a whole number >= 1, got {batch_size}.")
-    if isinstance(platforms, str) or not platforms or set(platforms) - set(KNOWN_PLATFORMS):
+    if isinstance(platforms, str) or not platforms or set(platforms) - set(PLATFORMS):
         got = quote(platforms)
-        names = ", ".join(KNOWN_PLATFORMS)
-        raise ValueError(f"platforms must be a list of some of {names}, got {got}.")
+        raise ValueError(f"platforms must be a list of some of {', '.join(PLATFORMS)}, got {got}.")
     if has_mask and spec.is_continuous:
         raise ValueError("has_mask must be False for continuous actions.")
     (B,) = export.symbolic_shape("B") if batch_size is None else (batch_size,)

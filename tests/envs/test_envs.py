@@ -98,8 +98,9 @@ def test_actions_of_other_kinds_are_refused_as_well():
         with pytest.raises(ValueError, match=r"^actions must be int \[2, 2\] .* below 2 3, got "):
             check(wrong)
     check = make_check(Box(-1, 1, (2, 2)), 1)
-    np.testing.assert_array_equal(check([[9, -9, np.inf, 0]]), [[9, -9, np.inf, 0]])
-    for wrong in ([[0, 0, np.nan, 0]], [[0, 0]], ["left"]):
+    for fine in ([[9, -9, np.inf, 0]], [[[9, -9], [np.inf, 0]]]):
+        np.testing.assert_array_equal(check(fine), [[9, -9, np.inf, 0]])
+    for wrong in ([[0, 0, np.nan, 0]], [[0, 0]], [[[0, 0]]], ["left"]):
         with pytest.raises(
             ValueError, match=r"^actions must be float \[1, 4\] that are not NaN, got"
         ):

@@ -251,6 +251,10 @@ def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, publis
     assert "| `network` | mlp_gru |" in body
     assert f"{finished.num_frames:,} emulator" in body
     assert "play.gif" not in body
+    for cores, told in ((1, "1 core ("), (2, "2 cores (")):
+        summary = read_summary(published)
+        summary["machine"]["cores"] = cores
+        assert told in make_model_card(load_config(published), summary, published.name)
 
 
 def test_names_with_colons_are_text_in_the_head_of_a_model_card(published):

@@ -24,6 +24,7 @@ from a3cjax.envs.bringing import make_brought
 from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
+from a3cjax.system.files import same_folder
 from a3cjax.training import Callback
 from tests.cases import for_each
 
@@ -626,6 +627,17 @@ def test_working_folder_is_not_for_others_to_change(tmp_path, monkeypatch):
 
 class Misspelt:
     def on_episodes(self, episode): ...
+
+
+def test_folder_that_is_gone_is_kept_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    os.chdir(gone)
+    gone.rmdir()
+    with same_folder():
+        os.chdir("/")
+    assert os.readlink("/proc/self/cwd").startswith(str(gone))
 
 
 class Forgotten:
