@@ -60,10 +60,23 @@ for call in calls:
         np.testing.assert_allclose(sharded, jax.jit(function)(x), rtol=1e-6)
     mapped = jax.pmap(call)(np.stack([x, x + 1]))
     np.testing.assert_allclose(mapped[1], jax.jit(call)(x + 1), rtol=1e-6)
+
+# Over explicit axes, too, which are the default of `jax.make_mesh`.
+mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
+placed = jax.device_put(x, jax.sharding.NamedSharding(mesh, P(None, "i")))
+for call in (
+    lambda r: n_step_returns(r, 0.9, 0.5),
+    lambda r: lambda_returns(r, 0.9, r, 0.5),
+    lambda r: gae_advantages(r, 0.9, r, 0.5, 0.5),
+    lambda r: vtrace_targets(r, 0.9, r, 0.5, r).targets,
+):
+    expected = jax.jit(call)(x)
+    with jax.set_mesh(mesh):
+        np.testing.assert_allclose(jax.jit(call)(placed), expected, rtol=1e-6)
 """
 
 
-def test_under_shard_map_and_pmap_a_constant_may_bootstrap_what_is_sharded():
+def test_on_several_devices_a_constant_may_stand_beside_what_is_sharded():
     flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run([sys.executable, "-c", SHARDED], check=True, env=flags)
 
