@@ -204,17 +204,7 @@ class EpsilonGreedy(NamedTuple):
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
         """Draw actions, int32 `[...]`."""
-        shape = np.shape(self.q_values)
-        check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
-        which_key, action_key = jax.random.split(key)
-        best, (epsilons,) = self.mode(), as_floats(self.epsilons)
-        is_random = jax.random.uniform(which_key, best.shape, epsilons.dtype) < epsilons
-        if self.mask is None:
-            random = jax.random.randint(action_key, best.shape, 0, shape[-1], jnp.int32)
-        else:
-            equal = Categorical(jnp.zeros(shape, epsilons.dtype))
-            random = equal.masked(self.mask).sample(action_key)
-        return jnp.where(is_random, random, best)
+        return self._as_categorical().sample(key)
 
     def log_prob(self, actions: Array) -> jax.Array:
         """log π(a|s) in nats, float `[...]`, for int `[...]` actions; raises as for Categorical.

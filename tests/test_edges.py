@@ -41,7 +41,7 @@ ALONG_TIME = {
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
-from a3cjax import gae_advantages, lambda_returns, n_step_returns, vtrace_targets
+from a3cjax import EpsilonGreedy, gae_advantages, lambda_returns, n_step_returns, vtrace_targets
 
 mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
 x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -69,6 +69,7 @@ for call in (
     lambda r: lambda_returns(r, 0.9, r, 0.5),
     lambda r: gae_advantages(r, 0.9, r, 0.5, 0.5),
     lambda r: vtrace_targets(r, 0.9, r, 0.5, r).targets,
+    lambda r: EpsilonGreedy(r.T, 0.5 + 0 * r[0]).sample(jax.random.key(0)),
 ):
     expected = jax.jit(call)(x)
     with jax.set_mesh(mesh):

@@ -296,7 +296,7 @@ def plain_name(name: str) -> str:
 
 def read_other_names() -> dict[str, str]:
     """What other libraries call our settings: words with blanks between, by our name."""
-    return yaml.safe_load(Path(__file__).with_name("other_names.yaml").read_text())
+    return yaml.safe_load(Path(__file__).with_name("other_names.yaml").read_text(encoding="utf-8"))
 
 
 def describe(kind: type[Settings], width: int = 100) -> Iterator[str]:

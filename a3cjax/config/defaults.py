@@ -102,7 +102,7 @@ def read_tuned() -> dict[str, dict[str, Any]]:
     """What the files in `tuned/` say of environments, by name."""
     settings: dict[str, dict[str, Any]] = {}
     for path in TUNED:
-        for entry in yaml.safe_load(path.read_text()):
+        for entry in yaml.safe_load(path.read_text(encoding="utf-8")):
             for env in entry.pop("environments"):
                 settings[env] = settings.get(env, {}) | entry
     return settings

@@ -66,7 +66,7 @@ def read_preset(name: str) -> dict[str, Any]:
     Raises:
       ConfigError: for an unknown preset; names those that there are.
     """
-    settings = yaml.safe_load(PRESETS[Preset(preset=name).preset].read_text()) or {}
+    settings = yaml.safe_load(PRESETS[Preset(preset=name).preset].read_text(encoding="utf-8")) or {}
     base = settings.pop("preset", None)
     return settings if base is None else read_preset(base) | settings
 

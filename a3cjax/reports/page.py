@@ -44,7 +44,7 @@ def render_page(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = (TEMPLATES / "report.js").read_text()
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     groups = [group for members in content.games for group in members]
     video_notes: list[str] = []
     games = []
@@ -62,7 +62,7 @@ def render_page(content: Content) -> str:
         peers=PEERS,
         has_contents=len(games) > GAMES_WITHOUT_CONTENTS,
         date=datetime.date.today().isoformat(),
-        style=Markup((TEMPLATES / "report.css").read_text()),
+        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

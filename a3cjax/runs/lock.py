@@ -111,7 +111,7 @@ os.register_at_fork(after_in_child=_let_go)
 
 def _describe_process() -> dict[str, Any]:
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     except OSError:
         boot = None
     return {"host": os.uname().nodename, "pid": os.getpid(), "boot": boot}

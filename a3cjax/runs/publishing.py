@@ -121,7 +121,7 @@ def make_model_card(
             "actions": summary["evaluation"]["actions"],
             "load_name": shlex.quote(name),
         }
-        return TEMPLATE.read_text().format(
+        return TEMPLATE.read_text(encoding="utf-8").format(
             text={name: markdown(text) for name, text in texts.items()},
             code={name: code(text) for name, text in texts.items()},
             yaml={name: json.dumps(str(text)) for name, text in texts.items()},

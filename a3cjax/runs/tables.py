@@ -70,7 +70,7 @@ def append_rows(
     A file keeps its columns; `columns` are those of a new file. Values that have no column are
     left out: a newer version may know more than the one that began the run.
     """
-    with path.open("a+", newline="", errors="replace") as file:
+    with path.open("a+", encoding="utf-8", newline="", errors="replace") as file:
         file.seek(0)
         known = _cells(file.readline())
         writer = csv.DictWriter(file, known or columns, extrasaction="ignore", lineterminator="\n")
@@ -131,7 +131,7 @@ def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
             return [], 0, False
         if not path.is_file():  # a pipe may never end
             raise OSError("it is no file")
-        with path.open(newline="", errors="replace") as file:
+        with path.open(encoding="utf-8", newline="", errors="replace") as file:
             lines = file.readlines()
     except OSError as error:
         raise ConfigError(f"{path} must be a table that can be read, got {error}.") from error

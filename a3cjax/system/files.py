@@ -25,7 +25,7 @@ def replace_file(path: Path, content: str | bytes) -> None:
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Lets one process at a time into the block; the others wait. `path` is the lock file."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

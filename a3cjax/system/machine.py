@@ -16,7 +16,7 @@ def available_cores() -> int:
     """How many cores the calling thread may use, within a container's limit; at least 1."""
     cores = len(cores_of_thread()) or os.cpu_count() or 1
     try:
-        quota, period = CPU_QUOTA.read_text().split()
+        quota, period = CPU_QUOTA.read_text(encoding="utf-8").split()
         return max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError):  # no container's limit: no such file, or "max 100000"
         return cores
@@ -25,7 +25,7 @@ def available_cores() -> int:
 def cpuinfo(*names: str) -> str:
     """The first line of /proc/cpuinfo that begins with one of these names; empty if none does."""
     path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return next((line for line in lines if line.startswith(names)), "")
 
 

@@ -51,7 +51,7 @@ class Lasting:
 def _nowhere() -> IO[str]:
     files = contextlib.ExitStack()
     atexit.register(files.close)
-    return files.enter_context(open(os.devnull, "w"))
+    return files.enter_context(open(os.devnull, "w", encoding="utf-8"))
 
 
 def make_output_last() -> None:

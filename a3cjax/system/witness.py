@@ -91,7 +91,7 @@ def witnessed(silent_seconds: float) -> Iterator[Witness]:
 def _is_halted(pid: int) -> bool:
     """Whether a process is suspended; True where the system does not tell."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
+        with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
             return file.read().rpartition(")")[2].split()[0] in "tT"
     except OSError:
         return True

@@ -2,6 +2,8 @@ import dataclasses
 import functools
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -546,6 +548,12 @@ def test_presets_name_only_what_differs(name):
     base = read_preset(settings.pop("preset", "laptop"))
     before = make_config(base)
     assert settings == {k: v for k, v in settings.items() if getattr(before, k) != v}
+
+
+def test_presets_are_read_whatever_the_locale():
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    code = f"from a3cjax.config.reading import read_preset; [*map(read_preset, {[*PRESETS]})]"
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | ascii_only)
 
 
 @for_each("name", ["paper", "paper_mujoco"])
