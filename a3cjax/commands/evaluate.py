@@ -58,8 +58,12 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     with importing():
         from a3cjax.logs.terminal import print_evaluation
         from a3cjax.runs.evaluation import Evaluation
+        from a3cjax.runs.folder import as_output
         from a3cjax.runs.loading import load
         from a3cjax.system.compilation import jax_settings
+        from a3cjax.system.files import replace_file
+    with refusing(OSError):
+        output = as_output(settings.output) if settings.output else None
 
     def judge(supervisor: Supervisor) -> tuple[Evaluation, int]:
         with jax_settings():
@@ -83,14 +87,14 @@ def main(words: list[str], texts: dict[str, str]) -> None:
             "max_episode_steps": settings.max_episode_steps,
             **evaluation.as_dict(),
         }
-        path = Path(settings.output) if settings.output else default_path(name, settings, result)
+        path = output or default_path(name, settings, result)
         try:  # before they are shown: that may fail, too
-            path.write_text(json.dumps(result, indent=2) + "\n")
+            replace_file(path, json.dumps(result, indent=2) + "\n")
         except OSError as error:
             print_evaluation(evaluation)
             raise OutputError(f"the scores cannot be kept: {error}") from error
         print_evaluation(evaluation)
-        print(f"written to {path}")
+        print(f"written to {settings.output or path}")
 
     conclude(judge_and_keep)
 

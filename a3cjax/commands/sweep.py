@@ -20,7 +20,7 @@ from pathlib import Path
 
 from a3cjax.commands.arguments import read
 from a3cjax.commands.beginning import importing
-from a3cjax.commands.sweeps import Point, Sweep, expand, find_begun, occupied, record
+from a3cjax.commands.sweeps import MAX_RUNS, Point, Sweep, expand, find_begun, occupied, record
 from a3cjax.config.declaring import Settings, at_least, setting
 from a3cjax.config.reading import CONFIG_FILE, Preset, read_config
 from a3cjax.config.settings import Config
@@ -87,11 +87,18 @@ def read_points(texts: Mapping[str, str]) -> tuple[SweepSettings, list[Point]]:
 
 
 def split(text: str) -> list[str]:
-    """The values in the text of a setting: a comma in quotes or brackets parts none."""
-    numbers = re.fullmatch(r"range\((-?\d+),(-?\d+)(?:,([1-9]\d*))?\)", text.replace(" ", ""))
-    if numbers:
-        first, end, step = (int(number or 1) for number in numbers.groups())
-        return [str(n) for n in range(first, end, step)] or [text]  # which its run refuses
+    """The values in the text of a setting: a comma in quotes or brackets parts none.
+
+    Raises:
+      ConfigError: for a range that is too long.
+    """
+    number = r"(-?\d{1,18})"
+    pattern = rf"range\({number},{number}(?:,([1-9]\d{{,17}}))?\)"
+    if numbers := re.fullmatch(pattern, text.replace(" ", "")):
+        whole = range(*(int(number or 1) for number in numbers.groups()))
+        if whole[MAX_RUNS:]:
+            raise ConfigError(f"A range must have at most {MAX_RUNS:,} values, got {text}.")
+        return [str(n) for n in whole] or [text]  # which its run refuses
     values, depth, quotes = [""], 0, ""
     for sign in text:
         if sign in ("'", '"') and quotes in ("", sign):
@@ -102,7 +109,9 @@ def split(text: str) -> list[str]:
             values.append("")
         else:
             values[-1] += sign
-    return text.split(",") if quotes or depth else values  # signs of a text: they part nothing
+    if quotes or depth:
+        values = text.split(",")  # signs of a text: they part nothing
+    return [value.strip() for value in values] if len(values) > 1 else values
 
 
 def is_several(name: str, text: str) -> bool:
@@ -127,5 +136,5 @@ def check(points: Sequence[Point]) -> None:
     """
     from a3cjax.envs.making import canonical_name
 
-    for point in points:
-        canonical_name(read_config(point.settings).env)
+    for env in dict.fromkeys(read_config(point.settings).env for point in points):
+        canonical_name(env)

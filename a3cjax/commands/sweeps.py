@@ -7,6 +7,7 @@ unfinished ones are resumed, the others begun. Nothing is ever deleted.
 import contextlib
 import dataclasses
 import fcntl
+import hashlib
 import itertools
 import json
 import math
@@ -20,7 +21,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from a3cjax.config.declaring import read_settings, read_value
+from a3cjax.config.declaring import normalise, read_settings, read_value
+from a3cjax.config.reading import Preset
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, one_line, quote
 from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, read_config_file, read_json
@@ -33,6 +35,8 @@ LOCK = "sweep.lock"
 """In the folder of a sweep: held by it and its runs, to the last one."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Those at which runs save and end."""
+MAX_RUNS = 10_000  # of a sweep: our choice
+MAX_NAME_BYTES = 200  # of a run's folder; file systems take 255, and its log's name is longer
 SAME_SIGNAL_SECONDS = 2.0  # `timeout` sends one to a process and then to its whole group
 
 
@@ -56,6 +60,8 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
     for name in ("run_dir", "resume"):
         if name in values:
             raise ConfigError(f"{name} must be left to the sweep, got {','.join(values[name])}.")
+    if math.prod(map(len, values.values())) > MAX_RUNS:
+        raise ConfigError(f"A sweep must have at most {MAX_RUNS:,} runs.")
     points: dict[str, Point] = {}
     names: dict[str, str] = {}  # by values
     for chosen in itertools.product(*values.values()):
@@ -66,6 +72,9 @@ def expand(values: Mapping[str, Sequence[str]], sweep_dir: Path) -> list[Point]:
             if len(values[name]) > 1 or name in ("env", "seed")
         ]
         name = "-".join(parts).replace(":", "-").replace("/", "-") or "run"
+        if len(name.encode()) > MAX_NAME_BYTES:
+            begin = name.encode()[: MAX_NAME_BYTES - 20].decode(errors="ignore")
+            name = f"{begin}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
         key = json.dumps(_values_of(settings), sort_keys=True, default=str)
         same = name if name in points else names.setdefault(key, name)
         if same in points:
@@ -101,11 +110,15 @@ def find_begun(points: Sequence[Point], sweep_dir: Path) -> list[Point]:
 
 def _values_of(settings: Mapping[str, Any]) -> dict[str, list[Any]]:
     """The value of each setting, by which it is compared (1e-3 is 0.001), in a list."""
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    return {
-        name: [read_value(fields[name], text) if name in fields and type(text) is str else text]
-        for name, text in settings.items()
-    }
+    fields = {f.name: f for kind in (Preset, Config) for f in dataclasses.fields(kind)}
+
+    def value_of(name: str, text: Any) -> Any:
+        field = fields.get(name)
+        if field is None or type(text) is not str:
+            return text
+        return normalise(field, read_value(field, text))
+
+    return {name: [value_of(name, text)] for name, text in settings.items()}
 
 
 def record(points: Sequence[Point], sweep_dir: Path) -> None:

@@ -124,7 +124,7 @@ class Settings:
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            value = _normalise(field, getattr(self, field.name))
+            value = normalise(field, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
             _check(field, value)
 
@@ -146,7 +146,7 @@ def _kinds_and_words(annotation: Any) -> tuple[tuple[type, ...], tuple[str, ...]
     return tuple(part for part in parts if isinstance(part, type)), tuple(words)
 
 
-def _normalise(field: dataclasses.Field, value: Any) -> Any:
+def normalise(field: dataclasses.Field, value: Any) -> Any:
     """The value as it is meant: `1e6` frames are a whole number, `A3C` is `a3c`, `~` a folder.
 
     Numbers of NumPy and paths become those that YAML has words for.
@@ -202,6 +202,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
         raise ConfigError(f"{name} must be finite as a 32-bit float, got {value}.")
     if type(value) is dict:
         return
+    if field.metadata["is_path"] and value == "":  # it would be the current folder
+        raise ConfigError(f"{name} must be a path, got ''.")
     rule: Rule | None = field.metadata["rule"]
     fault = rule.explain(value) if rule is not None and value is not None else None
     if fault is not None:
@@ -234,7 +236,7 @@ def read_value(field: dataclasses.Field, text: str) -> Any:
             return yaml.load(text, _Loader)
         return text
     if int in kinds or float in kinds:
-        number = _read_number(text)
+        number = _read_number(quoted[2] if quoted else text)
         if number is None or abs(number.adjusted()) > MAX_DIGITS:
             return text
         return int(number) if int in kinds and number == int(number) else float(number)

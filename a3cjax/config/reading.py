@@ -45,7 +45,8 @@ def read_config(texts: Mapping[str, str]) -> Config:
       ConfigError: as `make_config`; for settings that contradict the run to resume.
     """
     texts = dict(texts)
-    preset = texts.pop("preset", "laptop")
+    own = {"preset": texts.pop("preset")} if "preset" in texts else {}
+    preset = Preset(**read_settings(Preset, own)).preset
     values = read_settings(Config, texts)
     run_dir = values.pop("resume", None)
     if run_dir is None:

@@ -4,6 +4,7 @@ The last two are optional extras, imported when they are asked for. The main thr
 of them: a slow one keeps rows and checkpoints waiting, but no actor-learner.
 """
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -13,7 +14,7 @@ import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, OutputError
 from a3cjax.logs.loggers import Logger
 from a3cjax.runs.tables import TRACKING, EpisodeRow, read_json
 from a3cjax.system.files import alone, replace_file
@@ -47,6 +48,24 @@ TRACKERS = ("wandb", "mlflow")  # names of packages, of extras and of settings
 Schedule = Callable[[float], Any]  # the learning rate by number of frames
 Settings = Mapping[str, Any]
 Announce = Callable[[str], None]
+
+
+@contextlib.contextmanager
+def beginning(tracker: str, advice: str, run_dir: Path) -> Iterator[None]:
+    """Says in one line that a tracker cannot begin, and how the run does.
+
+    Raises:
+      OutputError: in place of whatever the tracker raises.
+    """
+    try:
+        yield
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise OutputError(
+            f"{tracker} cannot begin ({advice}). Without it: a3cjax train resume={run_dir} "
+            f"{tracker}=false. {type(error).__name__}: {error}"
+        ) from error
 
 
 def is_installed(tracker: str) -> bool:

@@ -7,6 +7,7 @@ is then replaced by the page's CSS variable of that role: one picture serves lig
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -218,4 +219,6 @@ def svg(figure: Figure, prefix: str) -> str:
 def png(figure: Figure, path: Path) -> None:
     """Writes a figure as a PNG on white."""
     FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=120, facecolor="white")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # its font has no letters of some languages
+        figure.savefig(path, dpi=120, facecolor="white")

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -225,9 +226,10 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         path.name: _read_json(path, notes)
         for path in sorted(folder.glob("evaluation-[!b]*.json"))  # not evaluation-best-…
     }
+    name = name or os.path.basename(os.path.realpath(folder))
     run = Run(
         # A folder's name need not be text in any encoding.
-        name=(name or folder.resolve().name).encode(errors="backslashreplace").decode(),
+        name=name.encode(errors="backslashreplace").decode(),
         folder=folder,
         settings=settings,
         metrics=metrics,
@@ -268,11 +270,12 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
       RunFolderError: if there is none, or one is no run folder.
     """
-    unique = list({folder.resolve(): folder for folder in folders}.values())
+    # Not `resolve`, which fails at links in a loop.
+    unique = {Path(os.path.realpath(folder)): folder for folder in folders}
     if not unique:
         raise RunFolderError("run_dirs must name at least one run folder, got none.")
-    names = distinct_names([folder.resolve() for folder in unique])
-    return [read_run(folder, name) for folder, name in zip(unique, names, strict=True)]
+    names = distinct_names([*unique])
+    return [read_run(folder, name) for folder, name in zip(unique.values(), names, strict=True)]
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
@@ -306,6 +309,9 @@ def _read_numbers(path: Path, notes: list[str], wanted: Collection[str] = ()) ->
     if num_damaged:
         num_lines = num_damaged + len(next(iter(table.values()), ()))
         notes.append(f"{path.name} cannot be read in {num_damaged} of its {num_lines} lines")
+    if table and (frames is None or seconds is None):
+        notes.append(f"{path.name} has no column num_frames or wall_seconds")
+        return {}
     if frames is None or seconds is None or not len(frames):
         notes.append(f"{path.name} holds no rows yet")
         return {}

@@ -22,7 +22,7 @@ from a3cjax.runs import tables
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.lock import LOCK, claimed
 from a3cjax.system import machine, provenance
-from a3cjax.system.files import replace_file
+from a3cjax.system.files import as_place, replace_file
 from a3cjax.types import Snapshot
 
 NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
@@ -49,6 +49,24 @@ class Summary(NamedTuple):
     num_resumes: int = 0
     best_score: float | None = None
     stopped_by: str | None = None
+
+
+OWN_FILES = {
+    *(LOCK, tables.CONFIG_FILE, tables.SUMMARY, tables.METRICS, tables.EPISODES),
+    *(tables.EVALUATIONS, tables.ENVIRONMENT_FILE, tables.TRACKING),
+}
+
+
+def as_output(path: str | os.PathLike[str]) -> Path:
+    """Where a result that somebody names is to be written.
+
+    Raises:
+      OSError: as `as_place`; if a file of a run would be overwritten.
+    """
+    place = as_place(path)
+    if place.exists() and (place.name in OWN_FILES or place.suffix == ".safetensors"):
+        raise OSError(f"the place of a result must not be a file of a run, got {path}.")
+    return place
 
 
 def check_run_dir(config: Config) -> None:

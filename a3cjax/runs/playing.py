@@ -24,6 +24,7 @@ from a3cjax.envs.bringing import Source
 from a3cjax.errors import ConfigError, one_line, quote
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.folder import as_output
 from a3cjax.runs.predicting import Predictor
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_fork
@@ -155,10 +156,11 @@ class TrainedAgent:
         Raises:
           ValueError: if `batch_size` is below 1, a platform is none, or a mask is asked for with
             continuous actions.
-          OSError: if the file cannot be written.
+          OSError: if the file cannot be written, is none, or is one of a run's own.
         """
         from a3cjax.runs.exporting import export_agent  # which needs one more package
 
+        place = as_output(path)
         content = export_agent(
             self.agent,
             self.snapshot,
@@ -168,7 +170,7 @@ class TrainedAgent:
             batch_size=batch_size,
             platforms=platforms,
         )
-        replace_file(Path(path).expanduser(), content)
+        replace_file(place, content)
         return Path(path)
 
     def make_environments(

@@ -46,8 +46,8 @@ def publish(
       CheckpointError: if its checkpoint is of another format, or all are damaged.
       OSError: if `output_dir` cannot be written.
     """
-    output = output_dir.resolve()
-    if run_dir.resolve() in (output, *output.parents):
+    output = Path(os.path.realpath(output_dir))  # not `resolve`, which fails at links in a loop
+    if Path(os.path.realpath(run_dir)) in (output, *output.parents):
         raise ConfigError(f"output_dir must be another folder than run_dir, got {output_dir}.")
     exists = os.path.lexists(output_dir)
     names = os.listdir(output) if output.is_dir() else ["a file"] if exists else []
@@ -70,7 +70,7 @@ def publish(
             f"{agent.snapshot.num_frames}."
         )
     has_picture = (run_dir / PICTURE).is_file()
-    name = output_dir.resolve().name if hub is None else PREFIX + hub
+    name = output.name if hub is None else PREFIX + hub
     card = make_model_card(agent.config, summary, name, has_picture=has_picture)
     output_dir.mkdir(parents=True, exist_ok=True)
     write_parameters(output_dir, agent.snapshot)
@@ -80,7 +80,7 @@ def publish(
     if has_picture:
         shutil.copyfile(run_dir / PICTURE, output_dir / PICTURE)
     # Where things lie on this machine is nobody else's business.
-    own = {"run_dir": output_dir.resolve().name, "ray_address": None}
+    own = {"run_dir": output.name, "ray_address": None}
     settings = dataclasses.asdict(agent.config) | own
     replace_file(output_dir / CONFIG_FILE, yaml.safe_dump(settings, sort_keys=False))
     texts = {name: text for name, text in summary.items() if isinstance(text, str)}

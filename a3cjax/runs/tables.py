@@ -131,7 +131,8 @@ def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
             return [], 0, False
         if not path.is_file():  # a pipe may never end
             raise OSError("it is no file")
-        with path.open(encoding="utf-8", newline="", errors="replace") as file:
+        # Other programs may have put a byte order mark before it.
+        with path.open(encoding="utf-8-sig", newline="", errors="replace") as file:
             lines = file.readlines()
     except OSError as error:
         raise ConfigError(f"{path} must be a table that can be read, got {error}.") from error

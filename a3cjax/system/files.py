@@ -22,6 +22,20 @@ def replace_file(path: Path, content: str | bytes) -> None:
         raise
 
 
+def as_place(path: str | os.PathLike[str]) -> Path:
+    """Where a file that somebody names is to be written: links are followed.
+
+    Raises:
+      OSError: if it is something else than a file, or its folder is missing.
+    """
+    place = Path(os.path.realpath(os.path.expanduser(path)))
+    if os.path.lexists(place) and not place.is_file():
+        raise OSError(f"the place of a result must be a file, got {path}, which is none.")
+    if not place.parent.is_dir():
+        raise OSError(f"the place of a result must be in a folder that exists, got {path}.")
+    return place
+
+
 @contextlib.contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Lets one process at a time into the block; the others wait. `path` is the lock file."""

@@ -251,9 +251,12 @@ def open_logs(
         if config.tensorboard:
             add(tracking.TensorBoardLogger(run_dir, schedule, past.num_frames))
         if config.wandb:
-            add(tracking.WandbLogger(run_dir, schedule, settings, terminal.print))
+            with tracking.beginning("wandb", "WANDB_MODE=offline needs no server", run_dir):
+                add(tracking.WandbLogger(run_dir, schedule, settings, terminal.print))
         if config.mlflow:
-            add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
+            where = "MLFLOW_TRACKING_URI says where its store is"
+            with tracking.beginning("mlflow", where, run_dir):
+                add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
         for logger in own:
             add(logger)
         past_episodes = tables.read_episodes(run_dir / tables.EPISODES)

@@ -15,6 +15,7 @@ import pytest
 from a3cjax.commands import sweeps
 from a3cjax.commands.sweep import read_points, split
 from a3cjax.commands.sweeps import (
+    MAX_RUNS,
     Point,
     Sweep,
     arguments_of,
@@ -96,6 +97,8 @@ def names(points):
         ("range(1,4)", ["1", "2", "3"]),
         ("range(1, 8, 3)", ["1", "4", "7"]),
         ("range(3,3)", ["range(3,3)"]),  # which its run refuses
+        ("range(1," + "9" * 40 + ")", ["range(1", "9" * 40 + ")"]),  # likewise
+        ("1, 2 ,3", ["1", "2", "3"]),
         ("'a,b'", ["'a,b'"]),
         ("'a,b',\"c,'d\"", ["'a,b'", '"c,\'d"']),
         ("{a: 1, b: [2, 3]},{a: 2}", ["{a: 1, b: [2, 3]}", "{a: 2}"]),
@@ -105,6 +108,24 @@ def names(points):
 )
 def test_values_of_a_setting_stand_between_commas_or_in_a_range(text, values):
     assert split(text) == values
+
+
+def test_a_sweep_has_no_more_runs_than_anybody_can_want(tmp_path):
+    rule = rf"^A range must have at most {MAX_RUNS:,} values, got range\(1,99999999999\)\.$"
+    with pytest.raises(ConfigError, match=rule):
+        split("range(1,99999999999)")
+    many = split("range(0,500)")
+    with pytest.raises(ConfigError, match=rf"^A sweep must have at most {MAX_RUNS:,} runs\.$"):
+        expand({"seed": many, "learning_rate": many}, tmp_path)
+
+
+def test_a_folder_has_a_name_that_file_systems_take(tmp_path):
+    values = {"env_kwargs": [f"{{a: {'y' * 300}{end}}}" for end in "zä"], "seed": ["1"]}
+    points = expand(values, tmp_path)
+    for point in points:
+        point.run_dir.with_name(f"{point.run_dir.name}.log").mkdir()
+    assert len(set(names(points))) == 2
+    assert names(points) == names(expand(values, tmp_path))
 
 
 def test_every_combination_is_run_once_in_order(tmp_path):
@@ -131,6 +152,8 @@ def test_folders_are_named_by_what_differs(tmp_path):
         ("env", ["m:A", "m/A"], "m-A"),  # one folder
         ("seed", ["1", "2", "01"], "seed1"),
         ("learning_rate", ["1e-3", "0.001"], "learning_rate1e-3"),
+        ("algorithm", ["a3c", "A3C"], "algorithma3c"),
+        ("preset", ["paper", "'Paper'"], "presetpaper"),
         ("env_kwargs", ["{a: 1, b: 2}", "{b: 2, a: 1}"], "env_kwargs{a- 1, b- 2}"),
     ],
 )

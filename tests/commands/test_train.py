@@ -250,6 +250,9 @@ def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, folder, 
         ("deterministic=true", ["here it is greedy"]),
         ("env=Pong", ["no setting named env"]),
         ("another", ["name=value, got another"]),
+        ("output=", ["output must be a path"]),
+        ("output=missing/scores.json", ["the place of a result must be in a folder that exists"]),
+        ("output=.", ["the place of a result must be a file, got ."]),
     ],
 )
 def test_evaluation_with_what_it_does_not_take_is_refused(command, tmp_path, argument, words):

@@ -375,6 +375,7 @@ def test_unlike_settings_have_no_nearest():
         ("run_dir", "run(1) [2] {3}=#4, 5", "run(1) [2] {3}=#4, 5"),
         ("run_dir", "'my runs'", "my runs"),
         ("run_dir", "1", "1"),
+        ("seed", "'3'", 3),
         ("env_kwargs", "'{a: 1, b: x}'", {"a": 1, "b": "x"}),
         ("run_dir", "~/runs", os.path.expanduser("~/runs")),
         ("env", "gymnasium:a.b:C-v0", "gymnasium:a.b:C-v0"),
@@ -394,6 +395,7 @@ def test_values_mean_what_they_say(name, text, value):
         ),
         *(("discount", text) for text in ("", "nan", "1/2", "½", "0,5")),
         *(("video", text) for text in ("", "maybe", "2")),
+        *((name, "") for name in ("run_dir", "resume")),
         *(("seed", text) for text in ("1,2", "range(1,3)", "null")),
     ],
 )

@@ -20,7 +20,7 @@ from tensorboardX.proto.event_pb2 import Event
 from a3cjax.config.reading import resume_config
 from a3cjax.config.settings import Config
 from a3cjax.envs.batches import VectorEnvironments
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, OutputError
 from a3cjax.logs import tracking
 from a3cjax.logs.tracking import (
     Q_TAGS,
@@ -489,9 +489,10 @@ def test_tracker_that_cannot_start_ends_the_run_and_frees_the_others(
         raise ConnectionError("no route to the server")
 
     monkeypatch.setattr(tracking, "MlflowLogger", fail)
-    with pytest.raises(ConnectionError, match="no route to the server"):
+    with pytest.raises(OutputError, match=r"^mlflow cannot begin .*no route to the server$"):
         train(CONFIG.replace(run_dir=str(tmp_path / "run"), wandb=True, mlflow=True))
     assert fake_tracker.instances[0].ends == [True]
+    train(resume_config(str(tmp_path / "run"), {"mlflow": False}))  # as the message says
 
 
 def test_actors_go_on_while_a_tracker_is_slow(tmp_path, monkeypatch, fake_tracker):

@@ -1,6 +1,7 @@
 import json
 import math
 
+import chex
 import numpy as np
 import pytest
 
@@ -83,7 +84,7 @@ def test_frames_to_a_score_are_those_at_which_it_is_first_reached(tmp_path):
         ("metrics.csv", None, "metrics.csv is missing"),
         ("metrics.csv", "", "metrics.csv holds no rows yet"),
         ("metrics.csv", ",".join(METRICS) + "\n", "metrics.csv holds no rows yet"),
-        ("metrics.csv", "a,b\n1,2\n", "metrics.csv holds no rows yet"),
+        ("metrics.csv", "a,b\n1,2\n", "metrics.csv has no column num_frames or wall_seconds"),
         ("metrics.csv", "num_frames,wall_seconds\n1,x\n", "metrics.csv cannot be read"),
         ("metrics.csv", "num_frames,wall_seconds\n1,2,3,4\n", "metrics.csv cannot be read"),
         ("metrics.csv", "num_frames,wall\0seconds\n1,2\n", "metrics.csv"),
@@ -106,6 +107,19 @@ def test_half_finished_run_folder_is_read_and_what_is_missing_is_said(tmp_path, 
     run = read_run(folder)
     assert any(note in said for said in run.notes), run.notes
     assert run.name == "run"
+
+
+def test_links_in_a_loop_are_no_run_folder(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(RunFolderError, match=r"^run folder must hold config\.yaml, got .*loop\.$"):
+        read_runs([tmp_path / "loop"])
+
+
+def test_a_byte_order_mark_before_a_table_is_no_part_of_it(tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    sound, path = read_run(folder), folder / "metrics.csv"
+    path.write_text("\ufeff" + path.read_text())
+    chex.assert_trees_all_equal(read_run(folder).metrics, sound.metrics)
 
 
 def test_summary_from_before_a_run_was_resumed_says_nothing_of_its_result(tmp_path):

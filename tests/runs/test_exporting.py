@@ -188,6 +188,26 @@ def test_what_cannot_be_exported_is_said_in_a_line(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_written_but_a_file_of_its_own(tmp_path):
+    agent = make_player(action_space=NUMBERS)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    for name in ("pipe", "loop", ".", "missing/agent", "/dev/full"):
+        with pytest.raises(OSError, match=r"^the place of a result must be .*, got "):
+            agent.export(tmp_path / name)
+    for name in ("summary.json", "config.yaml", "run.lock", "checkpoints/1.safetensors"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("precious")
+        with pytest.raises(OSError, match=r"^the place of a result must not be a file of a run"):
+            agent.export(path)
+        assert path.read_text() == "precious"
+    (tmp_path / "link").symlink_to("target")
+    agent.export(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert call_of(tmp_path / "target")
+
+
 def test_verb_writes_the_file(tmp_path, capsys):
     main(["export", "pong", str(tmp_path / "pong"), "greedy=false", "batch_size=2"])
     assert f"written to {tmp_path / 'pong'}, 2.8 MB" in capsys.readouterr().out
