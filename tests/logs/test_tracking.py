@@ -492,7 +492,12 @@ def test_tracker_that_cannot_start_ends_the_run_and_frees_the_others(
     with pytest.raises(OutputError, match=r"^mlflow cannot begin .*no route to the server$"):
         train(CONFIG.replace(run_dir=str(tmp_path / "run"), wandb=True, mlflow=True))
     assert fake_tracker.instances[0].ends == [True]
-    train(resume_config(str(tmp_path / "run"), {"mlflow": False}))  # as the message says
+    monkeypatch.setattr(tracking, "WandbLogger", fail)
+    with pytest.raises(OutputError, match=r"^wandb cannot begin .* wandb=false\. ConnectionError"):
+        train(resume_config(str(tmp_path / "run"), {}))
+    train(
+        resume_config(str(tmp_path / "run"), {"mlflow": False, "wandb": False})
+    )  # as the message says
 
 
 def test_actors_go_on_while_a_tracker_is_slow(tmp_path, monkeypatch, fake_tracker):
