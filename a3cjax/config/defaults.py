@@ -62,8 +62,9 @@ ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not trie
 # Where each step is learned from once, updates are few: docs/decisions.md. Tried with Pong and
 # Breakout only; Q methods, more passes and other images keep the unroll above.
 UNROLL_OF_ATARI = 20
-# With an entropy cost of 0.01, policies of some games stay nearly random to the end; only Pong,
-# which does not bear this target, is excepted by name: docs/decisions.md.
+# With an entropy cost of 0.01, policies of some games stay nearly random to the end. Beside this
+# target, advantages of one size help most games, too. Games that do not bear one of the two are
+# excepted by name: docs/decisions.md.
 ENTROPY_OF_ATARI = 0.3
 # A matrix and plain stochastic gradients: every update is that of Q-learning in its textbook
 # form, Q(s, a) <- Q(s, a) + η (y - Q(s, a)), averaged over the environments of the actor.
@@ -250,7 +251,11 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
             defaults = defaults | {"unroll_length": UNROLL_OF_ATARI}
             is_known = not config.network.startswith(PYTHON_PREFIX)
             if config.entropy_cost is None and is_known:
-                defaults = defaults | {"target_entropy": ENTROPY_OF_ATARI}
+                is_steered = config.target_entropy is not None
+                defaults = defaults | {
+                    "target_entropy": ENTROPY_OF_ATARI,
+                    "normalize_advantages": is_steered,
+                }
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
     # With a fixed number of steps, the share of random play would grow with the number of cores,

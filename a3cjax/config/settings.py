@@ -142,7 +142,8 @@ class Config(Settings):
     )
     normalize_advantages: bool | None = _agent(
         None,
-        "divide by their size in the update; null: yes, but not for images or a table; or as tuned",
+        "divide by their size in the update; null: yes, but for a table, and for images only where "
+        "target_entropy steers; or as tuned",
     )
     centre_observations: bool | None = _agent(
         None,

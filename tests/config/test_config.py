@@ -668,7 +668,13 @@ PIXELS = {
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
-ATARI = {**PIXELS, "unroll_length": 20, "normalize_rewards": False}  # they are clipped
+ATARI = {
+    **PIXELS,
+    "unroll_length": 20,
+    "normalize_rewards": False,  # they are clipped
+    "target_entropy": 0.3,
+    "normalize_advantages": True,
+}
 TABLE = {
     "optimizer": "sgd",
     "unroll_length": 1,
@@ -697,7 +703,7 @@ TABLE = {
     ],
 )
 def test_defaults_follow_actions_and_network(network, spec, expected):
-    config = resolve(ONE_ACTOR.replace(network=network), spec)
+    config = resolve(ONE_ACTOR.replace(network=network, env="Unheard"), spec)
     assert {name: getattr(config, name) for name in expected} == expected
 
 

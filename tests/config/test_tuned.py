@@ -149,14 +149,27 @@ def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen(monkeypatch):
     assert line(Config(env="Unheard"), ROBOT) == ""
     # What is tuned is nothing special where there are no such settings, or they are chosen.
     pong = Config(env="Pong")
-    assert line(pong, GAME) == "as tuned for Pong: target_entropy=null"
+    told = "as tuned for Pong: target_entropy=null normalize_advantages=false"
+    assert line(pong, GAME) == line(pong.replace(algorithm="vtrace"), GAME) == told
     for chosen in ({"algorithm": "n_step_q"}, {"entropy_cost": 0.01}, {"algorithm": "ppo"}):
         assert line(pong.replace(**chosen), GAME) == ""
-    invaders = Config(env="SpaceInvaders")
-    assert line(invaders, GAME) == "as tuned for SpaceInvaders: normalize_advantages=true"
-    for chosen in ({"algorithm": "vtrace"}, {"normalize_advantages": False}):
-        assert line(invaders.replace(**chosen), GAME) == ""
-        assert resolve(invaders.replace(**chosen), GAME).normalize_advantages is False
+    qbert = Config(env="Qbert")
+    assert line(qbert, GAME) == "as tuned for Qbert: normalize_advantages=false"
+    assert line(qbert.replace(normalize_advantages=True), GAME) == ""
+
+
+def test_advantages_of_games_have_one_size_where_the_entropy_is_steered():
+    for chosen, is_normal in (
+        ({}, True),
+        ({"algorithm": "vtrace"}, True),
+        ({"target_entropy": 0.5}, True),
+        ({"target_entropy": None}, False),
+        ({"entropy_cost": 0.01}, False),
+        ({"algorithm": "ppo"}, False),
+        ({"normalize_advantages": False}, False),
+    ):
+        config = resolve(Config(env="Boxing", **chosen), GAME)
+        assert config.normalize_advantages is is_normal, chosen
 
 
 def test_the_horizon_is_known_before_there_are_environments():
