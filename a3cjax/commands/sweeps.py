@@ -220,6 +220,8 @@ def arguments_of(point: Point) -> list[str] | None:
 def is_finished(point: Point) -> bool:
     """Whether a run has come to the end of its budget, by its summary; it may lack checkpoints.
 
+    If it has them, it must have been evaluated, too, unless no games were asked for.
+
     Raises:
       ConfigError: if its settings or its summary are damaged.
     """
@@ -232,14 +234,21 @@ def is_finished(point: Point) -> bool:
     if not all(type(count) in (int, float) for count in counts):
         path = point.run_dir / SUMMARY
         raise ConfigError(f"{path} must hold numbers of frames, got {quote(counts)}.")
+    is_judged = summary.get("evaluation") is not None
+    can_be_judged = _has_checkpoint(point.run_dir) and (point.run_dir / CONFIG_FILE).is_file()
+    if not is_judged and can_be_judged and read_config_file(point.run_dir).get("eval_episodes"):
+        return False
     return counts[0] >= counts[1]
+
+
+def _has_checkpoint(run_dir: Path) -> bool:
+    checkpoints = run_dir / "checkpoints"
+    return checkpoints.is_dir() and any(p.stem.isdecimal() for p in checkpoints.iterdir())
 
 
 def is_begun(run_dir: Path) -> bool:
     """Whether a folder holds a run that has begun, and so can only be resumed."""
-    checkpoints = run_dir / "checkpoints"
-    has_checkpoint = checkpoints.is_dir() and any(p.stem.isdecimal() for p in checkpoints.iterdir())
-    return has_checkpoint or (run_dir / CONFIG_FILE).exists()
+    return _has_checkpoint(run_dir) or (run_dir / CONFIG_FILE).exists()
 
 
 def share_cores(jobs: int) -> list[set[int]]:

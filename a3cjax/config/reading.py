@@ -88,7 +88,11 @@ def load_config(run_dir: Path) -> Config:
       FileNotFoundError: if there is none.
       ConfigError: if it holds something else than settings.
     """
-    return make_config(as_of_today(read_config_file(run_dir)))
+    settings = as_of_today(read_config_file(run_dir))
+    try:
+        return make_config(settings)
+    except ConfigError as error:  # which nobody has given on the command line
+        raise ConfigError(f"{run_dir / CONFIG_FILE}: {error}") from error
 
 
 def as_of_today(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,12 +105,14 @@ class Checkpointer:
         statistics = tree.pop("statistics")
         return Checkpoint(LearnerState(**tree), statistics, progress)
 
-    def read_progress(self, last: int = files.MAX_COUNT) -> Progress | None:
+    def read_progress(
+        self, last: int = files.MAX_COUNT, report: Callable[[str], None] = lambda _: None
+    ) -> Progress | None:
         """Where the run stood at the newest sound checkpoint up to frame `last`; None without one.
 
-        Raises a CheckpointError as `restore` does.
+        `report` and errors are as for `restore`.
         """
-        newest = self._read_newest(lambda message: None, last)
+        newest = self._read_newest(report, last)
         return newest[0] if newest else None
 
     def find_stale(self, num_frames: int) -> list[Path]:

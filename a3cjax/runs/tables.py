@@ -89,10 +89,10 @@ def cut_logs(run_dir: Path, num_frames: int) -> None:
       ConfigError: if a file cannot be read.
     """
     for path in (run_dir / METRICS, run_dir / EPISODES, run_dir / EVALUATIONS):
-        rows, num_damaged, _ = _read_lines(path)
+        names, rows, num_damaged, _ = _read_lines(path)
         frames = [frames_of(row) for row in rows]
         num_damaged += frames.count(-1)
-        lacks_column = bool(rows) and not rows[0].keys() >= set(COLUMNS[path.name])
+        lacks_column = bool(names) and not set(names) >= set(COLUMNS[path.name])
         if lacks_column or (num_damaged and max(frames, default=-1) < 0):
             aside = path.with_name(f"discarded-{time.time_ns()}-{path.name}")
             path.rename(aside)
@@ -120,15 +120,15 @@ def read_rows(path: Path) -> tuple[list[dict[str, str]], int]:
     Raises:
       ConfigError: if it is no file, or cannot be opened.
     """
-    rows, num_damaged, is_cut_short = _read_lines(path)
+    _, rows, num_damaged, is_cut_short = _read_lines(path)
     return rows, num_damaged + is_cut_short
 
 
-def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
-    """As `read_rows`, but a last line that is cut short, as by a killed run, is told separately."""
+def _read_lines(path: Path) -> tuple[list[str], list[dict[str, str]], int, bool]:
+    """As `read_rows`, after the columns; a last line that a kill cut short is told separately."""
     try:
         if not path.exists():
-            return [], 0, False
+            return [], [], 0, False
         if not path.is_file():  # a pipe may never end
             raise OSError("it is no file")
         # Other programs may have put a byte order mark before it.
@@ -140,7 +140,7 @@ def _read_lines(path: Path) -> tuple[list[dict[str, str]], int, bool]:
     cells = map(_cells, lines[: len(lines) - is_cut_short])
     names, *rows = list(filter(None, cells)) or [[]]
     whole = [dict(zip(names, row, strict=True)) for row in rows if len(row) == len(names)]
-    return whole, len(rows) - len(whole), is_cut_short
+    return names, whole, len(rows) - len(whole), is_cut_short
 
 
 def read_columns(path: Path, wanted: Collection[str] = ()) -> tuple[dict[str, Column], int]:

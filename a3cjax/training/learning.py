@@ -115,16 +115,20 @@ class Learning:
             stopped_by=self._stopped_by,
         )
 
-    def judge(self, closing: contextlib.ExitStack) -> Summary:
+    def judge(self, closing: contextlib.ExitStack, keep: Callable[[Summary], object]) -> Summary:
         """Evaluate what was saved at the end, unless a signal came or no games are wanted.
 
-        The environments of the evaluation are left for `closing`, until its result is kept.
+        The result is given to `keep`, whatever callbacks and loggers make of it. The environments
+        of the evaluation are left for `closing`, until then.
         """
         evaluation, state, snapshot = None, self._newest.state, self.saved_snapshot()
         if self.config.eval_episodes and not self.signal_stop.is_set():
             evaluation = self._evaluate(snapshot, self.supervisor.is_told, closing)
         if evaluation is not None:
-            self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
+            try:
+                self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
+            finally:
+                keep(self.summarise(evaluation))
         return self.summarise(evaluation)
 
     def saved_snapshot(self) -> Snapshot:

@@ -185,9 +185,8 @@ def learn_and_judge(
             draw_curves(config, run_dir)
             muster.close()  # evaluations may need what it holds
             with contextlib.ExitStack() as closing:
-                learned, summary = summary, learning.judge(closing)
-                if summary != learned:
-                    write_summary(config, summary, commit)
+                keep = functools.partial(write_summary, config, commit=commit)
+                summary = learning.judge(closing, keep)
                 supervisor.keep(summary)
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)

@@ -27,6 +27,7 @@ from a3cjax.runs.folder import (
 )
 from a3cjax.runs.loading import load_checkpoint
 from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs, read_rows
+from a3cjax.system.output import warn
 
 
 def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | None:
@@ -47,7 +48,8 @@ def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | Non
         if not has_results(run_dir):
             return None
         *_, checkpoint = load_checkpoint(config, run_dir / NEWEST, parts)
-        best = Checkpointer(run_dir / BEST).read_progress(checkpoint.progress.num_frames)
+        last = checkpoint.progress.num_frames
+        best = Checkpointer(run_dir / BEST).read_progress(last, warn)
         for name in LOGS:  # will be cut: what cannot be read stops here
             read_rows(run_dir / name)
     except (OSError, CheckpointError) as error:

@@ -259,6 +259,23 @@ def test_a_finished_run_without_its_checkpoints_is_finished(tmp_path, program):
     assert folder_content(tmp_path) == before
 
 
+@for_each(
+    ("eval_episodes", "evaluation", "is_finished"),
+    [("30", None, False), ("30", {"mean": 1.0}, True), ("0", None, True)],
+)
+def test_a_run_whose_games_at_the_end_were_not_played_is_not_finished(
+    tmp_path, program, eval_episodes, evaluation, is_finished
+):
+    points = expand({"seed": ["1"], "total_frames": ["100"]}, tmp_path)
+    run(program, points)
+    run_dir = points[0].run_dir
+    (run_dir / "config.yaml").write_text(f"env: Pong\neval_episodes: {eval_episodes}")
+    summary = {"signal": None, "num_frames": 100, "evaluation": evaluation}
+    (run_dir / "summary.json").write_text(json.dumps(summary))
+    expected = None if is_finished else [f"resume={run_dir}", "total_frames=100"]
+    assert arguments_of(points[0]) == expected
+
+
 # A longer one that was killed may have an older summary, from before it was resumed.
 def test_the_budget_of_a_run_is_that_of_its_settings_where_none_is_given(tmp_path):
     point = Point({}, tmp_path / "run")

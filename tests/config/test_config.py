@@ -512,6 +512,12 @@ def test_files_with_something_else_are_refused(tmp_path, text, message):
     assert str(caught.value).isprintable()
 
 
+def test_a_setting_that_nobody_gave_is_refused_with_its_file(tmp_path):
+    write_config(tmp_path, "foo: 3")
+    with pytest.raises(ConfigError, match=r"^.*config\.yaml: There is no setting named foo"):
+        load_config(tmp_path)
+
+
 def test_files_of_another_encoding_are_refused(tmp_path):
     (tmp_path / "config.yaml").write_bytes(b"env: \xff\xfe")
     with pytest.raises(ConfigError, match="must hold settings by name, got"):

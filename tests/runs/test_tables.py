@@ -169,6 +169,7 @@ def test_bad_rows_of_a_log_are_left_out_with_a_warning(tmp_path, capsys):
         (EPISODES, "actor,episode_return", "actor,actor"),
         (EVALUATIONS, "median", "mediam"),
         (EVALUATIONS, "num_frames", "\0\0"),
+        (EVALUATIONS, ",".join(COLUMNS[EVALUATIONS]) + "\n", ""),
     ],
 )
 def test_log_without_a_sound_line_or_header_is_moved_aside(tmp_path, capsys, name, old, new):

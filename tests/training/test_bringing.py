@@ -604,6 +604,17 @@ def test_what_others_raise_ends_the_run_saved(tmp_path, failure, raised, is_logg
     assert load(tmp_path / "own").snapshot.version > 0
 
 
+def test_the_last_evaluation_is_kept_whatever_others_make_of_it(tmp_path):
+    def fail(_):
+        raise KeyError("mine")
+
+    config = CONFIG.replace(run_dir=str(tmp_path / "own"), eval_episodes=2)
+    with pytest.raises(KeyError, match="mine"):
+        train(config, env=Echo, callbacks=[Tape(fail, "on_evaluation")])
+    summary = json.loads((tmp_path / "own" / "summary.json").read_text())
+    assert summary["evaluation"]["mean"] == summary["best_score"]
+
+
 def test_who_has_said_stop_is_told_of_the_last_evaluation_alone(run):
     stopping, other = Tape(lambda event: "stop", "on_update", "on_evaluation"), Tape()
     summary = run(CONFIG.replace(total_frames=10**8), env=Echo, callbacks=[stopping, other])
@@ -621,7 +632,8 @@ def test_working_folder_is_not_for_others_to_change(tmp_path, monkeypatch):
     logger.write_metrics = logger.write_episodes = logger.write_evaluation = leave
     config = CONFIG.replace(total_frames=2000, log_period_frames=500, run_dir="own")
     summary = train(config, env=Echo, callbacks=[Tape(leave)], loggers=[logger])
-    assert len((tmp_path / "own" / "metrics.csv").read_text().splitlines()) >= 4
+    last = (tmp_path / "own" / "metrics.csv").read_text().splitlines()[-1]
+    assert last.split(",")[0] == str(summary.num_frames)
     assert summary.evaluation is not None
 
 

@@ -131,6 +131,14 @@ def test_best_is_saved_by_itself_and_its_score_found_again(saver, config, tmp_pa
     assert Saver(tmp_path, checkpoint.progress, 4).best_score == 3.5
 
 
+def test_damaged_best_parameters_are_told_of(saver, config, tmp_path, capsys):
+    score(saver, 480, 3.5)
+    best = tmp_path / BEST / "480.safetensors"
+    best.write_bytes(best.read_bytes()[:-1])
+    assert find_checkpoint(config).progress.best_score is None
+    assert f"checkpoint {best} is damaged" in capsys.readouterr().err
+
+
 def test_run_that_goes_on_drops_what_lies_beyond(saver, config, tmp_path):
     for num_frames in (400, 480):
         score(saver, num_frames, num_frames / 10)
