@@ -244,7 +244,7 @@ NOT_WELL = {
     "atari5-constant-cost/BeamRider-seed1": {"random"},
     "atari5-constant-cost/SpaceInvaders-seed1": {"plateau"},
     "space-invaders-fresh/seed5": {"plateau"},
-    "other-games/enduro-seed1": {"repeats"},
+    "other-games-advantages-in-points/enduro-seed1": {"repeats"},
 }
 
 
