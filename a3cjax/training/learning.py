@@ -124,12 +124,12 @@ class Learning:
         evaluation, state, snapshot = None, self._newest.state, self.saved_snapshot()
         if self.config.eval_episodes and not self.signal_stop.is_set():
             evaluation = self._evaluate(snapshot, self.supervisor.is_told, closing)
-        if evaluation is not None:
-            try:
+        try:
+            if evaluation is not None:
                 self._take_evaluation(state, snapshot, evaluation, self._learned_seconds)
-            finally:
-                keep(self.summarise(evaluation))
-        return self.summarise(evaluation)
+        finally:  # the best score may be new
+            keep(summary := self.summarise(evaluation))
+        return summary
 
     def saved_snapshot(self) -> Snapshot:
         """The parameters that were saved at the end.

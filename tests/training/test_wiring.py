@@ -635,7 +635,7 @@ def test_what_is_evaluated_was_saved_though_a_round_was_broken_off(build, monkey
     run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop())
     run.run()
     with contextlib.ExitStack() as closing:
-        run.judge(closing)
+        run.judge(closing, lambda summary: None)
     terminal.close()
     (snapshot,) = evaluated
     told = run.summarise().num_frames
