@@ -28,8 +28,10 @@ def as_place(path: str | os.PathLike[str]) -> Path:
     Raises:
       OSError: if it is something else than a file, or its folder is missing.
     """
-    place = Path(os.path.realpath(os.path.expanduser(path)))
-    if os.path.lexists(place) and not place.is_file():
+    named = os.path.expanduser(path)
+    place = Path(os.path.realpath(named))
+    is_there = os.path.exists(named) or os.path.lexists(place)  # or a link in a loop
+    if is_there and not os.path.isfile(named):  # a pipe behind /dev/stdout has no real path
         raise OSError(f"the place of a result must be a file, got {path}, which is none.")
     if not place.parent.is_dir():
         raise OSError(f"the place of a result must be in a folder that exists, got {path}.")

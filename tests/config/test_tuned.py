@@ -14,6 +14,7 @@ from a3cjax.envs.base import ActionSpec, EnvironmentSpec
 from a3cjax.envs.making import resolve_envpool_id
 from a3cjax.training.run import train
 from tests.cases import for_each
+from tests.documents import ROOT
 
 ROBOT = EnvironmentSpec(
     jax.ShapeDtypeStruct((17,), np.float32),
@@ -223,3 +224,20 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
     config = resume_config(str(summary.run_dir), {"total_frames": 3_000})
     assert train(config).num_updates > summary.num_updates
     assert "as tuned" not in capfd.readouterr().out
+
+
+# As results/README.md says of them. Where a run was made, and with what pictures, is its own.
+OF_TODAY = ("atari5", "breakout-defaults", "other-games", "pong-defaults", "space-invaders-fresh")
+OWN = ("run_dir", "video", "tensorboard", "kernels")
+
+
+@for_each("folder", OF_TODAY)
+def test_runs_that_are_said_to_have_the_defaults_of_today_have_them(folder):
+    run_dirs = [path.parent for path in (ROOT / "results" / folder).glob("*/config.yaml")]
+    assert run_dirs
+    for run_dir in run_dirs:
+        held = load_config(run_dir)
+        given = ("env", "seed", "total_frames", "num_actors", *OWN)
+        usual = Config(**{name: getattr(held, name) for name in given})
+        spec = GAME._replace(image_layout="channels_first")
+        assert difference(held, resolve(usual, spec)) == {}, run_dir

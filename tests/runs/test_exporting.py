@@ -192,9 +192,12 @@ def test_nothing_is_written_but_a_file_of_its_own(tmp_path):
     agent = make_player(action_space=NUMBERS)
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")
-    for name in ("pipe", "loop", ".", "missing/agent", "/dev/full"):
+    reader, writer = os.pipe()  # as `/dev/stdout` before a `|`
+    for name in ("pipe", "loop", ".", "missing/agent", "/dev/full", f"/dev/fd/{writer}"):
         with pytest.raises(OSError, match=r"^the place of a result must be .*, got "):
             agent.export(tmp_path / name)
+    os.close(reader)
+    os.close(writer)
     for name in ("summary.json", "config.yaml", "run.lock", "checkpoints/1.safetensors"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
