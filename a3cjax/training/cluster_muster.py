@@ -16,7 +16,7 @@ from a3cjax.actors.actor_learner import ActorLearner
 from a3cjax.actors.placement import place_run
 from a3cjax.actors.programs import Programs
 from a3cjax.actors.reports import UpdateReport
-from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.supervisor import Job, Stopped, Supervisor
 from a3cjax.actors.warmup import play_in_each
 from a3cjax.agents import ALGORITHMS, Algorithm
 from a3cjax.cluster.fleet import ClusterFleet, ShardsOfRun, gather
@@ -53,6 +53,7 @@ from a3cjax.types import Seen, TimeStep
 
 SHARDS = "shards"  # in the run folder: the files that shards restart from
 CLOSE_SECONDS = 5.0  # for environments to end what they have begun elsewhere
+JOIN_SECONDS = 60.0  # for machines to join a cluster that was started a moment ago
 
 
 class CrewOfShare:
@@ -194,6 +195,30 @@ def cores_of_cluster(engine: Engine | None) -> int | None:
     return None if engine is None or engine.is_local else sum(engine.node_cores)
 
 
+def await_machines(engine: Engine, num_actors: int | None, supervisor: Supervisor) -> list[int]:
+    """Returns `engine.node_cores`, once they are enough for the actor-learners that are asked for.
+
+    Machines that are started one after another join a cluster one after another. After
+    `JOIN_SECONDS` it returns what is there.
+
+    Raises:
+      Stopped: if a stop is asked for meanwhile.
+    """
+    deadline, is_told = time.monotonic() + JOIN_SECONDS, False
+    while (num_cores := sum(machines := engine.node_cores)) < (num_actors or 0):
+        if supervisor.is_stopping:
+            raise Stopped
+        if time.monotonic() >= deadline:
+            break
+        if not is_told:
+            is_told = True
+            wanted = f"num_actors={num_actors} cores, the cluster has {num_cores}"
+            supervisor.tell(f"waiting up to {JOIN_SECONDS:.0f} seconds for {wanted}")
+        supervisor.look_after()
+        time.sleep(0.1)
+    return machines
+
+
 class ClusterMuster:
     """Workers and shards in processes of an engine."""
 
@@ -210,7 +235,8 @@ class ClusterMuster:
                 "cluster must be null with a vector environment that is made already: it cannot be "
                 f"sent to other processes, got {config.cluster}."
             )
-        machines = None if engine.is_local else engine.node_cores
+        asked = config.num_actors
+        machines = None if engine.is_local else await_machines(engine, asked, supervisor)
         config = fill_ahead(config, cores_of_cluster(engine))
         config = fill_cluster(config, machines)
         # A run of threads that take turns may have saved where its environments stand.

@@ -147,6 +147,19 @@ def test_a_cluster_has_actors_for_its_own_cores(run, engine, monkeypatch, capfd)
     assert "making 1 × 2 environments" in capfd.readouterr().out
 
 
+def test_machines_that_join_late_are_waited_for(run, engine, monkeypatch, capfd):
+    monkeypatch.setattr(engine, "is_local", False)
+    looks = itertools.chain([[1]] * 3, itertools.repeat([1, 1]))
+    monkeypatch.setattr(type(engine), "node_cores", property(lambda _: next(looks)), raising=False)
+    run(num_actors=2, ray_address="auto", total_frames=300)
+    assert len(engine.workers) == 2
+    told = "waiting up to 60 seconds for num_actors=2 cores, the cluster has 1"
+    assert capfd.readouterr().err.count(told) == 1
+    monkeypatch.setattr(cluster_muster, "JOIN_SECONDS", 0.2)
+    with pytest.raises(ConfigError, match="num_actors must be <= 2, the cores of the cluster"):
+        run(num_actors=3, ray_address="auto")
+
+
 def test_no_slot_of_a_core_is_held_while_a_gradient_is_on_its_way(run, monkeypatch):
     slot, were_free = threading.Semaphore(1), []
     make_programs, push = cluster_muster.make_run_programs, ShardedStore.push
@@ -521,7 +534,8 @@ def test_a_worker_that_waits_for_a_place_holds_up_no_end(run, engine, monkeypatc
 
     class Enough:
         def on_update(self, event):
-            return "stop" if is_stopped and event.num_updates >= 60 else None
+            is_enough = event.num_updates >= 60 and len(engine.workers) == 3
+            return "stop" if is_stopped and is_enough else None
 
     config = CATCH.replace(total_frames=100_000) if is_stopped else LONG
     summary = run(config, [Once(30, kill), Enough()])
