@@ -19,7 +19,7 @@ from tests.documents import ROOT, read_blocks
 
 RESULTS = read_results()
 # The mean in the table that closes a training or an evaluation.
-MEAN = re.compile(r"┃\s+mean ┃ median .*\n┡.*\n│\s*(-?[\d.,]+) │")
+MEAN = re.compile(r"┃\s+mean ┃\s+median .*\n┡.*\n│\s*(-?[\d.,]+) │")
 STARTED_IN = Path.cwd()
 FIGURES = os.environ.get("A3CJAX_FIGURES")
 MINUTES = {"seconds": 5, "minutes": 55, "hours": 55}  # after which a command hangs
