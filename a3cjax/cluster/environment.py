@@ -16,7 +16,8 @@ def environment_of_ray(*, is_private: bool) -> Iterator[None]:
     token, which belongs to this process and is written to no file. If Ray was already imported
     elsewhere, it keeps the values that it found then.
     """
-    values = {"RAY_USAGE_STATS_ENABLED": "0"}
+    # Nor does a call that comes late start another Ray.
+    values = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_AUTO_CONNECT": "0"}
     if is_private and ("ray" not in sys.modules or _token.cache_info().currsize):
         values |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()}
         # Without it, Ray would replace 127.0.0.1 with the machine's network address.

@@ -11,9 +11,13 @@ import contextlib
 import importlib.metadata
 import logging
 import os
+import re
 import shutil
+import signal
+import socket
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,14 +26,16 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from a3cjax.actors.supervisor import Stopped
 from a3cjax.cluster.guard import start_guard
 from a3cjax.cluster.lanes import Guests, Lanes
 from a3cjax.cluster.processes import CALL_SECONDS, Gone, Pending, Unreachable
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, one_line
 from a3cjax.system.output import Lasting
 
 # Shared memory for gradients and parameters on their way; it is taken as needed.
 OBJECT_STORE_BYTES = 2**30
+CONNECT_SECONDS = 10.0  # for whoever listens at an address to take a connection
 LOG = "ray.log"
 # Packages whose objects go from one process to another.
 COMPARED = ("a3cjax", "jax", "flax", "optax", "numpy", "ray")
@@ -89,11 +95,18 @@ class RayCall:
         except (ray.exceptions.GetTimeoutError, ray.exceptions.ObjectLostError) as error:
             raise Unreachable(str(error)) from None
         except ray.exceptions.RayActorError as error:
-            raise Gone(str(error)) from None
+            raise Gone(_reason_of(error)) from None
         except ray.exceptions.RayTaskError as error:
             raise error.cause from error  # what was raised there
         except ray.exceptions.RayError as error:  # killed for want of memory, for example
-            raise Gone(str(error)) from None
+            raise Gone(_reason_of(error)) from None
+
+
+def _reason_of(death: Exception) -> str:
+    """One line of Ray's many about a process that has died."""
+    reason = re.search("The actor is dead because .*", str(death), re.DOTALL)
+    text = reason[0] if reason else str(death)
+    return one_line(f"a process of the cluster has died for good: {text}", 400)
 
 
 class RayProcess:
@@ -192,22 +205,22 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
     end with the block, and with this process.
 
     Raises:
-      ConfigError: if it does not start, or there is none to join.
+      ConfigError: if it does not start, or there is none to join, or this process uses Ray already.
+      Stopped: if a SIGTERM comes before Ray is there.
     """
     if ray.is_initialized():
-        raise RuntimeError("Ray is in use already in this process: a run needs its own connection.")
+        raise ConfigError(
+            "cluster must be null where this process uses Ray already, got ray: call ray.shutdown()"
+            " first, or train in a process of its own, which may join the same Ray (ray_address)."
+        )
+    if address not in (None, "auto"):
+        _check_listener(address)
     with contextlib.ExitStack() as stack:
         # Short: the names of sockets have at most 107 characters.
         folder = Path(tempfile.mkdtemp(prefix="a3cjax-"))
-        if address is None:
-            package = Path(ray.__path__[0])
-            guard = stack.enter_context(
-                start_guard(folder, package)
-            )  # which it waits for at the end
-            assert guard.stdin is not None
-            stack.callback(guard.stdin.close)
-        else:
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        guard = stack.enter_context(start_guard(folder, Path(ray.__path__[0])))  # it is waited for
+        assert guard.stdin is not None
+        stack.callback(guard.stdin.close)
         stack.enter_context(_said_to(folder / LOG))
         options: dict[str, Any] = {"address": address or "local"}
         if address is None:
@@ -218,14 +231,56 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
                 "object_store_memory": OBJECT_STORE_BYTES,
             }
         try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            with _own_signals():
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
         except Exception as error:
             rule = "cluster must be null where Ray does not start, got ray"
             if address is not None:
-                rule = f"ray_address must be that of a Ray that runs, got {address}"
+                rule = f"{_ADDRESS_RULE}, got {address}"
             raise ConfigError(f"{rule}: {type(error).__name__}: {error}") from error
         stack.callback(ray.shutdown)
         yield RayEngine(address is None, folder / LOG)
+
+
+_ADDRESS_RULE = "ray_address must be that of a Ray that runs"
+
+
+def _check_listener(address: str) -> None:
+    """Raises a ConfigError if nobody listens at host:port, where Ray would try for ten minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise ConfigError(f"{_ADDRESS_RULE}, got {address}: {error}.") from error
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Lets Ctrl-C through while Ray starts, and sets back the handlers that Ray replaces.
+
+    Ray's own handler of SIGTERM leaves by `sys.exit`, and would take the run with it.
+
+    Raises:
+      Stopped: after a SIGTERM inside the block, which is raised again for the handler before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    if before[signal.SIGINT] not in (signal.SIG_IGN, None):
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    is_terminated = False
+    try:
+        yield
+    except SystemExit:
+        is_terminated = True
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+    if is_terminated:
+        signal.raise_signal(signal.SIGTERM)
+        raise Stopped
 
 
 @contextlib.contextmanager
@@ -245,7 +300,9 @@ def _said_to(log: Path) -> Iterator[None]:
     stderr, terminal, print_lines = sys.stderr, os.dup(2), driver.print_to_stdstream
     redirect(log)
     if is_standard:
-        sys.stderr = Lasting(os.fdopen(terminal, "w", closefd=False))  # pyright: ignore
+        encoding = getattr(stderr, "encoding", None) or "utf-8"
+        lines = os.fdopen(terminal, "w", buffering=1, encoding=encoding, closefd=False)
+        sys.stderr = Lasting(lines)  # pyright: ignore
     driver.print_to_stdstream = note
     try:
         yield

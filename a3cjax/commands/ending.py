@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from a3cjax.actors.supervisor import StallError, Supervisor, left_behind
+from a3cjax.cluster.processes import Gone
 from a3cjax.errors import AnswerError, CheckpointError, ConfigError, OutputError
 from a3cjax.system.witness import WITNESS_SECONDS, witnessed
 
@@ -60,7 +61,7 @@ def describe(failure: BaseException) -> list[str] | None:
         if None in parts:
             return None
         return list(dict.fromkeys(line for lines in parts for line in lines or ()))
-    if isinstance(failure, (CheckpointError, AnswerError, OutputError, StallError)):
+    if isinstance(failure, (CheckpointError, AnswerError, OutputError, StallError, Gone)):
         return [str(failure)]
     notes = getattr(failure, "__notes__", ())
     is_of_a_thread = any(note.startswith("in thread actor") for note in notes)

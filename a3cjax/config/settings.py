@@ -225,7 +225,7 @@ class Config(Settings):
     )
     ray_address: str | None = _cluster(
         None,
-        "of a Ray that runs already: auto, ray://..., or host:port; null: one of its own, here",
+        "of a Ray that runs already: auto or host:port; null: one of its own, here",
     )
     num_workers: int | None = _cluster(
         None,
@@ -313,6 +313,9 @@ class Config(Settings):
         """Refuse settings that do not go with a cluster."""
         if self.cluster is None:
             return
+        address = self.ray_address
+        if address not in (None, "auto") and not re.fullmatch(r"[^/\s]+:\d+", address):
+            raise ConfigError(f"ray_address must be auto or host:port, got {show(address)}.")
         if self.devices not in (AUTO, "cpu"):
             raise ConfigError(f"devices must be auto or cpu with cluster, got {self.devices}.")
         alone = {"grads_per_push": 1, "max_staleness": None, "outlier_deviations": None}

@@ -4,6 +4,7 @@ Its actor-learners are threads of this process or, with `cluster`, of workers on
 """
 
 import contextlib
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +19,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.output import tell
 from a3cjax.training.assembly import assemble, close_all, prepare
-from a3cjax.training.cluster_muster import ClusterMuster, Engine
+from a3cjax.training.cluster_muster import SHARDS, ClusterMuster, Engine
 from a3cjax.training.fleets import Fleet
 
 
@@ -52,7 +53,7 @@ class ThreadMuster:
 
     def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
         """See `Muster.assemble`."""
-        del run_dir
+        shutil.rmtree(run_dir / SHARDS, ignore_errors=True)  # of an earlier life, on a cluster
         return assemble(
             self.config,
             self.agent,

@@ -147,6 +147,13 @@ def test_a_cluster_has_actors_for_its_own_cores(run, engine, monkeypatch, capfd)
     assert "making 1 × 2 environments" in capfd.readouterr().out
 
 
+def test_what_shards_kept_goes_with_a_run_that_goes_on_in_threads(run):
+    folder = run().run_dir
+    (folder / cluster_muster.SHARDS).mkdir()
+    train(resume_config(folder, {"cluster": None, "total_frames": 2 * CATCH.total_frames}))
+    assert not (folder / cluster_muster.SHARDS).exists()
+
+
 def test_machines_that_join_late_are_waited_for(run, engine, monkeypatch, capfd):
     monkeypatch.setattr(engine, "is_local", False)
     looks = itertools.chain([[1]] * 3, itertools.repeat([1, 1]))

@@ -1,16 +1,22 @@
 """Whole runs on Ray; test_fleet.py has all that can be seen without it."""
 
 import copy
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
+from a3cjax.actors.supervisor import Stopped
+from a3cjax.commands.ending import describe
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from a3cjax.runs.tables import METRICS
 from a3cjax.training import cluster_muster, train
+from a3cjax.training.cluster_muster import SHARDS
 from tests.cluster.test_fleet import Broken, Once, assert_logs_tell_all, assert_same_bits
 
 CARTPOLE = Config(
@@ -97,6 +103,99 @@ def test_what_an_environment_raises_ends_the_run_with_its_traceback(tmp_path, ra
     with pytest.raises(ValueError, match="the game broke") as caught:
         train(config, env=Broken)
     assert 'raise ValueError("the game broke")' in "".join(caught.value.__notes__)
+
+
+def test_sigterm_saves_a_run_on_ray_as_any_other(tmp_path, ray_address):
+    folder = tmp_path / "run"
+    settings = {"cluster": "ray", "ray_address": ray_address, "run_dir": folder}
+    settings |= {"total_frames": 100_000_000, "num_actors": 2, "num_workers": 2}
+    words = [f"{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "a3cjax", "train", "env=CartPole", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: num_rows(folder / METRICS), process)
+        process.terminate()
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM: stopping, then saving" in said
+    assert f"to go on: a3cjax train resume={folder}" in said
+    assert json.loads((folder / "summary.json").read_text())["num_frames"] > 0
+    assert not (folder / SHARDS).exists()
+
+
+def num_rows(path):
+    return path.exists() and len(path.read_text().splitlines()) > 1
+
+
+def wait_for(is_there, process):
+    deadline = time.monotonic() + 120
+    while not is_there():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def ray_engine():
+    pytest.importorskip("ray")
+    from a3cjax.cluster import ray_engine
+
+    return ray_engine
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:99999", "nobody.invalid:6379"])
+def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path, ray_engine, address):
+    rule = f"^ray_address must be that of a Ray that runs, got {address}: "
+    config = CARTPOLE.replace(cluster="ray", ray_address=address, run_dir=str(tmp_path / "run"))
+    with pytest.raises(ConfigError, match=rule):
+        train(config)
+
+
+def test_a_program_that_uses_ray_is_told_what_to_do(tmp_path, ray_engine, monkeypatch):
+    monkeypatch.setattr(ray_engine.ray, "is_initialized", lambda: True)
+    with pytest.raises(ConfigError, match=r"this process uses Ray already.*ray\.shutdown"):
+        train(CARTPOLE.replace(cluster="ray", run_dir=str(tmp_path / "run")))
+
+
+def raise_as_ray_handles(number):
+    signal.signal(number, lambda number, _: sys.exit(number))
+    signal.raise_signal(number)
+
+
+def test_signals_are_the_programs_own_again_once_ray_is_there(ray_engine):
+    came, numbers = [], (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
+    try:
+        with pytest.raises(KeyboardInterrupt), ray_engine._own_signals():
+            signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Stopped), ray_engine._own_signals():
+            raise_as_ray_handles(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGINT)
+        assert came == [signal.SIGTERM, signal.SIGINT]
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def test_a_line_is_said_before_the_process_dies(tmp_path, ray_engine):
+    code = f"""if True:
+        import os, sys, pathlib
+        from a3cjax.cluster.ray_engine import _said_to
+        with _said_to(pathlib.Path({str(tmp_path / "ray.log")!r})):
+            print("worker 1 has died", file=sys.stderr)
+            os.kill(os.getpid(), 9)
+    """
+    done = subprocess.run([sys.executable, "-c", code], check=False, stderr=subprocess.PIPE)
+    assert done.stderr.decode().endswith("worker 1 has died\n")
+
+
+def test_of_a_death_ray_says_one_line(ray_engine):
+    words = "The actor died unexpectedly.\n\tclass_name: Host\n\tpid: 7\nThe actor is dead because "
+    death = ray_engine.Gone(ray_engine._reason_of(RuntimeError(f"{words}its node\nhas died.")))
+    line = (
+        "a process of the cluster has died for good: The actor is dead because its node has died."
+    )
+    assert describe(ExceptionGroup("several", [death, death])) == [line]
 
 
 def test_where_ray_is_missing_a_line_says_what_to_install(monkeypatch, tmp_path):

@@ -166,10 +166,10 @@ def test_published_agent_does_not_say_where_others_are_reached(finished, tmp_pat
     shutil.copytree(finished.run_dir, tmp_path / "run")
     path = tmp_path / "run" / "config.yaml"
     settings = yaml.safe_load(path.read_text())
-    settings |= {"cluster": "ray", "num_workers": 1, "ray_address": "ray://10.0.0.5:10001"}
+    settings |= {"cluster": "ray", "num_workers": 1, "ray_address": "10.0.0.5:6379"}
     path.write_text(yaml.safe_dump(settings))
     path = tmp_path / "run" / "summary.json"
-    command = {"command": "a3cjax train ray_address=ray://10.0.0.5:10001 env=Catch"}
+    command = {"command": "a3cjax train ray_address=10.0.0.5:6379 env=Catch"}
     path.write_text(json.dumps(json.loads(path.read_text()) | command))
     folder = publish(tmp_path / "run", tmp_path / "published", trust=True)
     assert "10.0.0.5" not in "".join(file.read_text(errors="ignore") for file in folder.iterdir())
