@@ -1117,6 +1117,21 @@ def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
     assert resume_config(run_dir, {"num_actors": 3}).num_actors == 3
 
 
+@for_each(
+    ("name", "value"),
+    [
+        *(("network", "mlp_gru"), ("env", "Catch"), ("optimizer", "sgd"), ("seed", 9)),
+        *(("algorithm", "n_step_q"), ("shared_statistics", False), ("variance", "each")),
+        *(("num_actors", 3), ("envs_per_actor", 9), ("unroll_length", 5)),  # deterministic
+    ],
+)
+def test_setting_that_contradicts_the_run_is_refused_by_name(tmp_path, name, value):
+    settings = {"deterministic": True, "num_actors": 2, "envs_per_actor": 4, "unroll_length": 10}
+    write_config(tmp_path, yaml.safe_dump({"env": "CartPole", "variance": "free", **settings}))
+    with pytest.raises(ConfigError, match=rf"^{name} must be .*, as in the run .* got {value}"):
+        resume_config(str(tmp_path), {name: value})
+
+
 def test_evaluating_during_training_takes_games():
     with pytest.raises(ConfigError, match=r"^eval_episodes must be >= 1 .*, got 0\."):
         Config(eval_period_frames=100, eval_episodes=0)
