@@ -146,7 +146,7 @@ def test_bars_and_aims_are_told_apart():
     assert "3,041" not in "".join(cells_of("Swimmer", rows))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("word", "message"),
     [
         ("env=CartPol", "must be of CartPole, .*got CartPol"),

@@ -21,6 +21,7 @@ from a3cjax.convolutions import (
     stored_relu,
 )
 from a3cjax.torsos import NATURE_LAYERS, PAPER_LAYERS
+from tests.cases import for_each
 
 BATCH_SIZE = 2
 
@@ -193,7 +194,7 @@ def test_frames_to_blocks_accepts_frames_that_are_not_contiguous():
 BLOCKS, KERNEL = np.ones((1, 5, 5, 32), np.float32), np.ones((8, 8, 2, 3), np.float32)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("convolve", "arguments"),
     [
         (conv_of_blocks, (BLOCKS[0], KERNEL)),  # no batch axis
@@ -209,7 +210,7 @@ def test_shapes_that_do_not_fit_raise(convolve, arguments):
         convolve(*arguments)
 
 
-@pytest.mark.parametrize("kernel", [KERNEL[:4], KERNEL[:, :4]])
+@for_each("kernel", [KERNEL[:4], KERNEL[:, :4]])
 def test_kernels_that_are_not_square_raise(kernel):
     with pytest.raises(AssertionError):
         conv_of_blocks(BLOCKS, kernel)
@@ -277,7 +278,7 @@ def test_convolutions_have_forward_derivatives_and_hessian_vector_products(num_s
         np.testing.assert_allclose(a, b, rtol=0, atol=2e-5 * np.max(np.abs(b)))
 
 
-@pytest.mark.parametrize("shape", [(2, 84, 84, 4), (2, 4, 84, 84), (2, 3, 3, 0), (2, 64)])
+@for_each("shape", [(2, 84, 84, 4), (2, 4, 84, 84), (2, 3, 3, 0), (2, 64)])
 def test_what_is_no_blocks_is_refused_with_what_makes_some(shape):
     rule = rf"^observations must be .*frames_to_blocks .*, got {re.escape(str(shape))}.$"
     with pytest.raises(AssertionError, match=rule):

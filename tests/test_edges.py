@@ -16,6 +16,7 @@ from a3cjax import (
     actor_critic_loss,
     clipped_surrogate_loss,
     double_q_targets,
+    entropy_loss,
     gae_advantages,
     lambda_returns,
     n_step_returns,
@@ -26,6 +27,7 @@ from a3cjax import (
     value_loss,
     vtrace_targets,
 )
+from tests.cases import for_each
 
 T, B, A = 4, 3, 2
 X = np.random.default_rng(0).normal(size=(T, B)).astype(np.float32)
@@ -82,7 +84,7 @@ def test_on_several_devices_a_constant_may_stand_beside_what_is_sharded():
     subprocess.run([sys.executable, "-c", SHARDED], check=True, env=flags)
 
 
-@pytest.mark.parametrize("function", ALONG_TIME)
+@for_each("function", ALONG_TIME)
 def test_a_number_stands_for_the_same_at_every_step(function):
     arguments = ALONG_TIME[function](X)
     names = list(function.__annotations__)
@@ -100,7 +102,7 @@ def test_lists_and_whole_numbers_are_taken_where_a_person_writes_them():
     np.testing.assert_array_equal(losses, [2.0, 0.0])
 
 
-@pytest.mark.parametrize("function", ALONG_TIME)
+@for_each("function", ALONG_TIME)
 def test_numbers_of_pythons_do_not_make_float64_of_float32(function):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         for call in (function, jax.jit(function)):
@@ -110,7 +112,7 @@ def test_numbers_of_pythons_do_not_make_float64_of_float32(function):
             assert {x.dtype for x in results} == {jnp.dtype(jnp.float64)}
 
 
-@pytest.mark.parametrize("function", ALONG_TIME)
+@for_each("function", ALONG_TIME)
 def test_vmap_and_scan_give_what_calls_one_by_one_do(function):
     xs = np.stack([X, X + 1])
 
@@ -149,17 +151,35 @@ def a3c(logits, values, actions, returns, **options):
 EMPTY, NOBODY = X[:0], X[:, :0]
 REFUSALS = [
     (lambda: n_step_returns(X, X[0], 0.0), "discounts has shape (3,), rewards (4, 3)"),
+    (lambda: n_step_returns(X, X[:, :1], 0.0), "discounts has shape (4, 1), rewards (4, 3)"),
+    (lambda: n_step_returns(X, X, LAST[:1]), "bootstrap_value has shape (1,), rewards (4, 3)"),
     (lambda: n_step_returns(X, X, X), "bootstrap_value has shape (4, 3), rewards (4, 3)"),
     (lambda: n_step_returns(LAST, 0.9, LAST), "bootstrap_value has shape (3,), rewards (3,)"),
     (lambda: n_step_returns(1.0, 0.9, 0.0), "rewards has shape ()"),
     (lambda: n_step_returns(EMPTY, 0.9, 0.0), "rewards has shape (0, 3)"),
     (lambda: lambda_returns(NOBODY, 0.9, NOBODY), "rewards has shape (4, 0)"),
     (lambda: lambda_returns(X, 0.9, LAST), "next_values has shape (3,), rewards (4, 3)"),
+    (lambda: lambda_returns(X, X[:3], X), "discounts has shape (3, 3), rewards (4, 3)"),
+    (lambda: lambda_returns(EMPTY, 0.9, EMPTY), "rewards has shape (0, 3)"),
     (lambda: lambda_returns(X, 0.9, X, LAST), "lambda_ has shape (3,), rewards (4, 3)"),
+    (lambda: lambda_returns(X, 0.9, X, X[:, :1]), "lambda_ has shape (4, 1), rewards (4, 3)"),
     (lambda: gae_advantages(X, 0.9, LAST, 0.0), "values has shape (3,), rewards (4, 3)"),
     (lambda: gae_advantages(EMPTY, 0.9, EMPTY, 0.0), "rewards has shape (0, 3)"),
     (lambda: vtrace_targets(X, 0.9, X, LAST, LAST), "log_rhos has shape (3,), rewards (4, 3)"),
+    *(
+        (
+            lambda name=name: vtrace_targets(X, 0.9, X, LAST, X, **{name: np.ones(5)}),
+            f"{name} has shape (5,), rewards (4, 3)",
+        )
+        for name in ("clip_rho", "clip_c", "clip_pg_rho")
+    ),
+    (lambda: one_step_q_targets(X, X[:1], Q), "discounts has shape (1, 3), rewards (4, 3)"),
     (lambda: one_step_q_targets(X, 0.9, X), "next_q_values has shape (4, 3), rewards (4, 3)"),
+    (lambda: one_step_q_targets(X, 0.9, Q[:, :1]), "next_q_values has shape (4, 1, 2), rewards"),
+    (
+        lambda: one_step_sarsa_targets(X, 0.9, Q[:1], ACTIONS),
+        "next_q_values has shape (1, 3, 2), rewards (4, 3)",
+    ),
     (
         lambda: one_step_sarsa_targets(X, 0.9, Q, ACTIONS[0]),
         "next_actions has shape (3,), rewards (4, 3)",
@@ -169,16 +189,40 @@ REFUSALS = [
         "selector_q_values has shape (1, 3, 2), next_q_values (4, 3, 2)",
     ),
     (lambda: policy_gradient_loss(X, LAST), "advantages has shape (3,), log_probs (4, 3)"),
+    (lambda: policy_gradient_loss(X, X[:, :1]), "advantages has shape (4, 1), log_probs (4, 3)"),
+    (lambda: policy_gradient_loss(X, ACTIONS), "advantages must be floating point, got int32"),
+    (lambda: value_loss(X, X[:, :1]), "returns has shape (4, 1), values (4, 3)"),
+    (lambda: value_loss(ACTIONS, X), "values must be floating point, got int32"),
+    (lambda: entropy_loss(ACTIONS), "entropies must be floating point, got int32"),
     (
         lambda: clipped_surrogate_loss(X, LAST, X),
         "old_log_probs has shape (3,), log_probs (4, 3)",
     ),
+    (
+        lambda: clipped_surrogate_loss(X[:, :1], X[:, :1], X[:, :1], clip=np.ones(5)),
+        "clip has shape (5,), log_probs (4, 1)",
+    ),
     (lambda: q_loss(X, ACTIONS, X), "q_values has shape (4, 3), actions (4, 3)"),
+    (lambda: q_loss(Q, ACTIONS[:, :1], X), "targets has shape (4, 3), actions (4, 1)"),
+    (lambda: q_loss(Q[:, :1], ACTIONS, X), "q_values has shape (4, 1, 2), actions (4, 3)"),
+    (
+        lambda: q_loss(Q, ACTIONS, X, huber_delta=np.ones(5)),
+        "huber_delta has shape (5,), ",
+    ),
     (lambda: a3c(Q, X, ACTIONS, LAST), "returns has shape (3,), values (4, 3)"),
     (lambda: a3c(Q, X, ACTIONS, X, mask=LAST), "mask has shape (3,), values (4, 3)"),
     (lambda: a3c(Q, X, ACTIONS, X, weights=LAST), "weights has shape (3,), values (4, 3)"),
     (lambda: a3c(Q, X, ACTIONS, X, advantages=LAST), "advantages has shape (3,), values (4, 3)"),
     (lambda: a3c(Q, X, ACTIONS[0], X), "actions has shape (3,), values (4, 3)"),
+    (lambda: a3c(Q, X[:, :1], ACTIONS, X), "returns has shape (4, 3), values (4, 1)"),
+    (lambda: a3c(Q, X, ACTIONS, X[:, :1]), "returns has shape (4, 1), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS[:, :1], X), "actions has shape (4, 1), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS, X, mask=X[:, :1]), "mask has shape (4, 1), values (4, 3)"),
+    (lambda: a3c(Q, X, ACTIONS, X, entropy_cost=LAST), "entropy_cost has shape (3,), "),
+    (lambda: a3c(Q, X, ACTIONS, X, value_cost=X[:, :1]), "value_cost has shape (4, 1), "),
+    (lambda: a3c(Q, X, ACTIONS, ACTIONS), "returns must be floating point, got int32"),
+    (lambda: actor_critic_loss(Categorical, X, ACTIONS, X), ""),
+    (lambda: a3c(Q[:0], EMPTY, ACTIONS[:0], EMPTY), "values has shape (0, 3)"),
     (lambda: a3c(Q[:, :0], NOBODY, ACTIONS[:, :0], NOBODY), "values has shape (4, 0)"),
     (lambda: value_loss(X, ACTIONS), "returns must be floating point, got int32"),
     (lambda: n_step_returns(X, X > 0, 0.0), "discounts must be floating point, got bool"),
@@ -196,7 +240,7 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("call", "message"), REFUSALS, ids=[message for _, message in REFUSALS])
+@for_each(("call", "message"), REFUSALS)
 def test_refusals_name_the_argument_and_both_shapes(call, message):
     with pytest.raises(AssertionError) as refusal:
         call()

@@ -5,7 +5,7 @@ import graphlib
 import tomllib
 from pathlib import Path
 
-import pytest
+from tests.cases import for_each
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "a3cjax"
@@ -210,9 +210,7 @@ def is_dataclass(node):
     return any("dataclass" in ast.unparse(decorator) for decorator in decorators)
 
 
-@pytest.mark.parametrize(
-    "path", [path for path in FILES if part_of(path) in FEW_ARGUMENTS], ids=relative_name
-)
+@for_each("path", [path for path in FILES if part_of(path) in FEW_ARGUMENTS])
 def test_few_arguments_put_a_run_together(path):
     assert FEW_ARGUMENTS <= FOLDERS
     for node in ast.walk(ast.parse(path.read_text())):

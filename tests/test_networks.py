@@ -70,20 +70,6 @@ def test_names_are_all_pairs_of_torso_and_core_and_the_table():
     assert len(NETWORK_NAMES) == len(expected)
 
 
-def test_unknown_name_raises_with_rule_and_value():
-    expected = f"network must be one of {', '.join(NETWORK_NAMES)}, got atari_transformer."
-    with pytest.raises(ValueError, match="network must be") as error:
-        make_network("atari_transformer", A)
-    assert str(error.value) == expected
-
-
-def test_unknown_head_raises_with_rule_and_value():
-    expected = f"head must be one of {', '.join(HEADS)}, got dueling."
-    with pytest.raises(ValueError, match="head must be") as error:
-        make_network("mlp_ff", A, "dueling")
-    assert str(error.value) == expected
-
-
 def shapes_of(name, head, **kwargs):
     """Shapes and dtypes of a network's output and core state, and of its initial state."""
     image = jax.ShapeDtypeStruct((T, B, 21, 21, 64), jnp.uint8)
@@ -136,8 +122,8 @@ def test_shapes_and_dtypes_of_every_network(name, head):
     assert shapes == [(B, core_size)] * (num_arrays * num_cores)
 
 
-@pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("core", CORES[1:])
+@for_each("head", HEADS)
+@for_each("core", CORES[1:])
 def test_initial_state_is_zeros(core, head):
     leaves = jax.tree.leaves(make_network(f"mlp_{core}", A, head).initial_state(B))
     assert leaves
@@ -392,7 +378,7 @@ def test_logits_of_several_choices_are_those_of_one_layer_number_by_number():
     chex.assert_trees_all_equal_shapes(shapes, params)
 
 
-@pytest.mark.parametrize("head", ["action_values", GAUSSIAN])
+@for_each("head", ["action_values", GAUSSIAN])
 def test_heads_of_one_choice_refuse_several(head):
     with pytest.raises(ValueError, match=f"^head must be actor_critic for several .*, got {head}"):
         make_network("mlp_ff", (2, 3), head)
@@ -448,9 +434,11 @@ def test_dueling_values_are_a_value_and_advantages_over_their_mean():
 # What is refused.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "rule"),
     [
+        ({"name": "rnn"}, f"network must be one of {', '.join(NETWORK_NAMES)}, got rnn."),
+        ({"head": "dueling"}, f"head must be one of {', '.join(HEADS)}, got dueling."),
         *(
             ({"num_actions": n}, "num_actions must be a whole number >= 1, or a tuple of some")
             for n in (0, -2, 2.0, True, "4", (), (2, 0), (2, -1), None)
@@ -478,7 +466,7 @@ def test_numbers_of_actions_may_be_numpys():
         make_network("mlp_ff", num_actions).init(jax.random.key(0), random_vectors()[:1, :1])
 
 
-@pytest.mark.parametrize("name", ["atari_ff", "nature_lstm", "minatar_ff", "multi_ff"])
+@for_each("name", ["atari_ff", "nature_lstm", "minatar_ff", "multi_ff"])
 def test_frames_in_place_of_blocks_are_refused(name):
     frames = np.zeros((1, 1, 84, 84, 4), np.uint8)
     observations = {"camera": frames, "vector": np.zeros((1, 1, 2), np.float32)}
@@ -614,15 +602,15 @@ def test_same_key_gives_the_same_parameters():
     assert np.any(first["policy"]["kernel"] != other["policy"]["kernel"])
 
 
-@pytest.mark.parametrize("shape", [(T - 1, B), (T, 1), (T,)])
+@for_each("shape", [(T - 1, B), (T, 1), (T,)])
 def test_is_first_of_wrong_shape_raises(shape):
     observations, network, params, core_state = make("mlp_ff")
     with pytest.raises(AssertionError):
         network.apply(params, None, observations, np.zeros(shape, bool), core_state)
 
 
-@pytest.mark.parametrize("batch_size", [1, B + 1])
-@pytest.mark.parametrize("name", ["mlp_gru", "mlp_lstm"])
+@for_each("batch_size", [1, B + 1])
+@for_each("name", ["mlp_gru", "mlp_lstm"])
 def test_core_state_of_another_batch_raises(name, batch_size):
     observations, network, params, _ = make(name)
     core_state = network.initial_state(batch_size)

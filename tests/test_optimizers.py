@@ -179,7 +179,7 @@ def test_clipping_scales_all_gradients_down_to_the_global_norm():
     chex.assert_trees_all_close(update_of(sgd(1.0), GRADIENTS), expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("max_grad_norm", [None, 5.5])
+@for_each("max_grad_norm", [None, 5.5])
 def test_gradients_within_the_norm_are_left_alone(max_grad_norm):
     expected = {"a": np.array([-3.0, 0.0]), "b": np.array(-4.0)}
     updates = update_of(sgd(max_grad_norm), GRADIENTS)

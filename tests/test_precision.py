@@ -22,6 +22,7 @@ from a3cjax.types import (
     Trajectory,
 )
 from a3cjax.updates import make_apply_gradients
+from tests.cases import for_each
 
 T, B, A = 4, 3, 2
 MODES = {
@@ -93,19 +94,19 @@ def floats_of(tree):
     return [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.floating)]
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("function", "arguments"), CALLS)
-def test_every_mode_gives_the_same_numbers_in_the_same_dtypes(function, arguments, mode):
+def test_every_mode_gives_the_same_numbers_in_the_same_dtypes(function, arguments):
     expected = function(*arguments)
-    with MODES[mode]():
-        actual = function(*arguments)
-    chex.assert_trees_all_equal(actual, expected)
-    chex.assert_trees_all_equal_dtypes(actual, expected)
+    for mode in MODES.values():
+        with mode():
+            actual = function(*arguments)
+        chex.assert_trees_all_equal(actual, expected)
+        chex.assert_trees_all_equal_dtypes(actual, expected)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize(("function", "arguments"), CALLS)
+@for_each("mode", MODES)
+@for_each("dtype", [jnp.bfloat16, jnp.float16])
+@for_each(("function", "arguments"), CALLS)
 def test_of_16_bits_is_computed_what_the_same_numbers_give_in_32(function, arguments, dtype, mode):
     with MODES[mode]():
         short = changed(arguments, dtype)
@@ -115,14 +116,14 @@ def test_of_16_bits_is_computed_what_the_same_numbers_give_in_32(function, argum
     chex.assert_trees_all_equal(result, expected)
 
 
-@pytest.mark.parametrize(("function", "arguments"), CALLS)
+@for_each(("function", "arguments"), CALLS)
 def test_float64_stays_float64_under_x64(function, arguments):
     with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
         result = function(*changed(arguments, jnp.float64))
         assert {x.dtype for x in floats_of(result)} <= {jnp.dtype(jnp.float64)}
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@for_each("dtype", [jnp.bfloat16, jnp.float16])
 def test_a_thousand_rewards_of_16_bits_come_to_a_hundred(dtype):
     rewards, discounts = jnp.ones(1000, dtype), jnp.full(1000, 0.99)
     np.testing.assert_allclose(
@@ -132,7 +133,7 @@ def test_a_thousand_rewards_of_16_bits_come_to_a_hundred(dtype):
     np.testing.assert_allclose(mixed[0], 100, rtol=1e-3)
 
 
-@pytest.mark.parametrize(("function", "arguments"), CALLS[:8])
+@for_each(("function", "arguments"), CALLS[:8])
 def test_discounts_of_16_bits_are_refused(function, arguments):
     # What they were before they were rounded nobody can say.
     with pytest.raises(AssertionError, match=r"^discounts must be float32 or .*, got bfloat16"):
@@ -148,7 +149,6 @@ def test_losses_of_float16_are_finite():
     np.testing.assert_allclose(metrics.value_loss, 180_000)
 
 
-@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("algorithm", "network", "head", "optimizer"),
     [
@@ -160,7 +160,7 @@ def test_losses_of_float16_are_finite():
         ("one_step_sarsa", "nature_ff", "action_values", "rmsprop"),
     ],
 )
-def test_agents_learn_in_float32_under_every_mode(algorithm, network, head, optimizer, mode):
+def test_agents_learn_in_float32_under_every_mode(algorithm, network, head, optimizer):
     is_image = network.startswith(("atari", "nature"))
     shape = (21, 21, 64) if is_image else (5,)
     observations = np.zeros((B, *shape), np.uint8 if is_image else np.float32)
@@ -193,9 +193,8 @@ def test_agents_learn_in_float32_under_every_mode(algorithm, network, head, opti
         state, _ = make_apply_gradients(rule)(state, grads, 7)
         return state, output.values, actions, core_state, metrics
 
-    with MODES[mode]():
-        shapes = jax.eval_shape(learn)
-    assert {x.dtype for x in jax.tree.leaves(shapes)} <= {
-        jnp.dtype(jnp.float32),
-        jnp.dtype("int32"),
-    }
+    for mode in MODES.values():
+        with mode():
+            shapes = jax.eval_shape(learn)
+        dtypes = {x.dtype for x in jax.tree.leaves(shapes)}
+        assert dtypes <= {jnp.dtype(jnp.float32), jnp.dtype("int32")}

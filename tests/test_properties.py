@@ -34,6 +34,7 @@ from a3cjax.parameters.turns import take_turns
 from a3cjax.runs.folder import write_config
 from a3cjax.types import LearnerState
 from a3cjax.updates import make_apply_gradients
+from tests.cases import for_each
 from tests.fakes import run_in_threads
 
 NAMES = [field.name for field in dataclasses.fields(Config)]
@@ -164,7 +165,7 @@ def test_unknown_setting_is_refused_in_one_line(name, value):
     assert is_one_line(message)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "name",
     [
         "a\nb",
@@ -191,9 +192,7 @@ def test_config_comes_back_from_its_folder(folder, values):
     assert repr(load_config(folder)) == repr(config.replace(run_dir=str(folder)))
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("discount", np.float64(0.5)), ("env", np.str_("Pong"))], ids=str
-)
+@for_each(("name", "value"), [("discount", np.float64(0.5)), ("env", np.str_("Pong"))])
 def test_value_of_numpy_is_refused_or_comes_back(folder, name, value):
     if refusal(make_config, {name: value}) is None:
         config = make_config({name: value})
@@ -269,7 +268,7 @@ def test_resuming_refuses_unknown_settings(folder):
         resume_config(str(folder), {"evn": 1})
 
 
-@pytest.mark.parametrize(
+@for_each(
     "data",
     [
         b"\xff",
@@ -285,7 +284,6 @@ def test_resuming_refuses_unknown_settings(folder):
         b"!!python/object/apply:os.getcwd []",
         b"",
     ],
-    ids=range(12),
 )
 def test_folder_with_another_config_is_no_run_folder(folder, data):
     (folder / "config.yaml").write_bytes(data)

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 import a3cjax
+from tests.cases import for_each
 
 SIGNATURES = {
     "n_step_returns": "(rewards, discounts, bootstrap_value)",
@@ -95,12 +96,12 @@ def test_public_names_are_these():
     )
 
 
-@pytest.mark.parametrize("name", SIGNATURES)
+@for_each("name", SIGNATURES)
 def test_signature_is_pinned(name):
     assert signature_of(getattr(a3cjax, name)) == SIGNATURES[name]
 
 
-@pytest.mark.parametrize("name", FIELDS)
+@for_each("name", FIELDS)
 def test_distributions_are_named_tuples_with_pinned_methods(name):
     distribution = getattr(a3cjax, name)
     assert tuple in distribution.__bases__
@@ -109,12 +110,12 @@ def test_distributions_are_named_tuples_with_pinned_methods(name):
     assert methods == METHODS
 
 
-@pytest.mark.parametrize("name", CONTAINERS)
+@for_each("name", CONTAINERS)
 def test_fields_of_containers_are_pinned(name):
     assert getattr(a3cjax, name)._fields == CONTAINERS[name]
 
 
-@pytest.mark.parametrize("name", PROTOCOLS)
+@for_each("name", PROTOCOLS)
 def test_methods_of_protocols_are_pinned(name):
     bases = getattr(a3cjax, name).__mro__
     members = {member for base in bases for member in vars(base) if not member.startswith("_")}
@@ -166,7 +167,7 @@ def test_command_line_is_there_before_jax_is():
     assert not packages & {"jax", "flax", "envpool", "gymnasium", "matplotlib"}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("face", "names"),
     [
         ("config", ("Config", "ConfigError", "load_config", "make_config", "resume_config")),

@@ -1,7 +1,5 @@
 """The laws of returns: recursion, cuts, bootstraps, reductions and shapes."""
 
-import functools
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -20,6 +18,7 @@ from a3cjax.returns import (
     one_step_sarsa_targets,
     vtrace_targets,
 )
+from tests.cases import for_each
 
 BATCH_SHAPES = [(), (3,), (3, 2)]
 shapes = st.sampled_from([(1,), (6,), (1, 3), (5, 3), (4, 3, 2)])
@@ -96,15 +95,7 @@ def test_lambda_one_and_n_step_returns_equal_the_slow_recursion(seed, shape):
     np.testing.assert_allclose(mixed, n_step, rtol=1e-6, atol=1e-6)
 
 
-@given(seed=seeds, shape=shapes)
-def test_lambda_zero_reduces_to_one_step_targets(seed, shape):
-    rewards, discounts, next_values, _ = random_unroll(seed, shape)
-    one_step = rewards + discounts * next_values
-    returns = fast_lambda_returns(rewards, discounts, next_values, 0.0)
-    np.testing.assert_allclose(returns, one_step, rtol=1e-6, atol=1e-6)
-
-
-@pytest.mark.parametrize("lambda_", [0.0, 0.3, 1.0, 1])
+@for_each("lambda_", [0.0, 0.3, 1.0, 1])
 def test_scalar_lambda_stands_for_the_same_at_every_step(lambda_):
     rewards, discounts, next_values, _ = random_unroll(0, (4, 2))
     full = np.full(rewards.shape, lambda_, np.float32)
@@ -112,24 +103,6 @@ def test_scalar_lambda_stands_for_the_same_at_every_step(lambda_):
         lambda_returns(rewards, discounts, next_values, lambda_),
         lambda_returns(rewards, discounts, next_values, full),
     )
-
-
-@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
-def test_returns_cut_at_terminal(batch_shape):
-    rewards, discounts, next_values, _ = random_unroll(1, (5, *batch_shape))
-    discounts[2] = 0.0
-
-    def returns_before(offset):
-        """Both returns up to the terminal step, with everything after it moved."""
-        late_rewards, late_values = rewards.copy(), next_values.copy()
-        late_rewards[3:] += offset
-        late_values[2:] += offset  # the value "after" the end, too
-        n_step = fast_n_step_returns(late_rewards, discounts, late_values[-1])
-        mixed = fast_lambda_returns(late_rewards, discounts, late_values, 0.7)
-        return n_step[:3], mixed[:3]
-
-    chex.assert_trees_all_equal(returns_before(0.0), returns_before(100.0))
-    np.testing.assert_array_equal(returns_before(0.0)[0][2], rewards[2])
 
 
 def test_lambda_zero_at_a_truncated_step_bootstraps_from_its_own_value():
@@ -152,14 +125,6 @@ def test_last_step_bootstraps_from_the_last_value_whatever_its_lambda():
     np.testing.assert_allclose(at_zero, at_one, rtol=1e-6)
 
 
-def test_batch_elements_do_not_mix():
-    unroll = random_unroll(4, (5, 2, 3))
-    together = fast_lambda_returns(*unroll)
-    for i, j in np.ndindex(2, 3):
-        alone = fast_lambda_returns(*(array[:, i, j] for array in unroll))
-        np.testing.assert_allclose(together[:, i, j], alone, rtol=1e-6)
-
-
 def test_gradient_of_a_return_is_the_product_of_discounts():
     # ∂G_0/∂r_{t+1} = γ_1 ⋯ γ_t: (1, 0.5, 0.5 · 0.4) and ∂G_0/∂V(s_T) = 0.5 · 0.4 · 0.3
     rewards, discounts = jnp.ones(3), jnp.array([0.5, 0.4, 0.3])
@@ -167,20 +132,6 @@ def test_gradient_of_a_return_is_the_product_of_discounts():
     by_rewards, by_bootstrap = first(rewards, jnp.array(2.0))
     np.testing.assert_allclose(by_rewards, [1.0, 0.5, 0.2], rtol=1e-6)
     np.testing.assert_allclose(by_bootstrap, 0.06, rtol=1e-6)
-
-
-def test_lambda_returns_agree_with_rlax():
-    rewards, discounts, next_values, lambdas = unroll = random_unroll(5, (6, 4))
-    theirs = jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)
-    expected = theirs(rewards, discounts, next_values, lambdas)
-    np.testing.assert_allclose(lambda_returns(*unroll), expected, rtol=1e-5, atol=1e-6)
-
-
-def test_n_step_returns_agree_with_rlax():
-    rewards, discounts, next_values, _ = map(jnp.asarray, random_unroll(6, (6,)))
-    expected = rlax.discounted_returns(rewards, discounts, next_values)
-    returns = n_step_returns(rewards, discounts, next_values[-1])
-    np.testing.assert_allclose(returns, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_one_step_q_targets_take_the_greatest_next_value():
@@ -202,7 +153,7 @@ def test_one_step_sarsa_targets_take_the_value_of_the_next_action():
     np.testing.assert_allclose(targets, [2.0, 5.0])
 
 
-@pytest.mark.parametrize("batch_shape", BATCH_SHAPES)
+@for_each("batch_shape", BATCH_SHAPES)
 def test_sarsa_of_the_greedy_action_is_q_learning(batch_shape):
     rewards, discounts, _, _ = random_unroll(7, (4, *batch_shape))
     next_q = np.random.default_rng(8).normal(size=(4, *batch_shape, 5)).astype(np.float32)
@@ -262,7 +213,7 @@ def slow_vtrace(rewards, discounts, values, after, log_rhos, lambdas, clips):
     return targets, pg_rhos * (rewards + discounts * mixed - values)
 
 
-@pytest.mark.parametrize("clips", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.5), (np.inf, 1.0, np.inf)])
+@for_each("clips", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.5), (np.inf, 1.0, np.inf)])
 def test_vtrace_equals_the_slow_sum(clips):
     rewards, discounts, values, lambdas = (x.astype(float) for x in random_unroll(11, (7,)))
     log_rhos = np.random.default_rng(12).normal(size=7)
@@ -287,7 +238,7 @@ def test_vtrace_agrees_with_rlax():
     np.testing.assert_allclose(trace.advantages, theirs.pg_advantage, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("lambda_", [1.0, 0.6])
+@for_each("lambda_", [1.0, 0.6])
 def test_vtrace_on_policy_is_lambda_returns_and_gae(lambda_):
     rewards, discounts, values, _ = random_unroll(14, (6, 3))
     after = values[0] + 1
@@ -345,7 +296,7 @@ VALID_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+@for_each(("function", "arguments"), VALID_CALLS)
 def test_jit_equals_eager_and_compiles_once(function, arguments):
     num_traces = 0
 
@@ -360,35 +311,7 @@ def test_jit_equals_eager_and_compiles_once(function, arguments):
     assert num_traces == 1
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments"),
-    [
-        (n_step_returns, (X, X[:3], B)),
-        (n_step_returns, (X, X[:, :1], B)),
-        (n_step_returns, (X, X, B[:1])),
-        (n_step_returns, (X, X, X)),
-        (lambda_returns, (X, X[:, :1], X)),
-        (lambda_returns, (X, X, B)),
-        (lambda_returns, (X, X, X, X[:, :1])),
-        (lambda_returns, (X, X, X, B)),
-        (lambda_returns, (X[:0], X[:0], X[:0])),
-        (one_step_q_targets, (X, X[:, :1], Q)),
-        (one_step_q_targets, (X, X, X)),
-        (one_step_q_targets, (X, X, Q[:, :1])),
-        (one_step_sarsa_targets, (X, X, Q[:1], A)),
-        (one_step_sarsa_targets, (X, X, Q, A[:, :1])),
-        *(
-            (functools.partial(vtrace_targets, **{name: np.ones(5)}), (X, X, X, B, X))
-            for name in ("clip_rho", "clip_c", "clip_pg_rho")
-        ),
-    ],
-)
-def test_shapes_that_do_not_fit_raise(function, arguments):
-    with pytest.raises(AssertionError):
-        function(*arguments)
-
-
-@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS)
+@for_each(("function", "arguments"), VALID_CALLS)
 def test_wrong_dtypes_raise(function, arguments):
     for position, argument in enumerate(arguments):
         if function is lambda_returns and position == 3:
@@ -398,8 +321,8 @@ def test_wrong_dtypes_raise(function, arguments):
             function(*arguments[:position], argument.astype(wrong), *arguments[position + 1 :])
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize(("function", "arguments"), VALID_CALLS[:4])
+@for_each("bad", [np.nan, np.inf, -np.inf])
+@for_each(("function", "arguments"), VALID_CALLS[:4])
 def test_a_discount_of_zero_cuts_whatever_stands_behind_it(function, arguments, bad):
     rewards, discounts, values, *rest = arguments
     discounts = discounts.copy()
@@ -417,8 +340,8 @@ def test_a_discount_of_zero_cuts_whatever_stands_behind_it(function, arguments, 
     chex.assert_trees_all_equal(jax.value_and_grad(first, (0, 1))(rewards, values), expected)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("function", [gae_advantages, vtrace_targets])
+@for_each("bad", [np.nan, np.inf])
+@for_each("function", [gae_advantages, vtrace_targets])
 def test_a_discount_of_zero_cuts_what_advantages_would_look_at(function, bad):
     rewards, discounts, values, _ = random_unroll(16, (5, 2))
     discounts[:], discounts[2] = 0.9, 0.0
@@ -436,7 +359,7 @@ def test_a_discount_of_zero_cuts_what_advantages_would_look_at(function, bad):
     chex.assert_trees_all_equal(actual, expected)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@for_each("bad", [np.nan, np.inf])
 def test_a_lambda_of_zero_or_one_cuts_what_it_does_not_look_at(bad):
     rewards, discounts, next_values, _ = random_unroll(3, (5, 2))
     discounts[:] = 0.9

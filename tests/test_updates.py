@@ -279,17 +279,6 @@ def test_agent_whose_functions_have_no_hash_acts_as_others_do():
     np.testing.assert_array_equal(actual, expected)
 
 
-def test_following_the_gradient_lowers_the_value_loss():
-    agent, trajectory, snapshot = make_agent(), random_trajectory(0, T, B, A), make_snapshot()
-    compute_gradients = make_compute_gradients(agent)
-    optimizer, state = make_learner()
-    grads, before = compute_gradients(snapshot, EXPLORATION, trajectory)
-    state, _ = make_apply_gradients(optimizer)(state, grads, 50)
-    snapshot = snapshot._replace(params=state.params)
-    _, after = compute_gradients(snapshot, EXPLORATION, trajectory)
-    assert after.parts.value_loss < before.parts.value_loss
-
-
 @for_each("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_apply_gradients_tells_whether_the_new_parameters_are_finite(bad):
     optimizer, state = make_learner()

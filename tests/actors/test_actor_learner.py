@@ -152,14 +152,6 @@ def test_failed_gradient_frees_its_slot():
     assert slot.acquire(timeout=0)
 
 
-def test_one_snapshot_acts_and_is_differentiated():
-    bench = Bench().run(num_updates=2)
-    first, second = bench.snapshots[: T + 1], bench.snapshots[T + 1 :]
-    assert all(snapshot is first[0] for snapshot in first)
-    assert all(snapshot is second[0] for snapshot in second)
-    assert (first[0].version, second[0].version) == (0, 1)
-
-
 def test_one_exploration_of_the_snapshots_frames_acts_and_is_differentiated():
     bench = Bench(store=FakeStore(num_frames=100)).run(num_updates=2)
     frames = 4 * T * B
@@ -167,10 +159,11 @@ def test_one_exploration_of_the_snapshots_frames_acts_and_is_differentiated():
     assert bench.explorations == expected
 
 
-def test_pushes_carry_the_actors_index():
+def test_pushes_carry_the_actors_index_and_no_moments_where_nothing_is_normalised():
     store = FakeStore()
     Bench(store=store).run(num_updates=2)
     assert store.pushed_by == [7, 7]
+    assert store.seen == [Seen(), Seen()]
 
 
 def test_pushes_carry_the_moments_of_what_was_seen():
@@ -218,7 +211,7 @@ def test_moments_are_those_without_idle_steps():
         np.testing.assert_allclose(np.ravel(both.variance), [np.var(values)], rtol=1e-6)
 
 
-@pytest.mark.parametrize("flag", ["is_dropped", "is_pooled"])
+@for_each("flag", ["is_dropped", "is_pooled"])
 def test_reports_say_what_became_of_the_gradient(flag):
     class Store(FakeStore):
         def push(self, *args):
@@ -227,12 +220,6 @@ def test_reports_say_what_became_of_the_gradient(flag):
     (report,) = Bench(store=Store()).run().reports
     assert [name for name in ("is_dropped", "is_pooled") if getattr(report, name)] == [flag]
     assert not Bench().run().reports[0].is_dropped
-
-
-def test_nothing_is_looked_at_where_nothing_is_normalised():
-    store = FakeStore()
-    Bench(store=store).run()
-    assert store.seen == [Seen()]
 
 
 def test_trajectory_holds_what_happened():
@@ -256,15 +243,15 @@ def test_trajectories_own_their_arrays():
         assert not np.shares_memory(one, other)
 
 
-def test_core_state_is_carried_and_its_start_is_recorded():
-    bench = Bench().run(num_updates=2)
+def test_core_state_is_carried_and_its_start_is_recorded_and_every_key_is_used_once():
+    bench = Bench()
+    assert bench.actor_learner.standing.key == 0
+    bench.run(num_updates=2)
     after = [f"core after {t}" for t in range(2 * T)]
     assert bench.core_states == [0, *after[:-1]]
     assert [trajectory.core_state for trajectory in bench.trajectories] == [0, after[T - 1]]
-
-
-def test_every_key_is_used_once():
-    assert Bench().run(num_updates=2).keys == [0, *(f"key after {t}" for t in range(2 * T - 1))]
+    assert bench.keys == [0, *(f"key after {t}" for t in range(2 * T - 1))]
+    assert bench.actor_learner.standing.key == f"key after {2 * T - 1}"  # the next one
 
 
 # An agent that acts ahead chooses the first action of an unroll at the end of the one before.
@@ -325,20 +312,15 @@ def test_whole_episodes_begin_with_a_reset_and_end_with_the_longest():
     np.testing.assert_array_equal(second.observations[:, 0, 0], [5, 6, 7])
 
 
-def test_whole_episodes_cost_every_frame_that_was_played():
+def test_whole_episodes_cost_and_show_what_was_played_before_they_are_filled_up():
     # Steps 1 to 5 in two environments; three of ten are resets, two more are no part of the
-    # first episodes but were played.
-    environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1]})
-    bench = Bench(environments=environments, unroll_length=None).run()
-    assert (bench.reports[0].num_steps, bench.reports[0].num_frames) == (7, 28)
-
-
-def test_whole_episodes_are_looked_at_before_they_are_filled_up():
-    # Of the ten steps above seven were played, and ten observations came before them.
+    # first episodes but were played. Ten observations came before them.
     environments = FakeEnvironments(first={2: [0], 4: [0], 5: [1]})
     normalizer = Seen(moments_of(()), moments_of((), (1,)))
     store = FakeStore()
-    Bench(store=store, environments=environments, unroll_length=None, normalizer=normalizer).run()
+    options = {"environments": environments, "unroll_length": None, "normalizer": normalizer}
+    (report,) = Bench(store=store, **options).run().reports
+    assert (report.num_steps, report.num_frames) == (7, 28)
     assert store.seen[0].returns.num_seen == 7
     assert store.seen[0].observations.num_seen == 10
     np.testing.assert_allclose(store.seen[0].observations.mean, [2.0])
@@ -588,10 +570,10 @@ def test_report_tells_actor_version_and_metrics():
     assert second.episodes == [Episode(1, 6.0, 8)]
 
 
-@pytest.mark.parametrize("others", [0, 3])
-def test_staleness_counts_the_updates_of_others(others):
-    bench = Bench(store=FakeStore(others=others)).run(num_updates=2)
-    assert [report.staleness for report in bench.reports] == [others, others]
+def test_staleness_counts_the_updates_of_others():
+    for others in (0, 3):
+        bench = Bench(store=FakeStore(others=others)).run(num_updates=2)
+        assert [report.staleness for report in bench.reports] == [others, others]
 
 
 @pytest.mark.parametrize("acts_ahead", [False, True])
@@ -622,33 +604,22 @@ def test_frame_budget_ends_the_run(total_frames, num_updates):
     assert not bench.stop_event.is_set()
 
 
-def test_used_up_budget_starts_nothing():
-    bench = Bench(store=FakeStore(num_frames=50), total_frames=50).run()
-    assert bench.tape == []
-    assert bench.reports == []
+def test_used_up_budget_or_a_stop_starts_nothing():
+    stopped = Bench()
+    stopped.stop_event.set()
+    for bench in (Bench(store=FakeStore(num_frames=50), total_frames=50), stopped):
+        assert bench.run().tape == bench.reports == []
 
 
-def test_stop_event_ends_the_run_within_a_step():
+def test_stop_event_ends_the_run_within_a_step_and_another_goes_on_where_environments_stand():
     bench = Bench()
     bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
     bench.run(num_updates=100)
     assert len(bench.reports) == 1
     assert bench.tape[-1][0] == "step"
-
-
-def test_stopped_actor_that_runs_again_goes_on_where_its_environments_stand():
-    bench = Bench()
-    bench.environments._on_step = lambda t: bench.stop_event.set() if t == T + 1 else None
-    bench.run(num_updates=100)
     bench.stop_event.clear()
     bench.run(num_updates=2)
     np.testing.assert_array_equal(bench.trajectories[1].observations[:, 0, 0], [4, 5, 6, 7])
-
-
-def test_set_stop_event_starts_nothing():
-    bench = Bench()
-    bench.stop_event.set()
-    assert bench.run().tape == []
 
 
 def test_failures_of_collaborators_come_through():
@@ -667,15 +638,3 @@ def test_refused_update_leaves_its_trajectory():
     assert report.bad_trajectory._replace(layer_outputs=trajectory.layer_outputs) == trajectory
     assert report.bad_trajectory.layer_outputs is None  # which nobody wants to read
     assert Bench().run().reports[0].bad_trajectory is None
-
-
-def test_key_is_the_next_one():
-    bench = Bench()
-    assert bench.actor_learner.standing.key == 0
-    bench.run(num_updates=2)
-    assert bench.actor_learner.standing.key == f"key after {2 * T - 1}"
-
-
-def test_report_tells_where_the_run_stands():
-    reports = Bench(store=FakeStore(num_frames=100)).run(num_updates=2).reports
-    assert [(r.version, r.run_frames) for r in reports] == [(1, 124), (2, 148)]

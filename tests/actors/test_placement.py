@@ -20,6 +20,7 @@ from a3cjax.actors.placement import (
 )
 from a3cjax.errors import ConfigError
 from a3cjax.system.machine import cores_of_thread
+from tests.cases import for_each
 
 has_affinity = pytest.mark.skipif(not cores_of_thread(), reason="the system binds no threads")
 
@@ -61,7 +62,7 @@ def test_computations_follow_their_arguments_and_agree():
         np.testing.assert_allclose(product, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("num_actors", "bindings"), [(3, [0, 1, 2]), (6, [0, 1, 2, 0, 1, 2]), (2, None), (4, None)]
 )
 def test_actors_are_bound_to_cores_only_if_all_cores_get_as_many(cores, num_actors, bindings):
@@ -181,7 +182,7 @@ def four_gpus(monkeypatch, cores):
 
 
 @pytest.mark.usefixtures("four_gpus")
-@pytest.mark.parametrize(
+@for_each(
     ("devices", "learner", "actors"),
     [
         ("auto", GPU_0, [GPU_0, GPU_0, GPU_0]),
@@ -212,7 +213,7 @@ def test_threads_share_actors_and_devices_memory_on_cpus_only():
 
 
 @pytest.mark.usefixtures("four_gpus")
-@pytest.mark.parametrize(
+@for_each(
     ("devices", "message"),
     [
         ("cuda:4", "of those that JAX finds here (gpu:0, gpu:1, gpu:2, gpu:3, cpu:0), got cuda:4."),

@@ -55,13 +55,13 @@ def test_large_bytes_keep_their_scale():
     np.testing.assert_allclose(statistics_of_batches(values).scale, 1.0, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("value", "scale"), [(200, 0.2), (0, 1e-6)])
+@for_each(("value", "scale"), [(200, 0.2), (0, 1e-6)])
 def test_images_that_never_change_are_not_blown_up(value, scale):
     statistics = statistics_of_batches(np.full((5, 2), value, np.uint8))
     np.testing.assert_allclose(statistics.scale, scale, rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@for_each("dtype", [np.float32, np.float64])
 def test_each_entry_of_a_vector_has_its_own_scale(dtype):
     values = np.random.default_rng(0).normal(size=(1000, 4)) * [1, 1e9, 1e-3, 1e-8] + [
         5,

@@ -7,7 +7,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,6 +15,7 @@ from a3cjax.distributions import DiagonalGaussian
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.networks import make_network
 from a3cjax.types import Constants, NetworkOutput, ObservationStatistics, TimeStep, Trajectory
+from tests.cases import for_each
 from tests.tabular import (
     act,
     make_tabular_network,
@@ -121,7 +121,7 @@ def test_lambda_zero_learns_from_one_step():
     np.testing.assert_allclose(gradients["values"], [-1.0, -1.5, -2.0, 0.0], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("discount_of_last_step", "expected"),
     [
         # Truncated: R_1 = 2 + 0.5 V(s_2) = 6 and R_0 = 1 + 0.5 · 6 = 4.
@@ -145,9 +145,7 @@ def test_truncated_step_bootstraps_from_its_last_observation_and_terminated_does
     np.testing.assert_allclose(gradients["values"], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("last_discount", "expected"), [(0.5, [-3.5, -5.0, 0.0]), (0.0, [-2.0, -2.0, 0.0])]
-)
+@for_each(("last_discount", "expected"), [(0.5, [-3.5, -5.0, 0.0]), (0.0, [-2.0, -2.0, 0.0])])
 def test_episode_that_ends_with_the_unroll_bootstraps_only_if_truncated(last_discount, expected):
     # V = (0, 0, 6): R_1 = 2 + γ · 6 = 5 or 2, R_0 = 1 + 0.5 R_1 = 3.5 or 2
     trajectory = one_environment([0, 1, 2], [1, 2], [0.5, last_discount], [True, False, False])
@@ -233,7 +231,7 @@ def test_rewards_are_clipped_in_the_loss_only_where_asked_for():
     assert plain(params, raw)[0][0] != plain(params, clipped)[0][0]
 
 
-@pytest.mark.parametrize("lambda_", [0.0, 0.7, 1.0])
+@for_each("lambda_", [0.0, 0.7, 1.0])
 def test_without_bootstrapping_returns_are_sums_of_rewards_whatever_lambda(lambda_):
     # V = (1, 2, 3, 4), r = (1, 2, 3), γ = 0.5: R_2 = 3, R_1 = 2 + 1.5, R_0 = 1 + 1.75
     trajectory = one_environment([0, 1, 2, 3], [1, 2, 3], [0.5] * 3, [True, False, False, False])

@@ -15,6 +15,7 @@ from a3cjax.agents.actor_critic import steering
 from a3cjax.distributions import Categorical, DiagonalGaussian, MultiCategorical
 from a3cjax.networks import MIN_VARIANCE, make_network
 from a3cjax.types import Constants, Exploration, TimeStep
+from tests.cases import for_each
 from tests.tabular import (
     act,
     make_tabular_network,
@@ -98,18 +99,6 @@ def test_without_bootstrapping_returns_are_sums_of_rewards(seed):
     np.testing.assert_array_equal(by_step[-1], np.zeros(B))
 
 
-def test_values_at_truncations_and_at_the_end_matter_only_with_bootstrapping():
-    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
-    # Observations from which no step is experienced: last ones of episodes, and of the arrays.
-    is_last = np.concatenate([trajectory.is_first[1:], np.ones((1, B), bool)]).ravel()
-    moved = {**params, "values": np.where(is_last, params["values"] + 5.0, params["values"])}
-    chex.assert_trees_all_equal(
-        whole_episode_loss(params, trajectory), whole_episode_loss(moved, trajectory)
-    )
-    bootstrapped = compiled_loss(make_tabular_network())
-    assert bootstrapped(params, trajectory)[0][0] != bootstrapped(moved, trajectory)[0][0]
-
-
 @given(seed=seeds, reward=st.floats(width=32), discount=st.floats(width=32))
 @example(seed=0, reward=math.nan, discount=math.inf)
 def test_automatic_resets_count_for_nothing_whatever_numbers_stand_there(seed, reward, discount):
@@ -140,14 +129,6 @@ def test_entropy_factor_multiplies_the_entropy_cost(factor):
     )
 
 
-def test_entropy_factor_matters():
-    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
-    loss = compiled_loss(make_tabular_network())
-    ((one, metrics), _), ((two, _), _) = (loss(params, trajectory, x) for x in (1.0, 2.0))
-    num_kept = np.sum(~trajectory.is_first[1:])
-    np.testing.assert_allclose(one - two, ENTROPY_COST * metrics.entropy * num_kept / B, rtol=1e-4)
-
-
 def policies_of_share(share):
     """Logits `[T, B, A + 1]`, one action forbidden, with this share of the entropy of chance."""
 
@@ -161,8 +142,8 @@ def policies_of_share(share):
     return jnp.broadcast_to(jnp.array([-jnp.inf, low, *[0.0] * (A - 1)]), (T, B, A + 1))
 
 
-@pytest.mark.parametrize("kind", [Categorical, MultiCategorical])
-@pytest.mark.parametrize(
+@for_each("kind", [Categorical, MultiCategorical])
+@for_each(
     ("share", "target", "expected"),
     [
         (0.5, 0.5, 1.0),

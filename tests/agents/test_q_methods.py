@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from a3cjax.agents import ALGORITHMS, make_n_step_q, make_one_step_q, make_one_step_sarsa
 from a3cjax.networks import Network, make_network
-from a3cjax.returns import n_step_returns
 from a3cjax.types import Constants, Exploration, ObservationStatistics, TimeStep, Trajectory
+from tests.cases import for_each
 from tests.tabular import act, random_params, random_trajectory
 
 T, B, A = 6, 4, 3
@@ -26,7 +26,7 @@ METHODS = {
     "one_step_sarsa": make_one_step_sarsa,
 }
 seeds = st.integers(0, 2**32 - 1)
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = for_each("method", METHODS)
 
 
 def make_table_of_action_values() -> Network:
@@ -100,7 +100,7 @@ def one_environment(observations, actions, rewards, discounts, is_first):
     )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("method", "targets"),
     [
         # y_t = r_{t+1} + ½ max Q(s_{t+1}, ·; θ⁻): 1 + ½ 2, 2 + ½ 4, 3 + ½ 6
@@ -180,7 +180,7 @@ def slow_targets(method, target_q, trajectory, lambda_=LAMBDA):
     return targets
 
 
-@every_method
+@pytest.mark.parametrize("method", METHODS)
 @given(seed=seeds)
 def test_loss_and_gradient_are_those_of_the_targets(method, seed):
     (q, target_q), trajectory = random_tables(seed), random_experience(method, seed)
@@ -216,18 +216,7 @@ def test_nothing_is_learned_by_the_target_parameters(method):
     assert loss(target_q) != loss(target_q + 1.0)
 
 
-@every_method
-def test_targets_do_not_move_with_the_parameters(method):
-    (q, target_q), trajectory = random_tables(0), random_experience(method, 0)
-    taken = np.zeros_like(q, bool)
-    taken[trajectory.observations[:-1].ravel(), trajectory.actions[:T].ravel()] = True
-    others_moved = np.where(taken, q, q + 10.0)
-    chex.assert_trees_all_equal(
-        LOSSES[method](q, target_q, trajectory), LOSSES[method](others_moved, target_q, trajectory)
-    )
-
-
-@every_method
+@pytest.mark.parametrize("method", METHODS)
 @given(seed=seeds, reward=st.floats(width=32), discount=st.floats(width=32))
 @example(seed=0, reward=math.nan, discount=math.inf)
 def test_automatic_resets_count_for_nothing_whatever_numbers_stand_there(
@@ -265,7 +254,7 @@ def gradients_by_step(method, q, target_q, trajectory):
     return np.asarray(gradients).reshape(T + 1, B, A)
 
 
-@pytest.mark.parametrize("t", range(T))
+@for_each("t", range(T))
 def test_target_of_sarsa_is_of_the_action_taken_next(t):
     (q, target_q), trajectory = random_tables(0), random_experience("one_step_sarsa", 0)
     trajectory = trajectory._replace(
@@ -294,8 +283,8 @@ def test_sarsa_alone_acts_ahead():
     assert {method for method in METHODS if make_agent(method).acts_ahead} == {"one_step_sarsa"}
 
 
-@pytest.mark.parametrize("num_actions", [T, T + 1])
-@pytest.mark.parametrize("method", ["n_step_q", "one_step_q"])
+@for_each("num_actions", [T, T + 1])
+@for_each("method", ["n_step_q", "one_step_q"])
 def test_action_at_the_last_observation_is_not_needed(method, num_actions):
     (q, target_q), trajectory = random_tables(0), random_experience("one_step_sarsa", 0)
     longer = trajectory._replace(actions=trajectory.actions[:num_actions])
@@ -315,7 +304,7 @@ EPISODES = {
 MAXIMA = np.array([[1, 0], [0, 2], [3, 0], [0, 4], [5, 0]], np.float32)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("discount_of_last_step", "expected"),
     [
         # Truncated: y_1 = 2 + ½ 3 = 3.5, y_0 = 1 + ½ 3.5 = 2.75.
@@ -335,7 +324,7 @@ def test_n_step_targets_bootstrap_at_the_end_and_at_truncations_not_at_terminati
     np.testing.assert_allclose(-gradients[:4, 0], expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("last_discount", [0.5, 0.0])
+@for_each("last_discount", [0.5, 0.0])
 def test_without_bootstrapping_n_step_targets_are_sums_of_rewards(last_discount):
     # y_1 = 2 and y_0 = 1 + ½ 2 = 2, terminated or truncated; y_3 = 3. λ does not matter.
     trajectory = one_environment(
@@ -358,20 +347,6 @@ def test_lambda_zero_is_one_step_q_learning(seed):
 zero_lambda_loss = table_loss("n_step_q", lambda_=0.0)
 
 
-def test_lambda_one_is_n_step_returns():
-    (q, target_q), trajectory = random_tables(0), random_experience("n_step_q", 0)
-    trajectory = trajectory._replace(is_first=np.zeros((T + 1, B), bool))
-    bootstrap = np.max(target_q[trajectory.observations[-1]], axis=-1)
-    returns = n_step_returns(trajectory.rewards, trajectory.discounts, bootstrap)
-    q_taken = np.take_along_axis(
-        q[trajectory.observations[:-1]], trajectory.actions[..., None], axis=-1
-    )[..., 0]
-    # The default is the paper's.
-    (loss, _), _ = table_loss("n_step_q")(q, target_q, trajectory)
-    expected = np.sum(0.5 * np.square(np.asarray(returns) - q_taken)) / B
-    np.testing.assert_allclose(loss, expected, rtol=1e-5)
-
-
 @every_method
 def test_rewards_are_clipped_in_the_loss_only_where_asked_for(method):
     (q, target_q), trajectory = random_tables(0), random_experience(method, 0)
@@ -385,18 +360,7 @@ def test_rewards_are_clipped_in_the_loss_only_where_asked_for(method):
 
 
 @every_method
-def test_compiled_loss_is_the_plain_one(method):
-    (q, target_q), trajectory = random_tables(0), random_experience(method, 0)
-    agent, constants = make_agent(method), make_constants(target_q)
-    chex.assert_trees_all_close(
-        jax.jit(agent.loss)(q, constants, trajectory),
-        agent.loss(q, constants, trajectory),
-        rtol=1e-6,
-    )
-
-
-@every_method
-@pytest.mark.parametrize(
+@for_each(
     ("field", "change"),
     [
         ("rewards", lambda rewards: rewards[:-1]),
@@ -575,7 +539,7 @@ def test_acting_with_memory_sees_what_learning_sees(method, recurrent):
 # Double Q-learning, and errors that are not squared.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("method", "targets"),
     [
         # By Q(θ) the best actions in s_1, s_2, s_3 are 1, 1, 0; of these Q(θ⁻) is 2, 3, 5:
@@ -625,7 +589,7 @@ def test_double_q_values_by_one_what_the_other_chooses(method, seed):
     )
 
 
-@pytest.mark.parametrize("method", DOUBLE_METHODS)
+@for_each("method", DOUBLE_METHODS)
 def test_double_q_chooses_among_the_allowed_actions(method):
     mask = np.ones((T + 1, B, A), bool)
     mask[..., 1] = False

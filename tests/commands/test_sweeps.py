@@ -188,7 +188,7 @@ def test_a_sweep_in_another_order_or_notation_goes_on_with_its_runs(tmp_path):
         found(seed="3", env="Catch", learning_rate="0.002")
 
 
-@pytest.mark.parametrize("name", ["run_dir", "resume"])
+@for_each("name", ["run_dir", "resume"])
 def test_folders_of_runs_are_the_sweeps_to_choose(tmp_path, name):
     with pytest.raises(ConfigError, match=f"^{name} must be left to the sweep, got here"):
         expand({name: ["here"]}, tmp_path)
@@ -299,17 +299,17 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize("text", DAMAGED, ids=lambda text: text[:40])
-def test_a_damaged_summary_fails_its_run_in_a_line_and_nothing_is_written(tmp_path, program, text):
+def test_a_damaged_summary_fails_its_run_in_a_line_and_nothing_is_written(tmp_path, program):
     points = expand({"seed": ["1"], "total_frames": ["100"]}, tmp_path)
     run(program, points)
-    (points[0].run_dir / "summary.json").write_text(text)
-    before = folder_content(tmp_path)
-    _, sweep, (line,) = run(program, points)
-    assert sweep.failed == [points[0].run_dir]
-    assert "failed, " in line
-    assert "summary.json must " in line
-    assert folder_content(tmp_path) == before
+    for text in DAMAGED:
+        (points[0].run_dir / "summary.json").write_text(text)
+        before = folder_content(tmp_path)
+        _, sweep, (line,) = run(program, points)
+        assert sweep.failed == [points[0].run_dir], text[:40]
+        assert "failed, " in line
+        assert "summary.json must " in line
+        assert folder_content(tmp_path) == before
 
 
 @for_each("text", [*DAMAGED[:7], '{"seed1": 3}', '{"seed1": [1]}'])
@@ -410,7 +410,7 @@ def test_cores_are_shared_out_evenly(monkeypatch, cores, jobs, expected, num_oth
     assert share_cores(jobs) == expected
 
 
-@pytest.mark.parametrize("jobs", [0, 4])
+@for_each("jobs", [0, 4])
 def test_more_jobs_than_cores_are_refused(monkeypatch, jobs):
     monkeypatch.setattr(sweeps, "available_cores", lambda: 3)
     with pytest.raises(ConfigError, match=f"jobs must be between 1 and 3, .*, got {jobs}"):
@@ -539,7 +539,7 @@ def test_a_run_that_outlives_its_sweep_keeps_the_folder_occupied(tmp_path, progr
         pass
 
 
-@pytest.mark.parametrize("name", ["file", "file/sweep"])
+@for_each("name", ["file", "file/sweep"])
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path, name):
     (tmp_path / "file").touch()
     with (

@@ -17,6 +17,7 @@ from a3cjax.commands.arguments import parse
 from a3cjax.commands.beginning import importing
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
+from tests.cases import for_each
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -144,7 +145,7 @@ def assert_refused(answer, *words):
 # Wrong names and values.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("argument", "words"),
     [
         ("evn=Pong", ["evn", "nearest: env"]),
@@ -174,12 +175,12 @@ def assert_refused(answer, *words):
         ("Pong", ["name=value: env=Pong, got Pong."]),
     ],
 )
-def test_wrong_settings_are_refused_in_one_line(command, tmp_path, argument, words):
+def test_wrong_settings_are_refused_in_one_line(command, argument, words):
     assert_refused(command(RUN, *SMALL, "total_frames=100", *argument.split()), *words)
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir() == []
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("argument", "is_told"),
     [
         ("algorithm=a3c,ppo", True),
@@ -202,7 +203,7 @@ def test_a_sweep_is_named_only_where_it_has_several_right_values(monkeypatch, ar
     assert ("several values: a3cjax sweep" in str(caught.value)) == is_told
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("argument", "example"),
     [
         *((f"env{between}Catch", "env=Catch") for between in (" = ", ": ", " ", ":", " =")),
@@ -228,19 +229,19 @@ def test_refusal_reaches_the_shell(start):
     assert_refused((process.returncode, "", err), "nearest: Pong")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("folder", "words"),
     [
         ("nothing", ["no run folder nothing", "beamrider, breakout, pong, qbert, spaceinvaders"]),
         (".", ["config.yaml", "got ."]),
     ],
 )
-def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, folder, words):
+def test_evaluating_what_is_no_run_folder_is_refused(command, folder, words):
     assert_refused(command(EVALUATE, folder), *words)
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir() == []
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("argument", "words"),
     [
         *((f"num_episodes={value}", ["num_episodes must be"]) for value in ("0", "-1", "x", "1e9")),
@@ -255,13 +256,13 @@ def test_evaluating_what_is_no_run_folder_is_refused(command, tmp_path, folder, 
         ("output=.", ["the place of a result must be a file, got ."]),
     ],
 )
-def test_evaluation_with_what_it_does_not_take_is_refused(command, tmp_path, argument, words):
+def test_evaluation_with_what_it_does_not_take_is_refused(command, argument, words):
     assert_refused(command(EVALUATE, ".", *argument.split()), *words)
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir() == []
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(command, tmp_path, verb):
+@for_each("verb", VERBS)
+def test_every_verb_has_help(command, verb):
     code, out, err = command(verb, "--help")
     module = importlib.import_module(f"a3cjax.commands.{verb}")
     assert (code, err) == (0, "")
@@ -270,12 +271,10 @@ def test_every_verb_has_help(command, tmp_path, verb):
     for kind in module.SETTINGS:
         for field in dataclasses.fields(kind):
             assert f"\n  {field.name}=" in out
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir() == []
 
 
-@pytest.mark.parametrize(
-    "verb", [verb for verb in VERBS if verb not in ("train", "sweep", "doctor")]
-)
+@for_each("verb", [verb for verb in VERBS if verb not in ("train", "sweep", "doctor")])
 def test_verbs_about_an_agent_or_runs_want_one(command, verb):
     assert_refused(command(verb), "must be given, got nothing")
 
@@ -295,7 +294,7 @@ def test_verb_that_is_none_is_answered_with_the_nearest(command):
     assert all(f"  {verb} " in out for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@for_each("verb", VERBS)
 def test_missing_extra_is_said_in_one_line(verb):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
@@ -335,7 +334,7 @@ def test_sweep_runs_all_reports_and_started_again_runs_none(start, tmp_path):
     assert "CartPole" in (tmp_path / "sweep" / "report.html").read_text()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "words"),
     [
         (["jobs=0"], ["jobs", "got 0"]),
@@ -351,11 +350,10 @@ def test_sweep_runs_all_reports_and_started_again_runs_none(start, tmp_path):
         (["seed=1,,2"], ["seed"]),
         (["seed=range(3,3)"], ["seed must be a whole number", "range(3,3)"]),
     ],
-    ids=lambda value: " ".join(value),
 )
-def test_wrong_sweeps_are_refused_before_anything_starts(command, tmp_path, arguments, words):
+def test_wrong_sweeps_are_refused_before_anything_starts(command, arguments, words):
     assert_refused(command(SWEEP, "sweep_dir=sweep", *arguments), *words)
-    assert list(tmp_path.iterdir()) == []
+    assert os.listdir() == []
 
 
 @pytest.mark.slow

@@ -149,11 +149,31 @@ POSITIVE += ["outlier_deviations"]
 POSITIVE += ["clip_ratio"]
 
 
-def test_counts_are_at_least_one():
-    for name in AT_LEAST_ONE:
-        assert refused(name, 0) == f"{name} must be >= 1, got 0."
-        refused(name, -5)
-        assert getattr(Config(**{name: 1}), name) == 1
+@for_each(
+    ("names", "rule", "wrong", "right"),
+    [
+        (AT_LEAST_ONE, ">= 1", (0, -5), (1,)),
+        (AT_LEAST_ZERO, ">= 0", (-1,), (0,)),
+        (FACTORS, ">= 1", (0, 0.999, -5), (1, 2.5)),
+        (FRACTIONS, "between 0 and 1", (1.5, -0.01), (0, 1)),
+        (BELOW_ONE, ">= 0 and < 1", (1, -0.01), (0, 0.9999)),  # averages forget
+        (POSITIVE, "> 0", (0, -1e-3), (1e-3,)),
+    ],
+)
+def test_numbers_have_bounds(names, rule, wrong, right):
+    for name in names:
+        messages = [refused(name, value) for value in wrong]
+        assert messages[0] == f"{name} must be {rule}, got {wrong[0]}."
+        configs = [Config(centre_observations=False, **{name: value}) for value in right]
+        assert [getattr(config, name) for config in configs] == [*right]
+
+
+def test_what_32_bits_cannot_tell_from_a_bound_is_refused():
+    for name in BELOW_ONE:
+        assert "32-bit" in refused(name, 1 - 1e-12)  # Adam would divide zero by zero
+    for name in POSITIVE:
+        assert "32-bit" in refused(name, 1e-300)
+        assert "32-bit" in refused(name, 1e-40)
 
 
 def test_counts_are_bounded():
@@ -175,47 +195,11 @@ def test_counts_are_bounded():
             assert refused(name, value) == f"{name} must be between {low} and {high}, got {value}."
 
 
-def test_costs_are_not_negative():
-    for name in AT_LEAST_ZERO:
-        assert refused(name, -1) == f"{name} must be >= 0, got -1."
-        assert getattr(Config(centre_observations=False, **{name: 0}), name) == 0
-
-
-def test_factors_are_at_least_one():
-    for name in FACTORS:
-        for value in (0, 0.999, -5):
-            assert refused(name, value) == f"{name} must be >= 1, got {value}."
-        assert [getattr(Config(**{name: value}), name) for value in (1, 2.5)] == [1, 2.5]
-
-
 def test_exploration_ends_within_the_budget():
     assert Config(exploration_frames=5, total_frames=5).exploration_frames == 5
     with pytest.raises(ConfigError) as caught:
         Config(exploration_frames=6, total_frames=5)
     assert str(caught.value) == "exploration_frames must be between 1 and 5, got 6."
-
-
-def test_fractions_lie_between_0_and_1():
-    for name in FRACTIONS:
-        assert refused(name, 1.5) == f"{name} must be between 0 and 1, got 1.5."
-        refused(name, -0.01)
-        assert [getattr(Config(**{name: bound}), name) for bound in (0, 1)] == [0, 1]
-
-
-def test_averages_forget():
-    for name in BELOW_ONE:
-        assert refused(name, 1) == f"{name} must be >= 0 and < 1, got 1."
-        refused(name, -0.01)
-        assert [getattr(Config(**{name: value}), name) for value in (0, 0.9999)] == [0, 0.9999]
-        assert "32-bit" in refused(name, 1 - 1e-12)  # Adam would divide zero by zero
-
-
-def test_step_sizes_are_positive():
-    for name in POSITIVE:
-        assert refused(name, 0) == f"{name} must be > 0, got 0."
-        refused(name, -1e-3)
-        assert "32-bit" in refused(name, 1e-300)
-        assert "32-bit" in refused(name, 1e-40)
 
 
 def test_no_fraction_is_infinite():
@@ -844,7 +828,7 @@ def test_network_that_is_brought_is_initialised_by_its_code_of_today():
             assert init_state(config, agent, VECTORS).params["weights"].shape == (size, 2)
 
 
-@pytest.mark.parametrize("part", ["algorithm", "torso"])
+@for_each("part", ["algorithm", "torso"])
 def test_what_is_brought_is_built_anew_since_its_code_may_have_changed(part, monkeypatch):
     config = resolve(ONE_ACTOR, VECTORS).replace(lambda_=0.5)
     ours = ALGORITHMS[config.algorithm]
@@ -969,14 +953,14 @@ def test_every_algorithm_takes_a_table(algorithm):
     assert config.network == "tabular"
 
 
-@pytest.mark.parametrize("network", ["atari_ff", "nature_gru"])
+@for_each("network", ["atari_ff", "nature_gru"])
 def test_image_networks_refuse_vectors(network):
     message = rf"^network must be one of mlp_\*, mujoco_\* for CartPole \(.*\), got {network}\.$"
     with pytest.raises(ConfigError, match=message):
         resolve(ONE_ACTOR.replace(network=network, env="CartPole"), VECTORS)
 
 
-@pytest.mark.parametrize(("network", "least"), [("atari_ff", 5), ("nature_gru", 9)])
+@for_each(("network", "least"), [("atari_ff", 5), ("nature_gru", 9)])
 def test_image_networks_refuse_images_smaller_than_their_kernels(network, least):
     config = ONE_ACTOR.replace(network=network)
     message = rf"^network must be one of .*minatar_\*.* for Pong .*, got {network}, which takes "
@@ -1059,7 +1043,7 @@ def test_default_random_play_takes_at_most_a_tenth_of_the_budget(
         (64, {"total_frames": 1_000_000, "envs_per_actor": 1}, (2, 1)),
     ],
 )
-@pytest.mark.parametrize("spec", [IMAGES, VECTORS])
+@for_each("spec", [IMAGES, VECTORS])
 def test_actors_and_their_environments_are_as_many_as_cores_and_budget_bear(
     monkeypatch, spec, cores, counts, expected
 ):
@@ -1087,7 +1071,7 @@ def test_whole_episodes_are_checked_against_no_budget():
     assert resolve(config, VECTORS).unroll_length == "episode"
 
 
-@pytest.mark.parametrize(("total_frames", "expected"), [(4_000_000, 20_000), (100, 1)])
+@for_each(("total_frames", "expected"), [(4_000_000, 20_000), (100, 1)])
 def test_log_period_is_a_200th_of_the_budget(total_frames, expected):
     config = ONE_ACTOR.replace(total_frames=total_frames, envs_per_actor=1, warmup_steps=1)
     assert resolve(config, VECTORS).log_period_frames == expected
@@ -1133,12 +1117,27 @@ def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
     assert resume_config(run_dir, {"num_actors": 3}).num_actors == 3
 
 
+@for_each(
+    ("name", "value"),
+    [
+        *(("network", "mlp_gru"), ("env", "Catch"), ("optimizer", "sgd"), ("seed", 9)),
+        *(("algorithm", "n_step_q"), ("shared_statistics", False), ("variance", "each")),
+        *(("num_actors", 3), ("envs_per_actor", 9), ("unroll_length", 5)),  # deterministic
+    ],
+)
+def test_setting_that_contradicts_the_run_is_refused_by_name(tmp_path, name, value):
+    settings = {"deterministic": True, "num_actors": 2, "envs_per_actor": 4, "unroll_length": 10}
+    write_config(tmp_path, yaml.safe_dump({"env": "CartPole", "variance": "free", **settings}))
+    with pytest.raises(ConfigError, match=rf"^{name} must be .*, as in the run .* got {value}"):
+        resume_config(str(tmp_path), {name: value})
+
+
 def test_evaluating_during_training_takes_games():
     with pytest.raises(ConfigError, match=r"^eval_episodes must be >= 1 .*, got 0\."):
         Config(eval_period_frames=100, eval_episodes=0)
 
 
-@pytest.mark.parametrize(("old", "variance"), [(True, "each"), (False, "shared")])
+@for_each(("old", "variance"), [(True, "each"), (False, "shared")])
 def test_older_folders_name_the_variance_of_their_policy_otherwise(tmp_path, old, variance):
     (tmp_path / "config.yaml").write_text(
         f"env: Pong\nper_dimension_variance: {str(old).lower()}\n"

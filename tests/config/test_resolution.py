@@ -30,7 +30,7 @@ def images_of(height, width):
     )
 
 
-@pytest.mark.parametrize("torso", ["atari", "nature"])  # minatar takes the smallest there is
+@for_each("torso", ["atari", "nature"])  # minatar takes the smallest there is
 def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
     def init(side):
         observations = np.zeros((1, 1, *images_of(side, side).observation_shape), np.uint8)
@@ -54,9 +54,7 @@ def test_network_of_images_is_one_that_fits(size, network):
     assert resolve(ONE_ACTOR, images_of(*size)).network == network
 
 
-@pytest.mark.parametrize(
-    ("network", "size", "least"), [("atari_lstm", (7, 7), 17), ("nature_ff", (32, 84), 33)]
-)
+@for_each(("network", "size", "least"), [("atari_lstm", (7, 7), 17), ("nature_ff", (32, 84), 33)])
 def test_network_that_does_not_fit_is_answered_with_the_least_size(network, size, least):
     config = ONE_ACTOR.replace(network=network, env="Small")
     fitting = r"(atari_\*, )?minatar_\*, mlp_\*, mujoco_\*"
@@ -84,7 +82,7 @@ VECTORS = EnvironmentSpec(
 )
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("setting", "algorithms"),
     [
         ({"double_q": True}, {"one_step_q", "n_step_q"}),
@@ -187,7 +185,7 @@ def test_settings_of_clusters_are_refused_without_one():
         resolve(ONE_ACTOR.replace(**{name: default}), VECTORS)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "message"),
     [
         ({"devices": "cuda"}, "devices must be auto or cpu with cluster, got cuda."),
@@ -273,7 +271,7 @@ def test_every_worker_finds_a_machine_or_a_line_says_why_not(
             fill_cluster(config, machines)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("algorithm", "given", "expected"),
     [("a3c", None, 1), ("ppo", None, 2), ("vtrace", None, 1), ("ppo", 4, 4), ("vtrace", 3, 3)],
 )

@@ -109,8 +109,8 @@ def test_actions_of_other_kinds_are_refused_as_well():
 
 def test_termination_cuts_the_discount_and_the_next_step_is_first():
     script = [
-        PoolStep([1.0], terminated=NO),
-        PoolStep([2.0], terminated=YES),
+        PoolStep([100.0], terminated=NO),
+        PoolStep([-7.5], terminated=YES),
         PoolStep([0.0]),  # the action is ignored; the first observation comes
         PoolStep([3.0]),
     ]
@@ -118,24 +118,9 @@ def test_termination_cuts_the_discount_and_the_next_step_is_first():
     timesteps = play(environments, 4)
     np.testing.assert_array_equal(column(timesteps, "is_first")[:, 0], [False, False, True, False])
     np.testing.assert_allclose(column(timesteps, "discount")[[0, 1, 3], 0], [0.9, 0.0, 0.9])
-    np.testing.assert_array_equal(column(timesteps, "reward")[:, 0], [1, 2, 0, 3])
-    assert environments.pop_episodes() == [Episode(0, 3.0, 2)]
-
-
-def test_truncation_keeps_the_discount_and_closes_the_episode():
-    script = [PoolStep([1.0]), PoolStep([1.0], truncated=YES), PoolStep([0.0]), PoolStep([1.0])]
-    environments = behind(ScriptedPool(script))
-    timesteps = play(environments, 4)
-    np.testing.assert_allclose(column(timesteps, "discount")[[0, 1, 3], 0], [0.9, 0.9, 0.9])
-    np.testing.assert_array_equal(column(timesteps, "is_first")[:, 0], [False, False, True, False])
-    assert environments.pop_episodes() == [Episode(0, 2.0, 2)]
-
-
-def test_termination_at_the_time_limit_cuts_the_discount():
-    script = [PoolStep([1.0], terminated=YES, truncated=YES), PoolStep([0.0])]
-    timesteps = play(behind(ScriptedPool(script)), 2)
-    assert timesteps[0].discount[0] == 0.0
-    assert timesteps[1].is_first[0]
+    np.testing.assert_array_equal(column(timesteps, "reward")[:, 0], [100, -7.5, 0, 3])  # raw
+    assert environments.pop_episodes() == [Episode(0, 92.5, 2)]
+    assert environments.pop_episodes() == []
 
 
 def test_lost_life_ends_the_training_episode_but_not_the_game():
@@ -154,28 +139,6 @@ def test_lost_life_ends_the_training_episode_but_not_the_game():
     np.testing.assert_array_equal(first, [False, False, True, False, False, True, False])
     np.testing.assert_allclose(column(timesteps, "discount")[[1, 4], 0], [0.0, 0.0])
     assert environments.pop_episodes() == [Episode(0, 15.0, 4)]
-
-
-def test_truncated_game_with_lives_is_closed():
-    script = [PoolStep([5.0], truncated=YES, game_over=NO), PoolStep([0.0])]
-    environments = behind(ScriptedPool(script, counts_lives=True), is_atari=True)
-    assert play(environments, 2)[0].discount[0] == np.float32(0.9)
-    assert environments.pop_episodes() == [Episode(0, 5.0, 1)]
-
-
-def test_returns_are_raw():
-    script = [PoolStep([100.0]), PoolStep([-7.5]), PoolStep([50.0], terminated=YES)]
-    environments = behind(ScriptedPool(script))
-    timesteps = play(environments, 3)
-    np.testing.assert_array_equal(column(timesteps, "reward")[:, 0], [100, -7.5, 50])
-    assert environments.pop_episodes() == [Episode(0, 142.5, 3)]
-
-
-def test_episodes_are_popped_once():
-    environments = behind(ScriptedPool([PoolStep([1.0], terminated=YES)]))
-    play(environments, 1)
-    assert len(environments.pop_episodes()) == 1
-    assert environments.pop_episodes() == []
 
 
 def test_reset_drops_running_games():
@@ -569,7 +532,7 @@ def balance(observation):
     return (lean > 0).astype(np.int32)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+@for_each("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
 def test_cartpole_truncates_at_its_time_limit(env):
     environments = make_environments(env, num_envs=2, seed=1, discount=DISCOUNT)
     timestep, timesteps = environments.reset(), []
@@ -585,7 +548,7 @@ def test_cartpole_truncates_at_its_time_limit(env):
     np.testing.assert_array_equal(column(timesteps, "reward")[500], 0)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+@for_each("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
 def test_cartpole_falls_and_terminates(env):
     environments = make_environments(env, num_envs=2, seed=1, discount=DISCOUNT)
     timesteps = play(environments, 40)
@@ -597,7 +560,7 @@ def test_cartpole_falls_and_terminates(env):
         assert episode.episode_return == episode.episode_length < 15
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+@for_each("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
 def test_restart_begins_some_games_anew_and_leaves_the_others(env):
     def play_on(restarted):
         environments = make_environments(env, num_envs=3, seed=1, discount=DISCOUNT)
@@ -625,7 +588,7 @@ def test_restart_begins_some_games_anew_and_leaves_the_others(env):
         assert first.episode_length == end + (5 if i == 1 else 0)
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+@for_each("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
 def test_restart_takes_the_place_of_the_automatic_reset(env):
     environments = make_environments(env, num_envs=1, seed=1, discount=DISCOUNT)
     while play(environments, 1)[0].discount[0] != 0:
@@ -667,9 +630,7 @@ def test_frozen_lake_is_one_hot():
     np.testing.assert_array_equal(seen, np.arange(16) == states.reshape(60, 2, 1))
 
 
-@pytest.mark.parametrize(
-    ("env", "num_states", "num_actions"), [("FrozenLake", 16, 4), ("Taxi", 500, 6)]
-)
+@for_each(("env", "num_states", "num_actions"), [("FrozenLake", 16, 4), ("Taxi", 500, 6)])
 def test_states_are_one_hot_in_the_size_of_their_number(env, num_states, num_actions):
     environments = make_environments(env, num_envs=3, seed=4, discount=DISCOUNT)
     spec = environments.spec
@@ -709,7 +670,7 @@ def test_real_observations_are_fresh_arrays(env):
 # Continuous control, real.
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "observation_shape", "num_actions"),
     [
         ("Pendulum", (3,), 1),
@@ -872,7 +833,7 @@ def test_envpool_is_asked_once_about_pools_that_are_alike(monkeypatch):
 # Seeds and options.
 
 
-@pytest.mark.parametrize("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
+@for_each("env", ["CartPole-v1", "gymnasium:CartPole-v1"])
 def test_environment_i_is_seeded_with_seed_plus_i(env):
     def first_moves(num_envs, seed):
         environments = make_environments(env, num_envs=num_envs, seed=seed, discount=DISCOUNT)
@@ -998,9 +959,10 @@ def test_protocol_sets_the_options_of_atari(asked, protocol, has_whole_games, ex
     assert environments.spec.is_atari
 
 
-@pytest.mark.parametrize("sticky_actions", [0.0, 0.25])
-@pytest.mark.parametrize("protocol", ["paper", "machado"])
+@for_each("sticky_actions", [0.0, 0.25])
+@for_each("protocol", ["paper", "machado"])
 def test_sticky_actions_are_on_request(asked, protocol, sticky_actions):
+    asked.clear()
     environments = make_environments(
         "Pong",
         num_envs=1,
@@ -1015,7 +977,7 @@ def test_sticky_actions_are_on_request(asked, protocol, sticky_actions):
     assert not asked["episodic_life"]
 
 
-@pytest.mark.parametrize("env", ["CartPole", "gymnasium:CartPole-v1"])
+@for_each("env", ["CartPole", "gymnasium:CartPole-v1"])
 def test_sticky_actions_elsewhere_are_refused(env):
     with pytest.raises(ConfigError, match=f"env must be an Atari game .*, got {env}"):
         make_environments(env, num_envs=1, seed=0, discount=DISCOUNT, sticky_actions=0.25)
@@ -1110,7 +1072,7 @@ def test_malformed_modules_are_errors_of_one_line(env_id):
         make_environments(f"gymnasium:{env_id}", num_envs=1, seed=0, discount=DISCOUNT)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("env", "num_numbers"),
     [
         ("gymnasium:Blackjack-v1", 32 + 11 + 2),  # a Tuple of three Discrete
@@ -1131,13 +1093,13 @@ def test_mixtures_of_spaces_are_played(env, num_numbers):
     assert len(np.unique(joined, axis=0)) > 5
 
 
-@pytest.mark.parametrize("env", ["IntersectionMultiAgent", "Cig", "MultiDuel-v1", "TicTacToe"])
+@for_each("env", ["IntersectionMultiAgent", "Cig", "MultiDuel-v1", "TicTacToe"])
 def test_games_of_several_players_are_errors(env):
     with pytest.raises(ConfigError, match=rf"^env must have a single player, got {env}"):
         make_environments(env, num_envs=2, seed=0, discount=DISCOUNT)
 
 
-@pytest.mark.parametrize("failure", [ImportError, RuntimeError])
+@for_each("failure", [ImportError, RuntimeError])
 def test_what_envpool_cannot_make_is_an_error(monkeypatch, failure):
     def fail(env_id, **_):
         raise failure("Qt 5 is missing")

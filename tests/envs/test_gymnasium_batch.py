@@ -484,7 +484,7 @@ def test_environments_see_their_own_numbers_of_actions(monkeypatch, tape, start)
     assert all(Wrong.action_space.contains(action) for action in seen)
 
 
-@pytest.mark.parametrize("name", ["observation_space", "action_space"])
+@for_each("name", ["observation_space", "action_space"])
 def test_spaces_that_are_missing_are_named(monkeypatch, name):
     message = f"^env must have an {name}, a space of Gymnasium, got {NAME} "
     monkeypatch.setattr(Wrong, name, (2,))
@@ -565,7 +565,7 @@ gymnasium.register("LevelsC-v0", Levels, kwargs={"level": "easy", "stage": 1})
 gymnasium.register("LevelsD-v0", Levels, kwargs={"level": 1})
 
 
-@pytest.mark.parametrize(("name", "reason"), [("LevelsA", "'level'"), ("LevelsC", "'stage'")])
+@for_each(("name", "reason"), [("LevelsA", "'level'"), ("LevelsC", "'stage'")])
 def test_id_without_its_arguments_is_answered_with_how_to_give_them(name, reason):
     play_wrong("gymnasium:LevelsB-v0")
     way = re.escape("(env_kwargs={name: value} gives them)")

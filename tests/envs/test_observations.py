@@ -114,7 +114,7 @@ def test_named_layout_is_followed_where_auto_would_read_the_other():
     np.testing.assert_array_equal(numbers, values[None].astype(np.float32))
 
 
-@pytest.mark.parametrize("value", [200.0, -0.5])
+@for_each("value", [200.0, -0.5])
 def test_brightness_beyond_its_bounds_is_refused(value):
     space = Box(0, 1, (8, 8, 3))
     images = np.zeros((2, 8, 8, 3), np.float32)

@@ -134,7 +134,7 @@ def test_the_largest_finite_numbers_are_read(dtype):
     np.testing.assert_array_equal(vectors, values)
 
 
-@pytest.mark.parametrize("space", [Box(-1, 1, (3,)), Box(-1, 1, (3,), np.float64)], ids=str)
+@for_each("space", [Box(-1, 1, (3,)), Box(-1, 1, (3,), np.float64)])
 def test_vectors_of_a_dict_of_one_are_arrays_of_their_own(space):
     values = np.ones((2, 3), space.dtype)
     vectors = read_observations(Dict({"position": space}), {"position": values}, "reset()")

@@ -193,7 +193,7 @@ def test_last_observations_may_come_as_a_batch():
     assert timestep.discount.tolist() == [0.0, np.float32(DISCOUNT)]
 
 
-@pytest.mark.parametrize(("mode", "got"), [(None, "None"), ("sometimes", "'sometimes'")])
+@for_each(("mode", "got"), [(None, "None"), ("sometimes", "'sometimes'")])
 def test_way_of_resetting_must_be_told(mode, got):
     with pytest.raises(ConfigError, match=rf'metadata\["autoreset_mode"\].*got Games with {got}\.'):
         VectorBatch("Games", Answers(mode), is_own=True)

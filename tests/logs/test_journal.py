@@ -209,14 +209,6 @@ def test_episodes_are_written_with_the_frames_of_their_update(bench):
     assert bench.journal.mean_return == 3.0
 
 
-def test_frames_count_on_from_where_the_run_stood(monkeypatch):
-    bench = Bench(monkeypatch, num_frames=1000)
-    bench.report(5)
-    bench.now += 1
-    bench.journal.write()
-    assert [row["num_frames"] for row in bench.logger.rows] == [1400]
-
-
 def reports(*versions, **changes):
     return [make_report(version=v, run_frames=80 * v, **changes) for v in versions]
 

@@ -1,12 +1,12 @@
 import math
 
 import numpy as np
-import pytest
 
 from a3cjax.actors.reports import Seconds
 from a3cjax.envs.base import Episode
 from a3cjax.logs.metrics import MetricsWindow
 from a3cjax.runs.tables import RETURN_WINDOW
+from tests.cases import for_each
 from tests.fakes import make_metrics, make_report
 
 
@@ -109,7 +109,7 @@ def test_period_without_an_update_has_no_rates():
     assert math.isnan(row["env_fraction"])
 
 
-@pytest.mark.parametrize("field", ["value_loss", "policy_loss"])
+@for_each("field", ["value_loss", "policy_loss"])
 def test_divergence_stays_visible(field):
     metrics = {**make_metrics(0.0, 0.0, 0.0, math.nan), field: math.nan}
     assert math.isnan(row_of(make_report(metrics=metrics))[field])

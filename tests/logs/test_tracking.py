@@ -35,6 +35,7 @@ from a3cjax.runs.loading import load
 from a3cjax.runs.tables import EpisodeRow
 from a3cjax.training.run import train
 from a3cjax.types import ActorCriticMetrics, QMetrics
+from tests.cases import for_each
 from tests.fakes import make_row, wait_until
 
 EPISODES = [EpisodeRow(400, 1.5, 0, 21.0, 900), EpisodeRow(480, 2.25, 1, -0.125, 7)]
@@ -132,23 +133,18 @@ def test_tensorboard_gets_every_metric_by_frames(tmp_path):
     assert ("charts/avg_episodic_return", 400) not in scalars
 
 
-def test_tensorboard_gets_every_episode(tmp_path):
+def test_tensorboard_gets_every_episode_and_evaluation(tmp_path):
     logger = TensorBoardLogger(tmp_path, half)
     logger.write_episodes(EPISODES)
+    logger.write_evaluation(800, -20.25)
     logger.close()
     assert read_events(tmp_path) == [
         ("charts/episodic_return", 400, 21.0),
         ("charts/episodic_length", 400, 900.0),
         ("charts/episodic_return", 480, -0.125),
         ("charts/episodic_length", 480, 7.0),
+        ("eval/episodic_return", 800, -20.25),
     ]
-
-
-def test_tensorboard_gets_evaluations(tmp_path):
-    logger = TensorBoardLogger(tmp_path, half)
-    logger.write_evaluation(800, -20.25)
-    logger.close()
-    assert read_events(tmp_path) == [("eval/episodic_return", 800, -20.25)]
 
 
 # W&B, in place of which stands a recorder of its calls, and then itself.
@@ -213,7 +209,7 @@ def test_wandb_without_a_key_stays_offline_and_asks_nobody(tmp_path, fake_wandb)
     assert "offline" in lines[0]
 
 
-@pytest.mark.parametrize("mode", ["offline", "online", "disabled"])
+@for_each("mode", ["offline", "online", "disabled"])
 def test_wandb_mode_of_the_environment_is_kept(tmp_path, fake_wandb, monkeypatch, mode):
     monkeypatch.setenv("WANDB_MODE", mode)
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
@@ -233,7 +229,7 @@ def test_wandb_run_goes_on_when_resumed(tmp_path, fake_wandb):
     assert second["resume"] == "allow"
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"wandb": 3}', '{"wandb": [1]}', "\0"])
+@for_each("text", ["", "{", "[]", '{"wandb": 3}', '{"wandb": [1]}', "\0"])
 def test_damaged_ids_of_trackers_are_refused_in_a_line_and_kept(tmp_path, fake_wandb, text):
     (tmp_path / "tracking.json").write_text(text)
     with pytest.raises(ConfigError, match=r"tracking\.json must hold the ids of trackers"):
@@ -241,13 +237,15 @@ def test_damaged_ids_of_trackers_are_refused_in_a_line_and_kept(tmp_path, fake_w
     assert (tmp_path / "tracking.json").read_text() == text
 
 
-def test_wandb_gets_rows_with_the_means_of_their_episodes(tmp_path, fake_wandb):
+def test_wandb_gets_rows_with_the_means_of_their_episodes_and_evaluations(tmp_path, fake_wandb):
     logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
     logger.write_episodes(EPISODES[:1])
     logger.write_episodes(EPISODES[1:])
     logger.write_metrics(make_row(400))
     logger.write_metrics(make_row(800))
-    first, second = (call[1] for call in fake_wandb.tape if call[0] == "log")
+    logger.write_evaluation(800, 20.5)
+    first, second, third = (call[1] for call in fake_wandb.tape if call[0] == "log")
+    assert third == {"num_frames": 800, "eval/episodic_return": 20.5}
     assert ("define_metric", "*", "num_frames") in fake_wandb.tape
     assert first["num_frames"] == 400
     assert first["charts/episodic_return"] == 10.4375
@@ -256,13 +254,7 @@ def test_wandb_gets_rows_with_the_means_of_their_episodes(tmp_path, fake_wandb):
     assert second["losses/entropy"] == 1.5
 
 
-def test_wandb_gets_evaluations(tmp_path, fake_wandb):
-    WandbLogger(tmp_path, half, SETTINGS, lambda _: None).write_evaluation(800, 20.5)
-    (values,) = (call[1] for call in fake_wandb.tape if call[0] == "log")
-    assert values == {"num_frames": 800, "eval/episodic_return": 20.5}
-
-
-@pytest.mark.parametrize("has_failed", [False, True])
+@for_each("has_failed", [False, True])
 def test_wandb_hears_how_the_run_ended(tmp_path, fake_wandb, has_failed):
     logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
     logger.close(has_failed=has_failed)
@@ -447,7 +439,7 @@ def test_loggers_that_are_not_asked_for_write_nothing(tmp_path, fake_tracker):
     assert not any(name.startswith(("events", "tracking", "wandb", "mlruns")) for name in names)
 
 
-@pytest.mark.parametrize("tracker", tracking.TRACKERS)
+@for_each("tracker", tracking.TRACKERS)
 def test_tracker_that_is_not_installed_is_refused_before_anything_starts(
     tmp_path, monkeypatch, tracker
 ):
@@ -465,7 +457,7 @@ def test_folder_of_a_trackers_name_is_no_tracker(tmp_path, monkeypatch):
     assert is_installed("rich")
 
 
-@pytest.mark.parametrize("method", ["write_metrics", "write_episodes", "close"])
+@pytest.mark.parametrize("method", ["write_episodes", "close"])  # see test_training.py, too
 def test_failing_tracker_ends_the_run_loudly_and_loses_nothing(
     tmp_path, monkeypatch, fake_tracker, method
 ):

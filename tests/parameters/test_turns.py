@@ -146,13 +146,6 @@ def test_pushes_come_in_the_order_of_the_actors(seed):
     assert spy.pushed_by == [10 + index for index in range(N)] * ROUNDS
 
 
-def test_all_actors_see_the_same_snapshot_in_a_round():
-    stores = take_turns(shared_parameters(), N, threading.Event())
-    snapshots, _ = run_rounds(stores)
-    for in_round in zip(*snapshots, strict=True):
-        assert all(snapshot is in_round[0] for snapshot in in_round)
-
-
 def test_snapshot_stays_until_the_actor_has_pushed():
     store = shared_parameters()
     first, second = take_turns(store, 2, threading.Event())
@@ -166,9 +159,11 @@ def test_snapshot_stays_until_the_actor_has_pushed():
     assert first.pull().version == 2
 
 
-def test_versions_and_stalenesses_are_always_the_same():
+def test_in_a_round_all_see_the_same_snapshot_with_the_same_stalenesses_every_time():
     store = shared_parameters(num_updates=5, num_frames=100)
     snapshots, receipts = run_rounds(take_turns(store, N, threading.Event()))
+    for in_round in zip(*snapshots, strict=True):
+        assert all(snapshot is in_round[0] for snapshot in in_round)
     for index in range(N):
         assert [receipt.version for receipt in receipts[index]] == [
             5 + N * r + index + 1 for r in range(ROUNDS)

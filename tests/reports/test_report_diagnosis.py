@@ -248,7 +248,7 @@ NOT_WELL = {
 }
 
 
-@pytest.mark.parametrize(
+@for_each(
     "name",
     [path.parent.relative_to(RESULTS).as_posix() for path in RESULTS.rglob("episodes.csv")],
 )

@@ -18,6 +18,7 @@ from a3cjax.parameters.moments import moments_of
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress, is_sealed, seal
 from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import make_apply_gradients
+from tests.cases import for_each
 
 STATISTICS = ObservationStatistics(jnp.asarray([[1.5, 2.0], [0.1, 3e-9]]), jnp.asarray(4.3))
 
@@ -124,9 +125,10 @@ STATES = {
 }
 
 
-@pytest.mark.parametrize("statistics", [None, STATISTICS], ids=["", "centred"])
-@pytest.mark.parametrize("name", STATES)
-def test_checkpoint_comes_back_bit_by_bit(folder, name, statistics):
+@for_each("statistics", [None, STATISTICS])
+@for_each("name", STATES)
+def test_checkpoint_comes_back_bit_by_bit(tmp_path, name, statistics):
+    folder = tmp_path / "checkpoints"
     progress = Progress(
         num_frames=320_000_004,
         num_updates=12,
@@ -161,8 +163,9 @@ def test_other_programs_can_read_it(folder, saved):
     assert {"opt_state/1/count", "opt_state/1/nu/value/bias", "statistics/mean"} < arrays.keys()
 
 
-@pytest.mark.parametrize("bad", [jnp.inf, jnp.nan])
-def test_optimizer_states_that_are_not_finite_are_refused(folder, bad):
+@for_each("bad", [jnp.inf, jnp.nan])
+def test_optimizer_states_that_are_not_finite_are_refused(tmp_path, bad):
+    folder = tmp_path / "checkpoints"
     state = make_state("rmsprop")
     state = state._replace(
         opt_state=jax.tree.map(lambda leaf: jnp.full_like(leaf, bad), state.opt_state)
@@ -293,16 +296,18 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_checkpoint_is_told_and_the_one_before_used(folder, saved, damage):
+def test_damaged_checkpoint_is_told_and_the_one_before_used(folder, saved, subtests):
     path = folder / "300.safetensors"
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
-    before = contents(folder)
-    restored, reports = restore(folder, saved[0])
-    assert_same(restored, saved[1])
-    assert reports == [f"checkpoint {path} is damaged: it is not as it was written."]
-    assert Checkpointer(folder).read_progress() == Progress(200)
-    assert contents(folder) == before
+    sound = path.read_bytes()
+    for name, damage in DAMAGES.items():
+        with subtests.test(msg=name):
+            path.write_bytes(damage(sound))
+            before = contents(folder)
+            restored, reports = restore(folder, saved[0])
+            assert_same(restored, saved[1])
+            assert reports == [f"checkpoint {path} is damaged: it is not as it was written."]
+            assert Checkpointer(folder).read_progress() == Progress(200)
+            assert contents(folder) == before
 
 
 def test_if_all_are_damaged_that_is_said(folder, saved):
@@ -339,8 +344,8 @@ def test_damaged_and_newer_ones_are_moved_aside_when_a_run_goes_on(folder, saved
 # Faults of the disk.
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
-@pytest.mark.parametrize("what", ["newest", "folder"])
+@for_each("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
+@for_each("what", ["newest", "folder"])
 def test_unreadable_is_not_damaged(folder, saved, monkeypatch, number, what):
     owner, name = (Path, "read_bytes") if what == "newest" else (os, "listdir")
     function, before = getattr(owner, name), contents(folder)

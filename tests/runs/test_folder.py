@@ -14,6 +14,7 @@ from a3cjax.runs import folder
 from a3cjax.runs.folder import BEST, NEWEST, check_run_dir, has_results, make_run_dir
 from a3cjax.runs.lock import LOCK, claimed
 from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, SUMMARY
+from tests.cases import for_each
 from tests.fakes import PATIENCE_SECONDS
 
 
@@ -117,9 +118,12 @@ def test_of_two_that_make_the_same_folder_one_wins():
         Path("run").rmdir()
 
 
-@pytest.mark.parametrize("names", [(), (LOCK,), ("config.yaml.part", LOCK)])
-@pytest.mark.parametrize("is_link", [False, True], ids=["", "link"])
-def test_empty_folder_and_what_a_killed_start_left_become_a_run(names, is_link):
+@for_each("names", [(), (LOCK,), ("config.yaml.part", LOCK)])
+@for_each("is_link", [False, True])
+def test_empty_folder_and_what_a_killed_start_left_become_a_run(
+    tmp_path, monkeypatch, names, is_link
+):
+    monkeypatch.chdir(tmp_path)
     place = Path("elsewhere" if is_link else "run")
     place.mkdir()
     if is_link:
@@ -178,8 +182,11 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("name", PLACES)
-def test_what_is_no_place_for_a_run_is_refused_in_a_line_and_left_alone(name):
+@for_each("name", PLACES)
+def test_what_is_no_place_for_a_run_is_refused_in_a_line_and_left_alone(
+    tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
     config = config_at(PLACES[name]())
     before = look()
     for refuse in (check_run_dir, made):
@@ -189,8 +196,9 @@ def test_what_is_no_place_for_a_run_is_refused_in_a_line_and_left_alone(name):
     assert look() == before
 
 
-@pytest.mark.parametrize("lay", [lay_file, lambda name: Path(name).symlink_to("nowhere")])
-def test_folder_of_runs_that_is_none_is_refused(lay):
+@for_each("lay", [lay_file, lambda name: Path(name).symlink_to("nowhere")])
+def test_folder_of_runs_that_is_none_is_refused(tmp_path, monkeypatch, lay):
+    monkeypatch.chdir(tmp_path)
     lay("runs")
     before = look()
     with pytest.raises(ConfigError, match=r"^run_dir must be writable, got runs/"):
@@ -201,7 +209,7 @@ def test_folder_of_runs_that_is_none_is_refused(lay):
 # What is left of a run that has learned nothing.
 
 
-@pytest.mark.parametrize(
+@for_each(
     "names",
     [
         (),
@@ -209,7 +217,8 @@ def test_folder_of_runs_that_is_none_is_refused(lay):
         (f"{NEWEST}/0.safetensors.part", f"{BEST}/"),
     ],
 )
-def test_run_ended_in_random_play_has_no_results(names):
+def test_run_ended_in_random_play_has_no_results(tmp_path, monkeypatch, names):
+    monkeypatch.chdir(tmp_path)
     made(config_at("run"))
     for name in names:
         path = Path("run") / name
@@ -220,7 +229,7 @@ def test_run_ended_in_random_play_has_no_results(names):
     assert not has_results(Path("run"))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "text"),
     [
         (f"{NEWEST}/0.safetensors", ""),
@@ -234,7 +243,8 @@ def test_run_ended_in_random_play_has_no_results(names):
         (EPISODES, "num_frames,a\n5,"),
     ],
 )
-def test_anything_learned_is_a_result(name, text):
+def test_anything_learned_is_a_result(tmp_path, monkeypatch, name, text):
+    monkeypatch.chdir(tmp_path)
     made(config_at("run"))
     path = Path("run") / name
     path.parent.mkdir(parents=True, exist_ok=True)

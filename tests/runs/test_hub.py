@@ -23,6 +23,7 @@ from a3cjax.runs.loading import find_agent
 from a3cjax.runs.lock import LOCK, claimed, is_own
 from a3cjax.runs.publishing import make_model_card
 from a3cjax.runs.tables import read_summary
+from tests.cases import for_each
 
 NAME = "hf://me/pong"
 PONG = find_agent("pong")
@@ -208,7 +209,7 @@ def test_downloaded_agent_runs_no_code_of_its_own(hub, tmp_path, env):
         a3cjax.load(NAME)
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "told"),
     [
         ("hf://me/nothing", "the hub must have this agent and show it to you, got hf://me/nothing"),
@@ -248,7 +249,7 @@ def test_upload_is_refused_before_anything_is_written(hub, tmp_path, monkeypatch
     assert not hub.asked
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "words"),
     [
         ({}, "sampled"),

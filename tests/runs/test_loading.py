@@ -33,6 +33,7 @@ from a3cjax.runs.trust import check_trust
 from a3cjax.system.quoting import without_folders
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
+from tests.cases import for_each
 from tests.documents import ROOT
 
 
@@ -127,7 +128,7 @@ def test_module_that_is_imported_already_needs_no_trust(tmp_path, helper):
         a3cjax.load(folder)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "env", ["CartPole", "Pong-v5", "gymnasium:CartPole-v1", "gymnasium:ALE/Pong-v5", "ALE/Pong-v5"]
 )
 def test_names_without_a_module_need_no_trust(tmp_path, env):
@@ -310,7 +311,7 @@ def test_published_folder_tells_nothing_of_where_it_was_made(finished, tmp_path,
     assert load_config(folder).run_dir == "out"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("word", "shortened"),
     [
         ("run_dir=/home/me/my runs/x/", "run_dir=x"),
@@ -339,7 +340,7 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize("damage", DAMAGED, ids=str)
+@for_each("damage", DAMAGED)
 def test_no_model_card_is_made_of_a_damaged_summary(finished, tmp_path, damage):
     summary = read_summary(finished.run_dir)
     if "evaluation_mean" in damage:
@@ -351,10 +352,9 @@ def test_no_model_card_is_made_of_a_damaged_summary(finished, tmp_path, damage):
             make_model_card(Config(), {n: v for n, v in summary.items() if n != name}, "x")
 
 
-@pytest.mark.parametrize(
+@for_each(
     "damage",
     [*("", "{", "[]", "[" * 100_000, "\0"), {"num_frames": "many"}, {"machine": None}],
-    ids=lambda damage: str(damage)[:40],
 )
 def test_nothing_is_published_of_a_run_with_a_damaged_summary(finished, tmp_path, damage):
     path = finished.run_dir / "summary.json"
@@ -438,7 +438,7 @@ def test_run_is_not_published_into_its_own_folder(finished, published):
         assert sorted(folder.iterdir()) == before
 
 
-@pytest.mark.parametrize(
+@for_each(
     "name", ["published/x/../../thesis", "other run", "file", "link", "run/best", "run/new/deep"]
 )
 def test_nothing_but_a_published_agent_is_written_over(finished, tmp_path, name):

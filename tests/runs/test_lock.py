@@ -17,6 +17,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs import lock
 from a3cjax.runs.lock import KEY, LOCK, claimed, is_own
 from a3cjax.system.files import user_cache
+from tests.cases import for_each
 from tests.documents import ROOT
 from tests.fakes import PATIENCE_SECONDS
 
@@ -142,7 +143,7 @@ def test_forked_child_that_leaves_the_block_frees_nothing(tmp_path):
         refused(tmp_path)
 
 
-@pytest.mark.parametrize(
+@for_each(
     "text",
     ["", "{", "[1]", "null", "[" * 4000, '{"host": "\x1b[2J\\n", "pid": 1}', '{"pid": true}', "\0"],
 )
@@ -162,7 +163,7 @@ def test_where_files_cannot_be_locked_a_living_writer_is_refused(tmp_path, witho
     assert content(tmp_path)["pid"] == other.pid
 
 
-@pytest.mark.parametrize(
+@for_each(
     "changes",
     [
         *({"boot": "another"}, {"host": "another"}, {"boot": None}, {"host": 5}),
@@ -178,8 +179,8 @@ def test_where_files_cannot_be_locked_all_others_are_taken_over(
         assert content(tmp_path)["pid"] == os.getpid()
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ESTALE])
-@pytest.mark.parametrize("call", ["open", "pwrite"])
+@for_each("number", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.ESTALE])
+@for_each("call", ["open", "pwrite"])
 def test_folder_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypatch, number, call):
     def fail(*_, **__):
         raise OSError(number, os.strerror(number))
@@ -191,7 +192,7 @@ def test_folder_that_cannot_be_written_is_refused_in_a_line(tmp_path, monkeypatc
         pass
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("elsewhere")])
+@for_each("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("elsewhere")])
 def test_what_is_no_file_is_no_lock(tmp_path, make):
     make(tmp_path / LOCK)
     assert refused(tmp_path).startswith("run folder must be writable, got ")
@@ -263,7 +264,7 @@ def test_without_a_key_no_folder_is_the_users_own(run_dir, home, spoil):
     assert not is_own(run_dir, ENV)
 
 
-@pytest.mark.parametrize("mark", [None, "", "0" * 64, "\ud800", 5, True, []])
+@for_each("mark", [None, "", "0" * 64, "\ud800", 5, True, []])
 def test_mark_cannot_be_guessed(run_dir, mark):
     change(run_dir, mark=mark)
     assert not is_own(run_dir, ENV)

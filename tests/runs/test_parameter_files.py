@@ -178,7 +178,7 @@ def test_what_is_no_file_is_not_read(tmp_path, make):
     assert refused(tmp_path).endswith("it is no file")
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EACCES, "Permission denied"), MemoryError()])
+@for_each("error", [OSError(errno.EACCES, "Permission denied"), MemoryError()])
 def test_what_cannot_be_read_is_refused_in_a_line(tmp_path, monkeypatch, error):
     def fail(path):
         raise error

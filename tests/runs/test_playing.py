@@ -173,7 +173,7 @@ def test_environments_are_closed_after_a_failure_and_may_fail_to(built, capsys, 
     assert capsys.readouterr().err == (warning if fails == "close" else "")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("own", "configured", "asked_for", "expected"),
     [
         (None, None, None, 50),  # MAX_EPISODE_STEPS

@@ -82,10 +82,10 @@ def act(agent, observations, is_first, core_state, is_greedy):
     return clip_actions(agent.spec.action_space, actions), core_state
 
 
-@pytest.mark.parametrize("action_space", [CHOICES, NUMBERS], ids=["discrete", "box"])
 @pytest.mark.parametrize(
-    ("network", "deterministic"),
-    [("mlp_ff", False), ("mlp_gru", False), ("mlp_lstm", True)],
+    ("network", "action_space", "deterministic"),
+    [("mlp_ff", NUMBERS, False), ("mlp_gru", CHOICES, False), ("mlp_lstm", NUMBERS, True)],
+    ids=["ff", "gru", "lstm"],
 )
 def test_prediction_is_the_action_upon_the_same_timestep(network, action_space, deterministic):
     agent = make_player(action_space=action_space, network=network)

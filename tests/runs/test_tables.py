@@ -47,7 +47,7 @@ def test_file_keeps_the_columns_with_which_it_began(path):
     assert path.read_bytes() == b"a,b\n0.5,2\n1,word\n4,\n"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("value", "cell"),
     [
         (0.0, "0"),
@@ -60,7 +60,8 @@ def test_file_keeps_the_columns_with_which_it_began(path):
         (math.nan, "nan"),
     ],
 )
-def test_any_number_comes_back(path, value, cell):
+def test_any_number_comes_back(tmp_path, value, cell):
+    path = tmp_path / "table.csv"
     append_rows(path, [{"x": value}], ("x",))
     assert read_rows(path) == ([{"x": cell}], 0)
     np.testing.assert_allclose(read_columns(path)[0]["x"], [value], rtol=1e-5)
@@ -76,7 +77,7 @@ def test_file_that_is_not_there_is_empty(path):
     assert not path.exists()
 
 
-@pytest.mark.parametrize(
+@for_each(
     "line",
     [
         b"3000",
@@ -87,7 +88,8 @@ def test_file_that_is_not_there_is_empty(path):
         b'\xff\xfe"\n',
     ],
 )
-def test_damaged_line_costs_itself_alone(path, line):
+def test_damaged_line_costs_itself_alone(tmp_path, line):
+    path = tmp_path / "table.csv"
     after = b"4000,4,20\n" if line.endswith(b"\n") else b""
     path.write_bytes(HEADER + b"1000,1,\n2000,2,5\n" + line + after)
     columns, num_damaged = read_columns(path)
@@ -159,7 +161,7 @@ def test_bad_rows_of_a_log_are_left_out_with_a_warning(tmp_path, capsys):
 
 
 # The fourth one lacks a comma, so that no line has as many cells as it.
-@pytest.mark.parametrize(
+@for_each(
     ("name", "old", "new"),
     [
         (METRICS, "num_frames,", "frames,"),

@@ -4,9 +4,10 @@ import jax
 import pytest
 
 from a3cjax.system import compilation, machine, provenance
+from tests.cases import for_each
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("content", "cores"),
     [("max 100000", 8), ("400000 100000", 4), ("50000 100000", 1), ("1600000 100000", 8)],
 )
@@ -29,7 +30,7 @@ def test_missing_packages_are_said_to_be_missing(monkeypatch):
     assert provenance.describe_versions()["no-such-package"] == "not installed"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("program", "told"),
     [
         ("/home/someone/a3cjax/experiments/run.py", "python experiments/run.py"),

@@ -20,12 +20,11 @@ from a3cjax import Config, load, train
 from a3cjax.actors import placement
 from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
 from a3cjax.config.reading import load_config, read_config, resume_config
-from a3cjax.envs.bringing import make_brought
+from a3cjax.envs.bringing import make_brought, name_source
 from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
 from a3cjax.system.files import same_folder
-from a3cjax.training import Callback
 from tests.cases import for_each
 
 CONFIG = Config(
@@ -108,17 +107,30 @@ def make_vector(num_envs=3, mode=AutoresetMode.SAME_STEP):
     return SyncVectorEnv([Echo] * num_envs, autoreset_mode=mode)
 
 
+@for_each(
+    ("source", "name"),
+    [
+        (make_echo, "make_echo"),
+        (Echo, "Echo"),
+        (lambda: Echo(), "<lambda>"),
+        (functools.partial(make_echo, worth=1.0), "<make_echo>"),
+        (make_vector, "make_vector"),
+        (VECTOR, "<SyncVectorEnv>"),
+    ],
+)
+def test_what_makes_environments_is_called_by_its_name_if_it_has_one(source, name):
+    module = "gymnasium.vector.sync_vector_env" if source is VECTOR else __name__
+    assert name_source(source) == f"python:{module}:{name}"
+
+
 @pytest.mark.parametrize(
     ("source", "name", "num_envs"),
     [
         ("gymnasium:Echo-v0", "gymnasium:Echo-v0", 4),
-        (make_echo, f"python:{__name__}:make_echo", 4),
-        (Echo, f"python:{__name__}:Echo", 4),
-        (lambda: Echo(), f"python:{__name__}:<lambda>", 4),
         (functools.partial(make_echo, worth=1.0), f"python:{__name__}:<make_echo>", 4),
-        (make_vector, f"python:{__name__}:make_vector", 4),
         (lambda: make_vector(5), f"python:{__name__}:<lambda>", 5),
     ],
+    ids=["id", "function", "vector"],
 )
 def test_whatever_makes_environments_is_learned_on(run, source, name, num_envs):
     summary = run(env=source)
@@ -188,7 +200,7 @@ def test_one_environment_for_two_threads_is_refused(one):
         make_brought("One", lambda: one, num_envs=1, seed=0, discount=0.9).close()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "match"),
     [
         ({"num_actors": 2}, r"^num_actors must be 1 with .*env=lambda: .* with 2\.$"),
@@ -247,7 +259,7 @@ def make_shown(**kwargs):
     return Shown(**kwargs)
 
 
-@pytest.mark.parametrize("make", [Shown, make_shown, lambda **kwargs: SyncVectorEnv([Echo])])
+@for_each("make", [Shown, make_shown, lambda **kwargs: SyncVectorEnv([Echo])])
 def test_pictures_are_asked_for_by_any_argument_that_takes_the_mode(make):
     options = {"num_envs": 1, "seed": 0, "discount": 0.9, "renders": True}
     environments = make_brought("Own", make, **options)
@@ -376,7 +388,7 @@ def test_torso_sees_pictures_as_they_are(run):
     assert set(SEEN) == {((8, 8, 3), jnp.dtype("float32"))}
 
 
-@pytest.mark.parametrize("has_statistics", [True, False])
+@for_each("has_statistics", [True, False])
 def test_torso_reads_each_pixel_where_it_was(has_statistics):
     from a3cjax.convolutions import frames_to_blocks
     from a3cjax.types import ObservationStatistics
@@ -401,7 +413,7 @@ def test_torso_reads_each_pixel_where_it_was(has_statistics):
     )
 
 
-@pytest.mark.parametrize("torso", [Torso(), nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(8)])])
+@for_each("torso", [Torso(), nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(8)])])
 def test_policy_and_values_of_gaussians_share_no_torso(torso):
     network = make_network("own_ff", 1, "gaussian_actor_critic", torso=torso)
     params = network.init(jnp.zeros(2, jnp.uint32), np.zeros((1, 1, 2), np.float32))
@@ -563,7 +575,8 @@ def test_run_that_is_over_is_not_stopped_by_its_last_evaluation(run):
 
 
 @pytest.mark.parametrize("answer", [True, "Stop", 0])
-def test_other_answers_are_refused_with_all_saved(run, answer, tmp_path):
+def test_other_answers_are_refused_with_all_saved_and_loggers_told(run, answer, tmp_path):
+    logger = ListLogger()
     config = CONFIG.replace(total_frames=10**8, run_dir=str(tmp_path / "own"))
     refused(
         rf'^on_update of Tape must return None or "stop", got {answer!r}\.$',
@@ -571,20 +584,21 @@ def test_other_answers_are_refused_with_all_saved(run, answer, tmp_path):
         error=TypeError,
         env=Echo,
         callbacks=[Tape(lambda event: answer, "on_update")],
+        loggers=[logger],
     )
     assert load(tmp_path / "own").snapshot.version > 0
+    assert logger.closed == [True]
 
 
 @pytest.mark.parametrize(
-    ("failure", "raised"),
+    ("failure", "raised", "is_logger"),
     [
-        (KeyError("mine"), KeyError),
-        (KeyboardInterrupt(), RuntimeError),
-        (SystemExit(3), RuntimeError),
+        (KeyError("mine"), KeyError, True),
+        (KeyboardInterrupt(), RuntimeError, False),
+        (SystemExit(3), RuntimeError, True),
     ],
-    ids=str,
+    ids=["error", "interrupt", "exit"],
 )
-@pytest.mark.parametrize("is_logger", [False, True], ids=["callback", "logger"])
 def test_what_others_raise_ends_the_run_saved(tmp_path, failure, raised, is_logger):
     left = [failure]
 
@@ -675,37 +689,6 @@ def test_what_would_never_be_called_is_refused(brought, match):
     refused(match, error=TypeError, env=Echo, **brought)
 
 
-class FakeTrial:
-    """As optuna.Trial: prunes at the second report."""
-
-    def __init__(self):
-        self.reported = []
-
-    def report(self, value, step):
-        self.reported.append((value, step))
-
-    def should_prune(self):
-        return len(self.reported) == 2
-
-
-class Pruning(Callback):
-    def __init__(self, trial):
-        self.trial = trial
-
-    def on_evaluation(self, evaluation):
-        self.trial.report(evaluation.mean, evaluation.num_frames)
-        return "stop" if self.trial.should_prune() else None
-
-
-def test_trial_is_pruned_by_its_evaluations(run):
-    trial = FakeTrial()
-    config = CONFIG.replace(total_frames=10**8, eval_period_frames=400)
-    summary = run(config, env=Echo, callbacks=[Pruning(trial)])
-    assert summary.stopped_by == "Pruning"
-    assert len(trial.reported) >= 2
-    assert trial.reported[0][1] < trial.reported[1][1] <= summary.num_frames
-
-
 class ListLogger(Logger):
     def __init__(self):
         self.rows, self.episodes, self.scores, self.closed = [], [], [], []
@@ -732,10 +715,3 @@ def test_logger_of_ones_own_is_told_what_the_files_are(run):
     assert len(logger.episodes) == len((summary.run_dir / "episodes.csv").read_text().split()) - 1
     assert logger.scores == [(summary.num_frames, summary.evaluation.mean)]
     assert logger.closed == [False]
-
-
-def test_logger_of_ones_own_is_told_of_a_failure(run):
-    logger = ListLogger()
-    with pytest.raises(TypeError):
-        run(env=Echo, loggers=[logger], callbacks=[Tape(lambda event: 3, "on_update")])
-    assert logger.closed == [True]

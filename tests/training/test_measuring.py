@@ -10,6 +10,7 @@ from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
 from a3cjax.training import measuring
 from a3cjax.training.measuring import Training, emulator_rate, run_threads
+from tests.cases import for_each
 from tests.fakes import FakeClock, wait_until
 
 CONFIG = Config(env="CartPole", num_actors=2, envs_per_actor=2, unroll_length=5, warmup_steps=4)
@@ -151,7 +152,7 @@ def test_doctor_names_the_settings_to_use(monkeypatch, capsys):
 FIGURES = {"env": 0.5, "act": 0.2, "learn": 0.3, "push": 0.0}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("fastest", "num_actors", "advice"),
     [
         ((2, 8), 2, "The default, num_actors=2 envs_per_actor=8, suits"),

@@ -186,7 +186,6 @@ def test_results_without_checkpoints_are_nothing_to_go_on_with(saver, config, tm
 # Faults of the disk.
 
 
-@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE])
 @pytest.mark.parametrize(
     "name",
     [
@@ -195,7 +194,7 @@ def test_results_without_checkpoints_are_nothing_to_go_on_with(saver, config, tm
     ],
 )
 def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
-    saver, config, tmp_path, monkeypatch, number, name
+    saver, config, tmp_path, monkeypatch, name
 ):
     score(saver, 400, 3.5)
     saver.save(checkpoint_at(480))
@@ -205,7 +204,7 @@ def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
     (tmp_path / "episodes.csv").write_text("num_frames,actor\n400,0\n560,0\n")
     before = contents(tmp_path)
 
-    def failing(function):
+    def failing(function, number):
         def call(path, *rest, **named):
             place = Path(path) if isinstance(path, str | Path) else Path("/")
             if place == tmp_path / name or (not name and place.parent == tmp_path):
@@ -214,13 +213,14 @@ def test_what_cannot_be_read_stops_in_a_line_with_nothing_changed(
 
         return call
 
-    with monkeypatch.context() as patch:
-        for owner, function in [(os, "listdir"), (os, "open"), (Path, "open")]:
-            patch.setattr(owner, function, failing(getattr(owner, function)))
-        with pytest.raises((ConfigError, CheckpointError, OSError)) as caught:
-            go_on(tmp_path)
-    assert "\n" not in str(caught.value)
-    assert os.strerror(number) in str(caught.value)
-    after = contents(tmp_path)
-    after.pop(tmp_path / "run.lock", None)
-    assert after == before
+    for number in (errno.EACCES, errno.EIO, errno.ESTALE, errno.EMFILE):
+        with monkeypatch.context() as patch:
+            for owner, function in [(os, "listdir"), (os, "open"), (Path, "open")]:
+                patch.setattr(owner, function, failing(getattr(owner, function), number))
+            with pytest.raises((ConfigError, CheckpointError, OSError)) as caught:
+                go_on(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert os.strerror(number) in str(caught.value)
+        after = contents(tmp_path)
+        after.pop(tmp_path / "run.lock", None)
+        assert after == before, number

@@ -111,7 +111,7 @@ def test_large_numbers_and_long_words_stay_where_they_belong():
             assert count(between, style.BACKGROUND) == between[..., 0].size
 
 
-@pytest.mark.parametrize(
+@for_each(
     "policy",
     [
         EpsilonGreedy(np.linspace(-12345.0, 0.0, 18), np.float32(0.05)),
@@ -229,7 +229,7 @@ def test_values_that_are_not_finite_leave_gaps():
     assert columns.max() < 46 + 4 / 6 * 144 + 2  # a line from the fourth step to the fifth, alone
 
 
-@pytest.mark.parametrize(("reward", "colour"), [(1.0, style.GAIN), (-1.0, style.LOSS)])
+@for_each(("reward", "colour"), [(1.0, style.GAIN), (-1.0, style.LOSS)])
 def test_rare_rewards_are_marked_and_constant_ones_are_not(reward, colour):
     rare, constant = ValueChart(200, 100, 10), ValueChart(200, 100, 10)
     for step in range(8):
@@ -273,7 +273,7 @@ def test_action_values_are_bars_from_the_worst_to_the_best():
     assert "ε" not in choice_title(policy, is_greedy=True)
 
 
-@pytest.mark.parametrize("variance", [[0.04], [0.04, 0.04]])
+@for_each("variance", [[0.04], [0.04, 0.04]])
 def test_gaussians_show_the_action_where_it_lies(variance):
     policy = DiagonalGaussian(np.array([0.0, -5.0]), np.array(variance))
     places = []

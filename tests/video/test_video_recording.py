@@ -34,6 +34,7 @@ from a3cjax.video.recording import (
     steps_per_second,
 )
 from a3cjax.video.screen import MARGIN, PANEL_WIDTH, Screen
+from tests.cases import for_each
 
 SMALL = {"total_frames": 200, "num_actors": 1, "envs_per_actor": 2, "unroll_length": 10}
 CATCH_STEPS = 9  # of every game
@@ -385,7 +386,7 @@ def test_a_game_that_a_limit_cuts_is_not_shown_as_over(painter, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*RGB-array rendering:UserWarning")  # Gymnasium's own check
-@pytest.mark.parametrize("picture", [np.zeros((30, 40)), np.zeros((0, 0, 3), np.uint8)])
+@for_each("picture", [np.zeros((30, 40)), np.zeros((0, 0, 3), np.uint8)])
 def test_pictures_of_another_kind_are_refused(painter, monkeypatch, picture):
     monkeypatch.setattr(Painter, "picture", picture)
     environments = make_environments(
@@ -396,7 +397,7 @@ def test_pictures_of_another_kind_are_refused(painter, monkeypatch, picture):
     environments.close()
 
 
-@pytest.mark.parametrize("returncode", [1, -6])
+@for_each("returncode", [1, -6])
 def test_mujoco_is_not_asked_for_pictures_where_that_would_end_the_process(returncode, monkeypatch):
     tried = []
 
@@ -536,7 +537,7 @@ def test_place_that_cannot_be_written_is_named_before_a_game_is_played(
     assert list((tmp_path / "there").iterdir()) == []
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "words"),
     [
         (["nothing"], "There is no run folder nothing"),
@@ -560,9 +561,7 @@ def test_folder_without_a_checkpoint_is_refused(command, finished, tmp_path):
     assert err == "error: run folder must hold checkpoints/, got run.\n"
 
 
-@pytest.mark.parametrize(
-    "argument", ["num_episodes=0", "format=avi", "max_seconds=0", "--episodes=2", "fps=30"]
-)
+@for_each("argument", ["num_episodes=0", "format=avi", "max_seconds=0", "--episodes=2", "fps=30"])
 def test_wrong_options_are_refused(command, argument):
     code, _, err = command(".", argument)
     assert code == 2
