@@ -134,7 +134,7 @@ def check_unroll(**arrays: Array) -> None:
         shape = np.shape(array)
         if not shape or 0 in shape:
             raise AssertionError(
-                f"{name} has shape {shape}: it must be [T] or [T, ...], with one step at least."
+                f"{name} has shape {shape}: it must be [T] or [T, ...], and no axis may be empty."
             )
 
 

@@ -67,7 +67,7 @@ def _exemplify(argument: str, fields: dict[str, dataclasses.Field]) -> str:
     own, example = own_name(first, fields), ""
     if own is not None:
         example = f": {own}={''.join(rest) or '...'}"
-    elif "env" in fields:
+    elif "env" in fields and "=" not in argument:
         example = f": env={argument}"
     return f"Settings are given as name=value{example}, got {argument}."
 

@@ -47,7 +47,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
 
         from a3cjax.training.measuring import Training, emulator_rate
 
-    console = rich.console.Console(highlight=False)
+    console = rich.console.Console(highlight=False, emoji=False)
     cores, filled = machine.available_cores(), fill_ahead(config)
     usual = filled.envs_per_actor
     assert usual is not None

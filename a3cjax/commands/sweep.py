@@ -20,7 +20,16 @@ from pathlib import Path
 
 from a3cjax.commands.arguments import read
 from a3cjax.commands.beginning import importing
-from a3cjax.commands.sweeps import MAX_RUNS, Point, Sweep, expand, find_begun, occupied, record
+from a3cjax.commands.sweeps import (
+    MAX_RUNS,
+    Point,
+    Sweep,
+    expand,
+    find_begun,
+    is_finished,
+    occupied,
+    record,
+)
 from a3cjax.config.declaring import Settings, at_least, setting
 from a3cjax.config.reading import CONFIG_FILE, Preset, read_config
 from a3cjax.config.settings import Config
@@ -57,6 +66,9 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     for run_dir in sweep.failed:
         print(f"failed: {run_dir}", file=sys.stderr)
     if stop_signal is not None:
+        num_finished = sum(map(is_finished, points))
+        told = f"stopped with {num_finished} of {len(points)} runs finished"
+        print(f"{told}; to go on: the same command", file=sys.stderr)
         sys.exit(128 + stop_signal)
     sys.exit(1 if sweep.failed else 0)
 

@@ -329,11 +329,13 @@ class Sweep:
             self._tell(f"{title}: finished before")
             return
         self._tell(f"{title}: {' '.join(arguments)}")
+        where = ""
         with contextlib.ExitStack() as stack:
             output = None  # a single run at a time shows itself
             if len(self._cores) > 1:
                 log = point.run_dir.with_name(f"{point.run_dir.name}.log")
                 output = stack.enter_context(log.open("a"))
+                where = f", see {log}"
             with self._lock:
                 if self._stop_signal is not None:
                     return
@@ -356,7 +358,7 @@ class Sweep:
         if code in {*(-n for n in stop_codes), *(128 + n for n in stop_codes)}:
             return
         if code != 0:
-            raise RuntimeError(f"exit code {code}")
+            raise RuntimeError(f"exit code {code}{where}")
         if not is_finished(point):  # an environment may have called os._exit(0)
             raise RuntimeError(f"exit code 0, but no {SUMMARY} of its end")
 

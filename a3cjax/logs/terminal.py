@@ -40,7 +40,7 @@ class TerminalLogger:
         `are_workers`: each line stands for a process of several actor-learners, not for one.
         """
         self._are_workers = are_workers
-        self._console = console or Console(highlight=False)
+        self._console = console or Console(highlight=False, emoji=False)
         self._console.file = Lasting(self._console.file)  # pyright: ignore[reportAttributeAccessIssue]
         self._title = title
         self._total_frames = total_frames
@@ -118,5 +118,6 @@ def print_evaluation(evaluation: Evaluation) -> None:
     title = f"{result['num_episodes']} full games, {result['actions']} actions"
     names = ("mean", "median", "standard_deviation", "min", "max")
     table = Table(*(Column(name.replace("_", " "), justify="right") for name in names), title=title)
-    table.add_row(*(f"{result[name]:.2f}" for name in names))
-    Console(file=Lasting(sys.stdout)).print(table)  # pyright: ignore[reportArgumentType]
+    scores = (result[name] for name in names)
+    table.add_row(*(f"{score:.2f}" if abs(score) < 1e9 else f"{score:.4g}" for score in scores))
+    Console(file=Lasting(sys.stdout), emoji=False).print(table)  # pyright: ignore[reportArgumentType]

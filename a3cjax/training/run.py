@@ -196,12 +196,13 @@ def learn_and_judge(
             trained = learning.trained_agent(learning.saved_snapshot())
             record_at_end(trained, run_dir, supervisor.is_told)
         if signal_stop.is_set():
-            is_over = summary.num_frames >= config.total_frames
-            supervisor.tell(
-                f"all that was learned is saved in {run_dir}"
-                if is_over
-                else f"saved at frame {summary.num_frames:,}; {to_go_on}"
-            )
+            if summary.num_frames < config.total_frames:
+                told = f"saved at frame {summary.num_frames:,}; {to_go_on}"
+            elif summary.evaluation is None and config.eval_episodes:
+                told = f"all that was learned is saved, but not evaluated; {to_go_on}"
+            else:
+                told = f"all that was learned is saved in {run_dir}"
+            supervisor.tell(told)
     return summary
 
 

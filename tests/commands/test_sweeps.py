@@ -12,6 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
+from a3cjax.commands import sweep as sweep_verb
 from a3cjax.commands import sweeps
 from a3cjax.commands.sweep import read_points, split
 from a3cjax.commands.sweeps import (
@@ -391,8 +392,10 @@ def test_other_settings_than_those_of_the_beginning_are_refused_by_name(tmp_path
 @pytest.mark.skipif(available_cores() < 2, reason="needs two cores")
 def test_runs_at_once_share_the_cores(tmp_path, program):
     before = cores_of_thread()
-    points = expand({"seed": ["1", "2", "3", "4"]}, tmp_path)
-    run(program, points, jobs=2)
+    points = expand({"seed": ["1", "2", "3", "4", "666"]}, tmp_path)
+    _, _, lines = run(program, points, jobs=2)
+    log = tmp_path / "seed666.log"
+    assert f"5/5 {log.with_suffix('')}: failed, exit code 1, see {log}" in lines
     shares = {tuple(calls(point.run_dir)[0]["cores"]) for point in points}
     assert shares <= {tuple(sorted(share)) for share in share_cores(2)}
     assert (tmp_path / "seed1.log").is_file()
@@ -501,6 +504,17 @@ def test_a_run_that_fails_when_it_is_stopped_is_told(tmp_path, program):
     assert stop_signal == signal.SIGINT
     assert sweep.failed == [point.run_dir]
     assert any("failed, exit code 1" in line for line in lines)
+
+
+def test_a_sweep_that_was_stopped_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Sweep, "run", lambda self, lock: signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        sweep_verb.main(
+            [], {"sweep_dir": str(tmp_path / "sweep"), "env": "CartPole", "seed": "1,2"}
+        )
+    assert caught.value.code == 128 + signal.SIGTERM
+    told = "stopped with 0 of 2 runs finished; to go on: the same command\n"
+    assert capsys.readouterr().err == told
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path):

@@ -209,13 +209,15 @@ def test_a_sweep_is_named_only_where_it_has_several_right_values(monkeypatch, ar
         *((f"env{between}Catch", "env=Catch") for between in (" = ", ": ", " ", ":", " =")),
         ("lr = 1e-3", "learning_rate=1e-3"),
         ("env:", "env=..."),
+        ("=3", None),
         ("gymnasium:CartPole-v1", "env=gymnasium:CartPole-v1"),
     ],
 )
 def test_settings_in_another_form_are_answered_by_their_own(argument, example):
     with pytest.raises(ConfigError) as caught:
         parse([argument], Config)
-    assert str(caught.value) == f"Settings are given as name=value: {example}, got {argument}."
+    shown = "" if example is None else f": {example}"
+    assert str(caught.value) == f"Settings are given as name=value{shown}, got {argument}."
 
 
 def test_wrong_settings_of_a_sweep_are_refused(command, tmp_path):

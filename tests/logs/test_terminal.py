@@ -393,3 +393,10 @@ def test_evaluation_is_printed_as_a_table(capsys):
     assert "standard deviation" in text
     for number in ("2.50", "1.50", "1.00", "4.00"):
         assert number in text
+    print_evaluation(Evaluation([Episode(0, -8e29, 5)], is_greedy=True))
+    assert "-8e+29" in capsys.readouterr().out
+
+
+def test_names_between_colons_are_no_pictures(capsys):
+    TerminalLogger("python:robot:make  runs/:car:", 1000).close()
+    assert "python:robot:make  runs/:car:" in capsys.readouterr().out

@@ -204,8 +204,8 @@ def test_summary_tells_result_and_origin(finished):
     assert summary["evaluation"] == finished.evaluation.as_dict()
     assert summary["evaluation"]["num_episodes"] == 3
     assert summary["evaluation"]["actions"] == "greedy"
-    rate = summary["num_frames"] / summary["training_seconds"]
-    assert summary["frames_per_second"] == pytest.approx(rate, rel=0.1)
+    seconds = summary["num_frames"] / summary["frames_per_second"]
+    assert summary["training_seconds"] == pytest.approx(seconds, abs=0.06)  # it has one digit
     assert summary["versions"]["jax"] == jax.__version__
     assert summary["machine"]["cores"] >= 1
     assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown", summary["commit"])
@@ -446,7 +446,7 @@ def test_game_is_spelt_one_way_in_the_run_folder(tmp_path, monkeypatch):
     assert load_config(summary.run_dir).env == "CartPole"
 
 
-def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop):
+def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop, capsys):
     def evaluate_agent(*_, should_stop, **__):
         assert not should_stop()
         stop()
@@ -457,6 +457,7 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop):
         train(CONFIG.replace(run_dir=str(tmp_path / "run"), total_frames=WARMUP_FRAMES + 1))
     written = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (written["signal"], written["evaluation"]) == (stop.number, None)
+    assert "all that was learned is saved, but not evaluated; to go on: " in capsys.readouterr().out
     assert written["num_updates"] == 1
     assert (tmp_path / "run" / "curves.png").is_file()
 
