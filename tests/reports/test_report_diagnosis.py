@@ -245,6 +245,7 @@ NOT_WELL = {
     "atari5-constant-cost/SpaceInvaders-seed1": {"plateau"},
     "space-invaders-fresh/seed5": {"plateau"},
     "other-games-advantages-in-points/enduro-seed1": {"repeats"},
+    "other-games/kungfumaster-seed1": {"plateau"},
 }
 
 
