@@ -189,6 +189,11 @@ def test_settings_of_clusters_are_refused_without_one():
     ("settings", "message"),
     [
         ({"devices": "cuda"}, "devices must be auto or cpu with cluster, got cuda."),
+        ({"ray_address": "local"}, "ray_address must be auto or host:port, got local."),
+        (
+            {"ray_address": "ray://head:10001"},
+            "ray_address must be auto or host:port, got ray://head:10001.",
+        ),
         (
             {"deterministic": True, "max_staleness": 9},
             "max_staleness must be null where actors take turns (deterministic), got 9.",

@@ -400,3 +400,14 @@ def test_a_resumed_run_counts_on(monkeypatch):
     (row,) = bench.logger.rows
     assert (row["num_frames"], row["num_updates"], row["num_episodes"]) == (1200, 15, 155)
     assert row["episode_return_mean"] == 1.05
+
+
+def test_a_run_that_goes_on_has_its_first_row_after_a_whole_period(monkeypatch):
+    bench = Bench(monkeypatch, num_frames=1_000, num_updates=12)
+    bench.now += 1
+    bench.report(4)
+    bench.journal.write()
+    assert bench.logger.rows == []
+    bench.report(1)
+    bench.journal.write()
+    assert [row["num_frames"] for row in bench.logger.rows] == [1_400]
