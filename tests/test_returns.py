@@ -134,6 +134,20 @@ def test_gradient_of_a_return_is_the_product_of_discounts():
     np.testing.assert_allclose(by_bootstrap, 0.06, rtol=1e-6)
 
 
+def test_lambda_returns_agree_with_rlax():
+    rewards, discounts, next_values, lambdas = unroll = random_unroll(5, (6, 4))
+    theirs = jax.vmap(rlax.lambda_returns, in_axes=1, out_axes=1)
+    expected = theirs(rewards, discounts, next_values, lambdas)
+    np.testing.assert_allclose(lambda_returns(*unroll), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_n_step_returns_agree_with_rlax():
+    rewards, discounts, next_values, _ = map(jnp.asarray, random_unroll(6, (6,)))
+    expected = rlax.discounted_returns(rewards, discounts, next_values)
+    returns = n_step_returns(rewards, discounts, next_values[-1])
+    np.testing.assert_allclose(returns, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_one_step_q_targets_take_the_greatest_next_value():
     # 1 + 0.5 · max(2, 6) = 4, and at a terminal only the reward
     targets = one_step_q_targets(
