@@ -37,6 +37,7 @@ from a3cjax.system.output import Lasting
 OBJECT_STORE_BYTES = 2**30
 CONNECT_SECONDS = 10.0  # for whoever listens at an address to take a connection
 LOG = "ray.log"
+_ADDRESS_RULE = "ray_address must be that of a Ray that runs"
 # Packages whose objects go from one process to another.
 COMPARED = ("a3cjax", "jax", "flax", "optax", "numpy", "ray")
 
@@ -206,7 +207,7 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
 
     Raises:
       ConfigError: if it does not start, or there is none to join, or this process uses Ray already.
-      Stopped: if a SIGTERM comes before Ray is there.
+      Stopped: if a SIGINT or SIGTERM comes before Ray is there.
     """
     if ray.is_initialized():
         raise ConfigError(
@@ -233,6 +234,8 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
         try:
             with _own_signals():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Stopped:
+            raise
         except Exception as error:
             rule = "cluster must be null where Ray does not start, got ray"
             if address is not None:
@@ -240,9 +243,6 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
             raise ConfigError(f"{rule}: {type(error).__name__}: {error}") from error
         stack.callback(ray.shutdown)
         yield RayEngine(address is None, folder / LOG)
-
-
-_ADDRESS_RULE = "ray_address must be that of a Ray that runs"
 
 
 def _check_listener(address: str) -> None:
@@ -256,12 +256,12 @@ def _check_listener(address: str) -> None:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Lets Ctrl-C through while Ray starts, and sets back the handlers that Ray replaces.
+    """Lets signals end the start of Ray at once, and sets back the handlers that Ray replaces.
 
     Ray's own handler of SIGTERM leaves by `sys.exit`, and would take the run with it.
 
     Raises:
-      Stopped: after a SIGTERM inside the block, which is raised again for the handler before.
+      Stopped: after a SIGINT or SIGTERM inside the block, raised again for the handler before.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -269,17 +269,21 @@ def _own_signals() -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     if before[signal.SIGINT] not in (signal.SIG_IGN, None):
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    is_terminated = False
+    came = None
     try:
         yield
-    except SystemExit:
-        is_terminated = True
+    except KeyboardInterrupt:
+        came = signal.SIGINT
+    except SystemExit as leaving:
+        if leaving.code != signal.SIGTERM:
+            raise
+        came = signal.SIGTERM
     finally:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
-    if is_terminated:
-        signal.raise_signal(signal.SIGTERM)
+    if came is not None:
+        signal.raise_signal(came)
         raise Stopped
 
 

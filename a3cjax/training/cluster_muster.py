@@ -237,7 +237,7 @@ class ClusterMuster:
             )
         asked = config.num_actors
         machines = None if engine.is_local else await_machines(engine, asked, supervisor)
-        config = fill_ahead(config, cores_of_cluster(engine))
+        config = fill_ahead(config, None if machines is None else sum(machines))
         config = fill_cluster(config, machines)
         # A run of threads that take turns may have saved where its environments stand.
         self._past = past._replace(standings=())

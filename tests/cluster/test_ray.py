@@ -165,16 +165,31 @@ def test_signals_are_the_programs_own_again_once_ray_is_there(ray_engine):
     came, numbers = [], (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, lambda number, _: came.append(number)) for number in numbers]
     try:
-        with pytest.raises(KeyboardInterrupt), ray_engine._own_signals():
+        with pytest.raises(Stopped), ray_engine._own_signals():
             signal.raise_signal(signal.SIGINT)
         with pytest.raises(Stopped), ray_engine._own_signals():
             raise_as_ray_handles(signal.SIGTERM)
-        assert came == [signal.SIGTERM]
-        signal.raise_signal(signal.SIGINT)
-        assert came == [signal.SIGTERM, signal.SIGINT]
+        assert came == [signal.SIGINT, signal.SIGTERM]
+        with pytest.raises(SystemExit), ray_engine._own_signals():
+            sys.exit(1)
+        for number in numbers:
+            signal.raise_signal(number)
+        assert came == [signal.SIGINT, signal.SIGTERM, *numbers]
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def test_sigterm_while_ray_starts_is_no_fault_of_the_address(ray_engine, monkeypatch):
+    monkeypatch.setattr(ray_engine.ray, "init", lambda **_: raise_as_ray_handles(signal.SIGTERM))
+    came, before = [], signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda number, _: came.append(number))
+    try:
+        with pytest.raises(Stopped), ray_engine.ray_engine("auto"):
+            pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert came == [signal.SIGTERM]
 
 
 def test_a_line_is_said_before_the_process_dies(tmp_path, ray_engine):
