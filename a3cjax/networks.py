@@ -1,8 +1,8 @@
 """Networks: torso, core and heads in flax.linen, and the pure functions around them.
 
 The torso (torsos.py) maps one observation to features; the core is feed-forward, or a GRU or LSTM
-over time; the heads are policy and state value, or action values. The same `apply` serves acting
-(T = 1) and learning (T steps).
+over time (cores.py); the heads are policy and state value, or action values. The same `apply`
+serves acting (T = 1) and learning (T steps).
 """
 
 import functools
@@ -16,6 +16,7 @@ import numpy as np
 from flax import linen as nn
 from flax.errors import FlaxError
 
+from a3cjax.cores import GRU, LSTM, RecurrentCore
 from a3cjax.distributions import (
     Categorical,
     DiagonalGaussian,
@@ -32,7 +33,6 @@ from a3cjax.types import (
     Observation,
     ObservationStatistics,
     Params,
-    check_shapes,
 )
 
 # Initial means are near zero: an action far beyond its bounds teaches nothing about its size.
@@ -67,7 +67,7 @@ class Body(nn.Module):
     """Torso and optional recurrent cell: a network without its heads."""
 
     torso: nn.Module
-    cell: nn.RNNCellBase | None
+    cell: RecurrentCore | None
 
     @nn.compact
     def __call__(
@@ -85,7 +85,7 @@ class Body(nn.Module):
         features = self.torso(observations, statistics)
         features = features.reshape(num_steps, batch_size, -1)
         if self.cell is not None:
-            core_state, features = _unroll_core(self.cell, core_state, features, is_first)
+            core_state, features = self.cell(core_state, features, is_first)
         return features, core_state
 
 
@@ -178,28 +178,7 @@ def _pad_logits(logits: jax.Array, sizes: tuple[int, ...]) -> jax.Array:
     return mask_logits(logits[..., columns], mask)
 
 
-def _unroll_core(
-    cell: nn.RNNCellBase, core_state: CoreState, features: jax.Array, is_first: Array
-) -> tuple[CoreState, jax.Array]:
-    """Run the cell over `[T, B, ...]`, from zeros wherever a new episode starts."""
-    batch_size = np.shape(is_first)[1]
-    for x in jax.tree.leaves(core_state):
-        check_shapes((batch_size, "H"), f"is_first {np.shape(is_first)}", core_state=x)
-
-    def step(cell, core_state, inputs):
-        features_t, is_first_t = inputs
-        core_state = jax.tree.map(lambda x: jnp.where(is_first_t[:, None], 0.0, x), core_state)
-        return cell(core_state, features_t)
-
-    scan = nn.scan(step, variable_broadcast="params", split_rngs={"params": False})
-    return scan(cell, core_state, (features, jnp.asarray(is_first)))
-
-
-_CELLS: dict[str, Callable[[int], nn.RNNCellBase | None]] = {
-    "ff": lambda _: None,
-    "gru": lambda size: nn.GRUCell(features=size),
-    "lstm": lambda size: nn.OptimizedLSTMCell(features=size),
-}
+_CELLS = {"ff": None, "gru": GRU, "lstm": LSTM}
 OWN_CORE_SIZE = 256  # behind a custom torso, as in Atari games
 TABULAR = "tabular"
 NETWORK_NAMES = (*(f"{torso}_{core}" for torso in TORSOS for core in _CELLS), TABULAR)
@@ -258,9 +237,7 @@ def make_network(
         module = ActionValues(body, num_actions, use_bias, dueling)
 
     def initial_state(batch_size: int) -> CoreState:
-        # Zeros, whatever the key: carry initializers of Flax's cells are zeros by default.
-        key = jax.random.key(0)
-        state = () if body.cell is None else body.cell.initialize_carry(key, (batch_size, 1))
+        state = () if body.cell is None else body.cell.initial_state(batch_size)
         return state if gaussian is None else (state, state)
 
     def begin(observations: Observation) -> tuple[Observation, jax.Array, CoreState]:
@@ -341,15 +318,18 @@ def core_of(name: str) -> str:
 
 
 def _make_body(name: str, own_torso: nn.Module | None, kernels: ImageKernels | None) -> Body:
+    def make_core(size: int) -> RecurrentCore | None:
+        cell = _CELLS[core_of(name)]
+        return cell and RecurrentCore(cell, size)
+
     if own_torso is not None:
         # A copy, down to its submodules: two bodies with one module would share its parameters.
         copy = own_torso.copy(parent=None, name=own_torso.name)
-        return Body(OwnTorso(copy), _CELLS[core_of(name)](OWN_CORE_SIZE))
+        return Body(OwnTorso(copy), make_core(OWN_CORE_SIZE))
     if name == TABULAR:
         return Body(VectorTorso(hidden_sizes=()), None)
-    torso, core = name.split("_")
-    make_torso, core_size = TORSOS[torso]
+    make_torso, core_size = TORSOS[name.partition("_")[0]]
     module = make_torso()
     if isinstance(module, ImageTorso):
         module = module.clone(kernels=kernels)
-    return Body(module, _CELLS[core](core_size))
+    return Body(module, make_core(core_size))

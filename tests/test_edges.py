@@ -44,6 +44,7 @@ SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import PartitionSpec as P
 from a3cjax import EpsilonGreedy, gae_advantages, lambda_returns, n_step_returns, vtrace_targets
+from a3cjax.networks import make_network
 
 mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
 x = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
@@ -62,6 +63,17 @@ for call in calls:
         np.testing.assert_allclose(sharded, jax.jit(function)(x), rtol=1e-6)
     mapped = jax.pmap(call)(np.stack([x, x + 1]))
     np.testing.assert_allclose(mapped[1], jax.jit(call)(x + 1), rtol=1e-6)
+
+# A recurrent network, whose parameters are the same everywhere: their gradient is that of all.
+for name in ("mlp_gru", "mlp_lstm"):
+    network = make_network(name, 2)
+    inputs = x[..., None], x > 1, network.initial_state(6)
+    params = network.init(jax.random.key(0), x[:, :1, None])
+    loss = lambda params, *inputs: jnp.sum(network.apply(params, None, *inputs)[0].values ** 2)
+    specs = {"in_specs": (P(), P(None, "i"), P(None, "i"), P("i")), "out_specs": P()}
+    sharded = jax.jit(jax.shard_map(jax.grad(loss), mesh=mesh, **specs))(params, *inputs)
+    for found, expected in zip(*map(jax.tree.leaves, (sharded, jax.grad(loss)(params, *inputs)))):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 # Over explicit axes, too, which are the default of `jax.make_mesh`.
 mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Explicit,))
