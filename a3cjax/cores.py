@@ -64,7 +64,8 @@ class RecurrentCore(nn.Module):
     @nn.nowrap
     def initial_state(self, batch_size: int) -> CoreState:
         """The state of new episodes: zeros, `[B, H]` or, for an LSTM, a pair of them."""
-        zeros, num_arrays = jnp.zeros((batch_size, self.size)), self.cell.num_arrays
+        shape, num_arrays = (batch_size, self.size), self.cell.num_arrays
+        zeros = jnp.zeros(shape, jnp.float32)
         return zeros if num_arrays == 1 else (zeros,) * num_arrays
 
     @nn.compact
@@ -95,11 +96,11 @@ class _Weights(nn.Module):
 
     @nn.compact
     def __call__(self) -> tuple[jax.Array, jax.Array]:
-        square = (self.size, self.size)
-        matrix = self.param("kernel", nn.initializers.orthogonal(), square)
+        zeros, shape = nn.initializers.zeros_init(), (self.size, self.size)
+        matrix = self.param("kernel", nn.initializers.orthogonal(), shape, jnp.float32)
         if not self.use_bias:
-            return matrix, jnp.zeros(self.size)
-        return matrix, self.param("bias", nn.initializers.zeros_init(), (self.size,))
+            return matrix, jnp.zeros(self.size, matrix.dtype)
+        return matrix, self.param("bias", zeros, (self.size,), jnp.float32)
 
 
 def _scan(
