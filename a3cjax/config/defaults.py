@@ -17,7 +17,7 @@ from a3cjax.config.settings import AUTO, Config
 from a3cjax.envs.base import GYMNASIUM_PREFIX, EnvironmentSpec
 from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
-from a3cjax.networks import TABULAR
+from a3cjax.networks import TABULAR, core_of
 from a3cjax.optimizers import fill_constants
 from a3cjax.system.machine import available_cores
 from a3cjax.torsos import LEAST_PIXELS, torsos_for
@@ -83,6 +83,9 @@ CONTINUOUS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "entropy_cost": 1e-4,  # Mnih et al. 2016, section 9
 }
+
+# With the rate of other vectors, recurrent cores stand still in some runs: docs/decisions.md.
+RECURRENT: dict[str, Any] = {"learning_rate": 1e-3}
 
 # Defaults that are the same for all environments, unless `tuned/` has something else for one.
 USUAL: dict[str, Any] = {"algorithm": "a3c", "discount": 0.99, "lambda_": 0.95}
@@ -258,6 +261,8 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
                 }
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
+    if core_of(config.network) != "ff":
+        defaults = defaults | RECURRENT
     # With a fixed number of steps, the share of random play would grow with the number of cores,
     # up to all of a small budget.
     tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)

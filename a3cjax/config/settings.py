@@ -172,7 +172,9 @@ class Config(Settings):
     )
     shared_statistics: bool = _optimizer(True, "one set for all actors, not one for each")
     learning_rate: float | None = _optimizer(
-        None, "null: 0.003, 0.001 for images or continuous actions, 0.5 for a table", POSITIVE
+        None,
+        "null: 0.003, 0.001 for images, continuous actions or gru and lstm, 0.5 for a table",
+        POSITIVE,
     )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
     decay: float | None = _optimizer(

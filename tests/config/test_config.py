@@ -650,6 +650,7 @@ LAPTOP = {
     "momentum": 0.0,
 }
 GAUSSIAN = {**LAPTOP, "learning_rate": 1e-3, "entropy_cost": 1e-4}
+RECURRENT = {**LAPTOP, "learning_rate": 1e-3}
 PIXELS = {
     **LAPTOP,
     "unroll_length": 40,
@@ -689,6 +690,9 @@ TABLE = {
         ("auto", STATES, {**LAPTOP, "network": "mlp_ff"}),
         ("auto", CONTINUOUS, {**GAUSSIAN, "network": "mlp_ff"}),
         ("mujoco_lstm", CONTINUOUS, GAUSSIAN),
+        *((f"mlp_{core}", VECTORS, RECURRENT) for core in ("gru", "lstm")),
+        ("python:own:network_lstm", VECTORS, RECURRENT),
+        ("atari_lstm", IMAGES, ATARI),
         ("tabular", STATES, TABLE),
     ],
 )
