@@ -19,7 +19,7 @@ import numpy.typing as npt
 from a3cjax.config.reading import CONFIG_FILE as CONFIG_FILE
 from a3cjax.config.reading import as_of_today as as_of_today
 from a3cjax.config.reading import read_config_file as read_config_file
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, OutputError
 from a3cjax.system.files import replace_file
 from a3cjax.system.output import warn
 
@@ -69,8 +69,18 @@ def append_rows(
 
     A file keeps its columns; `columns` are those of a new file. Values that have no column are
     left out: a newer version may know more than the one that began the run.
+
+    Raises:
+      OutputError: if its folder is gone.
     """
-    with path.open("a+", encoding="utf-8", newline="", errors="replace") as file:
+    try:
+        file = path.open("a+", encoding="utf-8", newline="", errors="replace")
+    except FileNotFoundError as error:
+        raise OutputError(
+            f"the run folder {path.parent} was moved or removed while the run went on; what was "
+            "saved since then lies in a new folder of that name."
+        ) from error
+    with file:
         file.seek(0)
         known = _cells(file.readline())
         writer = csv.DictWriter(file, known or columns, extrasaction="ignore", lineterminator="\n")

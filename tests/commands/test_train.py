@@ -382,8 +382,8 @@ def test_second_run_of_a_configuration_compiles_nothing(start, tmp_path):
     assert compiled[1] == compiled[0]
 
 
-def test_interrupt_saves_and_exits_with_130(start, tmp_path):
-    run_dir = tmp_path / "run"
+def start_endless(start, run_dir):
+    """A run of CartPole that has learned something."""
     process = start(RUN, "env=CartPole", "total_frames=1000000000", "log_period_frames=20", *SMALL)
     metrics = run_dir / "metrics.csv"
 
@@ -392,6 +392,12 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
         return metrics.exists() and metrics.read_text().count("\n") >= 2
 
     wait_until(has_learned)
+    return process
+
+
+def test_interrupt_saves_and_exits_with_130(start, tmp_path):
+    run_dir = tmp_path / "run"
+    process = start_endless(start, run_dir)
     process.send_signal(signal.SIGINT)
     out, err = end_of(process)
     assert process.returncode == 130
@@ -403,6 +409,18 @@ def test_interrupt_saves_and_exits_with_130(start, tmp_path):
     assert summary["num_updates"] > 0
     assert (run_dir / "checkpoints" / f"{summary['num_frames']}.safetensors").is_file()
     assert "a3cjax train env=CartPole" in summary["command"]
+
+
+def test_run_whose_folder_is_moved_saves_and_says_so_in_one_line(start, tmp_path):
+    run_dir, moved = tmp_path / "run", tmp_path / "moved"
+    process = start_endless(start, run_dir)
+    run_dir.rename(moved)
+    _, err = end_of(process)
+    assert process.returncode == 1
+    assert "Traceback" not in err
+    assert err.startswith("error: the run folder run was moved or removed while the run went on;")
+    (last,) = (run_dir / "checkpoints").iterdir()
+    assert int(last.stem) > max(int(path.stem) for path in (moved / "checkpoints").iterdir())
 
 
 def test_failure_exits_with_1_and_leaves_a_run_to_evaluate(start, tmp_path):
