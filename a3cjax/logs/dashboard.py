@@ -18,14 +18,14 @@ LEARNING_METRICS = (
     *("policy_loss", "value_loss", "entropy", "explained_variance", "q_value", "epsilon"),
     "grad_norm",
 )
-# What is shown of an actor-learner: a header, the name in its row, and the format.
+# What is shown of an actor-learner: a header, the name in its row, and the format; "": a score.
 ACTOR_COLUMNS = (
     ("actor", "actor", ".0f"),
     ("steps/s", "steps_per_second", ",.0f"),
     *((part, f"{part}_fraction", ".0%") for part in TIME_PARTS),
     ("lock", "lock_wait_fraction", ".1%"),
     ("stale", "staleness_mean", ".1f"),
-    ("return", "episode_return_mean", ".2f"),
+    ("return", "episode_return_mean", ""),
     ("idle s", "idle_seconds", ",.0f"),
 )
 WORKER_COLUMNS = (
@@ -121,17 +121,22 @@ def is_stalled(actor: Row) -> bool:
     return actor["idle_seconds"] >= STALL_SECONDS
 
 
-def describe(row: Row, total_frames: int) -> list[tuple[str, str]]:
-    """Names and values to show; the time left assumes the present rate."""
-    rate, frames_left = row["frames_per_second"], max(0.0, total_frames - row["num_frames"])
+def describe(row: Row, total_frames: int, *, is_first: bool = False) -> list[tuple[str, str]]:
+    """Names and values to show; the time left assumes the present rate.
+
+    The rate of the first row says nothing of it: most of that period was compilation.
+    """
+    frames_left = max(0.0, total_frames - row["num_frames"])
+    rate = row["frames_per_second"]
+    seconds_left = frames_left / rate if rate > 0 and not is_first else math.nan
     fields = [
         ("frames", f"{row['num_frames']:,.0f} / {total_frames:,}"),
         ("frames/s", f"{rate:,.0f}"),
         ("elapsed", clock(row["wall_seconds"])),
-        ("left", clock(frames_left / rate if rate > 0 else math.nan)),
+        ("left", clock(seconds_left)),
         ("updates", f"{row['num_updates']:,.0f}"),
         ("episodes", f"{row['num_episodes']:,.0f}"),
-        ("return", shown(row["episode_return_mean"], ".2f")),
+        ("return", shown(row["episode_return_mean"])),
         *((name.replace("_", " "), f"{row[name]:.4g}") for name in LEARNING_METRICS if name in row),
         ("staleness", f"{shown(row['staleness_mean'], '.2f')} (max {row['staleness_max']:.0f})"),
         ("lock wait", shown(row["lock_wait_fraction"], ".1%")),
@@ -150,8 +155,10 @@ def one_line(*parts: str | tuple[str, str]) -> Text:
     return Text.assemble(*parts, no_wrap=True, overflow="crop")
 
 
-def shown(value: float, form: str) -> str:
-    """A number; a dash for NaN."""
+def shown(value: float, form: str = "") -> str:
+    """A number; a dash for NaN. Without a form it is a score, which two decimals may hide."""
+    if not form:
+        form = ".2f" if value == 0 or 0.1 <= abs(value) < 1e9 else ".4g"
     return "-" if math.isnan(value) else format(value, form)
 
 

@@ -47,6 +47,7 @@ class TerminalLogger:
         self._num_actors = num_actors
         self._curve = Curve(total_frames)
         self._row: Row | None = None
+        self._is_first_row = True
         self._actors: Mapping[int, Row] = {}
         # With FORCE_COLOR, Rich takes any file for a terminal, so the file itself is asked, too.
         self.is_live = self._console.is_interactive and self._console.file.isatty()
@@ -70,9 +71,10 @@ class TerminalLogger:
 
     def write_metrics(self, row: Row, actors: Mapping[int, Row] | None = None) -> None:
         """Shows the newest row and, where there is room, that of each actor-learner."""
+        self._is_first_row = self._row is None or not self._row["num_updates"]
         self._row, self._actors = row, actors or {}
         if not self.is_live:
-            fields = describe(row, self._total_frames)
+            fields = describe(row, self._total_frames, is_first=self._is_first_row)
             self.print("  ".join(f"{name} {value}" for name, value in fields))
             return
         if self._console.size != self._size:
@@ -94,7 +96,8 @@ class TerminalLogger:
             return
         height = options.size.height - 2  # the last line stays free: writing to it may scroll
         gap = [""] if height > self._num_actors + 16 else []
-        (_, frames), *fields = describe(self._row, self._total_frames)
+        is_first = self._is_first_row
+        (_, frames), *fields = describe(self._row, self._total_frames, is_first=is_first)
         percent = f"{min(1.0, self._row['num_frames'] / self._total_frames):.0%}"
         progress = Table.grid(Column(ratio=1), "", padding=(0, 2), expand=True)
         bar = ProgressBar(self._total_frames, self._row["num_frames"])

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from a3cjax.runs.lock import claimed
 from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
 from a3cjax.system.files import same_folder
-from a3cjax.system.output import tell
+from a3cjax.system.output import tell, warn
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
 from a3cjax.training.bringing import (
@@ -190,6 +191,12 @@ def learn_and_judge(
                 supervisor.keep(summary)
         if summary.evaluation is not None:
             print_evaluation(summary.evaluation)
+            if summary.evaluation.is_greedy and max(summary.evaluation.scores) < summary.mean_return:
+                warn(
+                    "the most likely actions alone do worse in every game than training did in the "
+                    f"mean of its last 100 games, {summary.mean_return:.4g}: a3cjax evaluate "
+                    f"{shlex.quote(str(run_dir))} greedy=false draws actions from the policy."
+                )
         if config.video and not signal_stop.is_set():
             from a3cjax.video import record_at_end
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from a3cjax.logs.dashboard import NUM_INTERVALS, Curve, clock
+from a3cjax.logs.dashboard import NUM_INTERVALS, Curve, clock, shown
 from tests.cases import for_each
 
 
@@ -16,6 +16,23 @@ def filled(pairs, total_frames=NUM_INTERVALS):
     for num_frames, value in pairs:
         curve.add(num_frames, value)
     return curve
+
+
+@for_each(
+    ("score", "expected"),
+    [
+        (12.5, "12.50"),
+        (-0.25, "-0.25"),
+        (0.0, "0.00"),
+        (0.0016, "0.0016"),
+        (-2.5e-7, "-2.5e-07"),
+        (1.25e9, "1.25e+09"),
+        (math.nan, "-"),
+        (math.inf, "inf"),
+    ],
+)
+def test_scores_of_all_sizes_can_be_read(score, expected):
+    assert shown(score) == expected
 
 
 def test_curve_gives_back_what_it_was_given():

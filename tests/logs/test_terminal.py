@@ -95,13 +95,15 @@ def plain(stream=None, **settings):
 def test_plain_lines_where_there_is_no_terminal():
     logger, stream = plain()
     logger.write_episodes([EpisodeRow(400, 1.5, 0, 21.0, 900)])
+    logger.write_metrics(make_row(1_000, frames_per_second=5.0), make_actors(1))
     logger.write_metrics(make_row(400_000, frames_per_second=1000.0), make_actors(1))
     logger.close()
-    title, line = stream.getvalue().splitlines()
+    title, first, line = stream.getvalue().splitlines()
     assert title == "Pong"
     assert "\x1b" not in line
     assert "frames 400,000 / 4,000,000" in line
     assert "frames/s 1,000" in line
+    assert "left ?" in first  # whose period held the compilation
     assert "left 1:00:00" in line  # 3.6 million frames at 1,000 a second
     assert "return 12.50" in line
     assert "policy loss -0.5  value loss 2  entropy 1.5  grad norm 3  staleness" in line
@@ -119,6 +121,7 @@ def test_plain_lines_show_the_metrics_that_the_algorithm_has():
 
 def test_frames_beyond_the_budget_leave_no_time():
     logger, stream = plain(total_frames=1000)
+    logger.write_metrics(make_row(900))
     logger.write_metrics(make_row(20_000))
     assert "left 0:00:00" in stream.getvalue()
 

@@ -905,6 +905,21 @@ def test_checkpoint_that_cannot_be_written_ends_the_run(tmp_path, monkeypatch):
     assert actor_threads() == []
 
 
+@pytest.mark.parametrize(
+    ("scores", "is_greedy", "is_told"),
+    [([1.0, 2.0], True, True), ([1.0, 2.0], False, False), ([1.0, 900.0], True, False)],
+)
+def test_greedy_actions_that_do_worse_than_training_are_told(
+    tmp_path, monkeypatch, capsys, scores, is_greedy, is_told
+):
+    """CartPole's training games are 9 steps long or longer."""
+    evaluation = Evaluation([Episode(i, x, 10) for i, x in enumerate(scores)], is_greedy)
+    monkeypatch.setattr(learning, "evaluate_agent", lambda *_, **__: evaluation)
+    summary = train(CONFIG.replace(run_dir=str(tmp_path / "run")))
+    expected = f"its last 100 games, {summary.mean_return:.4g}: a3cjax evaluate"
+    assert (expected in " ".join(capsys.readouterr().err.split())) == is_told
+
+
 def test_evaluations_go_along_and_the_best_is_kept(tmp_path, monkeypatch):
     scores, num_evaluations = iter([3.0, 7.0, 7.0]), []
     saves, save = [], Checkpointer.save
