@@ -83,6 +83,9 @@ CONTINUOUS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "entropy_cost": 1e-4,  # Mnih et al. 2016, section 9
 }
+# Where each step of theirs is learned from once, a small budget is to have as many updates as this,
+# with unrolls of this many steps at least: docs/decisions.md.
+UPDATES_OF_CONTINUOUS, LEAST_UNROLL = 1_500, 8
 
 # With the rate of other vectors, recurrent cores stand still in some runs: docs/decisions.md.
 RECURRENT: dict[str, Any] = {"learning_rate": 1e-3}
@@ -242,15 +245,17 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     assert config.num_actors is not None
     assert config.envs_per_actor is not None
     num_envs = config.num_actors * config.envs_per_actor
+    steps_of_env = config.total_frames // (num_envs * spec.frames_per_step)
     has_images = any(part.dtype == np.uint8 for part in jax.tree.leaves(spec.observation))
     defaults = TABLE if config.network == TABULAR else IMAGES if has_images else VECTORS
     is_actor_critic = ALGORITHMS[config.algorithm].head == "actor_critic"
     num_passes = passes_of(config.algorithm)
+    learns_once = is_actor_critic and (config.num_passes or num_passes or 1) == 1
     if has_images and is_actor_critic and config.optimizer in (AUTO, "adam"):
         defaults = ADAM_OF_IMAGES | defaults
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
-        if is_actor_critic and (config.num_passes or num_passes or 1) == 1:
+        if learns_once:
             defaults = defaults | {"unroll_length": UNROLL_OF_ATARI}
             is_known = not config.network.startswith(PYTHON_PREFIX)
             if config.entropy_cost is None and is_known:
@@ -261,11 +266,14 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
                 }
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
+        if learns_once:
+            most = max(LEAST_UNROLL, steps_of_env // UPDATES_OF_CONTINUOUS)
+            defaults["unroll_length"] = min(defaults["unroll_length"], most)
     if core_of(config.network) != "ff":
         defaults = defaults | RECURRENT
     # With a fixed number of steps, the share of random play would grow with the number of cores,
     # up to all of a small budget.
-    tenth = config.total_frames // (10 * num_envs * spec.frames_per_step)
+    tenth = steps_of_env // 10
     fifth = config.total_frames // 5
     defaults = defaults | {
         "network": f"{torsos_for(spec.observation)[0]}_ff",
@@ -279,8 +287,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     tuned = tuned_for(config)
     if "unroll_length" in tuned:
         # Each actor is to learn often, however small the budget and however many actors.
-        most = config.total_frames // (LEAST_UNROLLS * num_envs * spec.frames_per_step)
-        most = max(most, defaults["unroll_length"])
+        most = max(steps_of_env // LEAST_UNROLLS, defaults["unroll_length"])
         tuned = tuned | {"unroll_length": min(tuned["unroll_length"], most)}
     filled = _fill(config, defaults | tuned)
     constants = fill_constants(filled.optimizer, filled.decay, filled.epsilon, filled.momentum)

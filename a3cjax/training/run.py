@@ -189,9 +189,9 @@ def learn_and_judge(
                 keep = functools.partial(write_summary, config, commit=commit)
                 summary = learning.judge(closing, keep)
                 supervisor.keep(summary)
-        if summary.evaluation is not None:
-            print_evaluation(summary.evaluation)
-            if summary.evaluation.is_greedy and max(summary.evaluation.scores) < summary.mean_return:
+        if (evaluation := summary.evaluation) is not None:
+            print_evaluation(evaluation)
+            if evaluation.is_greedy and max(evaluation.scores) < summary.mean_return:
                 warn(
                     "the most likely actions alone do worse in every game than training did in the "
                     f"mean of its last 100 games, {summary.mean_return:.4g}: a3cjax evaluate "

@@ -712,9 +712,18 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
         ({"network": "atari_gru"}, IMAGES, 20),
         ({}, IMAGES._replace(is_atari=False), 40),
         ({"unroll_length": 40}, IMAGES, 40),
+        # A budget of so many unrolls of 8 steps in 8 environments, or of two actors; then more.
+        ({"total_frames": 1_000}, CONTINUOUS, 8),
+        ({"total_frames": 8 * 1_500 * 12}, CONTINUOUS, 12),
+        ({"total_frames": 8 * 1_500 * 12, "envs_per_actor": 4}, CONTINUOUS, 24),
+        ({"total_frames": 2 * 8 * 1_500 * 12, "num_actors": 2}, CONTINUOUS, 12),
+        ({"total_frames": 10**7}, CONTINUOUS, 32),
+        ({"total_frames": 1_000, "algorithm": "ppo", "num_passes": 2}, CONTINUOUS, 32),
+        ({"total_frames": 1_000, "unroll_length": 16}, CONTINUOUS, 16),
+        ({"total_frames": 1_000}, VECTORS, 32),
     ],
 )
-def test_atari_games_have_short_unrolls_where_each_is_learned_from_once(settings, spec, expected):
+def test_unrolls_are_short_where_each_is_learned_from_once(settings, spec, expected):
     assert resolve(ONE_ACTOR.replace(**settings), spec).unroll_length == expected
 
 
