@@ -100,7 +100,8 @@ def describe_network(config: Config, spec: EnvironmentSpec) -> str:
     is_auto = config.network == f"{torso}_ff"
     why = f", as auto takes for {REASONS[torso]}" if is_auto else ""
     by = ", with convolutions in C++" if config.kernels else ""
-    return f"network {config.network}{why}; it reads {spec.reading}{by}"
+    hint = f" (network={TABULAR} is a table of them)" if is_auto and spec.is_one_hot else ""
+    return f"network {config.network}{why}; it reads {spec.reading}{hint}{by}"
 
 
 def describe_idle(given: Config, filled: Config, spec: EnvironmentSpec) -> str:

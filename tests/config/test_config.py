@@ -36,7 +36,7 @@ from a3cjax.config.reading import (
     read_preset,
     resume_config,
 )
-from a3cjax.config.resolution import resolve
+from a3cjax.config.resolution import describe_network, resolve
 from a3cjax.config.settings import AUTO, Config
 from a3cjax.distributions import DiagonalGaussian, MultiCategorical, SquashedGaussian
 from a3cjax.envs.base import ActionSpec, EnvironmentSpec
@@ -725,6 +725,15 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
 )
 def test_unrolls_are_short_where_each_is_learned_from_once(settings, spec, expected):
     assert resolve(ONE_ACTOR.replace(**settings), spec).unroll_length == expected
+
+
+@for_each(
+    ("network", "spec", "is_told"),
+    [("auto", STATES, True), ("tabular", STATES, False), ("auto", VECTORS, False)],
+)
+def test_numbered_states_may_have_a_table(network, spec, is_told):
+    config = resolve(ONE_ACTOR.replace(network=network, env="Unheard"), spec)
+    assert ("(network=tabular is a table of them)" in describe_network(config, spec)) == is_told
 
 
 @for_each(
