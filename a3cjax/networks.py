@@ -205,10 +205,11 @@ def make_network(
 
     Args:
       name: `<torso>_<core>`, such as `atari_ff`, `nature_lstm` or `mlp_gru`. The torso is one of
-        atari, nature, minatar (images as 4×4 blocks, see `convolutions.frames_to_blocks`), multi
-        (a dict of images and a vector), mujoco and mlp (anything, flattened); the core is one of
-        ff, gru, lstm. Or `tabular`, a matrix of values or logits (a Gaussian has no table) with a
-        row for each state; states must be one-hot vectors.
+        atari, nature, small, minatar (images as 4×4 blocks, see
+        `convolutions.frames_to_blocks`), multi (a dict of images and a vector), mujoco and mlp
+        (anything, flattened); the core is one of ff, gru, lstm. Or `tabular`, a matrix of values
+        or logits (a Gaussian has no table) with a row for each state; states must be one-hot
+        vectors.
       num_actions: A, the number of discrete actions, or D, the number of continuous dimensions,
         >= 1; for several choices at once (`actor_critic` only), how many options each of them has.
       head: `actor_critic`, `gaussian_actor_critic` or `squashed_gaussian_actor_critic`

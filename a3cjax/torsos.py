@@ -48,11 +48,13 @@ class ImageTorso(nn.Module):
 
     `layers`: (channels, kernel size, stride) of each convolution. Where the first stride is 4,
     the size of the blocks, blocks are multiplied as they are; otherwise they are turned back into
-    frames. `kernels` compute, in place of JAX, the layers that they support.
+    frames. `kernels` compute, in place of JAX, the layers that they support. `use_layer_norm`: of
+    the dense layer, before max(·, 0).
     """
 
     layers: tuple[tuple[int, int, int], ...]
     hidden_size: int
+    use_layer_norm: bool = False
     kernels: ImageKernels | None = None
 
     @nn.compact
@@ -107,7 +109,7 @@ class ImageTorso(nn.Module):
                 _keep(self, name, output)
         multiply = None if self.kernels is None else self.kernels.multiply
         x = outputs[-1].reshape(observations.shape[0], -1)
-        return _dense_relu(self, self.hidden_size, x, multiply)
+        return _dense_relu(self, self.hidden_size, x, multiply, use_layer_norm=self.use_layer_norm)
 
 
 LAYERS = "layers"
@@ -121,10 +123,17 @@ def _keep(module: nn.Module, name: str, output: jax.Array) -> None:
 
 
 def _dense_relu(
-    module: nn.Module, size: int, x: jax.Array, multiply: Callable[..., jax.Array] | None = None
+    module: nn.Module,
+    size: int,
+    x: jax.Array,
+    multiply: Callable[..., jax.Array] | None = None,
+    *,
+    use_layer_norm: bool = False,
 ) -> jax.Array:
     """A dense layer and max(·, 0), recalled or kept under the name `dense`."""
-    x = relu(nn.Dense(size, dot_general=multiply)(x), module.get_variable(LAYERS, "dense"))
+    x = nn.Dense(size, dot_general=multiply)(x)
+    x = nn.LayerNorm()(x) if use_layer_norm else x
+    x = relu(x, module.get_variable(LAYERS, "dense"))
     _keep(module, "dense", x)
     return x
 
@@ -187,7 +196,8 @@ class MultiTorso(nn.Module):
             if key == VECTOR:
                 torso = TORSOS["mlp"][0](name=key)
             else:
-                fitting = _image_torsos_for(observations[key].shape[1:])
+                # Small ones had MinAtar's before there was another: parameters in files keep it.
+                fitting = [t for t in _image_torsos_for(observations[key].shape[1:]) if t != SMALL]
                 torso = TORSOS[fitting[0]][0](name=f"image_{key}")
             parts.append(torso(observations[key], own))
         return _dense_relu(self, self.hidden_size, jnp.concatenate(parts, axis=-1))
@@ -242,12 +252,19 @@ PAPER_LAYERS = ((16, 8, 4), (32, 4, 2))  # Mnih et al. 2016, section 8; Mnih et 
 NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, methods
 MINATAR_LAYERS = ((16, 3, 1),)  # Young & Tian 2019, section 4; kenjyoung/MinAtar, examples/dqn.py
 
+SMALL = "small"
+"""The torso for small images: `minatar`, the published one, with a layer norm."""
+
 # How many features a recurrent core has: 256 in Atari games (Mnih et al. 2016, section 5.1), 128
 # in MuJoCo (section 9); for small problems our choice.
 TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "atari": (functools.partial(ImageTorso, layers=PAPER_LAYERS, hidden_size=256), 256),
     "nature": (functools.partial(ImageTorso, layers=NATURE_LAYERS, hidden_size=512), 256),
     "minatar": (functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128), 128),
+    SMALL: (  # our choice: docs/decisions.md
+        functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128, use_layer_norm=True),
+        128,
+    ),
     "multi": (functools.partial(MultiTorso, hidden_size=256), 256),  # our choice
     "mujoco": (
         functools.partial(
@@ -259,7 +276,7 @@ TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
 }
 # The side, in pixels, of the smallest image for which a torso's convolutions have any output;
 # images come in blocks of 4×4. The first torso that fits is taken.
-LEAST_PIXELS = {"atari": 17, "nature": 33, "minatar": 1}
+LEAST_PIXELS = {"atari": 17, "nature": 33, SMALL: 1, "minatar": 1}
 ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
 
 

@@ -27,7 +27,7 @@ THROUGH_TIME = [*((f"mlp_{core}", "actor_critic") for core in CORES), ("mujoco_l
 
 
 def reads_images(name):
-    return name.startswith(("atari", "nature", "minatar"))
+    return name.startswith(("atari", "nature", "small", "minatar"))
 
 
 def random_vectors(seed=0, num_steps=T):
@@ -64,7 +64,7 @@ def make(name, head="actor_critic"):
 
 
 def test_names_are_all_pairs_of_torso_and_core_and_the_table():
-    torsos = ("atari", "nature", "minatar", "multi", "mujoco", "mlp")
+    torsos = ("atari", "nature", "small", "minatar", "multi", "mujoco", "mlp")
     expected = {*(f"{torso}_{core}" for torso in torsos for core in CORES), "tabular"}
     assert set(NETWORK_NAMES) == expected
     assert len(NETWORK_NAMES) == len(expected)
@@ -116,7 +116,7 @@ def test_shapes_and_dtypes_of_every_network(name, head):
         assert output.values.shape == (T, B)
     chex.assert_trees_all_equal_shapes_and_dtypes(core_state, initial_state)
     num_arrays = {"ff": 0, "gru": 1, "lstm": 2, "tabular": 0}[name.rpartition("_")[2]]
-    core_size = 128 if name.startswith(("mujoco", "minatar")) else 256
+    core_size = 128 if name.startswith(("mujoco", "small", "minatar")) else 256
     num_cores = 2 if head.endswith(GAUSSIAN) else 1
     shapes = [x.shape for x in jax.tree.leaves(core_state)]
     assert shapes == [(B, core_size)] * (num_arrays * num_cores)
@@ -659,8 +659,9 @@ def test_images_are_centred_by_one_scale_and_not_cut():
     np.testing.assert_allclose(q_values[0, 0], [508, -4])
 
 
-def test_minatars_network_convolves_whole_frames_by_single_pixels():
-    observations, network, params, core_state = make("minatar_ff")
+@for_each("name", ["minatar_ff", "small_ff"])
+def test_networks_of_small_images_convolve_whole_frames_by_single_pixels(name):
+    observations, network, params, core_state = make(name)
     torso = params["body"]["torso"]
     frames = np.moveaxis(random_frames(), 1, -1).astype(np.float64) / 255  # [T·B, 36, 36, 2]
     kernel, bias = torso["conv_0_kernel"], torso["conv_0_bias"]
@@ -669,6 +670,12 @@ def test_minatars_network_convolves_whole_frames_by_single_pixels():
     features = np.maximum(np.einsum("nyxcij,ijco->nyxo", windows, kernel) + bias, 0)
     dense = torso["Dense_0"]
     features = features.reshape(T * B, -1) @ np.asarray(dense["kernel"], float) + dense["bias"]
+    assert ("LayerNorm_0" in torso) == (name == "small_ff")
+    if name == "small_ff":
+        features -= features.mean(axis=1, keepdims=True)
+        features /= np.sqrt(np.square(features).mean(axis=1, keepdims=True) + 1e-6)
+        norm = torso["LayerNorm_0"]
+        features = features * norm["scale"] + norm["bias"]
     head = params["value"]
     values = np.maximum(features, 0) @ np.asarray(head["kernel"], float) + head["bias"]
     output, _ = network.apply(params, None, observations, np.zeros((T, B), bool), core_state)

@@ -26,7 +26,7 @@ def random_observations(name):
     vectors = np.random.default_rng(2).normal(size=(T + 1, B, 5)).astype(np.float32)
     if name.startswith("multi"):
         return {"camera": random_images(), "map": random_images(1, 8), "vector": vectors}
-    return random_images() if name.startswith(("atari", "nature", "minatar")) else vectors
+    return random_images() if name.startswith(("atari", "nature", "small", "minatar")) else vectors
 
 
 def random_trajectory(name, network, actions):
@@ -74,7 +74,10 @@ def observe_all(agent, params, constants, trajectory):
 @for_each(
     ("name", "make", "head"),
     [
-        *((name, make_a3c, "actor_critic") for name in ("atari_ff", "minatar_lstm", "multi_gru")),
+        *(
+            (name, make_a3c, "actor_critic")
+            for name in ("atari_ff", "small_lstm", "minatar_lstm", "multi_gru")
+        ),
         ("mlp_lstm", make_a3c, "actor_critic"),
         ("nature_lstm", make_a3c, "gaussian_actor_critic"),
         ("atari_gru", make_n_step_q, "action_values"),
@@ -97,7 +100,7 @@ def test_gradients_are_those_of_the_ordinary_pass(name, make, head):
     [
         ("atari_ff", {"conv_0", "conv_1", "dense"}),
         ("nature_lstm", {"conv_0", "conv_1", "conv_2", "dense"}),
-        ("minatar_ff", {"conv_0", "dense"}),
+        ("small_ff", {"conv_0", "dense"}),
         ("mlp_ff", set()),
     ],
 )

@@ -20,7 +20,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR, core_of
 from a3cjax.optimizers import fill_constants
 from a3cjax.system.machine import available_cores
-from a3cjax.torsos import LEAST_PIXELS, torsos_for
+from a3cjax.torsos import LEAST_PIXELS, SMALL, torsos_for
 
 # Steps of random play in each environment; our choice.
 WARMUP_STEPS = 512
@@ -83,6 +83,8 @@ CONTINUOUS: dict[str, Any] = {
     "learning_rate": 1e-3,
     "entropy_cost": 1e-4,  # Mnih et al. 2016, section 9
 }
+# Of an actor-critic, which learns from small images as it does from numbers: docs/decisions.md.
+SMALL_IMAGES: dict[str, Any] = {"learning_rate": 3e-3, "normalize_advantages": True}
 # Where each step of theirs is learned from once, a small budget is to have as many updates as this,
 # with unrolls of this many steps at least: docs/decisions.md.
 UPDATES_OF_CONTINUOUS, LEAST_UNROLL = 1_500, 8
@@ -98,7 +100,7 @@ LEAST_UNROLLS = 32  # of each actor in a run; tuned unrolls are cut for it
 # What `auto` takes a torso for: see `torsos.torsos_for`.
 REASONS = {
     "atari": f"images of {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels or more",
-    "minatar": f"images of less than {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels",
+    SMALL: f"images of less than {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels",
     "multi": "several images, or some beside numbers",
     "mlp": "numbers",
 }
@@ -264,6 +266,11 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
                     "target_entropy": ENTROPY_OF_ATARI,
                     "normalize_advantages": is_steered,
                 }
+    network = config.network
+    if network == AUTO:
+        network = f"{torsos_for(spec.observation)[0]}_ff"
+    if is_actor_critic and network.startswith(f"{SMALL}_"):
+        defaults = defaults | SMALL_IMAGES
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
         if learns_once:
@@ -276,7 +283,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     tenth = steps_of_env // 10
     fifth = config.total_frames // 5
     defaults = defaults | {
-        "network": f"{torsos_for(spec.observation)[0]}_ff",
+        "network": network,
         "image_layout": spec.image_layout,
         "num_passes": num_passes,
         "policy": "gaussian" if spec.is_continuous else AUTO,

@@ -89,14 +89,15 @@ class Config(Settings):
     )
     network: str = _agent(
         AUTO,
-        "auto: atari_ff for images, minatar_ff for small ones, multi_ff for images beside other "
+        "auto: atari_ff for images, small_ff for small ones, multi_ff for images beside other "
         "parts, mlp_ff for others",
         brought_or(_names("networks", "NETWORK_NAMES", AUTO)),
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
-        "steps of an update; auto is 32, 40 for images, 20 for Atari where each is learned from "
-        "once, by a3c or vtrace, 1 for a table; episode: a whole one",
+        "steps of an update; auto is 32, 40 for images, 1 for a table; where each is learned from "
+        "once, by a3c or vtrace, 20 for Atari, and 8 to 32 for continuous actions, as the budget "
+        "is; episode: a whole one",
         FRAMES,
     )
     discount: float | None = _agent(

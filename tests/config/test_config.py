@@ -628,6 +628,7 @@ def choose(number):
 IMAGES = EnvironmentSpec(
     image(21, 21, 64), choose(6), 4, is_atari=True, image_layout="channels_first"
 )
+TINY = IMAGES._replace(observation=image(4, 4, 64), is_atari=False)
 BESIDE_NUMBERS = IMAGES._replace(
     observation={"camera": image(21, 21, 48), "vector": vector(3)}, is_atari=False
 )
@@ -659,6 +660,7 @@ PIXELS = {
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
+OF_TINY = {**PIXELS, "learning_rate": 3e-3, "normalize_advantages": True}
 ATARI = {
     **PIXELS,
     "unroll_length": 20,
@@ -685,6 +687,9 @@ TABLE = {
     [
         ("auto", IMAGES, {**ATARI, "network": "atari_ff"}),
         ("auto", IMAGES._replace(is_atari=False), {**PIXELS, "network": "atari_ff"}),
+        ("auto", TINY, {**OF_TINY, "network": "small_ff"}),
+        ("small_lstm", TINY, {**OF_TINY, "learning_rate": 1e-3}),
+        ("minatar_ff", TINY, PIXELS),
         ("auto", BESIDE_NUMBERS, {**PIXELS, "network": "multi_ff"}),
         ("auto", VECTORS, {**LAPTOP, "network": "mlp_ff"}),
         ("auto", STATES, {**LAPTOP, "network": "mlp_ff"}),

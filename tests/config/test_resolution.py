@@ -44,9 +44,9 @@ def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
 @for_each(
     ("size", "network"),
     [
-        ((7, 7), "minatar_ff"),
-        ((16, 84), "minatar_ff"),
-        ((84, 16), "minatar_ff"),
+        ((7, 7), "small_ff"),
+        ((16, 84), "small_ff"),
+        ((84, 16), "small_ff"),
         ((17, 17), "atari_ff"),
     ],
 )
@@ -57,7 +57,7 @@ def test_network_of_images_is_one_that_fits(size, network):
 @for_each(("network", "size", "least"), [("atari_lstm", (7, 7), 17), ("nature_ff", (32, 84), 33)])
 def test_network_that_does_not_fit_is_answered_with_the_least_size(network, size, least):
     config = ONE_ACTOR.replace(network=network, env="Small")
-    fitting = r"(atari_\*, )?minatar_\*, mlp_\*, mujoco_\*"
+    fitting = r"(atari_\*, )?small_\*, minatar_\*, mlp_\*, mujoco_\*"
     message = (
         rf"^network must be one of {fitting} for Small \(an image\), "
         f"got {network}, which takes {least} × {least} pixels or more.$"

@@ -52,10 +52,10 @@ SPACES = {
     "tuple": (Tuple([Discrete(3, start=7), VECTOR]), "mlp_ff"),
     "nest": (Dict({"b": Tuple([MultiDiscrete([2, 3]), VECTOR]), "a": MultiBinary(2)}), "mlp_ff"),
     "bytes": (Box(0, 255, (20, 24, 3), BYTES), "atari_ff"),
-    "view": (Box(0, 255, (7, 7, 3), BYTES), "minatar_ff"),
+    "view": (Box(0, 255, (7, 7, 3), BYTES), "small_ff"),
     "floats": (Box(0, 1, (3, 20, 24)), "atari_ff"),
-    "board": (Box(0, 1, (10, 10, 6), bool), "minatar_ff"),
-    "matrix": (Box(0, 255, (8, 12), BYTES), "minatar_ff"),
+    "board": (Box(0, 1, (10, 10, 6), bool), "small_ff"),
+    "matrix": (Box(0, 255, (8, 12), BYTES), "small_ff"),
     "stack": (Box(0, 255, (2, 20, 20, 3), BYTES), "atari_ff"),
     "stack, channels first": (Box(0, 255, (2, 3, 20, 20), BYTES), "atari_ff"),
     "image and numbers": (
@@ -63,7 +63,7 @@ SPACES = {
         "multi_ff",
     ),
     "two images": (Tuple([Box(0, 255, (20, 20, 3), BYTES), Box(0, 1, (8, 8))]), "multi_ff"),
-    "image in a dict": (Dict({"eye": Box(0, 255, (8, 8, 3), BYTES)}), "minatar_ff"),
+    "image in a dict": (Dict({"eye": Box(0, 255, (8, 8, 3), BYTES)}), "small_ff"),
 }
 
 
@@ -201,8 +201,8 @@ def test_boards_of_minatars_kind_are_learned_from(tmp_path, make_id):
     [
         (VECTOR, "minatar_ff", r"mlp_\*, mujoco_\*"),
         (VECTOR, "multi_ff", r"mlp_\*, mujoco_\*"),
-        (SPACES["board"][0], "atari_ff", r"minatar_\*, mlp_\*, mujoco_\*"),
-        (SPACES["bytes"][0], "multi_gru", r"atari_\*, minatar_\*, mlp_\*, mujoco_\*"),
+        (SPACES["board"][0], "atari_ff", r"small_\*, minatar_\*, mlp_\*, mujoco_\*"),
+        (SPACES["bytes"][0], "multi_gru", r"atari_\*, small_\*, minatar_\*, mlp_\*, mujoco_\*"),
         (SPACES["image and numbers"][0], "atari_ff", r"multi_\*, mlp_\*, mujoco_\*"),
     ],
 )
