@@ -59,9 +59,9 @@ VECTORS = IMAGES | {
 }
 # Adam's own 0.999 remembers a thousand updates, and a game is learned in that many.
 ADAM_OF_IMAGES: dict[str, Any] = {"decay": 0.99}  # of an actor-critic; not tried with Q methods
-# Where each step is learned from once, updates are few: docs/decisions.md. Tried with Pong and
-# Breakout only; Q methods, more passes and other images keep the unroll above.
-UNROLL_OF_ATARI = 20
+# Where each step is learned from once, updates are few: docs/decisions.md. Tried with two Atari
+# games and small images; Q methods, more passes and other images keep the unroll above.
+SHORT_UNROLL = 20
 # With an entropy cost of 0.01, policies of some games stay nearly random to the end. Beside this
 # target, advantages of one size help most games, too. Games that do not bear one of the two are
 # excepted by name: docs/decisions.md.
@@ -258,7 +258,7 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
     if spec.is_atari:  # whose rewards are clipped
         defaults = defaults | {"normalize_rewards": False}
         if learns_once:
-            defaults = defaults | {"unroll_length": UNROLL_OF_ATARI}
+            defaults = defaults | {"unroll_length": SHORT_UNROLL}
             is_known = not config.network.startswith(PYTHON_PREFIX)
             if config.entropy_cost is None and is_known:
                 is_steered = config.target_entropy is not None
@@ -271,6 +271,8 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
         network = f"{torsos_for(spec.observation)[0]}_ff"
     if is_actor_critic and network.startswith(f"{SMALL}_"):
         defaults = defaults | SMALL_IMAGES
+        if learns_once:
+            defaults["unroll_length"] = SHORT_UNROLL
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
         if learns_once:

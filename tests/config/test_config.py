@@ -660,7 +660,7 @@ PIXELS = {
     "normalize_advantages": False,
     "greedy_evaluation": False,
 }
-OF_TINY = {**PIXELS, "learning_rate": 3e-3, "normalize_advantages": True}
+OF_TINY = {**PIXELS, "unroll_length": 20, "learning_rate": 3e-3, "normalize_advantages": True}
 ATARI = {
     **PIXELS,
     "unroll_length": 20,
@@ -718,6 +718,8 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
         ({}, IMAGES._replace(is_atari=False), 40),
         ({"unroll_length": 40}, IMAGES, 40),
         # A budget of so many unrolls of 8 steps in 8 environments, or of two actors; then more.
+        ({}, TINY, 20),
+        ({"algorithm": "ppo"}, TINY, 40),
         ({"total_frames": 1_000}, CONTINUOUS, 8),
         ({"total_frames": 8 * 1_500 * 12}, CONTINUOUS, 12),
         ({"total_frames": 8 * 1_500 * 12, "envs_per_actor": 4}, CONTINUOUS, 24),

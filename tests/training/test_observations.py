@@ -189,11 +189,13 @@ class Catch(gymnasium.Env):
 
 
 @pytest.mark.slow
-def test_boards_of_minatars_kind_are_learned_from(tmp_path, make_id):
+@pytest.mark.parametrize("seed", [2, 4])  # with which minatar_ff stands at 0.2 to 0.6
+def test_boards_of_minatars_kind_are_learned_from(seed, tmp_path, make_id):
     env = make_id(Catch)
-    summary = train(settings(tmp_path / "run", env=env, total_frames=60_000, eval_episodes=50))
+    changes = {"env": env, "seed": seed, "total_frames": 100_000, "eval_episodes": 50}
+    summary = train(settings(tmp_path / "run", **changes))
     assert summary.evaluation is not None
-    assert summary.evaluation.mean > 0.8  # by chance about -0.8, at most 1
+    assert summary.evaluation.mean > 0.9  # by chance about -0.8, at most 1
 
 
 @pytest.mark.parametrize(
