@@ -118,7 +118,10 @@ class TerminalLogger:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints a table of scores."""
     result = evaluation.as_dict()
-    title = f"{result['num_episodes']} full games, {result['actions']} actions"
+    num_games, num_cut = result["num_episodes"], result["num_cut"]
+    games = f"{'' if num_cut else 'full '}game{'' if num_games == 1 else 's'}"
+    cut = f", {num_cut} cut" if num_cut else ""
+    title = f"{num_games} {games}{cut}, {result['actions']} actions"
     names = ("mean", "median", "standard_deviation", "min", "max")
     table = Table(*(Column(name.replace("_", " "), justify="right") for name in names), title=title)
     scores = (result[name] for name in names)

@@ -370,12 +370,13 @@ def evaluate_agent(
     max_episode_steps: int | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     report: Callable[[str], None] = lambda line: None,
+    hint: str = "",
 ) -> Evaluation | None:
     """Like `TrainedAgent.evaluate`, a game in each of these environments, in rounds if need be.
 
     `num_episodes` is None for as many as there are environments. `should_stop` is asked at every
     step; if it returns True, there is no result. `report` is given a line now and then, and one if
-    games had to be cut.
+    games had to be cut, with `hint` at its end.
     """
     key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
     number = environments.num_envs if num_episodes is None else num_episodes
@@ -399,7 +400,7 @@ def evaluate_agent(
                 report(
                     f"warning: {len(step.cut)} of {number} games of {agent.config.env} did not "
                     f"end within {limit:,} steps and were cut there: max_episode_steps=... "
-                    "sets another limit, eval_episodes=0 leaves evaluations out"
+                    f"sets another limit{hint}"
                 )
     return Evaluation(sorted(episodes), agent.choose_greedy(is_greedy), num_cut)
 

@@ -153,7 +153,8 @@ class Learning:
             environments = build_evaluation_environments(self.config, number, parts=parts)
             closing.enter_context(closing_quietly(environments))
             trained, report = self.trained_agent(snapshot), self.supervisor.tell
-            options = {"should_stop": should_stop, "report": report}
+            hint = ", eval_episodes=0 leaves evaluations out"
+            options = {"should_stop": should_stop, "report": report, "hint": hint}
             return evaluate_agent(trained, environments, number, **options)
 
     def trained_agent(self, snapshot: Snapshot | None = None) -> TrainedAgent:

@@ -400,6 +400,21 @@ def test_evaluation_is_printed_as_a_table(capsys):
     assert "-8e+29" in capsys.readouterr().out
 
 
+@for_each(
+    ("num_games", "num_cut", "title"),
+    [
+        (1, 0, "1 full game, sampled actions"),
+        (2, 0, "2 full games, sampled actions"),
+        (1, 1, "1 game, 1 cut, sampled actions"),
+        (3, 2, "3 games, 2 cut, sampled actions"),
+    ],
+)
+def test_title_of_an_evaluation_counts_its_games(capsys, num_games, num_cut, title):
+    games = [Episode(index, 1.0, 5) for index in range(num_games)]
+    print_evaluation(Evaluation(games, is_greedy=False, num_cut=num_cut))
+    assert capsys.readouterr().out.splitlines()[0].strip() == title
+
+
 def test_names_between_colons_are_no_pictures(capsys):
     TerminalLogger("python:robot:make  runs/:car:", 1000).close()
     assert "python:robot:make  runs/:car:" in capsys.readouterr().out

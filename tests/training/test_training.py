@@ -446,6 +446,13 @@ def test_game_is_spelt_one_way_in_the_run_folder(tmp_path, monkeypatch):
     assert load_config(summary.run_dir).env == "CartPole"
 
 
+def test_run_whose_games_are_cut_says_how_to_leave_evaluations_out(tmp_path, capfd):
+    settings = {"total_frames": WARMUP_FRAMES + 1, "max_episode_steps": 2}
+    train(CONFIG.replace(run_dir=str(tmp_path / "run"), **settings))
+    out, err = capfd.readouterr()
+    assert "sets another limit, eval_episodes=0 leaves evaluations out\n" in out + err
+
+
 def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop, capsys):
     def evaluate_agent(*_, should_stop, **__):
         assert not should_stop()
