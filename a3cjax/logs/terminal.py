@@ -123,7 +123,14 @@ def print_evaluation(evaluation: Evaluation) -> None:
     cut = f", {num_cut} cut" if num_cut else ""
     title = f"{num_games} {games}{cut}, {result['actions']} actions"
     names = ("mean", "median", "standard_deviation", "min", "max")
-    table = Table(*(Column(name.replace("_", " "), justify="right") for name in names), title=title)
-    scores = (result[name] for name in names)
-    table.add_row(*(f"{score:.2f}" if abs(score) < 1e9 else f"{score:.4g}" for score in scores))
-    Console(file=Lasting(sys.stdout), emoji=False).print(table)  # pyright: ignore[reportArgumentType]
+    scores = [result[name] for name in names]
+    texts = [f"{score:.2f}" if abs(score) < 1e9 else f"{score:.4g}" for score in scores]
+    heads = [name.replace("_", " ") for name in names]
+    table = Table(*(Column(head, justify="right") for head in heads), title=title)
+    table.add_row(*texts)
+    console = Console(file=Lasting(sys.stdout), emoji=False)  # pyright: ignore[reportArgumentType]
+    if console.measure(table, options=console.options.update(width=1000)).minimum > console.width:
+        table = Table("", Column(justify="right"), title=title, show_header=False)
+        for row in zip(heads, texts, strict=True):
+            table.add_row(*row)
+    console.print(table)

@@ -400,6 +400,16 @@ def test_evaluation_is_printed_as_a_table(capsys):
     assert "-8e+29" in capsys.readouterr().out
 
 
+@for_each("width", [80, 50, 40, 30])
+def test_scores_are_readable_on_a_terminal_of_any_width(capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    print_evaluation(Evaluation([Episode(0, -1234.5, 5)], is_greedy=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert " ".join(lines).count(" -1234.50 ") == 4
+    assert "…" not in " ".join(lines)
+
+
 @for_each(
     ("num_games", "num_cut", "title"),
     [
