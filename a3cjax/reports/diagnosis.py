@@ -178,11 +178,11 @@ def _random_entropy(run: Run) -> float:
     """The entropy, in nats, of choosing all actions alike; NaN for continuous actions."""
     space = (read_json(run.folder / ENVIRONMENT_FILE) or {}).get("action_space")
     space = space if isinstance(space, dict) else {}
-    sizes = space.get("nvec") if space.get("type") == "MultiDiscrete" else [space.get("n")]
-    if space.get("type") not in ("Discrete", "MultiDiscrete") or not isinstance(sizes, list):
+    kind, sizes = space.get("type"), space.get("nvec", space.get("n"))
+    counts = [number({"n": size}, "n") for size in np.array(sizes, dtype=object).ravel()]
+    if kind not in ("Discrete", "MultiDiscrete", "MultiBinary") or not all(n >= 1 for n in counts):
         return math.nan
-    counts = [number({"n": size}, "n") for size in sizes]
-    return sum(map(math.log, counts)) if all(count >= 1 for count in counts) else math.nan
+    return math.prod(counts) * math.log(2) if kind == "MultiBinary" else sum(map(math.log, counts))
 
 
 def _staleness(run: Run) -> Warned | None:

@@ -163,12 +163,17 @@ BEAM_RIDER = {
             },
             [],
         ),
-        (
-            {
-                "columns": {"entropy": going(1.79, 1.78)},
-                "action_space": {"type": "MultiDiscrete", "nvec": [2, 3]},
-            },
-            ["random"],
+        *(
+            ({"columns": {"entropy": going(entropy, entropy)}, "action_space": space}, names)
+            for space, entropy, names in [
+                ({"type": "MultiDiscrete", "nvec": [2, 3]}, 1.78, ["random"]),
+                ({"type": "MultiDiscrete", "nvec": [[2, 2], [3, 3]]}, 3.57, ["random"]),
+                ({"type": "MultiDiscrete", "nvec": [[2, 2], [3, 3]]}, 3.5, []),
+                ({"type": "MultiDiscrete", "nvec": [[2], [3, 3]]}, 3.5, []),  # damaged
+                ({"type": "MultiBinary", "n": 3}, 2.07, ["random"]),
+                ({"type": "MultiBinary", "n": [2, 3]}, 4.15, ["random"]),
+                ({"type": "MultiBinary", "n": [2, 3]}, 4.0, []),
+            ]
         ),
         # Staleness.
         ({"columns": {"staleness_mean": going(2.5, 2.5)}}, ["stale"]),
