@@ -324,7 +324,9 @@ def resolve_envpool_id(env: str) -> str:
     nearest = [base] if base in names else difflib.get_close_matches(base, names, cutoff=0.5)
     told = ", ".join(names[name] for name in nearest)
     hint = f"; here it is {told}" if base in names else f"; nearest: {told}" if told else ""
-    raise ConfigError(f"env must be an envpool id or {GYMNASIUM_PREFIX}<id>, got {env}{hint}.")
+    is_elsewhere = env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX))
+    others = "" if is_elsewhere else f" or {GYMNASIUM_PREFIX}<id>"
+    raise ConfigError(f"env must be an envpool id{others}, got {env}{hint}.")
 
 
 def canonical_name(env: str) -> str:

@@ -86,6 +86,12 @@ def test_emulator_is_timed(monkeypatch, env):
     assert emulator_rate(env, num_actors=2, envs_per_actor=3, seconds=0.0) == 6.0
 
 
+@for_each("env", ["gymnasium:CartPole-v1", "python:somewhere:make"])
+def test_emulator_that_is_not_envpool_is_refused(env):
+    with pytest.raises(ConfigError, match=rf"^env must be an envpool id, got {env}"):
+        emulator_rate(env, num_actors=1, envs_per_actor=1, seconds=0.0)
+
+
 def test_training_is_timed_and_its_time_adds_up():
     training = Training(CONFIG)
     result = training.run(0.0)  # and until there is an update
