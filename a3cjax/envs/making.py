@@ -164,7 +164,7 @@ def make_environments(
         ) from error
     except (ImportError, RuntimeError) as error:  # libraries or files that some games need
         raise ConfigError(f"env must be one that envpool can make, got {env}: {error}") from error
-    with _without_warnings_on_bounds():
+    with without_warnings_on_bounds():
         # Frames are what games show. Elsewhere frame_skip counts steps of a physics integrator,
         # and results on MuJoCo and dm_control are reported in steps of the agent.
         shows_frames = envs.single_observation_space.dtype == np.uint8
@@ -206,7 +206,7 @@ def make_pool(
     is_vizdoom = _family(env_id) == "envpool.vizdoom"
     if is_vizdoom:
         options["use_combined_action"] = True  # buttons are pressed or not
-    with _without_warnings_on_bounds():
+    with without_warnings_on_bounds():
         pool = f"{env_id} {sorted(options.items())}"
         if pool not in _CHECKED:
             spec = envpool.make_spec(env_id, **options)
@@ -346,6 +346,6 @@ def _family(env_id: str) -> str:
     return registry.specs[env_id][0]
 
 
-def _without_warnings_on_bounds() -> contextlib.AbstractContextManager:
+def without_warnings_on_bounds() -> contextlib.AbstractContextManager:
     """Gymnasium warns where a space's bounds are float64, as many of envpool's are."""
     return warnings.catch_warnings(action="ignore", category=UserWarning)

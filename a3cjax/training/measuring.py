@@ -12,7 +12,7 @@ from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config
 from a3cjax.envs.actions import clip_actions, sample_actions
-from a3cjax.envs.making import make_pool, resolve_envpool_id
+from a3cjax.envs.making import make_pool, resolve_envpool_id, without_warnings_on_bounds
 from a3cjax.errors import ConfigError
 from a3cjax.system.compilation import jax_settings
 from a3cjax.training.assembly import assemble, close_all, prepare
@@ -67,6 +67,7 @@ def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float
         rates.append(num_steps / (time.perf_counter() - began))
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(without_warnings_on_bounds())
         for pool in pools:
             stack.callback(pool.close)
             pool.reset()

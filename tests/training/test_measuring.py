@@ -63,7 +63,7 @@ def test_a_budget_that_is_used_up_is_told_and_waited_for_by_nobody():
 
 
 @pytest.mark.parametrize("env", ["CartPole", "Pendulum"])  # discrete and continuous actions
-def test_emulator_is_timed(monkeypatch, env):
+def test_emulator_is_timed(monkeypatch, recwarn, env):
     clock = FakeClock()
 
     class StopEvent:
@@ -84,6 +84,7 @@ def test_emulator_is_timed(monkeypatch, env):
     monkeypatch.setattr(measuring, "run_threads", run_one_by_one)
     # In each of two pools 5 × 3 steps in 5 seconds.
     assert emulator_rate(env, num_actors=2, envs_per_actor=3, seconds=0.0) == 6.0
+    assert not recwarn.list
 
 
 @for_each("env", ["gymnasium:CartPole-v1", "python:somewhere:make"])
