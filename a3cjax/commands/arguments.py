@@ -53,6 +53,8 @@ def parse(
             raise ConfigError(unknown_name(name, fields))
         elif len(words) == most:
             raise ConfigError(_exemplify(argument, fields))
+        elif not argument:  # it would be the current folder
+            raise ConfigError(f"{places} must be given, got ''.")
         else:
             words.append(os.path.expanduser(argument))
     least = 1 if places.endswith("...") else len(re.findall("<", places))

@@ -171,6 +171,7 @@ def resume_config(run_dir: str | os.PathLike[str], changes: Mapping[str, Any]) -
     Raises:
       ConfigError: if the folder is no run folder, or a change contradicts its checkpoints.
     """
+    make_config({"resume": run_dir})  # it is a path
     try:
         config = load_config(Path(run_dir).expanduser())
     except (OSError, ConfigError) as error:

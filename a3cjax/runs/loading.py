@@ -121,20 +121,22 @@ def find_agent(name: str | os.PathLike[str]) -> Path:
     names = packaged_names()
     if str(name).lower() in names:
         return TRAINED / str(name).lower()
+    shown = str(name) or "''"
     raise FileNotFoundError(
-        f"There is no run folder {name}; agents that come with a3cjax: {', '.join(names)}."
+        f"There is no run folder {shown}; agents that come with a3cjax: {', '.join(names)}."
     )
 
 
 def own_folder(name: str | os.PathLike[str]) -> Path | None:
     """The user's folder of this name; None for an agent that comes with a3cjax or is on the hub.
 
-    A folder without config.yaml, such as that of a report, does not hide an agent in the package.
+    A folder without config.yaml, such as that of a report, does not hide an agent in the package,
+    and an empty name is not the current folder.
     """
     folder = Path(name).expanduser()
     is_packaged = str(name).lower() in packaged_names()
     is_own = (folder / CONFIG_FILE).is_file() if is_packaged else folder.is_dir()
-    return folder if is_own else None
+    return folder if is_own and name != "" else None
 
 
 def packaged_names() -> list[str]:

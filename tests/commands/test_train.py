@@ -279,6 +279,7 @@ def test_every_verb_has_help(command, verb):
 @for_each("verb", [verb for verb in VERBS if verb not in ("train", "sweep", "doctor")])
 def test_verbs_about_an_agent_or_runs_want_one(command, verb):
     assert_refused(command(verb), "must be given, got nothing")
+    assert_refused(command(verb, "", "out"), "must be given, got ''")
 
 
 def test_last_of_a_name_counts_and_folders_may_have_equal_signs(tmp_path, monkeypatch):

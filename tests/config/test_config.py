@@ -1126,6 +1126,12 @@ def test_what_is_left_open_stays_as_it_is_in_a_resumed_run(tmp_path):
     assert config.run_dir == config.resume == str(tmp_path)
 
 
+def test_folder_to_resume_is_not_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(write_config(tmp_path, "seed: 3"))
+    with pytest.raises(ConfigError, match=r"^resume must be a path, got ''\."):
+        read_config({"resume": ""})
+
+
 def test_folder_to_resume_may_be_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     write_config(tmp_path, "seed: 3")

@@ -44,6 +44,8 @@ def test_folder_without_an_agent_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"checkpoints/, got {tmp_path}"):
         a3cjax.load(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    with pytest.raises(FileNotFoundError, match=r"^There is no run folder ''; agents"):
+        a3cjax.load("")
 
 
 # Code that settings name.
