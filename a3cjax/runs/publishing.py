@@ -39,7 +39,7 @@ def publish(
       hub: `<user>/<name>` from which the model card loads it; None: from the folder.
 
     Raises:
-      FileNotFoundError: if the run folder holds no checkpoint or no summary.
+      FileNotFoundError: if there is no run folder, or it holds no checkpoint or no summary.
       ConfigError: if the run was not evaluated at its end, or the evaluation is not of the newest
         parameters, or `output_dir` lies in `run_dir` or holds anything but an agent published
         earlier.
@@ -57,6 +57,8 @@ def publish(
             "output_dir must be new, empty or of an agent published earlier, "
             f"got {output_dir} with {quote(min(held))}."
         )
+    if not run_dir.is_dir():
+        raise FileNotFoundError(f"There is no run folder {run_dir}.")
     summary = read_summary(run_dir)
     if not summary:
         raise FileNotFoundError(f"run folder must hold a sound {SUMMARY}, got {run_dir}.")

@@ -391,6 +391,8 @@ def test_run_without_an_evaluation_is_not_published(finished, tmp_path):
     (run_dir / "summary.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"summary\.json, got"):
         publish(run_dir, output_dir)
+    with pytest.raises(FileNotFoundError, match=r"^There is no run folder pong\.$"):
+        publish(Path("pong"), output_dir)
     assert not output_dir.exists()
 
 
