@@ -102,7 +102,7 @@ def split(text: str) -> list[str]:
     """The values in the text of a setting: a comma in quotes or brackets parts none.
 
     Raises:
-      ConfigError: for a range that is too long.
+      ConfigError: for a range that is empty or too long.
     """
     number = r"(-?\d{1,18})"
     pattern = rf"range\({number},{number}(?:,([1-9]\d{{,17}}))?\)"
@@ -110,7 +110,9 @@ def split(text: str) -> list[str]:
         whole = range(*(int(number or 1) for number in numbers.groups()))
         if whole[MAX_RUNS:]:
             raise ConfigError(f"A range must have at most {MAX_RUNS:,} values, got {text}.")
-        return [str(n) for n in whole] or [text]  # which its run refuses
+        if not whole:
+            raise ConfigError(f"A range must have at least one value, got {text}.")
+        return [str(n) for n in whole]
     values, depth, quotes = [""], 0, ""
     for sign in text:
         if sign in ("'", '"') and quotes in ("", sign):
@@ -136,8 +138,10 @@ def is_several(name: str, text: str) -> bool:
             return False
         return True
 
-    values = split(text)
-    return len(values) > 1 and is_right(values) and not is_right([text])
+    with contextlib.suppress(ConfigError):
+        values = split(text)
+        return len(values) > 1 and is_right(values) and not is_right([text])
+    return False
 
 
 def check(points: Sequence[Point]) -> None:
