@@ -102,7 +102,7 @@ def choose_files(
     stem = Path(settings.output or folder or ".")
     if stem.is_dir():
         stem /= "game" if folder else name.rpartition("/")[2]
-    elif stem.suffix[1:] in known:
-        formats = formats or (stem.suffix[1:],)
+    elif (ending := stem.suffix[1:].lower()) in known:
+        formats = formats or (ending,)
         stem = stem.with_suffix("")
     return stem, formats or known

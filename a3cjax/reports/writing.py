@@ -43,7 +43,7 @@ def write_report(
     output = Path(output)
     runs = read_runs([Path(run_dir) for run_dir in run_dirs])
     content = make_content(runs, title, show_published=show_published)
-    if output.suffix == ".png":
+    if output.suffix.lower() == ".png":
         output.parent.mkdir(parents=True, exist_ok=True)
         write_curves(content, output)
         return output

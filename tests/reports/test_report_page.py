@@ -428,7 +428,8 @@ def test_program_writes_a_report_in_place_of_an_earlier_one(command, tmp_path):
     ]
 
 
-def test_program_draws_the_learning_curves_alone(command, tmp_path, monkeypatch):
+@pytest.mark.parametrize("file", ["curves.png", "curves.PNG"])
+def test_program_draws_the_learning_curves_alone(command, tmp_path, monkeypatch, file):
     drawn, png = [], figures.png
     monkeypatch.setattr(
         figures, "png", lambda figure, path: drawn.append(figure) or png(figure, path)
@@ -436,9 +437,9 @@ def test_program_draws_the_learning_curves_alone(command, tmp_path, monkeypatch)
     for seed in (1, 2):
         make_run_folder(tmp_path / f"a{seed}", seed=seed)
     make_run_folder(tmp_path / "b", algorithm="n_step_q", label="$x" * 40)
-    code, out, _ = command("a1", "a2", "b", "output=new/curves.png")
-    assert (code, out) == (0, "written to new/curves.png\n")
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["curves.png"]
+    code, out, _ = command("a1", "a2", "b", f"output=new/{file}")
+    assert (code, out) == (0, f"written to new/{file}\n")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [file]
     (figure,) = drawn
     over_frames, over_time = figure.axes
     assert (over_frames.get_xlabel(), over_time.get_xlabel()) == ("million frames", "minutes")

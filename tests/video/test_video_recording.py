@@ -512,7 +512,7 @@ def test_command_writes_elsewhere_for_another_seed(command, finished, tmp_path):
 
 @pytest.mark.parametrize(
     ("output", "names"),
-    [("there", ["there/game.gif", "there/game.mp4"]), ("there/x.gif", ["there/x.gif"])],
+    [("there", ["there/game.gif", "there/game.mp4"]), ("there/x.GIF", ["there/x.gif"])],
 )
 def test_output_may_be_a_folder_or_name_its_format(command, finished, tmp_path, output, names):
     (tmp_path / "there").mkdir()
