@@ -43,6 +43,13 @@ def write_report(
     output = Path(output)
     runs = read_runs([Path(run_dir) for run_dir in run_dirs])
     content = make_content(runs, title, show_published=show_published)
+    try:
+        return _write(content, output)
+    except OSError as error:
+        raise OSError(f"output must be writable, got {output}: {error}") from error
+
+
+def _write(content: Content, output: Path) -> Path:
     if output.suffix.lower() == ".png":
         output.parent.mkdir(parents=True, exist_ok=True)
         write_curves(content, output)

@@ -460,12 +460,14 @@ def test_program_refuses_what_is_no_run_folder(command, tmp_path, make):
     assert not (tmp_path / "out").exists()
 
 
-def test_program_says_that_it_cannot_write(command, tmp_path):
+@pytest.mark.parametrize("output", ["file", "file/out", "file/curves.png", "picture.png"])
+def test_program_says_that_it_cannot_write(command, tmp_path, output):
     make_run_folder(tmp_path / "run")
-    (tmp_path / "out").touch()
-    code, _, err = command("run", "output=out")
+    Path("file").touch()
+    Path("picture.png").mkdir()
+    code, _, err = command("run", f"output={output}")
     assert code == 2
-    assert err.startswith("error: ")
+    assert err.startswith(f"error: output must be writable, got {output}: ")
     assert err.count("\n") == 1
 
 
