@@ -25,7 +25,7 @@ from a3cjax.config.declaring import normalise, read_settings, read_value
 from a3cjax.config.reading import Preset
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, one_line, quote
-from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, read_config_file, read_json
+from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, check_no_run, read_config_file, read_json
 from a3cjax.system.files import replace_file
 from a3cjax.system.machine import available_cores, cores_of_thread
 
@@ -184,8 +184,9 @@ def occupied(sweep_dir: Path) -> Iterator[int]:
     folder occupied, provided it was handed the file descriptor that this yields.
 
     Raises:
-      ConfigError: if the folder is occupied, or is none and cannot be made.
+      ConfigError: if the folder is occupied or a run's, or is none and cannot be made.
     """
+    check_no_run("sweep_dir", sweep_dir)
     with contextlib.ExitStack() as stack:
         try:
             sweep_dir.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from a3cjax.reports.markdown import render_markdown
 from a3cjax.reports.overview import write_curves, write_overview
 from a3cjax.reports.page import render_page
 from a3cjax.reports.runs import read_runs
-from a3cjax.runs.tables import TIME_PARTS
+from a3cjax.runs.tables import TIME_PARTS, check_no_run
 from a3cjax.system.files import replace_file
 from a3cjax.system.quoting import cell
 
@@ -37,10 +37,11 @@ def write_report(
       The path of report.html, or of the PNG.
 
     Raises:
-      RunFolderError: if there is no run folder, or one holds no settings.
+      ConfigError: if there is no run folder, one holds no settings, or the output is one.
       OSError: if the output cannot be written.
     """
     output = Path(output)
+    check_no_run("output", output)
     runs = read_runs([Path(run_dir) for run_dir in run_dirs])
     content = make_content(runs, title, show_published=show_published)
     try:

@@ -211,6 +211,16 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content if isinstance(content, dict) and not level else None
 
 
+def check_no_run(name: str, folder: Path) -> None:
+    """Refuse a folder for results, given by the setting `name`, that is a run's own.
+
+    Raises:
+      ConfigError: if it holds a run.
+    """
+    if (folder / CONFIG_FILE).is_file():
+        raise ConfigError(f"{name} must not be the folder of a run, got {folder}.")
+
+
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """What summary.json holds by name; nothing before a run has ended for the first time."""
     return read_json(run_dir / SUMMARY) or {}

@@ -527,6 +527,16 @@ def test_two_sweeps_in_one_folder_are_refused(tmp_path):
         pass
 
 
+def test_a_folder_of_a_run_is_refused(tmp_path):
+    (tmp_path / "config.yaml").touch()
+    with (
+        pytest.raises(ConfigError, match=r"^sweep_dir must not be the folder of a run, got "),
+        occupied(tmp_path),
+    ):
+        pass
+    assert os.listdir(tmp_path) == ["config.yaml"]
+
+
 def test_a_run_that_outlives_its_sweep_keeps_the_folder_occupied(tmp_path, program):
     (point,) = expand({"env": ["Endless"]}, tmp_path)
     stack = contextlib.ExitStack()

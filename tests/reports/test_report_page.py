@@ -471,6 +471,14 @@ def test_program_says_that_it_cannot_write(command, tmp_path, output):
     assert err.count("\n") == 1
 
 
+def test_program_writes_no_report_into_a_run_folder(command, tmp_path):
+    make_run_folder(tmp_path / "run")
+    before = sorted(os.listdir("run"))
+    code, _, err = command("run", "output=run")
+    assert (code, err) == (2, "error: output must not be the folder of a run, got run.\n")
+    assert sorted(os.listdir("run")) == before
+
+
 def test_program_without_arguments_says_how_to_use_it(command):
     code, _, err = command()
     assert code == 2
