@@ -85,9 +85,12 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         names = ", ".join(f"{name}_*" for name in fitting)
         least = LEAST_PIXELS.get(torso) if spec.is_image else None
         hint = f", which takes {least} × {least} pixels or more" if least else ""
+        preset = _preset_of(config)
+        is_own = preset.get("network") == config.network
+        of_preset = f" of preset={preset['preset']}" if is_own else ""
         raise ConfigError(
             f"network must be one of {names} for {config.env} ({spec.reading}), "
-            f"got {config.network}{hint}."
+            f"got {config.network}{of_preset}{hint}."
         )
     for line in spec.warnings:
         warn(line)
@@ -156,13 +159,17 @@ def _idle(config: Config, spec: EnvironmentSpec) -> dict[str, list[str]]:
 
 
 def _preset_of(config: Config) -> dict[str, Any]:
-    """What the preset sets that a config began with: one of which it has more than half."""
+    """What the preset sets that a config began with: one of which it has more than half.
+
+    Its name is that of `preset`.
+    """
 
     def share(preset: dict[str, Any]) -> float:
         return sum(getattr(config, n) == value for n, value in preset.items()) / len(preset)
 
-    nearest = max(filter(None, map(read_preset, PRESETS)), key=share)
-    return nearest if share(nearest) > 0.5 else {}
+    shares = {name: share(preset) for name in PRESETS if (preset := read_preset(name))}
+    name = max(shares, key=shares.__getitem__)
+    return {"preset": name} | read_preset(name) if shares[name] > 0.5 else {}
 
 
 def _check_settings_of_algorithms(config: Config) -> None:

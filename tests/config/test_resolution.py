@@ -67,6 +67,12 @@ def test_network_that_does_not_fit_is_answered_with_the_least_size(network, size
     assert resolve(config, images_of(least, least)).network == network
 
 
+def test_network_that_nobody_typed_is_told_with_its_preset():
+    config = read_config({"preset": "paper", "total_frames": "3000"})
+    with pytest.raises(ConfigError, match=r"^network must .* got atari_ff of preset=paper, which"):
+        resolve(config, images_of(7, 7))
+
+
 def test_what_an_environment_warns_of_is_told_once_for_a_run(capsys):
     spec = images_of(84, 84)._replace(warnings=("one thing", "another"))
     resolve(ONE_ACTOR, spec)
