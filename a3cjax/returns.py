@@ -218,9 +218,12 @@ def vtrace_targets(
     lambda_ = _at_every_step("lambda_", jnp.asarray(lambda_, rewards.dtype), rewards)
     lambda_ = cut(discounts, lambda_)
 
+    # The logarithm of about the largest float: an infinite ratio times 0 would be NaN.
+    most = 0.999 * float(np.log(jnp.finfo(log_rhos.dtype).max))
+
     def clipped_rhos(limit):
         # Clipped as logarithms, so that nothing overflows.
-        return jnp.exp(jnp.minimum(log_rhos, jnp.log(limit)))
+        return jnp.exp(jnp.minimum(log_rhos, jnp.minimum(jnp.log(limit), most)))
 
     limits = scalar_or_alike(
         log_rhos, _shape_of(rewards), clip_rho=clip_rho, clip_c=clip_c, clip_pg_rho=clip_pg_rho

@@ -239,6 +239,14 @@ def test_vtrace_equals_the_slow_sum(clips):
     np.testing.assert_allclose(trace.advantages, advantages, rtol=1e-4, atol=1e-5)
 
 
+@for_each("names", [("clip_pg_rho",), ("clip_rho", "clip_c", "clip_pg_rho")])
+def test_vtrace_without_clips_takes_ratios_beyond_the_largest_float(names):
+    unroll = (np.ones(2), 0.9, np.full(2, 10.0), 10.0, np.full(2, 1000.0))  # TD errors of 0
+    trace = vtrace_targets(*unroll, **dict.fromkeys(names, np.inf))
+    np.testing.assert_allclose(trace.targets, [10.0, 10.0], rtol=1e-6)
+    np.testing.assert_allclose(trace.advantages, 0.0, atol=1e-6)
+
+
 def test_vtrace_agrees_with_rlax():
     rewards, discounts, values, lambdas = map(jnp.asarray, random_unroll(13, (6,)))
     log_rhos = jax.random.normal(jax.random.key(0), (6,))
