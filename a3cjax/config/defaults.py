@@ -85,9 +85,6 @@ CONTINUOUS: dict[str, Any] = {
 }
 # Of an actor-critic, which learns from small images as it does from numbers: docs/decisions.md.
 SMALL_IMAGES: dict[str, Any] = {"learning_rate": 3e-3, "normalize_advantages": True}
-# Where each step of theirs is learned from once, a small budget is to have as many updates as this,
-# with unrolls of this many steps at least: docs/decisions.md.
-UPDATES_OF_CONTINUOUS, LEAST_UNROLL = 1_500, 8
 
 # With the rate of other vectors, recurrent cores stand still in some runs: docs/decisions.md.
 RECURRENT: dict[str, Any] = {"learning_rate": 1e-3}
@@ -275,9 +272,6 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
             defaults["unroll_length"] = SHORT_UNROLL
     if spec.is_continuous:
         defaults = defaults | CONTINUOUS
-        if learns_once:
-            most = max(LEAST_UNROLL, steps_of_env // UPDATES_OF_CONTINUOUS)
-            defaults["unroll_length"] = min(defaults["unroll_length"], most)
     if core_of(config.network) != "ff":
         defaults = defaults | RECURRENT
     # With a fixed number of steps, the share of random play would grow with the number of cores,

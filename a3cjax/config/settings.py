@@ -95,9 +95,8 @@ class Config(Settings):
     )
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
-        "steps of an update; auto is 32, 40 for images, 1 for a table; where each is learned from "
-        "once, by a3c or vtrace, 20 for Atari and small images, and 8 to 32 for continuous "
-        "actions, as the budget is; episode: a whole one",
+        "steps of an update; auto is 32, 40 for images, 20 for Atari and small ones where each is "
+        "learned from once, by a3c or vtrace, 1 for a table; episode: a whole one",
         FRAMES,
     )
     discount: float | None = _agent(

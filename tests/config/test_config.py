@@ -720,14 +720,6 @@ def test_defaults_follow_actions_and_network(network, spec, expected):
         # A budget of so many unrolls of 8 steps in 8 environments, or of two actors; then more.
         ({}, TINY, 20),
         ({"algorithm": "ppo"}, TINY, 40),
-        ({"total_frames": 1_000}, CONTINUOUS, 8),
-        ({"total_frames": 8 * 1_500 * 12}, CONTINUOUS, 12),
-        ({"total_frames": 8 * 1_500 * 12, "envs_per_actor": 4}, CONTINUOUS, 24),
-        ({"total_frames": 2 * 8 * 1_500 * 12, "num_actors": 2}, CONTINUOUS, 12),
-        ({"total_frames": 10**7}, CONTINUOUS, 32),
-        ({"total_frames": 1_000, "algorithm": "ppo", "num_passes": 2}, CONTINUOUS, 32),
-        ({"total_frames": 1_000, "unroll_length": 16}, CONTINUOUS, 16),
-        ({"total_frames": 1_000}, VECTORS, 32),
     ],
 )
 def test_unrolls_are_short_where_each_is_learned_from_once(settings, spec, expected):

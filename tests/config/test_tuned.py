@@ -207,7 +207,7 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
     )
     summary = train(config)
     line = (
-        "as tuned for Swimmer-v4: algorithm=ppo num_passes=16 unroll_length=32 lambda_=0.99 "
+        "as tuned for Swimmer-v4: algorithm=ppo num_passes=16 lambda_=0.99 "
         "entropy_cost=0.0 discount=0.999"
     )
     out = " ".join(capfd.readouterr().out.split())
