@@ -84,6 +84,8 @@ def main(words: Sequence[str], *, unchecked: bool) -> int:
         for mutant in (*read_mutants(), *read_row_mutants().values())
         if all(word in f"{mutant.file} {mutant.fault}" for word in words)
     ]
+    if not mutants:
+        raise SystemExit(f"No fault has all of these words: {' '.join(words)}.")
     with warnings.catch_warnings(action="ignore"):
         for name in IMPORTED_ONCE:
             importlib.import_module(name)
