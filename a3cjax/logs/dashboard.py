@@ -128,7 +128,8 @@ def describe(row: Row, total_frames: int, *, is_first: bool = False) -> list[tup
     """
     frames_left = max(0.0, total_frames - row["num_frames"])
     rate = row["frames_per_second"]
-    seconds_left = frames_left / rate if rate > 0 and not is_first else math.nan
+    is_known = rate > 0 and not (is_first and frames_left)
+    seconds_left = frames_left / rate if is_known else math.nan
     fields = [
         ("frames", f"{row['num_frames']:,.0f} / {total_frames:,}"),
         ("frames/s", f"{rate:,.0f}"),
