@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from a3cjax.runs.tables import TIME_PARTS
+from a3cjax.runs.tables import TIME_PARTS, show_score
 
 Row = Mapping[str, float]
 
@@ -157,10 +157,10 @@ def one_line(*parts: str | tuple[str, str]) -> Text:
 
 
 def shown(value: float, form: str = "") -> str:
-    """A number; a dash for NaN. Without a form it is a score, which two decimals may hide."""
-    if not form:
-        form = ".2f" if value == 0 or 0.1 <= abs(value) < 1e9 else ".4g"
-    return "-" if math.isnan(value) else format(value, form)
+    """A number; a dash for NaN. Without a form it is a score."""
+    if math.isnan(value):
+        return "-"
+    return format(value, form) if form else show_score(value)
 
 
 def clock(seconds: float) -> str:

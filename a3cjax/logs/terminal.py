@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from a3cjax.logs.dashboard import Curve, Row, actor_lines, describe, one_line
 from a3cjax.runs.evaluation import Evaluation
-from a3cjax.runs.tables import EpisodeRow
+from a3cjax.runs.tables import EpisodeRow, show_score
 from a3cjax.system.output import Lasting
 
 MIN_CURVE_ROWS, MAX_CURVE_ROWS = 3, 6
@@ -123,8 +123,7 @@ def print_evaluation(evaluation: Evaluation) -> None:
     cut = f", {num_cut} cut" if num_cut else ""
     title = f"{num_games} {games}{cut}, {result['actions']} actions"
     names = ("mean", "median", "standard_deviation", "min", "max")
-    scores = [result[name] for name in names]
-    texts = [f"{score:.2f}" if abs(score) < 1e9 else f"{score:.4g}" for score in scores]
+    texts = [show_score(result[name]) for name in names]
     heads = [name.replace("_", " ") for name in names]
     table = Table(*(Column(head, justify="right") for head in heads), title=title)
     table.add_row(*texts)

@@ -18,12 +18,13 @@ from a3cjax.runs.environment_files import ENVIRONMENT_FILE, write_environment
 from a3cjax.runs.hub import CARD, PICTURE, PREFIX
 from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
-from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, SUMMARY, read_summary
+from a3cjax.runs.tables import EPISODES, EVALUATIONS, METRICS, SUMMARY, read_summary, show_score
 from a3cjax.system.files import replace_file
 from a3cjax.system.quoting import code, markdown, without_folders
 
 PARTS_OF_RUNS = {"checkpoints", "best", "run.lock", METRICS, EPISODES, EVALUATIONS}
 TEMPLATE = Path(__file__).with_name("model_card.md")
+SCORES = ("mean", "median", "standard_deviation", "min", "max")
 
 
 def publish(
@@ -128,6 +129,7 @@ def make_model_card(
             code={name: code(text) for name, text in texts.items()},
             yaml={name: json.dumps(str(text)) for name, text in texts.items()},
             evaluation=summary["evaluation"],
+            scores={name: show_score(summary["evaluation"][name]) for name in SCORES},
             num_frames=summary["num_frames"],
             cores=f"{(cores := summary['machine']['cores']):d} core{'' if cores == 1 else 's'}",
             load_name=json.dumps(name),

@@ -196,6 +196,11 @@ def shorten(value: float | str, form: str = ".6g") -> str:
     return str(int(value)) if float(value).is_integer() else format(float(value), form)
 
 
+def show_score(value: float) -> str:
+    """A score or return: two decimals, or four digits where these would hide it or be too long."""
+    return format(value, ".2f" if value == 0 or 0.1 <= abs(value) < 1e9 else ".4g")
+
+
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a JSON file, as a dict; None if there is no file or it holds no object."""
     try:

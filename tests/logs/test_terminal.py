@@ -397,6 +397,8 @@ def test_evaluation_is_printed_as_a_table(capsys):
         assert number in text
     print_evaluation(Evaluation([Episode(0, -8e29, 5)], is_greedy=True))
     assert "-8e+29" in capsys.readouterr().out
+    print_evaluation(Evaluation([Episode(0, 0.0016, 5)], is_greedy=True))
+    assert capsys.readouterr().out.count("0.0016") == 4
 
 
 @for_each("width", [80, 50, 40, 30])

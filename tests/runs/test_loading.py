@@ -258,6 +258,10 @@ def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, publis
         summary = read_summary(published)
         summary["machine"]["cores"] = cores
         assert told in make_model_card(load_config(published), summary, published.name)
+    summary["evaluation"] |= {"mean": 0.0016, "min": -1.25e-5}
+    card = make_model_card(load_config(published), summary, published.name)
+    assert "value: 0.0016 +/-" in card
+    assert "| -1.25e-05 |" in card
 
 
 def test_names_with_colons_are_text_in_the_head_of_a_model_card(published):
