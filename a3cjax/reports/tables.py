@@ -112,8 +112,12 @@ def format_number(value: float, digits: int = 0) -> str:
 
 
 def format_score(value: float) -> str:
-    """A raw score: a decimal below 100."""
-    return format_number(value, 1 if abs(value) < 100 else 0)
+    """A raw score: a decimal below 100, and two digits that count below 1."""
+    size = abs(value)
+    if 0 < size < 1e-4:
+        return f"{value:.2g}".replace("-", MINUS)
+    digits = 1 - math.floor(math.log10(size)) if 0 < size < 1 else int(size < 100)
+    return format_number(value, digits)
 
 
 def format_percent(fraction: float, digits: int = 0) -> str:

@@ -378,7 +378,10 @@ def test_group_shows_the_video_of_its_best_run_that_has_one(tmp_path):
     ("shown", "expected"),
     [
         (format_score(-20.44), "−20.4"),
-        (format_score(-0.04), "0.0"),
+        (format_score(0), "0.0"),
+        (format_score(-0.04), "−0.040"),
+        (format_score(0.96), "0.96"),
+        (format_score(-0.0000123), "−1.2e−05"),
         (format_score(1234.5), "1,234"),
         (format_score(float("nan")), "–"),
         (format_frames(6_002_008), "6.0M"),
