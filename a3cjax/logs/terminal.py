@@ -12,7 +12,7 @@ from rich.segment import SegmentLines
 from rich.table import Column, Table
 
 from a3cjax.logs.dashboard import Curve, Row, actor_lines, describe, one_line
-from a3cjax.runs.evaluation import Evaluation
+from a3cjax.runs.evaluation import Evaluation, describe_games
 from a3cjax.runs.tables import EpisodeRow, show_score
 from a3cjax.system.output import Lasting
 
@@ -118,10 +118,7 @@ class TerminalLogger:
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints a table of scores."""
     result = evaluation.as_dict()
-    num_games, num_cut = result["num_episodes"], result["num_cut"]
-    games = f"{'' if num_cut else 'full '}game{'' if num_games == 1 else 's'}"
-    cut = f", {num_cut} cut" if num_cut else ""
-    title = f"{num_games} {games}{cut}, {result['actions']} actions"
+    title = f"{describe_games(result)}, {result['actions']} actions"
     names = ("mean", "median", "standard_deviation", "min", "max")
     texts = [show_score(result[name]) for name in names]
     heads = [name.replace("_", " ") for name in names]

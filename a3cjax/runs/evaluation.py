@@ -1,9 +1,17 @@
 """The result of an evaluation: whole games with fixed parameters, every score kept."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from a3cjax.envs.base import Episode
+
+
+def describe_games(result: Mapping[str, Any]) -> str:
+    """`30 full games`, or `3 games, 1 cut`, of what `Evaluation.as_dict` gives."""
+    num_games, num_cut = result["num_episodes"], result.get("num_cut", 0)
+    games = f"{'' if num_cut else 'full '}game{'' if num_games == 1 else 's'}"
+    return f"{num_games:d} {games}" + (f", {num_cut:d} cut" if num_cut else "")
 
 
 class Evaluation(NamedTuple):

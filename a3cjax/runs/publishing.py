@@ -15,6 +15,7 @@ from a3cjax.config.reading import CONFIG_FILE
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, quote
 from a3cjax.runs.environment_files import ENVIRONMENT_FILE, write_environment
+from a3cjax.runs.evaluation import describe_games
 from a3cjax.runs.hub import CARD, PICTURE, PREFIX
 from a3cjax.runs.loading import load
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
@@ -129,6 +130,7 @@ def make_model_card(
             code={name: code(text) for name, text in texts.items()},
             yaml={name: json.dumps(str(text)) for name, text in texts.items()},
             evaluation=summary["evaluation"],
+            games=describe_games(summary["evaluation"]),
             scores={name: show_score(summary["evaluation"][name]) for name in SCORES},
             num_frames=summary["num_frames"],
             cores=f"{(cores := summary['machine']['cores']):d} core{'' if cores == 1 else 's'}",

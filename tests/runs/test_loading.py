@@ -252,15 +252,17 @@ def test_model_card_tells_the_result_in_the_words_of_model_hubs(finished, publis
     assert float(deviation) == pytest.approx(evaluation["standard_deviation"], abs=0.005)
     assert metadata["library_name"] == "a3cjax"
     assert "| `network` | mlp_gru |" in body
-    assert f"{finished.num_frames:,} emulator" in body
+    assert f"{finished.num_frames:,} frames" in body
+    assert f"\n{evaluation['num_episodes']} full games on seeds" in body
     assert "play.gif" not in body
     for cores, told in ((1, "1 core ("), (2, "2 cores (")):
         summary = read_summary(published)
         summary["machine"]["cores"] = cores
         assert told in make_model_card(load_config(published), summary, published.name)
-    summary["evaluation"] |= {"mean": 0.0016, "min": -1.25e-5}
+    summary["evaluation"] |= {"mean": 0.0016, "min": -1.25e-5, "num_episodes": 3, "num_cut": 1}
     card = make_model_card(load_config(published), summary, published.name)
     assert "value: 0.0016 +/-" in card
+    assert "\n3 games, 1 cut on seeds" in card
     assert "| -1.25e-05 |" in card
 
 
