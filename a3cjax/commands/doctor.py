@@ -43,8 +43,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     config = Config(env=settings.env, network=settings.network, warmup_steps=16)
     with importing():
         import rich.console
-        import rich.table
 
+        from a3cjax.logs.terminal import fitting_table
         from a3cjax.training.measuring import Training, emulator_rate
 
     console = rich.console.Console(highlight=False, emoji=False)
@@ -58,9 +58,8 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         for num_actors in sorted({1, cores})
     }
 
-    table = rich.table.Table(title=f"{settings.env}, agent steps a second")
-    for name in ("actors × environments", "emulator", "training", "ratio", *PARTS, "lock"):
-        table.add_column(name, justify="right")
+    heads = ("actors × environments", "emulator", "training", "ratio", *PARTS, "lock")
+    rows: list[tuple[str, ...]] = []
     results: dict[tuple[int, int], dict[str, float]] = {}
     candidates = [(1, usual), (cores, usual), (cores, 2 * usual), (cores + 1, usual)]
     for num_actors, num_envs in dict.fromkeys(candidates):
@@ -68,7 +67,7 @@ def main(words: list[str], texts: dict[str, str]) -> None:
         result = results[num_actors, num_envs] = training.run(settings.seconds)
         training.close()
         alone, trained = emulator_rates[min(num_actors, cores)], result["steps_per_second"]
-        table.add_row(
+        row = (
             f"{num_actors} × {num_envs}",
             f"{alone:,.0f}",
             f"{trained:,.0f}",
@@ -76,7 +75,9 @@ def main(words: list[str], texts: dict[str, str]) -> None:
             *(f"{result[part]:.0%}" for part in PARTS),
             f"{result['wait'] + result['hold']:.1%}",
         )
-    console.print(table)
+        rows.append(row)
+    title = f"{settings.env}, agent steps a second"
+    console.print(fitting_table(console, title, heads, rows))
 
     for line in advise(results, cores, filled):
         console.print(line)

@@ -122,11 +122,20 @@ def print_evaluation(evaluation: Evaluation) -> None:
     names = ("mean", "median", "standard_deviation", "min", "max")
     texts = [show_score(result[name]) for name in names]
     heads = [name.replace("_", " ") for name in names]
-    table = Table(*(Column(head, justify="right") for head in heads), title=title)
-    table.add_row(*texts)
     console = Console(file=Lasting(sys.stdout), emoji=False)  # pyright: ignore[reportArgumentType]
+    console.print(fitting_table(console, title, heads, [texts]))
+
+
+def fitting_table(
+    console: Console, title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]
+) -> Table:
+    """A table of numbers below their heads, or beside them where the console is too narrow."""
+    table = Table(*(Column(head, justify="right") for head in heads), title=title)
+    for row in rows:
+        table.add_row(*row)
     if console.measure(table, options=console.options.update(width=1000)).minimum > console.width:
-        table = Table("", Column(justify="right"), title=title, show_header=False)
-        for row in zip(heads, texts, strict=True):
-            table.add_row(*row)
-    console.print(table)
+        columns = (Column(justify="right") for _ in rows)
+        table = Table("", *columns, title=title, show_header=False)
+        for turned in zip(heads, *rows, strict=True):
+            table.add_row(*turned)
+    return table

@@ -8,7 +8,7 @@ from rich.console import Console, ConsoleDimensions
 
 from a3cjax.envs.base import Episode
 from a3cjax.logs.metrics import MetricsWindow
-from a3cjax.logs.terminal import TerminalLogger, print_evaluation
+from a3cjax.logs.terminal import TerminalLogger, fitting_table, print_evaluation
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.tables import EpisodeRow
 from tests.cases import for_each
@@ -409,6 +409,16 @@ def test_scores_are_readable_on_a_terminal_of_any_width(capsys, monkeypatch, wid
     assert max(map(len, lines)) <= width
     assert " ".join(lines).count(" -1234.50 ") == 4
     assert "…" not in " ".join(lines)
+
+
+def test_rows_become_columns_where_a_table_is_too_wide():
+    heads, rows = ["steps", *"bcdef"], [["1,234", *"22222"], ["5,678", *"33333"]]
+    for width, expected in ((40, ["steps", *"bcdef"]), (28, ["steps", "1,234", "5,678"])):
+        console = Console(file=io.StringIO(), width=width)
+        console.print(fitting_table(console, "title", heads, rows))
+        lines = console.file.getvalue().splitlines()
+        assert lines[0].strip() == "title"
+        assert lines[2].replace("┃", "│").replace(" ", "").strip("│").split("│") == expected
 
 
 @for_each(
