@@ -362,7 +362,8 @@ class SquashedGaussian(NamedTuple):
     def mode(self) -> jax.Array:
         """tanh of the mean, float `[..., D]`: the median of the actions.
 
-        Where σ is large, their density is greatest elsewhere: at the bounds, for σ² > ½.
+        Where σ is large, their density is greatest elsewhere: with a mean of 0 and σ² > ½ at two
+        points, which move towards the bounds as σ grows.
         """
         return _squash(self._before()._moments()[0])
 

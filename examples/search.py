@@ -1,4 +1,6 @@
-"""Searches settings with Optuna: `python examples/search.py`, with `pip install '.[optuna]'`.
+"""Searches settings with Optuna: `python examples/search.py`.
+
+It wants `pip install -c constraints.txt '.[optuna]'`.
 
 Twenty runs on Catch, a quarter of a minute each on two cores. The learning rate and unroll length
 of each follow from the results of those before (tree-structured Parzen estimators, Bergstra et al.

@@ -143,7 +143,7 @@ class Config(Settings):
     normalize_advantages: bool | None = _agent(
         None,
         "divide by their size in the update; null: yes, but for a table, and for images only where "
-        "target_entropy steers; or as tuned",
+        "they are small or target_entropy steers; or as tuned",
     )
     centre_observations: bool | None = _agent(
         None,
@@ -173,7 +173,8 @@ class Config(Settings):
     shared_statistics: bool = _optimizer(True, "one set for all actors, not one for each")
     learning_rate: float | None = _optimizer(
         None,
-        "null: 0.003, 0.001 for images, continuous actions or gru and lstm, 0.5 for a table",
+        "null: 0.003, 0.001 for images (but small ones), continuous actions or gru and lstm, 0.5 "
+        "for a table",
         POSITIVE,
     )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
@@ -199,8 +200,8 @@ class Config(Settings):
     )
     envs_per_actor: int | None = _actors(
         None,
-        "environments of each; null: 8, from 16 actors on as many cores on 32; fewer where the "
-        "budget is small",
+        "environments of each; null: 8, but 32 for 16 actors or more with a core each, and fewer "
+        "where the budget is small",
         between(1, MAX_BATCH),
     )
     warmup_steps: int | None = _actors(
@@ -271,7 +272,7 @@ class Config(Settings):
         FRAMES,
     )
     greedy_evaluation: bool | None = _judging(
-        None, "the most probable actions, not sampled ones; null: sampled for images alone"
+        None, "the most probable actions, not sampled ones; null: sampled where there are images"
     )
     video: bool = _judging(True, "half a minute of play at the end: play.mp4 and play.gif")
 
