@@ -116,11 +116,20 @@ def load_anew(monkeypatch, cache, compiler):
     return load_kernels.__wrapped__()
 
 
-@for_each(("compiler", "reason"), [("no-such-compiler", "no C++ compiler"), ("false", "fails")])
+@for_each(
+    ("compiler", "reason"),
+    [("no-such-compiler", "no C++ compiler"), ("false", "fails"), ('g++ "', "no command line")],
+)
 def test_without_a_compiler_there_are_none(monkeypatch, tmp_path, compiler, reason):
     found, told = load_anew(monkeypatch, tmp_path, compiler)
     assert found is None
     assert reason in told
+
+
+def test_an_empty_name_of_a_compiler_is_none(monkeypatch):
+    monkeypatch.setenv("CXX", " ")
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert building._find_compiler() == ["g++"]
 
 
 def test_the_config_says_whether_there_are_kernels(monkeypatch):

@@ -22,6 +22,7 @@ from a3cjax.system.life import show_life, show_life_by
 POLL_SECONDS = 0.1
 # A process that was stopped for an hour was not silent for an hour.
 MAX_TICK_SECONDS = 1.0
+SIGN_SECONDS = 0.25  # between the signs of life of a thread that rests: our choice
 # A waiting thread tells what it awaits: first after this, then each time after ten times as long.
 ANNOUNCE_SECONDS = 3.0
 # Saving in place of a thread that stands still must not stand still as well.
@@ -68,8 +69,10 @@ class Job:
         return self._supervisor.is_stopping
 
     def wait(self, seconds: float) -> bool:
-        """Wait for a stop at most this long; return whether one was asked for."""
-        self._supervisor.stop_event.wait(seconds)
+        """Wait for a stop at most this long, alive; return whether one was asked for."""
+        end = time.monotonic() + seconds
+        while not self.is_set() and (left := end - time.monotonic()) > 0:
+            self._supervisor.stop_event.wait(min(left, SIGN_SECONDS))
         return self.is_set()
 
     def show_life(self) -> None:

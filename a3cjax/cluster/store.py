@@ -16,6 +16,7 @@ from a3cjax.cluster.shard import NOTHING_KNOWN, PARTS, News, Push
 from a3cjax.cluster.slices import Slicing
 from a3cjax.parameters.moments import merge_seen
 from a3cjax.parameters.shared import ParameterStore, Receipt, as_views
+from a3cjax.system.life import show_life
 from a3cjax.types import Params, Seen, Snapshot
 
 # Pauses between two questions: to a shard that is being started again, and about whose turn it is.
@@ -283,6 +284,7 @@ class RoundsAtShards:
     def wait(self, num_pushes: int) -> bool:
         """Waits until `num_pushes` pushes were made; False if the run is being stopped."""
         while not self._stop_event.is_set():
+            show_life()  # the one that is waited for is watched itself
             if self._shards[0].submit("num_turns").result() >= num_pushes:
                 return not self._stop_event.is_set()
             self._stop_event.wait(TURN_SECONDS)

@@ -96,7 +96,7 @@ class Status(NamedTuple):
 
 
 class Worker:
-    """Lives in a process of its own, and answers at once, except to `make` and `warm_up`."""
+    """In a process of its own; all but `make`, `play`, `warm_up`, `start` and `close` is quick."""
 
     def __init__(self, crew: Crew, stall_seconds: float):
         self._crew = crew

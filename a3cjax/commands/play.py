@@ -37,7 +37,7 @@ class PlaySettings(Settings):
     max_seconds: float | None = setting(
         None, "of film; null: 30, or all of num_episodes games", POSITIVE
     )
-    format: str | None = setting(None, "mp4, gif or both; null: as output ends, else mp4,gif")
+    format: str | None = setting(None, "mp4, gif or mp4,gif; null: as output ends, else both")
     stall_timeout_seconds: float = setting(
         600.0, "without a step, after which the film ends", POSITIVE
     )
@@ -95,7 +95,8 @@ def choose_files(
     """
     from a3cjax.runs.loading import own_folder
 
-    formats = tuple(dict.fromkeys(settings.format.split(","))) if settings.format else ()
+    words = (settings.format or "").lower().replace(" ", "").split(",")
+    formats = tuple(dict.fromkeys(words)) if settings.format else ()
     if not set(formats) <= set(known):
         raise ConfigError(f"format must be of {','.join(known)}, got {settings.format}.")
     folder = own_folder(name)

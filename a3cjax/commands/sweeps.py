@@ -28,16 +28,16 @@ from a3cjax.errors import ConfigError, one_line, quote
 from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, check_no_run, read_config_file, read_json
 from a3cjax.system.files import replace_file
 from a3cjax.system.machine import available_cores, cores_of_thread
+from a3cjax.system.signals import ALWAYS, BY_DEFAULT, SAME_SIGNAL_SECONDS
 
 RECORD = "sweep.json"
 """In the folder of a sweep: the settings with which each of its runs began."""
 LOCK = "sweep.lock"
 """In the folder of a sweep: held by it and its runs, to the last one."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+SIGNALS = ALWAYS + BY_DEFAULT
 """Those at which runs save and end."""
 MAX_RUNS = 10_000  # of a sweep: our choice
 MAX_NAME_BYTES = 200  # of a run's folder; file systems take 255, and its log's name is longer
-SAME_SIGNAL_SECONDS = 2.0  # `timeout` sends one to a process and then to its whole group
 
 
 class Point(NamedTuple):

@@ -233,9 +233,11 @@ def _fill(config: Config, defaults: dict[str, Any]) -> Config:
 
 
 def passes_of(algorithm: str) -> int | None:
-    """The default number of passes of an algorithm; None if it has no such setting."""
-    parameters = inspect.signature(ALGORITHMS[algorithm].make).parameters
-    return parameters["num_passes"].default if "num_passes" in parameters else None
+    """The default of `num_passes`, 1 if it is required; None if an algorithm does not take it."""
+    parameter = inspect.signature(ALGORITHMS[algorithm].make).parameters.get("num_passes")
+    if parameter is None:
+        return None
+    return 1 if parameter.default is inspect.Parameter.empty else parameter.default
 
 
 def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:

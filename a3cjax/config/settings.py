@@ -53,7 +53,8 @@ class Config(Settings):
     """Settings of one run. Frames are emulator frames: 4 a step in Atari games.
 
     None and `auto` stand for what suits the environment (config/defaults.py); `train` fills
-    them in, also in the run folder's config.yaml; only `devices` stays `auto`.
+    them in, also in the run folder's config.yaml; only `devices`, `image_layout` and the `policy`
+    of discrete actions may stay `auto`.
     """
 
     env: str = _problem(

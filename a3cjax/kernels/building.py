@@ -68,8 +68,11 @@ def build_library() -> Path:
 
 def _find_compiler() -> list[str]:
     """The compiler in the environment variable CXX, else the system's."""
-    commands = [shlex.split(os.environ[name]) for name in ["CXX"] if os.environ.get(name)]
-    for command in commands or [[name] for name in COMPILERS]:
+    try:
+        own = shlex.split(os.environ.get("CXX", ""))
+    except ValueError as error:
+        raise FileNotFoundError(f"CXX is no command line: {error}") from error
+    for command in [own] if own else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command
     raise FileNotFoundError("none is on the PATH")

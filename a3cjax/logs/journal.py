@@ -37,7 +37,7 @@ class Journal:
     Updates are taken in by version, whatever the order in which actors report them: what the files
     hold up to a number of frames is what the parameters at that number were learned from. Versions
     may be missing once they are reported as `Lost`. A dropped update comes after the version that
-    it found. Used by the main thread alone.
+    it found. Used by the thread of the run alone.
     """
 
     reports: Reports  # what the actors report is put here

@@ -7,7 +7,7 @@ from a3cjax.runs.tables import EPISODES, METRICS, EpisodeRow, append_rows
 
 
 class Logger:
-    """Takes rows of metrics, finished episodes and scores, from the main thread.
+    """Takes rows of metrics, finished episodes and scores, from the thread of the run.
 
     A subclass overrides the methods that it needs; the others do nothing. An exception that it
     raises ends the run, after a last checkpoint.

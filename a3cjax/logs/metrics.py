@@ -50,19 +50,19 @@ class MetricsWindow:
         """Takes in one update, of which only sums are kept."""
         self._returns.extend(episode.episode_return for episode in report.episodes)
         self._num_episodes += len(report.episodes)
+        for name in report.metrics:  # known from the first row on, which decides the columns
+            self._metric_sums[name] += 0.0
         if report.bad_trajectory is not None:
             self._num_refused += 1
             return
+        self._sums["num_frames"] += report.num_frames
+        self._sums["num_steps"] += report.num_steps
         if report.is_dropped:
             self._num_dropped += 1
             self.dropped_in_all += 1
-            self._sums["num_frames"] += report.num_frames
-            self._sums["num_steps"] += report.num_steps
             return
         self.num_updates += 1
         self._sums["num_updates"] += 1
-        self._sums["num_frames"] += report.num_frames
-        self._sums["num_steps"] += report.num_steps
         self._sums["staleness"] += report.staleness
         for part, seconds in report.seconds._asdict().items():
             self._sums[f"{part}_seconds"] += seconds

@@ -1,7 +1,7 @@
 """TensorBoard, Weights & Biases and MLflow: the same names for the same numbers.
 
-The last two are optional extras, imported when they are asked for. The main thread writes to all
-of them: a slow one keeps rows and checkpoints waiting, but no actor-learner.
+The last two are optional extras, imported when they are asked for. The thread of the run
+writes to all of them: a slow one keeps rows and checkpoints waiting, but no actor-learner.
 """
 
 import contextlib

@@ -10,14 +10,7 @@ import numpy as np
 from a3cjax.reports.published import PEERS, AtariScores, atari_scores
 from a3cjax.reports.runs import Run, number
 from a3cjax.reports.tables import format_frames, format_number, format_percent, format_score
-from a3cjax.runs.tables import (
-    ENVIRONMENT_FILE,
-    EPISODES,
-    Column,
-    EpisodeRow,
-    read_episodes,
-    read_json,
-)
+from a3cjax.runs.tables import ENVIRONMENT_FILE, Column, EpisodeRow, read_json
 
 # A plateau: seeds of Pong that stay between −5 and 12 of 21 points for the rest of a budget.
 FAR_BELOW = 0.8  # of the way from random play to the best published score: 12.5 points in Pong
@@ -77,7 +70,7 @@ def _plateau(run: Run, atari: AtariScores | None) -> Warned | None:
     reached = max(run.final_score.mean, run.last_training)
     before, after = (_mean_until(run, share * budget, budget) for share in (2 / 3, 1))
     rise, rise_before = after - before, (before - atari.random) / 2
-    games = [game.episode_return for game in read_episodes(run.folder / EPISODES)[-NUM_GAMES:]]
+    games = [game.episode_return for game in run.episodes[-NUM_GAMES:]]
     # The standard error of the difference between two means of this many games.
     noise = math.sqrt(2 / len(games)) * float(np.std(games)) if games else 0.0
     least = max(STILL_RISING * rise_before, noise)
@@ -101,7 +94,7 @@ def _mean_until(run: Run, frames_now: float, budget: float) -> float:
 
 def _repeats(run: Run, atari: AtariScores | None) -> Warned | None:
     """The last games are copies of each other, and not because nothing is left to be won."""
-    episodes = read_episodes(run.folder / EPISODES)
+    episodes = run.episodes
     games = [(game.episode_return, game.episode_length) for game in episodes[-NUM_GAMES:]]
     if len(games) < NUM_GAMES or np.mean([length for _, length in games]) < SHORT_GAME:
         return None
@@ -137,7 +130,7 @@ def _is_no_better_than_random(run: Run, atari: AtariScores | None) -> bool:
     if not len(returns):
         return False
     if atari is None:
-        episodes = read_episodes(run.folder / EPISODES)
+        episodes = run.episodes
         if len(returns) < 2 or not episodes or _is_won(returns[-1], episodes, atari):
             return False
         first = np.mean([game.episode_return for game in episodes[:NUM_GAMES]])
@@ -228,6 +221,8 @@ def _refused(run: Run) -> Warned | None:
 def _dropped(run: Run) -> Warned | None:
     """A good part of what was played is not learned from."""
     num_dropped, num_updates = run.total("num_dropped_updates"), run.largest("num_updates")
+    if not num_dropped > 0:
+        return None
     share = num_dropped / (num_dropped + num_updates)
     if not share > OFTEN_DROPPED:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 
 from a3cjax.errors import ConfigError
 from a3cjax.runs import tables
-from a3cjax.runs.tables import Column, read_columns, read_json
+from a3cjax.runs.tables import EPISODES, Column, EpisodeRow, read_columns, read_episodes, read_json
 
 MAX_NUMBER = 1e300  # what is beyond, such as an integer of many digits, is no result
 EVALUATION_COLUMNS = ("num_frames", "wall_seconds", "mean")  # the others: words and lists
@@ -44,6 +44,11 @@ class Run:
     summary: Mapping[str, Any]
     extra_evaluations: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def episodes(self) -> list[EpisodeRow]:
+        """The training games, oldest first: see `read_episodes`."""
+        return read_episodes(self.folder / EPISODES)
 
     @property
     def env(self) -> str:

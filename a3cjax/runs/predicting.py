@@ -12,7 +12,7 @@ from gymnasium.spaces import Discrete
 
 from a3cjax.agents import Agent
 from a3cjax.config.builders import make_keys
-from a3cjax.envs.actions import clip_actions, read_mask
+from a3cjax.envs.actions import make_clip, read_mask
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.gymnasium_batch import check_leaf, nest
 from a3cjax.envs.observations import plan_reading, read_observations
@@ -36,6 +36,7 @@ class Predictor:
     def __init__(self, agent: Agent, snapshot: Snapshot, spec: EnvironmentSpec, seed: int):
         """Sampled actions follow from `seed`, and from how many were sampled before."""
         self._initial_state, self._snapshot, self._spec = agent.initial_state, snapshot, spec
+        self._clip = make_clip(spec.action_space)
         self._acts = [make_act(agent, is_greedy=is_greedy) for is_greedy in (False, True)]
         self._key = jax.random.fold_in(make_keys(seed).evaluation, _STREAM)
         self._plan = plan_reading(spec.observation_space, spec.image_layout)
@@ -72,7 +73,7 @@ class Predictor:
             actions, state, own = act(self._snapshot, exploration, timestep, state, own)
             if is_own:
                 self._key = own
-        actions = clip_actions(self._spec.action_space, np.asarray(actions))
+        actions = self._clip(np.asarray(actions))
         if not is_single:
             return actions, state
         is_number = isinstance(self._spec.action_space, Discrete)

@@ -44,8 +44,8 @@ class Evaluator:
     """Evaluates the newest parameters every `period_frames`, in a thread of its own.
 
     The thread rests most of the time, at the price of long evaluations: while one goes on, the
-    next does not begin. Results are put into `results`, for the main thread, each with the state
-    and the snapshot that it is of.
+    next does not begin. Results are put into `results`, for the thread of the run, each with the
+    state and the snapshot that it is of.
     """
 
     evaluate: Callable[[Snapshot, Callable[[], bool]], Evaluation | None]  # asked whether to stop

@@ -11,7 +11,7 @@ from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.config.settings import Config
-from a3cjax.envs.actions import clip_actions, sample_actions
+from a3cjax.envs.actions import make_clip, sample_actions
 from a3cjax.envs.making import make_pool, resolve_envpool_id, without_warnings_on_bounds
 from a3cjax.errors import ConfigError
 from a3cjax.system.compilation import jax_settings
@@ -59,10 +59,10 @@ def emulator_rate(env: str, num_actors: int, envs_per_actor: int, seconds: float
     ]
 
     def play(pool, stop_event: Job) -> None:
-        rng, num_steps, began = np.random.default_rng(0), 0, time.perf_counter()
+        clip, rng = make_clip(pool.action_space), np.random.default_rng(0)
+        num_steps, began = 0, time.perf_counter()
         while not (num_steps and stop_event.is_set()):
-            actions = sample_actions(pool.action_space, envs_per_actor, rng)
-            pool.step(clip_actions(pool.action_space, actions))
+            pool.step(clip(sample_actions(pool.action_space, envs_per_actor, rng)))
             num_steps += envs_per_actor
         rates.append(num_steps / (time.perf_counter() - began))
 

@@ -6,7 +6,7 @@ import traceback
 import pytest
 
 from a3cjax.actors import supervisor as supervisor_module
-from a3cjax.actors.supervisor import StallError, Stopped, Supervisor, left_behind
+from a3cjax.actors.supervisor import Job, StallError, Stopped, Supervisor, left_behind
 from tests.fakes import PATIENCE_SECONDS, FakeClock, wait_until
 
 
@@ -272,6 +272,23 @@ def test_who_stands_still_is_named_with_its_stack(supervise, release):
         supervisor.raise_failures()
     assert "no progress for 0.05 s: actor-learner-1 (learning)\n" in str(caught.value)
     assert "in get_stuck" in str(caught.value)
+
+
+def test_who_rests_is_alive(supervise, monkeypatch):
+    supervisor, clock, pauses = supervise(), FakeClock(), []
+
+    class Event(threading.Event):
+        def wait(self, timeout=None):
+            pauses.append(timeout)
+            clock.take(timeout)
+
+    job = Job(supervisor, print, "resting", "work")
+    supervisor.stop_event = Event()
+    monkeypatch.setattr(supervisor_module, "time", clock)
+    assert not job.wait(60.0)
+    assert max(pauses) <= supervisor_module.SIGN_SECONDS
+    assert sum(pauses) == pytest.approx(60.0)
+    assert job.num_signs > len(pauses)
 
 
 def test_stall_is_noted_before_anybody_may_go_on_without_who_stands_still(

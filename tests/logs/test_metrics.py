@@ -133,6 +133,14 @@ def test_window_without_updates_is_idle_for_whole_periods():
     assert window.idle_seconds == 0.0
 
 
+@for_each("fate", [{"bad_trajectory": "kept"}, {"is_dropped": True}])
+def test_period_of_lost_updates_alone_has_the_columns_of_all_others(fate):
+    row = row_of(make_report(metrics=make_metrics(1.0, 2.0, 0.5, 4.0), num_frames=80, **fate))
+    assert list(row) == list(row_of(make_report(metrics=make_metrics(1.0, 2.0, 0.5, 4.0))))
+    assert math.isnan(row["policy_loss"])
+    assert row["frames_per_second"] == (40.0 if "is_dropped" in fate else 0.0)
+
+
 # Memory of earlier periods.
 
 

@@ -196,6 +196,16 @@ BEAM_RIDER = {
         ),
         ({"columns": {"num_refused_updates": going(0, 0, 1)}}, ["refused"]),
         (
+            {
+                "columns": {
+                    "num_refused_updates": going(0, 3),
+                    "num_updates": going(0, 0),
+                    "num_dropped_updates": going(0, 0),
+                }
+            },
+            ["refused"],
+        ),
+        (
             {"columns": {"num_dropped_updates": going(1, 1), "num_updates": going(1, 400)}},
             ["dropped"],
         ),

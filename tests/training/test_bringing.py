@@ -487,6 +487,12 @@ def test_algorithm_of_ones_own_is_registered_and_learned_with(run):
     assert load_config(named).algorithm == "one_step_q"
     assert load(named, network="mlp_gru").config == load(named).config  # as it was passed to train
 
+    def make_in_passes(network, *, num_passes):
+        assert num_passes == 1
+        return make_a3c(network)
+
+    run(SHORT, env=Echo, algorithm=Algorithm(make_in_passes, head="actor_critic"))
+
     def make_a3c_(network):
         return make_a3c(network)
 

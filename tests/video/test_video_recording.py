@@ -492,7 +492,7 @@ def command(tmp_path, monkeypatch, capsys):
 
 
 def test_command_writes_into_the_run_folder(command, finished):
-    code, out, err = command(finished, "num_episodes=2", "format=gif", "saliency=true")
+    code, out, err = command(finished, "num_episodes=2", "format=GIF, gif", "saliency=true")
     assert (code, err) == (0, "")
     assert f"written to {finished / 'game.gif'}" in out
     assert "score " in out
