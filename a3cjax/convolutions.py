@@ -32,11 +32,11 @@ BLOCK_SIZE = 4
 first layer in both networks of the paper."""
 
 
-def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
-    """Rearrange stacked frames into blocks of 4×4 pixels (space-to-depth), on the host.
+def frames_to_blocks(frames: Blocks) -> Blocks:
+    """Rearrange stacked frames into blocks of 4×4 pixels (space-to-depth).
 
-    This is done once, while the pixels are still bytes; the acting pass and the learning
-    pass then both read the layout that the first layer multiplies.
+    On the host this is done once, while the pixels are still bytes; the acting pass and the
+    learning pass then both read the layout that the first layer multiplies.
 
     Args:
       frames: `[B, C, height, width]`, channels first as envpool stacks them. Rows and
@@ -49,7 +49,7 @@ def frames_to_blocks(frames: np.ndarray) -> np.ndarray:
     batch_size, channels, height, width = frames.shape
     rows, columns = height // BLOCK_SIZE, width // BLOCK_SIZE
     frames = frames[:, :, : rows * BLOCK_SIZE, : columns * BLOCK_SIZE]
-    if frames.dtype == np.uint8:
+    if isinstance(frames, np.ndarray) and frames.dtype == np.uint8:
         # Four neighbouring bytes move as one word: five times as fast as byte by byte.
         order = _order_of_words(channels, rows, columns)
         words = np.ascontiguousarray(frames).view(np.uint32).reshape(batch_size, order.size)

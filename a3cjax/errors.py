@@ -8,32 +8,27 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message is one line for the user."""
+class _OneLineError(Exception):
+    """Its message is one line for the user, whatever it quotes."""
 
     def __init__(self, message: str):
         super().__init__(one_line(message))
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or read; the message is one line for the user."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
+class ConfigError(_OneLineError, ValueError):
+    """A setting that cannot be used; the message is one line."""
 
 
-class AnswerError(RuntimeError):
+class CheckpointError(_OneLineError, RuntimeError):
+    """A checkpoint that cannot be written or read; the message is one line."""
+
+
+class AnswerError(_OneLineError, RuntimeError):
     """An environment's answer that nothing can be learned from; the message is one line."""
 
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
 
-
-class OutputError(RuntimeError):
-    """A result that cannot be written; the message is one line for the user."""
-
-    def __init__(self, message: str):
-        super().__init__(one_line(message))
+class OutputError(_OneLineError, RuntimeError):
+    """A result that cannot be written; the message is one line."""
 
 
 def one_line(text: str, max_length: int = MAX_LENGTH) -> str:

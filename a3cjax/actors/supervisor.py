@@ -156,7 +156,7 @@ class Supervisor:
             raise Stopped
         job = self._give(name, lambda _: target(), doing, "question")
         while not job.finished.wait(POLL_SECONDS):
-            self._look_around()
+            self.look_around()
             if self._workers[name].is_stuck:
                 raise Stopped
         if job.failure is not None:
@@ -227,10 +227,6 @@ class Supervisor:
         """Whether there is a job that can still come to an end."""
         return bool(self._unfinished())
 
-    def look_after(self) -> None:
-        """Check whether a thread stands still, without waiting as `watch` does."""
-        self._look_around()
-
     def watch(self, look: Callable[[], None] = lambda: None, period: float = POLL_SECONDS) -> None:
         """Wait while there is work, calling `look` every `period` seconds.
 
@@ -239,7 +235,7 @@ class Supervisor:
         with self.noting_failures():
             while self.is_running:
                 look()
-                self._look_around()
+                self.look_around()
                 self.stop_event.wait(period)
 
     def wait(self, seconds: float = math.inf) -> None:
@@ -261,7 +257,7 @@ class Supervisor:
             if waited >= announced:
                 self.tell(f"waiting for {names}")
                 announced *= 10
-            self._look_around()
+            self.look_around()
             pending[0][1].finished.wait(min(POLL_SECONDS, seconds - waited))
 
     def _unfinished(self) -> list[tuple[_Worker, Job]]:
@@ -341,7 +337,8 @@ class Supervisor:
         if self.failures:
             raise ExceptionGroup("several parts of the run failed", self.failures)
 
-    def _look_around(self) -> None:
+    def look_around(self) -> None:
+        """Check whether a thread stands still, without waiting as `watch` does."""
         show_life()
         if not self._is_overseen:
             self._check()

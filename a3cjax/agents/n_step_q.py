@@ -13,6 +13,7 @@ from a3cjax.agents.base import Agent
 from a3cjax.agents.experience import episode_returns
 from a3cjax.agents.q_learning import make_q_agent
 from a3cjax.networks import Network
+from a3cjax.types import taken
 
 
 def make_n_step_q(
@@ -39,10 +40,8 @@ def make_n_step_q(
     """
 
     def targets(trajectory, next_q_values, selector_q_values, continues):
-        next_values = jnp.max(next_q_values, axis=-1)
-        if double_q:
-            best = jnp.argmax(selector_q_values, axis=-1, keepdims=True)
-            next_values = jnp.take_along_axis(next_q_values, best, axis=-1)[..., 0]
+        # The selector is θ⁻, too, but for `double_q`.
+        next_values = taken(next_q_values, jnp.argmax(selector_q_values, axis=-1))
         return episode_returns(trajectory, next_values, continues, lambda_, bootstraps=bootstraps)
 
     return make_q_agent(

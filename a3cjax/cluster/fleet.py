@@ -45,7 +45,7 @@ def gather(pending: Sequence[Pending], supervisor: Supervisor) -> list[Any]:
         if not is_told and time.monotonic() - began > WAIT_SECONDS:
             is_told = True
             supervisor.tell(f"waiting for {num_missing} of {len(pending)} processes")
-        supervisor.look_after()
+        supervisor.look_around()
         time.sleep(0.02)
     return [each.result() for each in pending]
 

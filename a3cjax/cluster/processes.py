@@ -1,6 +1,5 @@
 """How a fleet uses other processes, whatever runs them: a call now, and its result later."""
 
-import threading
 import time
 from typing import Any, Protocol
 
@@ -65,39 +64,3 @@ class Question:
         if not self._pending.is_ready():
             raise Unreachable(f"no answer came in {CALL_SECONDS:g} s.")
         return self._pending.result()
-
-
-class Done:
-    """The result of a call that was made at once."""
-
-    def __init__(self, value: Any = None, failure: BaseException | None = None):
-        self._value, self._failure = value, failure
-
-    def is_ready(self) -> bool:
-        """It is."""
-        return True
-
-    def result(self) -> Any:
-        """The value, or what was raised."""
-        if self._failure is not None:
-            raise self._failure
-        return self._value
-
-
-class LocalProcess:
-    """An object in this very process, with the same interface: for tests, and without Ray."""
-
-    def __init__(self, inside: Any):
-        self.inside = inside
-        self._lock = threading.Lock()
-
-    def submit(self, name: str, *args: Any) -> Pending:
-        """Calls it here and now."""
-        with self._lock:
-            try:
-                return Done(getattr(self.inside, name)(*args))
-            except Exception as failure:
-                return Done(failure=failure)
-
-    def kill(self) -> None:
-        """Does nothing: what the object holds is left to the interpreter."""

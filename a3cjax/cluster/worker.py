@@ -164,7 +164,7 @@ class Worker:
         supervisor = self._supervisor
         if is_to_stop:
             self.stop()
-        supervisor.look_after()
+        supervisor.look_around()
         is_done, lost = not supervisor.is_busy, Lost(())
         if is_done and self._pool is not None:
             receipt = self._pool.flush()

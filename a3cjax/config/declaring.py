@@ -34,6 +34,7 @@ KIND_NAMES = {
     dict: "values by name",
 }
 SUFFIXES = {"k": 10**3, "m": 10**6, "b": 10**9, "g": 10**9}
+WIDTH = 100  # of help, in columns
 MAX_BITS = 2000  # of a whole number: about MAX_DIGITS digits
 MAX_NESTING = 3  # of a setting that is values by name: our choice
 TRUTHS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -133,13 +134,10 @@ class Settings:
         return dataclasses.replace(self, **changes)
 
 
+@functools.cache  # it is asked for every setting of every copy
 def kinds_and_words(field: dataclasses.Field) -> tuple[tuple[type, ...], tuple[str, ...]]:
     """The types that a setting may have, and the words that it may be instead of a number."""
-    return _kinds_and_words(field.type)
-
-
-@functools.cache  # it is asked for every setting of every copy
-def _kinds_and_words(annotation: Any) -> tuple[tuple[type, ...], tuple[str, ...]]:
+    annotation = field.type
     is_union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     parts = typing.get_args(annotation) if is_union else (annotation,)
     words = [word for part in parts for word in typing.get_args(part)]
@@ -301,7 +299,7 @@ def read_other_names() -> dict[str, str]:
     return yaml.safe_load(Path(__file__).with_name("other_names.yaml").read_text(encoding="utf-8"))
 
 
-def describe(kind: type[Settings], width: int = 100) -> Iterator[str]:
+def describe(kind: type[Settings]) -> Iterator[str]:
     """Lines of help: the groups, and in each every setting with its default."""
     rows = [(f"{f.name}={show(f.default)}", f) for f in dataclasses.fields(kind)]
     column = max(len(shown) for shown, _ in rows) + 4
@@ -310,7 +308,7 @@ def describe(kind: type[Settings], width: int = 100) -> Iterator[str]:
         if field.metadata["group"] != group:
             group = field.metadata["group"]
             yield from ("", f"{group}:")
-        first, *more = textwrap.wrap(explain(field), width - column)
+        first, *more = textwrap.wrap(explain(field), WIDTH - column)
         yield f"  {shown:{column - 2}}{first}"
         yield from (" " * column + line for line in more)
 

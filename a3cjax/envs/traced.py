@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
-from a3cjax.convolutions import BLOCK_SIZE
+from a3cjax.convolutions import BLOCK_SIZE, frames_to_blocks
 from a3cjax.envs.actions import has_bounds, softplus_ends
 from a3cjax.envs.gymnasium_batch import nest
 from a3cjax.envs.observations import CHANNELS_LAST, Leaf, count_states, join
@@ -55,13 +55,8 @@ def _as_blocks(leaf: Leaf, values: jax.Array) -> jax.Array:
         images = jnp.moveaxis(images, -1, -3)
     height, width, channels = leaf.size
     images = images.reshape(images.shape[0], channels, height, width)
-    images = jnp.pad(
-        images, [(0, 0), (0, 0), *((0, -side % BLOCK_SIZE) for side in (height, width))]
-    )
-    rows, columns = (side // BLOCK_SIZE for side in images.shape[2:])
-    blocks = images.reshape(images.shape[0], channels, rows, BLOCK_SIZE, columns, BLOCK_SIZE)
-    blocks = blocks.transpose(0, 2, 4, 1, 3, 5)
-    return blocks.reshape(images.shape[0], rows, columns, channels * BLOCK_SIZE**2)
+    padding = [(0, 0), (0, 0), *((0, -side % BLOCK_SIZE) for side in (height, width))]
+    return frames_to_blocks(jnp.pad(images, padding))
 
 
 def _as_bytes(space: gymnasium.Space, values: jax.Array) -> jax.Array:

@@ -56,11 +56,7 @@ def merge(one: Moments, other: Moments) -> Moments:
 
 def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
     """Map `function` over the Moments in pytrees; None stays None."""
-
-    def of_part(part: Moments | None, *others: Any) -> Any:
-        return None if part is None else function(part, *others)
-
-    return jax.tree.map(of_part, *trees, is_leaf=lambda x: x is None or isinstance(x, Moments))
+    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Moments))
 
 
 def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
@@ -72,19 +68,13 @@ def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
       is_idle: bool, `[B]` or `[T, B]`; None if no step is idle.
     """
 
-    def of_part(part: Moments | None, values: Array) -> Moments | None:
+    def of_part(values: Array, part: Moments | None) -> Moments | None:
         if part is None:
             return None
         values = np.asarray(values)
         return moments_of(values if is_idle is None else values[~is_idle], part.mean.shape)
 
-    # None must be a leaf here: for JAX it is an empty tree, which an image does not match.
-    return jax.tree.map(
-        of_part,
-        like,
-        observations,
-        is_leaf=lambda part: part is None or isinstance(part, Moments),
-    )
+    return jax.tree.map(of_part, observations, like)
 
 
 def merge_seen(one: Seen, other: Seen) -> Seen:
@@ -121,16 +111,14 @@ def renew(
     if statistics is None or observations is None:
         return statistics
 
-    def choose(kept, moments, make):
-        return kept if moments is None else np.asarray(make(moments), np.float32)
+    def renewed(make: Callable[[Moments], np.ndarray], kept: Any) -> Any:
+        def of_part(old: Array, part: Moments | None) -> Array:
+            return old if part is None else np.asarray(make(part), np.float32)
 
-    def map_parts(kept, make):
-        if not isinstance(observations, dict):
-            return choose(kept, observations, make)
-        return {name: choose(kept[name], part, make) for name, part in observations.items()}
+        return jax.tree.map(of_part, kept, observations)
 
-    mean = map_parts(statistics.mean, lambda moments: moments.mean)
-    return ObservationStatistics(mean, map_parts(statistics.scale, entry_scale))
+    mean = renewed(lambda moments: moments.mean, statistics.mean)
+    return ObservationStatistics(mean, renewed(entry_scale, statistics.scale))
 
 
 def discounted_sums(

@@ -157,15 +157,13 @@ class SharedParameters:
         with self._lock:
             entered, (state, old) = self._clock(), self._published
             num_frames += old.num_frames
-            state = self._renew_targets(state, old.num_frames, num_frames)
+            period = self._target_period_frames
+            state = renew_targets(state, old.num_frames, num_frames, period)
             statistics = old.statistics
             self._published = state, make_snapshot(state, old.version, num_frames, statistics)
         seconds = entered - asked, self._clock() - entered
         staleness = old.version - version
         return Receipt(old.version, num_frames, staleness, *seconds, is_dropped=True)
-
-    def _renew_targets(self, state: LearnerState, old_frames: int, num_frames: int) -> LearnerState:
-        return renew_targets(state, old_frames, num_frames, self._target_period_frames)
 
     def _updated(
         self, grads: Params, num_frames: int, actor_index: int, seen: Seen | None
@@ -185,7 +183,7 @@ class SharedParameters:
             opt_states[actor_index] = state.opt_state
             state = state._replace(opt_state=tuple(opt_states))
         num_frames += old.num_frames
-        state = self._renew_targets(state, old.num_frames, num_frames)
+        state = renew_targets(state, old.num_frames, num_frames, self._target_period_frames)
         if seen is not None:
             state = state._replace(seen=merge_seen(state.seen, seen))
         return state, make_snapshot(state, old.version + 1, num_frames, old.statistics)

@@ -214,7 +214,7 @@ def await_machines(engine: Engine, num_actors: int | None, supervisor: Superviso
             is_told = True
             wanted = f"num_actors={num_actors} cores, the cluster has {num_cores}"
             supervisor.tell(f"waiting up to {JOIN_SECONDS:.0f} seconds for {wanted}")
-        supervisor.look_after()
+        supervisor.look_around()
         time.sleep(0.1)
     return machines
 

@@ -2,10 +2,44 @@
 
 import contextlib
 import functools
+import threading
 
-from a3cjax.cluster.processes import Done, Gone, LocalProcess, Unreachable
+from a3cjax.cluster.processes import Gone, Unreachable
 from a3cjax.cluster.worker import Worker
 from a3cjax.training import run as run_module
+
+
+class Done:
+    """The result of a call that was made at once."""
+
+    def __init__(self, value=None, failure=None):
+        self._value, self._failure = value, failure
+
+    def is_ready(self):
+        return True
+
+    def result(self):
+        if self._failure is not None:
+            raise self._failure
+        return self._value
+
+
+class LocalProcess:
+    """An object in this very process, with the interface of a `Process`."""
+
+    def __init__(self, inside):
+        self.inside = inside
+        self._lock = threading.Lock()
+
+    def submit(self, name, *args):
+        with self._lock:
+            try:
+                return Done(getattr(self.inside, name)(*args))
+            except Exception as failure:
+                return Done(failure=failure)
+
+    def kill(self):
+        pass
 
 
 class MortalProcess(LocalProcess):

@@ -16,7 +16,7 @@ from a3cjax.actors.reports import Restarted
 from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
 from a3cjax.cluster import fleet, processes
 from a3cjax.cluster.fleet import ShardsOfRun
-from a3cjax.cluster.processes import Done, Unreachable
+from a3cjax.cluster.processes import Unreachable
 from a3cjax.cluster.store import ShardedStore
 from a3cjax.cluster.worker import Worker
 from a3cjax.config.reading import load_config, resume_config
@@ -26,7 +26,7 @@ from a3cjax.runs.folder import NEWEST
 from a3cjax.runs.tables import EPISODES, METRICS, read_columns
 from a3cjax.training import assembly, cluster_muster, train
 from a3cjax.training import run as run_module
-from tests.cluster.local import MortalProcess, local_engine
+from tests.cluster.local import Done, MortalProcess, local_engine
 
 CATCH = Config(
     env="Catch",

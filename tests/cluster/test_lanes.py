@@ -13,7 +13,8 @@ import pytest
 
 from a3cjax.cluster import lanes
 from a3cjax.cluster.lanes import MIN_BYTES, Address, Guests, Lane, Lanes
-from a3cjax.cluster.processes import Done, Gone, Unreachable
+from a3cjax.cluster.processes import Gone, Unreachable
+from tests.cluster.local import Done
 from tests.documents import ROOT
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from a3cjax.cluster.processes import LocalProcess, Unreachable
+from a3cjax.cluster.processes import Unreachable
 from a3cjax.cluster.shard import NOTHING_KNOWN, Push, Rules, Shard
 from a3cjax.cluster.slices import Slicing
 from a3cjax.cluster.store import Pool, ShardedStore
@@ -22,6 +22,7 @@ from a3cjax.parameters.shared import SharedParameters
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
 from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import GradientMetrics, make_apply_gradients
+from tests.cluster.local import LocalProcess
 from tests.fakes import run_in_threads, wait_until
 
 PARAMS = {"w": np.zeros((2, 3), np.float32), "b": np.zeros((), np.float32)}
