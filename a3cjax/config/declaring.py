@@ -193,7 +193,8 @@ def _check(field: dataclasses.Field, value: Any) -> None:
     # Not isinstance(): a bool is an int.
     is_right = type(value) in kinds or (float in kinds and type(value) is int)
     if type(value) is int and value.bit_length() > MAX_BITS:
-        raise ConfigError(f"{name} must have {MAX_BITS} bits at most, got {value.bit_length()}.")
+        size = value.bit_length()
+        raise ConfigError(f"{name} must be a number that can be printed, got one of {size} bits.")
     if not is_right or (isinstance(value, float) and math.isnan(value)):
         raise ConfigError(f"{name} must be {describe_kinds(field)}, got {quote(value)}.")
     if float in kinds and isinstance(value, int | float) and abs(value) > MAX_FLOAT:

@@ -15,7 +15,7 @@ from a3cjax.actors.supervisor import Stopped, Supervisor
 from a3cjax.agents import Algorithm
 from a3cjax.config.bringing import bring, rename
 from a3cjax.config.builders import build_agent, build_schedule
-from a3cjax.config.defaults import describe_tuned, fill_ahead
+from a3cjax.config.defaults import describe_alternative, describe_tuned, fill_ahead
 from a3cjax.config.resolution import describe_idle, describe_network
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import Source
@@ -163,6 +163,8 @@ def learn_and_judge(
             logs.terminal.print(describe_network(config, spec))
             if tuned := describe_tuned(given, config, spec):
                 logs.terminal.print(tuned)
+            if alternative := describe_alternative(given, config, spec):
+                logs.terminal.print(alternative)
             if idle := describe_idle(given, config, spec):
                 logs.terminal.print(idle)
             if past.num_frames >= config.total_frames:

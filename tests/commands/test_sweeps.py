@@ -51,7 +51,7 @@ if settings.get("env") == "Endless":
     def stop(number, frame):
         global stopped_by
         stopped_by = number
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+    for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU:
         signal.signal(number, stop)
     (run_dir / "ready").touch()
     while stopped_by is None:

@@ -6,7 +6,13 @@ import jax
 import numpy as np
 
 from a3cjax.config import defaults
-from a3cjax.config.defaults import TUNED, describe_tuned, fill_ahead, tuned_for
+from a3cjax.config.defaults import (
+    TUNED,
+    describe_alternative,
+    describe_tuned,
+    fill_ahead,
+    tuned_for,
+)
 from a3cjax.config.reading import load_config, make_config, read_config, resume_config
 from a3cjax.config.resolution import resolve
 from a3cjax.config.settings import Config
@@ -157,6 +163,19 @@ def test_a_line_says_what_is_taken_and_nothing_where_all_is_chosen(monkeypatch):
     qbert = Config(env="Qbert")
     assert line(qbert, GAME) == "as tuned for Qbert: normalize_advantages=false"
     assert line(qbert.replace(normalize_advantages=True), GAME) == ""
+
+
+def test_a_short_run_with_continuous_actions_names_an_algorithm_that_learned_more():
+    few = Config(env="Unheard", total_frames=999_999)
+    for given, spec, is_told in (
+        (few, ROBOT, True),
+        (few.replace(total_frames=1_000_000), ROBOT, False),
+        (few, GAME, False),
+        (few.replace(algorithm="a3c"), ROBOT, False),
+        (few.replace(env="Swimmer"), ROBOT, False),
+    ):
+        told = describe_alternative(given, resolve(given, spec), spec)
+        assert ("algorithm=ppo num_passes=8" in told) is is_told, given
 
 
 def test_advantages_of_games_have_one_size_where_the_entropy_is_steered():
