@@ -55,8 +55,12 @@ def merge(one: Moments, other: Moments) -> Moments:
 
 
 def map_moments(function: Callable[..., Any], *trees: Any) -> Any:
-    """Map `function` over the Moments in pytrees; None stays None."""
-    return jax.tree.map(function, *trees, is_leaf=lambda x: isinstance(x, Moments))
+    """Map `function` over the Moments in pytrees; None stays None, whatever the others have."""
+
+    def of_part(part: Moments | None, *others: Any) -> Any:
+        return None if part is None else function(part, *others)
+
+    return jax.tree.map(of_part, *trees, is_leaf=lambda x: x is None or isinstance(x, Moments))
 
 
 def moments_of_new(like: Any, observations: Any, is_idle: Array | None) -> Any:
