@@ -13,13 +13,14 @@ import pytest
 from a3cjax.cluster.processes import Unreachable
 from a3cjax.cluster.shard import NOTHING_KNOWN, Push, Rules, Shard
 from a3cjax.cluster.slices import Slicing
-from a3cjax.cluster.store import Pool, ShardedStore
+from a3cjax.cluster.store import Pool, RoundsAtShards, ShardedStore
 from a3cjax.cluster.worker import OutsideSlot, Sieve
 from a3cjax.errors import CheckpointError
 from a3cjax.optimizers import make_optimizer
 from a3cjax.parameters.moments import moments_of
 from a3cjax.parameters.shared import SharedParameters
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
+from a3cjax.system.life import show_life_by
 from a3cjax.types import LearnerState, ObservationStatistics, Seen
 from a3cjax.updates import GradientMetrics, make_apply_gradients
 from tests.cluster.local import LocalProcess
@@ -308,3 +309,14 @@ def test_news_that_overtake_each_other_leave_the_newest():
     assert store.pull()[:2] == (2, 16)
     assert store.pull().params["b"] == -2.0
     assert isinstance(jnp.asarray(store.pull().params["b"]), jax.Array)
+
+
+def test_who_waits_for_a_turn_at_the_shards_is_alive():
+    signs, turns = [], iter([0, 0, 1])
+    shard = LocalProcess(SimpleNamespace(num_turns=lambda: next(turns)))
+    show_life_by(lambda: signs.append(True))
+    try:
+        assert RoundsAtShards(None, [shard], 2, threading.Event()).wait(1)
+    finally:
+        show_life_by(lambda: None)
+    assert len(signs) == 3

@@ -7,6 +7,7 @@ from a3cjax.actors.reports import Seconds, UpdateReport
 from a3cjax.actors.supervisor import Supervisor
 from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
+from a3cjax.envs import actions
 from a3cjax.errors import ConfigError
 from a3cjax.training import measuring
 from a3cjax.training.measuring import Training, emulator_rate, run_threads
@@ -80,10 +81,22 @@ def test_emulator_is_timed(monkeypatch, recwarn, env):
         for target in targets:
             target(StopEvent())
 
+    def make_clip(space):
+        clip = actions.make_clip(space)
+
+        def count(chosen):
+            num_clipped.append(len(chosen))
+            return clip(chosen)
+
+        return count
+
+    num_clipped = []
+    monkeypatch.setattr(measuring, "make_clip", make_clip)
     monkeypatch.setattr(measuring, "time", clock)
     monkeypatch.setattr(measuring, "run_threads", run_one_by_one)
     # In each of two pools 5 × 3 steps in 5 seconds.
     assert emulator_rate(env, num_actors=2, envs_per_actor=3, seconds=0.0) == 6.0
+    assert num_clipped == [3] * 10
     assert not recwarn.list
 
 
