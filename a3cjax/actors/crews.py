@@ -31,22 +31,22 @@ class SharedBatch:
     def __init__(self, environments: Environments, envs_per_actor: int):
         self.environments = environments
         begins = range(0, environments.num_envs, envs_per_actor)
-        self.shares = [Share(self, slice(begin, begin + envs_per_actor)) for begin in begins]
+        self.parts = [Part(self, slice(begin, begin + envs_per_actor)) for begin in begins]
 
     def split(self, timestep: TimeStep) -> list[TimeStep]:
         """The part of a timestep that each actor-learner sees."""
-        return [jax.tree.map(lambda x, own=share.own: x[own], timestep) for share in self.shares]
+        return [jax.tree.map(lambda x, own=part.own: x[own], timestep) for part in self.parts]
 
     def hand_out_episodes(self) -> None:
         """Give each actor-learner the games that finished in its environments."""
         for episode in self.environments.pop_episodes():
-            share = self.shares[episode.environment_index // self.shares[0].num_envs]
-            share.episodes.append(
-                episode._replace(environment_index=episode.environment_index - share.own.start)
+            part = self.parts[episode.environment_index // self.parts[0].num_envs]
+            part.episodes.append(
+                episode._replace(environment_index=episode.environment_index - part.own.start)
             )
 
 
-class Share:
+class Part:
     """The environments of one actor-learner, which others step for it."""
 
     def __init__(self, batch: SharedBatch, own: slice):

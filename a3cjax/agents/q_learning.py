@@ -18,12 +18,12 @@ from a3cjax.losses import q_loss
 from a3cjax.networks import Network
 from a3cjax.types import NetworkOutput, QMetrics, Trajectory, taken
 
-Targets = Callable[[Trajectory, jax.Array, jax.Array, jax.Array], jax.Array]
+MakeTargets = Callable[[Trajectory, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def make_q_agent(
     network: Network,
-    targets: Targets,
+    targets: MakeTargets,
     *,
     max_abs_reward: float | None,
     acts_ahead: bool = False,

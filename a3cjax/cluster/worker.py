@@ -24,7 +24,7 @@ from a3cjax.types import Exploration, Params, Seen, Snapshot, Trajectory
 from a3cjax.updates import ComputeGradients, GradientMetrics
 
 
-class Crew(Protocol):
+class Staff(Protocol):
     """What a worker leaves to `training`, which knows about settings and environments."""
 
     first_index: int
@@ -98,8 +98,8 @@ class Status(NamedTuple):
 class Worker:
     """In a process of its own; all but `make`, `play`, `warm_up`, `start` and `close` is quick."""
 
-    def __init__(self, crew: Crew, stall_seconds: float):
-        self._crew = crew
+    def __init__(self, staff: Staff, stall_seconds: float):
+        self._staff = staff
         self._supervisor = Supervisor(stall_seconds=stall_seconds)
         self._reports = queue.SimpleQueue[UpdateReport]()
         self._actors: list[ActorLearner] = []
@@ -108,16 +108,16 @@ class Worker:
     def make(self) -> EnvironmentSpec:
         """Makes environments; each is stepped by the thread that made it."""
         with self._telling():
-            return self._crew.make(self._supervisor)
+            return self._staff.make(self._supervisor)
 
     def envs_per_actor(self) -> int:
         """How many environments each actor-learner has."""
-        return self._crew.envs_per_actor()
+        return self._staff.envs_per_actor()
 
     def warm_up(self, config: Any) -> list[tuple[Seen, int]]:
         """Plays at random; returns what was seen and the number of steps, for each batch."""
         with self._telling():
-            return self._crew.warm_up(config, self._supervisor)
+            return self._staff.warm_up(config, self._supervisor)
 
     def play(self, config: Any, frames_per_step: int) -> int:
         """As `warm_up`, for a worker that is started again; returns the number of frames."""
@@ -125,24 +125,24 @@ class Worker:
 
     def start(self, orders: Orders) -> None:
         """Sets the actor-learners to work."""
-        crew, stop_event = self._crew, self._supervisor.stop_event
-        programs, base = crew.programs(orders.normalizer), self._make_base(orders)
+        staff, stop_event = self._staff, self._supervisor.stop_event
+        programs, base = staff.programs(orders.normalizer), self._make_base(orders)
         view: View = base
         stores: Sequence[ParameterStore] = []
         if orders.takes_turns:
             assert isinstance(base, ShardedStore)
-            rounds = RoundsAtShards(base, orders.shards, crew.num_in_run, stop_event)
-            stores = [StoreInTurns(rounds, crew.first_index + own) for own in range(crew.size)]
+            rounds = RoundsAtShards(base, orders.shards, staff.num_in_run, stop_event)
+            stores = [StoreInTurns(rounds, staff.first_index + own) for own in range(staff.size)]
         elif isinstance(slot := programs.learning_slot, threading.Semaphore):
             view = OutsideSlot(base, slot)
         sieves: Sequence[Sieve] = []
         if orders.outlier_deviations is not None:  # never the case with turns
             outliers = Outliers(orders.outlier_deviations)
             compute = programs.compute_gradients
-            stores = sieves = [Sieve(view, outliers, compute) for _ in range(crew.size)]
-        stores = stores or [view] * crew.size
+            stores = sieves = [Sieve(view, outliers, compute) for _ in range(staff.size)]
+        stores = stores or [view] * staff.size
         keys, report = orders.actor_keys, self._reports.put
-        self._actors, targets = crew.recruit(programs, stores, keys, report)
+        self._actors, targets = staff.recruit(programs, stores, keys, report)
         for actor, sieve in zip(self._actors, sieves, strict=False):
             compute = sieve.compute_gradients
             actor.programs = actor.programs._replace(compute_gradients=compute)
@@ -193,7 +193,7 @@ class Worker:
 
     def close(self) -> None:
         """Frees the environments, when no actor-learner works any more."""
-        self._crew.close(self._supervisor)
+        self._staff.close(self._supervisor)
         self._supervisor.dismiss()
 
 

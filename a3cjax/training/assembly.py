@@ -431,8 +431,8 @@ def recruit(
         else:
             shared = SharedBatch(batch, config.envs_per_actor)
             crew = [
-                make_actor(cast(Environments, share), own, place)
-                for share, own in zip(shared.shares, shared.split(timestep), strict=True)
+                make_actor(cast(Environments, part), own, place)
+                for part, own in zip(shared.parts, shared.split(timestep), strict=True)
             ]
             run = Crew(crew, shared).run
         recruits.targets.append(place.entered()(run))  # the place is entered at every call

@@ -56,8 +56,8 @@ CLOSE_SECONDS = 5.0  # for environments to end what they have begun elsewhere
 JOIN_SECONDS = 60.0  # for machines to join a cluster that was started a moment ago
 
 
-class CrewOfShare:
-    """Some of a run's actor-learners, in a worker's process: see `cluster.worker.Crew`."""
+class StaffOfShare:
+    """Some of a run's actor-learners, in a worker's process: see `cluster.worker.Staff`."""
 
     def __init__(
         self, config: Config, share: Share, past: Progress, parts: Parts, algorithm: Algorithm
@@ -83,7 +83,7 @@ class CrewOfShare:
         return envs_per_actor(self._config, self._share, self._batches)
 
     def warm_up(self, config: Config, supervisor: Supervisor) -> list[tuple[Seen, int]]:
-        """Play at random, with settings that leave nothing open: see `cluster.worker.Crew`."""
+        """Play at random, with settings that leave nothing open: see `cluster.worker.Staff`."""
         self._config = config
         played = play_in_each(
             self._batches,
@@ -135,9 +135,9 @@ def cores_of(index: int, num_workers: int) -> list[int] | None:
     return cores[index::num_workers]
 
 
-def make_worker(crew: CrewOfShare, stall_seconds: float) -> Worker:
+def make_worker(staff: StaffOfShare, stall_seconds: float) -> Worker:
     """A worker, in its own process."""
-    return Worker(crew, stall_seconds)
+    return Worker(staff, stall_seconds)
 
 
 def make_view(
@@ -243,7 +243,7 @@ class ClusterMuster:
         self._past = past._replace(standings=())
         self._supervisor, self._engine, self._parts = supervisor, engine, parts
         self._processes: list[Process] = []
-        self._crews: dict[int, Process] = {}  # the workers of today
+        self._living: dict[int, Process] = {}  # the workers of today
         self._run_dir: Path | None = None
         assert config.num_actors is not None
         assert config.num_workers is not None
@@ -307,16 +307,16 @@ class ClusterMuster:
     def close(self) -> None:
         """Close environments and end all processes; remove what shards would restart from."""
         with contextlib.suppress(Exception):  # whoever does not answer is killed all the same
-            for worker in self._crews.values():
+            for worker in self._living.values():
                 worker.submit("stop")
-            closing = [worker.submit("close") for worker in self._crews.values()]
+            closing = [worker.submit("close") for worker in self._living.values()]
             deadline = time.monotonic() + CLOSE_SECONDS
             while not all(each.is_ready() for each in closing) and time.monotonic() < deadline:
                 time.sleep(0.02)
         for process in self._processes:
             process.kill()
         self._processes.clear()
-        self._crews.clear()
+        self._living.clear()
         if self._run_dir is not None:
             shutil.rmtree(self._run_dir / SHARDS, ignore_errors=True)
 
@@ -330,15 +330,15 @@ class ClusterMuster:
         assert config.envs_per_actor is not None
         num_seeds = self._past.num_seeds + life * config.num_actors * config.envs_per_actor
         past = self._past._replace(num_seeds=num_seeds)
-        crew = CrewOfShare(config, share, past, self._parts, ALGORITHMS[config.algorithm])
-        self._crews[index] = self._spawn(
+        staff = StaffOfShare(config, share, past, self._parts, ALGORITHMS[config.algorithm])
+        self._living[index] = self._spawn(
             make_worker,
-            crew,
+            staff,
             config.stall_timeout_seconds,
             cores=cores_of(index, len(self._shares)),
             num_cpus=share.num_actors,
         )
-        return self._crews[index]
+        return self._living[index]
 
     def _spawn(self, make: Callable[..., Any], *args: Any, **options: Any) -> Process:
         process = self._engine.spawn(make, *args, **options)

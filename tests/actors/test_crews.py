@@ -61,7 +61,7 @@ class Bench:
         actor = ActorLearner(
             index,
             Programs(act, compute_gradients, lambda num_envs: 0)._replace(**self.programs),
-            self.batch.shares[index],
+            self.batch.parts[index],
             self.store,
             Standing(timestep, 100 * index, None, 1000 * index, np.zeros(B)),
             explore=lambda num_frames: None,

@@ -636,7 +636,7 @@ def test_whoever_waits_for_processes_is_told_so(monkeypatch):
 def test_a_worker_tells_what_failed_and_not_that_it_stopped(call):
     failure = StallError("no progress for 9 s: reset()")
 
-    class Crew:
+    class Staff:
         def make(self, supervisor):
             supervisor.add_failure(failure)
             raise Stopped
@@ -645,7 +645,7 @@ def test_a_worker_tells_what_failed_and_not_that_it_stopped(call):
             self.make(supervisor)
 
     with pytest.raises(StallError, match="no progress"):
-        getattr(Worker(Crew(), 9.0), call)(*["config"] * (call == "warm_up"))
+        getattr(Worker(Staff(), 9.0), call)(*["config"] * (call == "warm_up"))
 
 
 @pytest.mark.parametrize(
