@@ -171,6 +171,7 @@ def actor_critic_loss(
     entropy_cost: chex.Numeric = 0.01,
     mask: Array | None = None,
     normalize_advantages: bool = False,
+    entropy_floor: chex.Numeric = 0.0,
 ) -> tuple[jax.Array, ActorCriticMetrics]:
     """The combined loss of A3C: summed over time, averaged over the batch.
 
@@ -211,6 +212,9 @@ def actor_critic_loss(
       normalize_advantages: whether advantages are divided by √(m + `MIN_ADVANTAGE`²), where m is
         their mean square over steps (before `weights`); what is learned then hardly depends on
         their scale. The entropy counts less where they are small, since it would drown them there.
+      entropy_floor: k in [0, 1], the share of β that is left however small advantages of one size
+        are: β is multiplied by k + (1 − k) √(m / (m + `MIN_ADVANTAGE`²)). Without effect unless
+        `normalize_advantages`.
 
     Returns:
       The scalar loss, and its parts before multiplication by their costs, as averages over steps
@@ -267,14 +271,18 @@ def actor_critic_loss(
     total_weight = jnp.sum(step_weights)
     total_weight = jnp.where(total_weight == 0, 1.0, total_weight)
     advantages = jax.lax.stop_gradient(given.get("advantages", returns - values))
-    value_cost, entropy_cost = scalar_or_alike(
-        values, beside, value_cost=value_cost, entropy_cost=entropy_cost
+    value_cost, entropy_cost, entropy_floor = scalar_or_alike(
+        values,
+        beside,
+        value_cost=value_cost,
+        entropy_cost=entropy_cost,
+        entropy_floor=entropy_floor,
     )
     if normalize_advantages:
         mean_square = jnp.sum(step_weights * jnp.square(advantages)) / total_weight
         scale = jnp.sqrt(mean_square + MIN_ADVANTAGE**2)
         advantages /= scale
-        entropy_cost *= jnp.sqrt(mean_square) / scale
+        entropy_cost *= entropy_floor + (1 - entropy_floor) * jnp.sqrt(mean_square) / scale
     if "weights" in given:
         weights = jax.lax.stop_gradient(given["weights"])
         # A weight is 0 where log π is -inf.

@@ -189,6 +189,27 @@ def test_normalized_advantages_of_a_hand_example():
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
     np.testing.assert_allclose(metrics.policy_loss, policy_losses / 2, rtol=1e-6)
     np.testing.assert_allclose(metrics.value_loss, 12.5 / 2, rtol=1e-6)  # in their own units
+    loss, _ = loss_of_logits(
+        logits, values, actions, returns, **options | {"entropy_cost": 0.1, "entropy_floor": 0.25}
+    )
+    entropy_cost = 0.1 * (0.25 + 0.75 * math.sqrt(12.5) / size)
+    expected = policy_losses + 0.5 * 12.5 - entropy_cost * 2 * entropy
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+@for_each("floor", [0.0, 0.5, 1.0])
+@for_each("is_normal", [False, True])
+def test_without_advantages_the_floor_of_the_entropy_cost_is_left(floor, is_normal):
+    logits, _, actions, returns = random_steps()
+    zeros = np.zeros_like(returns)
+
+    def gradient(**options):
+        loss = lambda x: loss_of_logits(x, zeros, actions, zeros, **options)[0]  # noqa: E731
+        return jax.grad(loss)(logits)
+
+    expected = gradient(entropy_cost=0.1 * (floor if is_normal else 1.0))
+    actual = gradient(entropy_cost=0.1, entropy_floor=floor, normalize_advantages=is_normal)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-9)
 
 
 @for_each("normalize_advantages", [False, True])

@@ -87,6 +87,7 @@ def make_actor_critic(
             log_rhos = policy.log_prob(trajectory.actions) - behaviour_log_probs
             log_rhos = jnp.where(is_experience, jax.lax.stop_gradient(log_rhos), 0.0)
         cleaned = clean(trajectory, is_experience, max_abs_reward, constants.reward_scale)
+        entropy_factor, entropy_floor = steering(policy, constants.exploration, is_experience)
         return actor_critic_loss(
             policy,
             output.values[:-1],
@@ -94,7 +95,8 @@ def make_actor_critic(
             **targets(cleaned, values, log_rhos, continues)._asdict(),
             clip=clip_ratio,
             value_cost=value_cost,
-            entropy_cost=entropy_cost * steering(policy, constants.exploration, is_experience),
+            entropy_cost=entropy_cost * entropy_factor,
+            entropy_floor=entropy_floor,
             mask=is_experience,
             normalize_advantages=normalize_advantages,
         )
@@ -110,20 +112,25 @@ def make_actor_critic(
     )
 
 
-def steering(policy: Distribution, exploration: Exploration, mask: jax.Array) -> jax.Array:
-    """The factor of the entropy cost, a float scalar: the actor's own factor times c(h).
+def steering(
+    policy: Distribution, exploration: Exploration, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The factor of the entropy cost, the actor's own times c(h), and the cost's floor k(h).
 
-    h is the entropy at the steps of the mask (`[T, B]`) as a share of a random policy's entropy
-    there, and h* its target: c = 1 + (h* − h) / `STEERING_WIDTH`, at least 0 and at most 2. A cost
-    is in units of rewards, and so is too much for one game and too little for another; a share is
-    neither. This is our choice and not in the paper. Without a target c is 1.
+    Both are float scalars. h is the entropy at the steps of the mask (`[T, B]`) as a share of a
+    random policy's entropy there, and h* its target: c = 1 + (h* − h) / `STEERING_WIDTH`, at least
+    0 and at most 2. A cost is in units of rewards, and so is too much for one game and too little
+    for another; a share is neither. k = c − 1, at least 0, is the `entropy_floor` of
+    `actor_critic_loss`: a policy that has settled on never being rewarded has no advantages, and
+    would get no entropy back. This is our choice and not in the paper. Without a target c is 1,
+    and k is 0.
 
     Raises:
       AssertionError: if there is a target, and the policy is not a (Multi)Categorical.
     """
     factor, target = jnp.asarray(exploration.entropy_factor), exploration.target_entropy
     if target is None:
-        return factor
+        return factor, jnp.zeros_like(factor)
     if not isinstance(policy, (Categorical, MultiCategorical)):
         kind = type(policy).__name__
         raise AssertionError(f"target_entropy must be null for a policy that is a {kind}.")
@@ -131,7 +138,8 @@ def steering(policy: Distribution, exploration: Exploration, mask: jax.Array) ->
     # Replaced, not multiplied by 0: steps that nobody experienced may be NaN.
     entropy, greatest = (jnp.sum(jnp.where(mask, p.entropy(), 0.0)) for p in (policy, random))
     share = jax.lax.stop_gradient(entropy) / jnp.where(greatest == 0, 1.0, greatest)
-    return factor * jnp.clip(1 + (target - share) / STEERING_WIDTH, 0.0, 2.0)
+    cost = jnp.clip(1 + (target - share) / STEERING_WIDTH, 0.0, 2.0)
+    return factor * cost, jnp.maximum(cost - 1, 0.0)
 
 
 def policy_of(output: NetworkOutput, trajectory: Trajectory):

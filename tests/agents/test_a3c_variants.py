@@ -160,7 +160,9 @@ def test_entropy_is_steered_by_hand(kind, share, target, expected):
     logits = jnp.where(mask[..., None], policies_of_share(share), 0.0)  # elsewhere it is chance
     policy = kind(logits if kind is Categorical else jnp.stack([logits, logits], axis=2))
     exploration = Exploration(np.zeros(B), jnp.float32(3), jnp.float32(target))
-    np.testing.assert_allclose(steering(policy, exploration, mask), 3 * expected, atol=2e-4)
+    factor, floor = steering(policy, exploration, mask)
+    np.testing.assert_allclose(factor, 3 * expected, atol=2e-4)
+    np.testing.assert_allclose(floor, max(expected - 1, 0), atol=2e-4)
 
 
 def test_entropy_is_steered_only_where_there_is_a_target_and_a_greatest_entropy():
@@ -169,13 +171,13 @@ def test_entropy_is_steered_only_where_there_is_a_target_and_a_greatest_entropy(
     gaussian = DiagonalGaussian(jnp.zeros((T, B, D)), jnp.ones((T, B, D)))
     chance, mask = Categorical(jnp.zeros((T, B, A))), jnp.ones((T, B), bool)
     for policy in (gaussian, chance):
-        assert steering(policy, without, mask) == 3.0
+        assert steering(policy, without, mask) == (3.0, 0.0)
     with pytest.raises(
         AssertionError, match=r"must be null for a policy that is a DiagonalGaussian"
     ):
         steering(gaussian, exploration, mask)
     nothing = jnp.zeros((T, B), bool)  # as where all environments are reset
-    assert np.isfinite(steering(chance, exploration, nothing))
+    assert np.isfinite(steering(chance, exploration, nothing)).all()
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
@@ -183,7 +185,8 @@ def test_entropy_is_steered_by_what_was_experienced_whatever_numbers_stand_elsew
     mask = jnp.arange(T * B).reshape(T, B) % 3 > 0
     exploration = Exploration(np.zeros(B), jnp.float32(1), jnp.float32(0.5))
     logits = jnp.where(mask[..., None], policies_of_share(0.5), number)
-    np.testing.assert_allclose(steering(Categorical(logits), exploration, mask), 1.0, atol=1e-4)
+    factor, _ = steering(Categorical(logits), exploration, mask)
+    np.testing.assert_allclose(factor, 1.0, atol=1e-4)
 
 
 def test_loss_steers_by_the_kept_steps_and_without_a_gradient():
@@ -198,6 +201,24 @@ def test_loss_steers_by_the_kept_steps_and_without_a_gradient():
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+def test_policy_that_is_to_be_more_random_gains_entropy_however_small_advantages_are():
+    params, trajectory = random_tables(0, NUM_STATES, A), random_trajectory(0, T, B, A)
+    logits = params["logits"].reshape(T + 1, B, A)[:-1]
+    kept = ~trajectory.is_first[1:]
+    entropies = Categorical(logits).entropy()[kept]
+    options = {"normalize_advantages": True}
+    for deficit, floor in ((0.2, 1.0), (0.05, 0.5), (0.0, 0.0)):
+        target = np.mean(entropies) / math.log(A) + deficit
+        network = make_tabular_network()
+        (steered, _), _ = compiled_loss(network, target=target, **options)(params, trajectory)
+        (without, _), _ = compiled_loss(network, **options)(params, trajectory, 0.0)
+        (plain, _), _ = compiled_loss(network, **options)(params, trajectory, 1.0)
+        most = ENTROPY_COST * np.sum(entropies) / B  # what the entropy is worth without a scale
+        scale = (without - plain) / most
+        expected = (1 + floor) * (floor + (1 - floor) * scale)
+        np.testing.assert_allclose((without - steered) / most, expected, rtol=1e-3)
 
 
 # Continuous actions.
