@@ -30,7 +30,7 @@ SIGNATURES = {
     "actor_critic_loss": (
         "(distribution, values, actions, returns, *, advantages=None, weights=None, "
         "old_log_probs=None, clip=0.2, value_cost=0.5, entropy_cost=0.01, mask=None, "
-        "normalize_advantages=False)"
+        "normalize_advantages=False, entropy_floor=0.0)"
     ),
     "mask_logits": "(logits, mask)",
     "load": "(run_dir, *, best=False, trust=False, env=None, network=None)",
