@@ -204,8 +204,7 @@ def test_without_advantages_the_floor_of_the_entropy_cost_is_left(floor, is_norm
     zeros = np.zeros_like(returns)
 
     def gradient(**options):
-        loss = lambda x: loss_of_logits(x, zeros, actions, zeros, **options)[0]  # noqa: E731
-        return jax.grad(loss)(logits)
+        return jax.grad(lambda x: loss_of_logits(x, zeros, actions, zeros, **options)[0])(logits)
 
     expected = gradient(entropy_cost=0.1 * (floor if is_normal else 1.0))
     actual = gradient(entropy_cost=0.1, entropy_floor=floor, normalize_advantages=is_normal)
