@@ -74,7 +74,8 @@ def test_a_robot_has_what_is_tuned_for_it_and_else_the_defaults():
         ("gymnasium:frogs:Hopper-v0", False),  # of which nobody knows what it is
         ("python:robots:Hopper", False),
         ("MountainCar", True),
-        ("MountainCarContinuous-v0", False),
+        ("MountainCarContinuous-v0", True),
+        ("MountainCarSparse-v0", False),
         ("HopperHop", False),
         ("Hopper-v", False),
         ("gymnasium:Tall-Hopper-v5", False),
