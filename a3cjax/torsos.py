@@ -29,6 +29,9 @@ KERNEL_INIT = nn.initializers.lecun_normal()
 MAX_CENTRED = 10.0
 
 
+Layers = tuple[tuple[int, int, int], ...]
+
+
 class ImageKernels(NamedTuple):
     """Functions that compute the layers of an `ImageTorso` in place of XLA, where they can.
 
@@ -46,13 +49,14 @@ class ImageKernels(NamedTuple):
 class ImageTorso(nn.Module):
     """Convolutions and one dense layer over frames given as 4×4 blocks.
 
-    `layers`: (channels, kernel size, stride) of each convolution. Where the first stride is 4,
+    `layers`: (channels, kernel size, stride) of each convolution, or a function that gives them
+    for the shorter side of an image, in pixels. Where the first stride is 4,
     the size of the blocks, blocks are multiplied as they are; otherwise they are turned back into
     frames. `kernels` compute, in place of JAX, the layers that they support. `use_layer_norm`: of
     the dense layer, before max(·, 0).
     """
 
-    layers: tuple[tuple[int, int, int], ...]
+    layers: Layers | Callable[[int], Layers]
     hidden_size: int
     use_layer_norm: bool = False
     kernels: ImageKernels | None = None
@@ -62,12 +66,15 @@ class ImageTorso(nn.Module):
         """Map uint8 `[N, rows, columns, C·16]` to float32 `[N, hidden_size]`."""
         scale = 255.0 if statistics is None else statistics.scale
         num_in = num_channels(observations)
-        stride = self.layers[0][2]
+        layers = self.layers
+        if callable(layers):
+            layers = layers(shorter_side(observations.shape[1:]))
+        stride = layers[0][2]
         convolve_first = conv_of_blocks
         if stride != BLOCK_SIZE:
             convolve_first = functools.partial(_conv_of_frames, stride=stride)
         kernels, biases = [], []
-        for i, (channels, size, _) in enumerate(self.layers):
+        for i, (channels, size, _) in enumerate(layers):
             shape = (size, size, num_in, channels)
             kernels.append(self.param(f"conv_{i}_kernel", KERNEL_INIT, shape, jnp.float32))
             zeros = nn.initializers.zeros_init()
@@ -84,12 +91,12 @@ class ImageTorso(nn.Module):
             shifts[0] -= convolve_first(mean[None], kernels[0])
 
         keeps = self.is_mutable_collection(LAYERS)
-        names = [f"conv_{i}" for i in range(len(self.layers))]
+        names = [f"conv_{i}" for i in range(len(layers))]
 
         def convolve(inputs: tuple[Array, list[Array | None]]) -> list[jax.Array]:
             x, recalled = inputs
             outputs = []
-            for i, (_, _, stride) in enumerate(self.layers):
+            for i, (_, _, stride) in enumerate(layers):
                 convolved = (
                     conv_valid(x, kernels[i], stride) if i else convolve_first(x, kernels[0])
                 )
@@ -99,7 +106,7 @@ class ImageTorso(nn.Module):
         recalled = [self.get_variable(LAYERS, name) for name in names]
         outputs = None
         if self.kernels is not None:
-            strides = [stride for *_, stride in self.layers]
+            strides = [stride for *_, stride in layers]
             known = None if recalled[0] is None else recalled
             outputs = self.kernels.convolve(observations, mean, kernels, biases, strides, known)
         if outputs is None:
@@ -253,7 +260,13 @@ NATURE_LAYERS = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # Mnih et al. 2015, method
 MINATAR_LAYERS = ((16, 3, 1),)  # Young & Tian 2019, section 4; kenjyoung/MinAtar, examples/dqn.py
 
 SMALL = "small"
-"""The torso for small images: `minatar`, the published one, with a layer norm."""
+"""The torso for images of less than `LARGE_PIXELS`: one convolution, and a layer norm."""
+
+
+def layers_of_small_images(side: int) -> Layers:
+    """MinAtar's convolution, by single pixels, or the paper's first one where that fits."""
+    return MINATAR_LAYERS if side < LEAST_PIXELS["atari"] else PAPER_LAYERS[:1]
+
 
 # How many features a recurrent core has: 256 in Atari games (Mnih et al. 2016, section 5.1), 128
 # in MuJoCo (section 9); for small problems our choice.
@@ -262,7 +275,9 @@ TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "nature": (functools.partial(ImageTorso, layers=NATURE_LAYERS, hidden_size=512), 256),
     "minatar": (functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128), 128),
     SMALL: (  # our choice: docs/decisions.md
-        functools.partial(ImageTorso, layers=MINATAR_LAYERS, hidden_size=128, use_layer_norm=True),
+        functools.partial(
+            ImageTorso, layers=layers_of_small_images, hidden_size=128, use_layer_norm=True
+        ),
         128,
     ),
     "multi": (functools.partial(MultiTorso, hidden_size=256), 256),  # our choice
@@ -275,8 +290,10 @@ TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "mlp": (functools.partial(VectorTorso, hidden_sizes=(64, 64)), 256),  # our choice
 }
 # The side, in pixels, of the smallest image for which a torso's convolutions have any output;
-# images come in blocks of 4×4. The first torso that fits is taken.
+# images come in blocks of 4×4.
 LEAST_PIXELS = {"atari": 17, "nature": 33, SMALL: 1, "minatar": 1}
+LARGE_PIXELS = 61
+"""The side from which on `atari` fits an image better than `small`: docs/decisions.md."""
 ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
 
 
@@ -293,6 +310,17 @@ def torsos_for(observation: Any) -> tuple[str, ...]:
 
 
 def _image_torsos_for(shape: tuple[int, ...]) -> tuple[str, ...]:
-    """The torsos whose convolutions have any output for images of `[rows, columns, ...]` blocks."""
-    side = BLOCK_SIZE * min(shape[:2])
-    return tuple(torso for torso, least in LEAST_PIXELS.items() if side >= least)
+    """The torsos for images of `[rows, columns, ...]` blocks, the most fitting first.
+
+    Their convolutions have some output.
+    """
+    side = shorter_side(shape)
+    fitting = [torso for torso, least in LEAST_PIXELS.items() if side >= least]
+    if side < LARGE_PIXELS:
+        fitting.sort(key=lambda torso: torso != SMALL)
+    return tuple(fitting)
+
+
+def shorter_side(shape: tuple[int, ...]) -> int:
+    """Of an image of `[rows, columns, ...]` blocks, in pixels."""
+    return BLOCK_SIZE * min(shape[:2])

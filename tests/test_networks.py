@@ -659,14 +659,15 @@ def test_images_are_centred_by_one_scale_and_not_cut():
     np.testing.assert_allclose(q_values[0, 0], [508, -4])
 
 
-@for_each("name", ["minatar_ff", "small_ff"])
-def test_networks_of_small_images_convolve_whole_frames_by_single_pixels(name):
+@for_each(("name", "size", "stride"), [("minatar_ff", 3, 1), ("small_ff", 8, 4)])
+def test_networks_of_small_images_convolve_whole_frames_once(name, size, stride):
     observations, network, params, core_state = make(name)
     torso = params["body"]["torso"]
     frames = np.moveaxis(random_frames(), 1, -1).astype(np.float64) / 255  # [T·B, 36, 36, 2]
     kernel, bias = torso["conv_0_kernel"], torso["conv_0_bias"]
-    assert kernel.shape == (3, 3, 2, 16)
-    windows = np.lib.stride_tricks.sliding_window_view(frames, (3, 3), (1, 2))
+    assert kernel.shape == (size, size, 2, 16)
+    windows = np.lib.stride_tricks.sliding_window_view(frames, (size, size), (1, 2))
+    windows = windows[:, ::stride, ::stride]
     features = np.maximum(np.einsum("nyxcij,ijco->nyxo", windows, kernel) + bias, 0)
     dense = torso["Dense_0"]
     features = features.reshape(T * B, -1) @ np.asarray(dense["kernel"], float) + dense["bias"]

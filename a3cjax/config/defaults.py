@@ -20,7 +20,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR, core_of
 from a3cjax.optimizers import fill_constants
 from a3cjax.system.machine import available_cores
-from a3cjax.torsos import LEAST_PIXELS, SMALL, torsos_for
+from a3cjax.torsos import LARGE_PIXELS, SMALL, torsos_for
 
 # Steps of random play in each environment; our choice.
 WARMUP_STEPS = 512
@@ -97,8 +97,8 @@ LEAST_UNROLLS = 32  # of each actor in a run; tuned unrolls are cut for it
 
 # What `auto` takes a torso for: see `torsos.torsos_for`.
 REASONS = {
-    "atari": f"images of {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels or more",
-    SMALL: f"images of less than {LEAST_PIXELS['atari']}×{LEAST_PIXELS['atari']} pixels",
+    "atari": f"images of {LARGE_PIXELS}×{LARGE_PIXELS} pixels or more",
+    SMALL: f"images of less than {LARGE_PIXELS}×{LARGE_PIXELS} pixels",
     "multi": "several images, or some beside numbers",
     "mlp": "numbers",
 }

@@ -47,17 +47,28 @@ def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
         ((7, 7), "small_ff"),
         ((16, 84), "small_ff"),
         ((84, 16), "small_ff"),
-        ((17, 17), "atari_ff"),
+        ((17, 17), "small_ff"),
+        ((60, 84), "small_ff"),
+        ((61, 61), "atari_ff"),
     ],
 )
 def test_network_of_images_is_one_that_fits(size, network):
     assert resolve(ONE_ACTOR, images_of(*size)).network == network
 
 
+@for_each(("side", "size"), [(9, 3), (16, 3), (17, 8), (60, 8)])
+def test_small_images_are_convolved_by_single_pixels_while_they_are_tiny(side, size):
+    observations = np.zeros((1, 1, *images_of(side, 84).observation_shape), np.uint8)
+    init = make_network("small_ff", 2).init
+    params = jax.eval_shape(init, jax.random.key(0), observations)
+    (kernel,) = (x for x in jax.tree.leaves(params) if x.ndim == 4)
+    assert kernel.shape[:2] == (size, size)
+
+
 @for_each(("network", "size", "least"), [("atari_lstm", (7, 7), 17), ("nature_ff", (32, 84), 33)])
 def test_network_that_does_not_fit_is_answered_with_the_least_size(network, size, least):
     config = ONE_ACTOR.replace(network=network, env="Small")
-    fitting = r"(atari_\*, )?small_\*, minatar_\*, mlp_\*, mujoco_\*"
+    fitting = r"small_\*, (atari_\*, )?minatar_\*, mlp_\*, mujoco_\*"
     message = (
         rf"^network must be one of {fitting} for Small \(an image\), "
         f"got {network}, which takes {least} × {least} pixels or more.$"
