@@ -292,7 +292,7 @@ TORSOS: dict[str, tuple[Callable[..., nn.Module], int]] = {
 # The side, in pixels, of the smallest image for which a torso's convolutions have any output;
 # images come in blocks of 4×4.
 LEAST_PIXELS = {"atari": 17, "nature": 33, SMALL: 1, "minatar": 1}
-LARGE_PIXELS = 61
+LARGE_PIXELS = 41
 """The side from which on `atari` fits an image better than `small`: docs/decisions.md."""
 ANY_TORSOS = ("mlp", "mujoco")  # which flatten what they read
 

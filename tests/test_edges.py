@@ -92,8 +92,9 @@ for call in (
 
 
 def test_on_several_devices_a_constant_may_stand_beside_what_is_sharded():
-    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    subprocess.run([sys.executable, "-c", SHARDED], check=True, env=flags)
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    command = [sys.executable, "-c", SHARDED]
+    subprocess.run(command, check=True, env=os.environ | {"XLA_FLAGS": flags})
 
 
 @for_each("function", ALONG_TIME)

@@ -76,7 +76,7 @@ def observe_all(agent, params, constants, trajectory):
     [
         *(
             (name, make_a3c, "actor_critic")
-            for name in ("atari_ff", "small_lstm", "minatar_lstm", "multi_gru")
+            for name in ("atari_ff", "small_lstm", "multi_gru")
         ),
         ("mlp_lstm", make_a3c, "actor_critic"),
         ("nature_lstm", make_a3c, "gaussian_actor_critic"),

@@ -86,8 +86,10 @@ def test_without_staleness_the_program_is_that_of_a3c(name, settings):
     assert programs[0] == programs[1]
 
 
-@for_each("settings", SETTINGS.values())
-@pytest.mark.parametrize("network", ["tabular", "mlp_gru"])
+@for_each(
+    ("network", "settings"),
+    [*(("tabular", settings) for settings in SETTINGS.values()), ("mlp_gru", SETTINGS["mixed"])],
+)
 @pytest.mark.parametrize("name", OFF_POLICY)
 def test_gradients_are_those_of_a3c_where_the_policy_is_that_which_acted(name, network, settings):
     trajectory = trajectory_with_all(1)

@@ -48,8 +48,8 @@ def test_least_size_of_an_image_is_that_of_the_convolutions(torso):
         ((16, 84), "small_ff"),
         ((84, 16), "small_ff"),
         ((17, 17), "small_ff"),
-        ((60, 84), "small_ff"),
-        ((61, 61), "atari_ff"),
+        ((40, 84), "small_ff"),
+        ((41, 41), "atari_ff"),
     ],
 )
 def test_network_of_images_is_one_that_fits(size, network):

@@ -51,7 +51,7 @@ SPACES = {
     "bits": (MultiBinary(4), "mlp_ff"),
     "tuple": (Tuple([Discrete(3, start=7), VECTOR]), "mlp_ff"),
     "nest": (Dict({"b": Tuple([MultiDiscrete([2, 3]), VECTOR]), "a": MultiBinary(2)}), "mlp_ff"),
-    "bytes": (Box(0, 255, (61, 64, 3), BYTES), "atari_ff"),
+    "bytes": (Box(0, 255, (41, 44, 3), BYTES), "atari_ff"),
     "view": (Box(0, 255, (7, 7, 3), BYTES), "small_ff"),
     "floats": (Box(0, 1, (3, 20, 24)), "small_ff"),
     "board": (Box(0, 1, (10, 10, 6), bool), "small_ff"),
