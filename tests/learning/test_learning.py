@@ -38,9 +38,15 @@ def test_actor_critics_solve_catch(tmp_path, algorithm, total_frames):
 
 
 @pytest.mark.slow
-def test_mountain_car_is_learned_by_what_is_tuned_for_it(tmp_path):
-    # The slower of two ways up, which the usual settings find, has -124.
-    assert learn(tmp_path, env="MountainCar", total_frames=1_000_000) >= -105
+@pytest.mark.parametrize(
+    ("env", "total_frames", "least"),
+    [
+        ("MountainCar", 1_000_000, -105),  # the usual settings have -124
+        ("MountainCarContinuous", 200_000, 90),  # the usual settings: 0 in five of eight
+    ],
+)
+def test_mountain_cars_are_learned_by_what_is_tuned_for_them(tmp_path, env, total_frames, least):
+    assert learn(tmp_path, env=env, total_frames=total_frames) >= least
 
 
 @pytest.mark.slow
