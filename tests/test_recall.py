@@ -74,10 +74,7 @@ def observe_all(agent, params, constants, trajectory):
 @for_each(
     ("name", "make", "head"),
     [
-        *(
-            (name, make_a3c, "actor_critic")
-            for name in ("atari_ff", "small_lstm", "multi_gru")
-        ),
+        *((name, make_a3c, "actor_critic") for name in ("atari_ff", "small_lstm", "multi_gru")),
         ("mlp_lstm", make_a3c, "actor_critic"),
         ("nature_lstm", make_a3c, "gaussian_actor_critic"),
         ("atari_gru", make_n_step_q, "action_values"),
