@@ -247,7 +247,14 @@ def test_a_run_learns_by_them_and_says_so(tmp_path, capfd):
 
 
 # As results/README.md says of them. Where a run was made, and with what pictures, is its own.
-OF_TODAY = ("atari5", "breakout-defaults", "other-games", "pong-defaults", "space-invaders-fresh")
+OF_TODAY = (
+    "atari5",
+    "breakout-defaults",
+    "other-games",
+    "other-games-again",
+    "pong-defaults",
+    "space-invaders-fresh",
+)
 OWN = ("run_dir", "video", "tensorboard", "kernels")
 
 
