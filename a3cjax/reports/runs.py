@@ -272,6 +272,8 @@ def _is_final(result: Mapping[str, Any], run: Run, *, is_stale: bool) -> bool:
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads run folders, each once, under names that tell them apart.
 
+    Copies of a run, with the same settings and the same log, are the first of them, with a note.
+
     Raises:
       RunFolderError: if there is none, or one is no run folder.
     """
@@ -280,7 +282,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     if not unique:
         raise RunFolderError("run_dirs must name at least one run folder, got none.")
     names = distinct_names([*unique])
-    return [read_run(folder, name) for folder, name in zip(unique.values(), names, strict=True)]
+    runs: dict[Any, Run] = {}
+    for folder, name in zip(unique.values(), names, strict=True):
+        run = read_run(folder, name)
+        log = {column: tuple(numbers) for column, numbers in run.metrics.items()}
+        key = (str(run.settings), str(log)) if log else folder
+        if key in runs:
+            copied = f"{run.name} is a copy of it, and is left out"
+            run = dataclasses.replace(runs[key], notes=(*runs[key].notes, copied))
+        runs[key] = run
+    return [*runs.values()]
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

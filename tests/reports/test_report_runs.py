@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import chex
 import numpy as np
@@ -232,6 +233,18 @@ def test_no_folder_at_all_is_refused():
 def test_a_folder_given_twice_is_one_run(tmp_path):
     folder = make_run_folder(tmp_path / "run")
     assert len(read_runs([folder, tmp_path / "." / "run", folder])) == 1
+
+
+def test_copies_of_a_run_are_one_run_and_said_to_be(tmp_path):
+    folder = make_run_folder(tmp_path / "run")
+    copies = [shutil.copytree(folder, tmp_path / name) for name in ("backup", "copy")]
+    (run,) = read_runs([folder, *copies])
+    assert run.name == "run"
+    left_out = ("backup is a copy of it, and is left out", "copy is a copy of it, and is left out")
+    assert run.notes[-2:] == left_out
+    log = copies[0] / "metrics.csv"
+    log.write_text(log.read_text() + log.read_text().splitlines()[-1] + "\n")  # it went on
+    assert [run.name for run in read_runs([folder, *copies])] == ["run", "backup"]
 
 
 def test_names_are_as_long_as_they_must_be_to_differ(tmp_path):
