@@ -68,11 +68,11 @@ for call in calls:
 for name in ("mlp_gru", "mlp_lstm"):
     network = make_network(name, 2)
     inputs = x[..., None], x > 1, network.initial_state(6)
-    params = network.init(jax.random.key(0), x[:, :1, None])
+    params = jax.jit(network.init)(jax.random.key(0), x[:, :1, None])
     loss = lambda params, *inputs: jnp.sum(network.apply(params, None, *inputs)[0].values ** 2)
     specs = {"in_specs": (P(), P(None, "i"), P(None, "i"), P("i")), "out_specs": P()}
     sharded = jax.jit(jax.shard_map(jax.grad(loss), mesh=mesh, **specs))(params, *inputs)
-    for found, expected in zip(*map(jax.tree.leaves, (sharded, jax.grad(loss)(params, *inputs)))):
+    for found, expected in zip(*map(jax.tree.leaves, (sharded, jax.jit(jax.grad(loss))(params, *inputs)))):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 # Over explicit axes, too, which are the default of `jax.make_mesh`.

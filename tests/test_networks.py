@@ -641,7 +641,7 @@ def test_single_number_is_centred_and_cut_as_a_vector_is():
     network = make_network("mlp_ff", 2)
     core_state = network.initial_state(2)
     one, vector = np.array([[2.0, 3e38]], np.float32), jax.tree.map(lambda x: x[None], statistics)
-    params = network.init(jax.random.key(0), one[:, :1])
+    params = jax.jit(network.init)(jax.random.key(0), one[:, :1])
     is_first = np.zeros((1, 2), bool)
     chex.assert_trees_all_equal(
         network.apply(params, statistics, one, is_first, core_state),
