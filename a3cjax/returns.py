@@ -22,6 +22,7 @@ import numpy as np
 from a3cjax.types import (
     Array,
     as_floats,
+    as_setting,
     check_floats,
     check_integers,
     check_shapes,
@@ -64,7 +65,7 @@ def lambda_returns(
     rewards, discounts, next_values = _floats(rewards, discounts, next_values=next_values)
     check_unroll(rewards=rewards)
     check_shapes(rewards.shape, _shape_of(rewards), next_values=next_values)
-    lambda_ = _at_every_step("lambda_", jnp.asarray(lambda_, rewards.dtype), rewards)
+    lambda_ = _at_every_step("lambda_", as_setting("lambda_", lambda_, rewards.dtype), rewards)
     lambda_ = cut(discounts, lambda_)
     values = cut(1 - lambda_, cut(discounts, next_values))
     # Zero where either factor is zero: their product may be too small for a float.
@@ -215,7 +216,7 @@ def vtrace_targets(
     )
     next_values = _next_values(rewards, values, bootstrap_value)
     check_shapes(rewards.shape, _shape_of(rewards), log_rhos=log_rhos)
-    lambda_ = _at_every_step("lambda_", jnp.asarray(lambda_, rewards.dtype), rewards)
+    lambda_ = _at_every_step("lambda_", as_setting("lambda_", lambda_, rewards.dtype), rewards)
     lambda_ = cut(discounts, lambda_)
 
     # The logarithm of about the largest float: an infinite ratio times 0 would be NaN.

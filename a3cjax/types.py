@@ -103,6 +103,12 @@ def _dtype_of(name: str, array: Any) -> Any:
         raise AssertionError(f"{name} must be an array, got {type(array).__name__}.") from error
 
 
+def as_setting(name: str, number: Any, dtype: Any) -> jax.Array:
+    """A number, or an array of them, in this dtype; an AssertionError names what is neither."""
+    _dtype_of(name, number)
+    return jnp.asarray(number, dtype)
+
+
 def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | float) -> None:
     """Raise an AssertionError that names an array whose shape is not the required one.
 
@@ -123,7 +129,7 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
 
 def scalar_or_alike(steps: jax.Array, beside: str, **numbers: Any) -> list[jax.Array]:
     """Settings in the dtype of `steps`, each checked to be a scalar or to have their shape."""
-    arrays = {name: jnp.asarray(number, steps.dtype) for name, number in numbers.items()}
+    arrays = {name: as_setting(name, number, steps.dtype) for name, number in numbers.items()}
     check_shapes(steps.shape, beside, **{name: x for name, x in arrays.items() if x.ndim})
     return list(arrays.values())
 

@@ -72,7 +72,8 @@ for name in ("mlp_gru", "mlp_lstm"):
     loss = lambda params, *inputs: jnp.sum(network.apply(params, None, *inputs)[0].values ** 2)
     specs = {"in_specs": (P(), P(None, "i"), P(None, "i"), P("i")), "out_specs": P()}
     sharded = jax.jit(jax.shard_map(jax.grad(loss), mesh=mesh, **specs))(params, *inputs)
-    for found, expected in zip(*map(jax.tree.leaves, (sharded, jax.jit(jax.grad(loss))(params, *inputs)))):
+    whole = jax.jit(jax.grad(loss))(params, *inputs)
+    for found, expected in zip(*map(jax.tree.leaves, (sharded, whole))):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 # Over explicit axes, too, which are the default of `jax.make_mesh`.
@@ -241,6 +242,9 @@ REFUSALS = [
     (lambda: n_step_returns(X, X > 0, 0.0), "discounts must be floating point, got bool"),
     (lambda: q_loss(Q, X, X), "actions must be integers, got float32"),
     (lambda: n_step_returns(X, X, None), "bootstrap_value must be an array, got NoneType"),
+    (lambda: actor_critic_loss(Categorical(Q), X, ACTIONS, X, value_cost=None), "value_cost must"),
+    (lambda: lambda_returns(X, X, X, None), "lambda_ must be an array, got NoneType"),
+    (lambda: vtrace_targets(X, X, X, 0.0, X, clip_rho="x"), "clip_rho must be an array, got str"),
     (lambda: n_step_returns([[1.0], [1.0, 2.0]], 0.9, 0.0), "rewards must be an array, got list"),
     (lambda: actor_critic_loss(Q, X, ACTIONS, X), "distribution must have log_prob"),
     (lambda: a3c(Q[:, 0], X, ACTIONS, X), "actions has shape (4, 3), logits (4, 2)"),

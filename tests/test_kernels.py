@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from a3cjax.agents import make_a3c
+from a3cjax.config.declaring import show
 from a3cjax.config.reading import resume_config
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError
@@ -159,7 +160,7 @@ def test_a_deterministic_run_goes_on_as_it_began(tmp_path):
     for line, expected in (("", False), ("kernels: true\n", True), ("kernels: false\n", False)):
         (tmp_path / "config.yaml").write_text(f"env: Pong\ndeterministic: true\n{line}")
         assert resume_config(str(tmp_path), {}).kernels is expected
-        with pytest.raises(ConfigError, match=f"^kernels must be {expected}, as in the run"):
+        with pytest.raises(ConfigError, match=f"^kernels must be {show(expected)}, as in the run"):
             resume_config(str(tmp_path), {"kernels": not expected})
 
 

@@ -16,6 +16,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from a3cjax.commands.arguments import parse
+from a3cjax.config.declaring import show
 from a3cjax.config.reading import (
     FIXED_BY_A_DETERMINISTIC_RUN,
     FIXED_BY_A_RUN,
@@ -222,7 +223,7 @@ def test_resuming_refuses_what_a_run_fixes(folder, name, data):
     message = refusal(resume_config, str(folder), {name: value})
     assert message is not None
     is_legal = refusal(make_config, {name: value}) is None
-    rule = f"{old}, as in the run to resume, got " if is_legal else ""
+    rule = f"{show(old)}, as in the run to resume, got " if is_legal else ""
     assert message.startswith(f"{name} must be {rule}")
     assert is_one_line(message)
     resumed = resume_config(str(folder), {name: old})
@@ -237,7 +238,8 @@ def test_resuming_refuses_what_a_deterministic_run_fixes(folder, name, data):
     old = getattr(begun, name)
     value = data.draw(LEGAL[name].filter(lambda value: value != old))
     write_config(begun, folder)
-    with pytest.raises(ConfigError, match=f"^{name} must be {old}, as in the run to resume, got "):
+    rule = f"^{name} must be {show(old)}, as in the run to resume, got "
+    with pytest.raises(ConfigError, match=rule):
         resume_config(str(folder), {name: value})
     write_config(OLD, folder)
     assert getattr(resume_config(str(folder), {name: value}), name) == value

@@ -13,6 +13,8 @@ from a3cjax.types import Moments, ObservationStatistics
 
 # The square of anything larger is not finite in 32 bits.
 MAX_MAGNITUDE = float(np.sqrt(np.finfo(np.float32).max))
+# An image that never changed is divided by this, as all images are that are not centred.
+WHITE = 255.0
 # From here on, 32-bit floats are rounded by a hundredth and more.
 LARGE = 1e5
 
@@ -21,8 +23,9 @@ def statistics_of(moments: Any, observation: Any) -> ObservationStatistics:
     """The mean of all that was seen, entry by entry, and the standard deviation around it.
 
     Each image has one scale, the root of its mean variance, so that pixels which rarely change are
-    not blown up; it is at least a thousandth of the largest mean. Vectors have a scale for each
-    entry (`entry_scale`), since their units differ.
+    not blown up. It is at least 1, one level of grey, unless bytes are zeros and ones; and `WHITE`
+    if the image never changed, since nobody has seen yet what it may show. Vectors have a scale for
+    each entry (`entry_scale`), since their units differ.
 
     Args:
       moments: a pytree of Moments in the structure of one observation.
@@ -64,6 +67,35 @@ def lost_in_rounding(moments: Any) -> Iterator[str]:
             )
 
 
+def standing_images(moments: Any, observation: Any) -> Iterator[str]:
+    """For each image that is the same in all of random play, a sentence.
+
+    Args:
+      moments: as `lost_in_rounding` takes them.
+      observation: as `statistics_of` takes it.
+    """
+    if moments is None:
+        return
+    parts, structure = jax.tree.flatten_with_path(observation)
+    for (path, shape), part in zip(parts, structure.flatten_up_to(moments), strict=True):
+        if part is not None and shape.dtype == np.uint8 and _image_scale(part) is None:
+            yield (
+                f"the image observation{jax.tree_util.keystr(path)} is the same in all of random "
+                "play, so that nothing tells its scale: what it shows later is divided by 255. "
+                "With more warmup_steps more of it may be seen."
+            )
+
+
+def _image_scale(moments: Moments) -> float | None:
+    """The scale of an image; None if it never changed."""
+    scale = float(np.sqrt(moments.variance.mean()))
+    squares = moments.variance + moments.mean**2
+    if scale <= MIN_DEVIATION * np.sqrt(squares.max()):
+        return None
+    has_greys = bool((squares > (1 + MIN_DEVIATION) * moments.mean).any())  # x² = x for 0 and 1
+    return max(scale, 1.0) if has_greys else scale
+
+
 def _statistics_of_part(
     name: str, moments: Moments, dtype: np.dtype
 ) -> tuple[jax.Array, jax.Array]:
@@ -80,6 +112,5 @@ def _statistics_of_part(
         )
     scale = entry_scale(moments)
     if dtype == np.uint8:
-        least = max(1e-3 * float(np.abs(mean).max()), 1e-6)
-        scale = max(float(np.sqrt(moments.variance.mean())), least)
+        scale = _image_scale(moments) or WHITE
     return jnp.asarray(mean, jnp.float32), jnp.asarray(scale, jnp.float32)

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 
+from a3cjax.config.declaring import show
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import PYTHON_PREFIX, Source, name_source, path_of
 from a3cjax.errors import ConfigError, quote
@@ -56,7 +57,8 @@ def rename(config: Config, setting: str, value: Any) -> Config:
         return changed
     if all(str(value).startswith(PYTHON_PREFIX) for value in (old, new)):
         return config
-    raise ConfigError(f"{setting} must be {old}, as in the run to resume, got {new}.")
+    rule = f"{setting} must be {show(old)}, as in the run to resume"
+    raise ConfigError(f"{rule}, got {show(new)}.")
 
 
 def _name_network(network: Any, configured: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from a3cjax.config.declaring import Settings, one_of, read_settings, setting, unknown_name
+from a3cjax.config.declaring import Settings, one_of, read_settings, setting, show, unknown_name
 from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
 from a3cjax.errors import ConfigError
 
@@ -194,5 +194,7 @@ def resume_config(run_dir: str | os.PathLike[str], changes: Mapping[str, Any]) -
     for name in fixed:
         old, new = settings[name], getattr(changed, name)
         if new != old:
-            raise ConfigError(f"{name} must be {old}, as in the run to resume, got {new}.")
+            raise ConfigError(
+                f"{name} must be {show(old)}, as in the run to resume, got {show(new)}."
+            )
     return changed

@@ -322,10 +322,13 @@ def resolve_envpool_id(env: str) -> str:
     names = {name.lower(): name for name in newest}
     base = _OTHER_IDS.sub("", env).lower()
     nearest = [base] if base in names else difflib.get_close_matches(base, names, cutoff=0.5)
+    if ":" in env:  # no misspelt id of envpool's
+        nearest = []
     told = ", ".join(names[name] for name in nearest)
     hint = f"; here it is {told}" if base in names else f"; nearest: {told}" if told else ""
     is_elsewhere = env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX))
-    others = "" if is_elsewhere else f" or {GYMNASIUM_PREFIX}<id>"
+    elsewhere = f", {GYMNASIUM_PREFIX}<id> or {PYTHON_PREFIX}<module>:<function>"
+    others = "" if is_elsewhere else elsewhere
     raise ConfigError(f"env must be an envpool id{others}, got {env}{hint}.")
 
 

@@ -54,11 +54,12 @@ class Predictor:
     ) -> tuple[Any, CoreState]:
         """As `TrainedAgent.predict`."""
         observations, num, is_single = self._read(observation)
+        starts = _read_starts(episode_start, num)
         timestep = TimeStep(
             observations,
             np.zeros(num, np.float32),
             np.ones(num, np.float32),
-            np.ones(num, bool) if state is None else _read_starts(episode_start, num),
+            np.ones(num, bool) if state is None else starts,
         )
         if action_mask is not None:
             mask = self._read_masks([action_mask] if is_single else action_mask, num)

@@ -16,7 +16,7 @@ from a3cjax.actors.crews import Crew, SharedBatch
 from a3cjax.actors.placement import AUTO, CPU, Place, Placement, place_run, share_out
 from a3cjax.actors.programs import Programs, make_programs
 from a3cjax.actors.reports import UpdateReport
-from a3cjax.actors.statistics import lost_in_rounding, statistics_of
+from a3cjax.actors.statistics import lost_in_rounding, standing_images, statistics_of
 from a3cjax.actors.supervisor import Job, Supervisor
 from a3cjax.actors.warmup import THREADS, warm_up
 from a3cjax.agents import Agent
@@ -336,11 +336,12 @@ def begin(
     Raises:
       ConfigError: if observations cannot be centred.
     """
-    for doubt in lost_in_rounding(seen.observations):
+    moments = seen.observations
+    for doubt in (*lost_in_rounding(moments), *standing_images(moments, spec.observation)):
         tell(f"warning: {doubt}")
     statistics = None
     if config.centre_observations:
-        statistics = statistics_of(seen.observations, spec.observation)
+        statistics = statistics_of(moments, spec.observation)
     state = state._replace(seen=build_normalizer(config, spec, seen))
     return Checkpoint(state, statistics, Progress())
 

@@ -2,8 +2,10 @@
 
 import math
 from collections import deque
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Box
 from PIL import Image
 
 from a3cjax.convolutions import blocks_to_frames
@@ -97,6 +99,8 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
     """
     if spec.is_image:
         frames = blocks_to_frames(observation[None])[0]
+        white = _white(spec.observation_space)
+        frames = np.minimum(frames * (255 / white), 255).astype(np.uint8)
         newest = frames if len(frames) == 3 else frames[-1:]  # three channels are colours
         if len(frames) != 3 and min(frames.shape[1:]) < _BOARD_SIDE:
             newest = frames.max(axis=0, keepdims=True)
@@ -109,6 +113,12 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
     shares = (observation - low) / max(high - low, 1e-9)
     colours = np.array([style.CARD, style.ACCENT])
     return (colours[0] + shares[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+
+
+def _white(space: Any) -> int:
+    """The brightest byte that a space announces: 1 on a board of zeros and ones, for example."""
+    has_bounds = isinstance(space, Box) and space.dtype == np.uint8
+    return max(int(space.high.max()), 1) if has_bounds else 255
 
 
 def _board(states: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from a3cjax.actors.statistics import lost_in_rounding, statistics_of
+from a3cjax.actors.statistics import lost_in_rounding, standing_images, statistics_of
 from a3cjax.errors import ConfigError
 from a3cjax.parameters.moments import map_moments, merge, moments_of
 from tests.cases import for_each
@@ -43,9 +43,9 @@ def test_statistics_of_images_agree_with_numpy_however_the_batches_are_cut(pixel
     mean = pixels.mean(axis=0, dtype=np.float64)
     scale = np.sqrt(np.mean((pixels - mean) ** 2))
     np.testing.assert_allclose(statistics.mean, mean, rtol=1e-5)
-    np.testing.assert_allclose(
-        statistics.scale, max(scale, 1e-3 * mean.max(), 1e-6), rtol=1e-4, atol=1e-5
-    )
+    least = 1 if pixels.max() > 1 else 0
+    expected = max(scale, least) if scale else 255
+    np.testing.assert_allclose(statistics.scale, expected, rtol=1e-4)
 
 
 def test_large_bytes_keep_their_scale():
@@ -55,10 +55,31 @@ def test_large_bytes_keep_their_scale():
     np.testing.assert_allclose(statistics_of_batches(values).scale, 1.0, rtol=1e-4)
 
 
-@for_each(("value", "scale"), [(200, 0.2), (0, 1e-6)])
-def test_images_that_never_change_are_not_blown_up(value, scale):
+@for_each("value", [0, 1, 200])
+def test_images_that_never_change_are_not_blown_up(value):
     statistics = statistics_of_batches(np.full((5, 2), value, np.uint8))
-    np.testing.assert_allclose(statistics.scale, scale, rtol=1e-6)
+    assert statistics.scale == 255
+
+
+@for_each(("before", "after", "scale"), [(0, 2, 1.0), (200, 201, 1.0), (0, 1, 0.01)])
+def test_scale_is_a_level_of_grey_at_least_unless_bytes_are_bits(before, after, scale):
+    pixels = np.full((4, 2500), before, np.uint8)
+    pixels[::2, 0] = after
+    np.testing.assert_allclose(statistics_of_batches(pixels).scale, scale, rtol=1e-4)
+
+
+def test_image_that_never_changes_is_spoken_of():
+    shapes = {"eye": np.uint8, "map": np.uint8, "vector": np.float32}
+    shapes = {name: jax.ShapeDtypeStruct((2,), dtype) for name, dtype in shapes.items()}
+    seen = {
+        "eye": moments_of(np.array([[0, 10], [4, 10]], np.uint8), (2,)),
+        "map": moments_of(np.full((2, 2), 7, np.uint8), (2,)),
+        "vector": moments_of(np.ones((2, 2), np.float32), (2,)),
+    }
+    (line,) = standing_images(seen, shapes)
+    assert line.startswith("the image observation['map'] is the same in all of random play")
+    for nothing in (None, seen | {"map": None}):
+        assert list(standing_images(nothing, shapes)) == []
 
 
 @for_each("dtype", [np.float32, np.float64])

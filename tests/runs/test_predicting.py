@@ -259,8 +259,9 @@ def test_state_and_starts_of_other_games_are_refused(network):
             agent.predict(one, state)
     _, state = agent.predict(three)
     for starts in ([True, False], [0, 1, 0], "yes"):
-        with pytest.raises(ValueError, match=r"^episode_start must be True, False or 3 of them"):
-            agent.predict(three, state, episode_start=starts)
+        for before in (state, None):
+            with pytest.raises(ValueError, match=r"^episode_start must be True, False or 3 of "):
+                agent.predict(three, before, episode_start=starts)
 
 
 def test_agent_is_told_in_a_line():

@@ -4,6 +4,7 @@ import envpool
 import jax
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from PIL import Image
 
 from a3cjax.convolutions import frames_to_blocks
@@ -355,6 +356,14 @@ def test_three_channels_are_colours():
     frames = np.random.default_rng(0).integers(0, 255, (3, 8, 12), np.uint8)
     picture = observed_picture(frames_to_blocks(frames[None])[0], IMAGE)
     np.testing.assert_array_equal(picture, np.moveaxis(frames, 0, -1))
+
+
+def test_white_is_what_the_space_announces():
+    frames = np.zeros((1, 20, 20), np.uint8)
+    frames[0, 3, 4] = 1
+    spec = IMAGE._replace(observation_space=Box(0, 1, (20, 20, 1), np.uint8))
+    picture = observed_picture(frames_to_blocks(frames[None])[0], spec)
+    np.testing.assert_array_equal(picture, np.repeat(255 * frames[0][..., None], 3, axis=-1))
 
 
 def test_matrices_and_numbered_states_are_boards():
