@@ -1155,7 +1155,9 @@ def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
 def test_setting_that_contradicts_the_run_is_refused_by_name(tmp_path, name, value):
     settings = {"deterministic": True, "num_actors": 2, "envs_per_actor": 4, "unroll_length": 10}
     write_config(tmp_path, yaml.safe_dump({"env": "CartPole", "variance": "free", **settings}))
-    with pytest.raises(ConfigError, match=rf"^{name} must be .*, as in the run .* got {show(value)}"):
+    with pytest.raises(
+        ConfigError, match=rf"^{name} must be .*, as in the run .* got {show(value)}"
+    ):
         resume_config(str(tmp_path), {name: value})
 
 
