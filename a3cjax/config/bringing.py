@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 from flax import linen as nn
 
-from a3cjax.config.declaring import show
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import PYTHON_PREFIX, Source, name_source, path_of
 from a3cjax.errors import ConfigError, quote
@@ -57,8 +56,7 @@ def rename(config: Config, setting: str, value: Any) -> Config:
         return changed
     if all(str(value).startswith(PYTHON_PREFIX) for value in (old, new)):
         return config
-    rule = f"{setting} must be {show(old)}, as in the run to resume"
-    raise ConfigError(f"{rule}, got {show(new)}.")
+    raise ConfigError(f"{setting} must be {old}, as in the run to resume, got {new}.")
 
 
 def _name_network(network: Any, configured: str) -> str:

@@ -321,9 +321,8 @@ def resolve_envpool_id(env: str) -> str:
         return env_id
     names = {name.lower(): name for name in newest}
     base = _OTHER_IDS.sub("", env).lower()
-    nearest = [base] if base in names else difflib.get_close_matches(base, names, cutoff=0.5)
-    if ":" in env:  # no misspelt id of envpool's
-        nearest = []
+    cutoff = 1.0 if ":" in env else 0.5  # with a colon it is no misspelt id of envpool's
+    nearest = [base] if base in names else difflib.get_close_matches(base, names, cutoff=cutoff)
     told = ", ".join(names[name] for name in nearest)
     hint = f"; here it is {told}" if base in names else f"; nearest: {told}" if told else ""
     is_elsewhere = env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX))

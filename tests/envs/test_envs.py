@@ -1056,6 +1056,12 @@ def test_unknown_names_are_errors_of_one_line(env):
     assert "\n" not in str(caught.value)
 
 
+def test_who_names_a_module_is_told_how():
+    told = r"^env must be .*, gymnasium:<id> or python:<module>:<function>, got mine:Phoenix\.$"
+    with pytest.raises(ConfigError, match=told):
+        resolve_envpool_id("mine:Phoenix")
+
+
 @for_each("code", ["import no_such_module", "1 / 0", "def", "raise OSError"])
 def test_modules_that_cannot_be_imported_are_errors_of_one_line(tmp_path, monkeypatch, code):
     (tmp_path / "module_of_a_user.py").write_text(code)

@@ -278,7 +278,7 @@ def test_arguments_reach_every_environment_and_a_resumed_run(run, env):
     config = load_config(summary.run_dir)
     assert config.env_kwargs == {"worth": 100.0}
     assert load(summary.run_dir).evaluate(2).mean > 100
-    with pytest.raises(ConfigError, match=r"^env_kwargs must be \{'worth': 100.0\}, as in the run"):
+    with pytest.raises(ConfigError, match=r"^env_kwargs must be \{worth: 100.0\}, as in the run"):
         resume_config(str(summary.run_dir), {"env_kwargs": {"worth": 1.0}})
     resumed = resume_config(str(summary.run_dir), {"total_frames": 600})
     refused(r"^env_kwargs must be .*, as in the run to resume", resumed, env_kwargs={"worth": 2.0})
