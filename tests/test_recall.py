@@ -75,8 +75,7 @@ def observe_all(agent, params, constants, trajectory):
     ("name", "make", "head"),
     [
         *((name, make_a3c, "actor_critic") for name in ("atari_ff", "small_lstm", "multi_gru")),
-        ("mlp_lstm", make_a3c, "actor_critic"),
-        ("nature_lstm", make_a3c, "gaussian_actor_critic"),
+        ("mlp_lstm", make_a3c, "gaussian_actor_critic"),
         ("atari_gru", make_n_step_q, "action_values"),
     ],
 )
