@@ -1,7 +1,8 @@
 """Where metrics go: what a logger is, and the CSV files that every run leaves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from a3cjax.runs.tables import EPISODES, METRICS, EpisodeRow, append_rows
 
@@ -24,6 +25,35 @@ class Logger:
 
     def close(self, *, has_failed: bool = False) -> None:
         """Flushes and frees what is open, at the end of a run that may have failed."""
+
+
+class UntilItFails(Logger):
+    """A logger of somebody's own, which is not written to any more once that has failed."""
+
+    def __init__(self, logger: Logger):
+        self._logger, self._has_failed = logger, False
+
+    def write_metrics(self, row: Mapping[str, float]) -> None:
+        """As the logger's own."""
+        self._write(self._logger.write_metrics, row)
+
+    def write_episodes(self, episodes: Sequence[EpisodeRow]) -> None:
+        """As the logger's own."""
+        self._write(self._logger.write_episodes, episodes)
+
+    def write_evaluation(self, num_frames: int, score: float) -> None:
+        """As the logger's own."""
+        self._write(self._logger.write_evaluation, num_frames, score)
+
+    def close(self, *, has_failed: bool = False) -> None:
+        """As the logger's own."""
+        self._logger.close(has_failed=has_failed)
+
+    def _write(self, write: Callable[..., None], *values: Any) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            write(*values)
+            self._has_failed = False
 
 
 class CsvLogger(Logger):

@@ -178,6 +178,7 @@ class Learning:
     def _tell(self, method: str, event: Event) -> None:
         if self.supervisor.failures:  # a callback may have failed, and would fail again
             return
+        self.supervisor.look_around()  # a slow callback that answers is no thread that stands still
         is_evaluation = isinstance(event, EvaluationEvent)
         told = (
             callback

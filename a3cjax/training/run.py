@@ -22,7 +22,7 @@ from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import canonical_name
 from a3cjax.errors import ConfigError
 from a3cjax.logs import tracking
-from a3cjax.logs.loggers import CsvLogger, Logger
+from a3cjax.logs.loggers import CsvLogger, Logger, UntilItFails
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
 from a3cjax.networks import Network
 from a3cjax.runs import tables
@@ -268,7 +268,7 @@ def open_logs(
             with tracking.beginning("mlflow", where, run_dir):
                 add(tracking.MlflowLogger(run_dir, schedule, settings, terminal.print))
         for logger in own:
-            add(logger)
+            add(UntilItFails(logger))
         past_episodes = tables.read_episodes(run_dir / tables.EPISODES)
         terminal.write_episodes(past_episodes)
         if config.resume is not None:

@@ -1,8 +1,10 @@
 """`train` with what people bring: environments, networks, algorithms, callbacks, loggers."""
 
 import functools
+import itertools
 import json
 import os
+import time
 from typing import ClassVar
 
 import envpool
@@ -18,6 +20,7 @@ from gymnasium.wrappers import TimeLimit
 
 from a3cjax import Config, load, train
 from a3cjax.actors import placement
+from a3cjax.actors.supervisor import Supervisor
 from a3cjax.agents import ALGORITHMS, Algorithm, make_a3c
 from a3cjax.config.reading import load_config, read_config, resume_config
 from a3cjax.envs.bringing import make_brought, name_source
@@ -522,6 +525,26 @@ class Tape:
         return [event for own, event in self.events if own == name]
 
 
+def test_slow_callback_that_answers_does_not_stand_still(run, monkeypatch):
+    """Each answer is a sign of life, however many updates wait to be told of."""
+    looks, seen = itertools.count(), []
+    look_around = Supervisor.look_around
+
+    def look(supervisor):
+        next(looks)
+        look_around(supervisor)
+
+    class Slow:
+        def on_update(self, event):
+            time.sleep(0.02)
+            seen.append(repr(looks))
+
+    monkeypatch.setattr(Supervisor, "look_around", look)
+    run(SHORT, env=Echo, callbacks=[Slow()])
+    assert len(seen) > 5
+    assert len(set(seen)) == len(seen)
+
+
 def test_callbacks_are_told_all_in_its_order(run):
     tape = Tape()
     summary = run(
@@ -710,6 +733,21 @@ class ListLogger(Logger):
 
     def close(self, *, has_failed=False):
         self.closed.append(has_failed)
+
+
+@pytest.mark.parametrize("method", ["write_metrics", "write_episodes", "write_evaluation"])
+def test_logger_that_fails_is_not_asked_again(run, method):
+    class Failing(ListLogger):
+        pass
+
+    def fail(self, *values):
+        raise ValueError("no room")
+
+    setattr(Failing, method, fail)
+    failing, other = Failing(), ListLogger()
+    with pytest.raises(ValueError, match=r"^no room$"):  # and no group
+        run(SHORT.replace(eval_period_frames=200), env=Echo, loggers=[failing, other])
+    assert failing.closed == other.closed == [True]
 
 
 def test_logger_of_ones_own_is_told_what_the_files_are(run):
