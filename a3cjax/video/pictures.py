@@ -99,8 +99,9 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
     """
     if spec.is_image:
         frames = blocks_to_frames(observation[None])[0]
-        white = _white(spec.observation_space)
-        frames = np.minimum(frames * (255 / white), 255).astype(np.uint8)
+        black, white = _announced(spec.observation_space)
+        shares = (frames.astype(np.float32) - black) / (white - black)
+        frames = np.rint(255 * np.clip(shares, 0, 1)).astype(np.uint8)
         newest = frames if len(frames) == 3 else frames[-1:]  # three channels are colours
         if len(frames) != 3 and min(frames.shape[1:]) < _BOARD_SIDE:
             newest = frames.max(axis=0, keepdims=True)
@@ -115,10 +116,12 @@ def observed_picture(observation: np.ndarray, spec: EnvironmentSpec) -> np.ndarr
     return (colours[0] + shares[..., None] * (colours[1] - colours[0])).astype(np.uint8)
 
 
-def _white(space: Any) -> int:
-    """The brightest byte that a space announces: 1 on a board of zeros and ones, for example."""
-    has_bounds = isinstance(space, Box) and space.dtype == np.uint8
-    return max(int(space.high.max()), 1) if has_bounds else 255
+def _announced(space: Any) -> tuple[int, int]:
+    """The bytes that a space announces: 0 and 1 for a board of zeros and ones, for example."""
+    if not (isinstance(space, Box) and space.dtype == np.uint8):
+        return 0, 255
+    black, white = int(space.low.min()), int(space.high.max())
+    return (black, white) if black < white else (0, 255)
 
 
 def _board(states: np.ndarray) -> np.ndarray:

@@ -358,12 +358,14 @@ def test_three_channels_are_colours():
     np.testing.assert_array_equal(picture, np.moveaxis(frames, 0, -1))
 
 
-def test_white_is_what_the_space_announces():
-    frames = np.zeros((1, 20, 20), np.uint8)
-    frames[0, 3, 4] = 1
-    spec = IMAGE._replace(observation_space=Box(0, 1, (20, 20, 1), np.uint8))
+@for_each(("low", "high"), [(0, 1), (10, 13), (0, 255)])
+def test_black_and_white_are_what_the_space_announces(low, high):
+    frames = np.full((1, 20, 20), low, np.uint8)
+    frames[0, 3, 4] = high
+    spec = IMAGE._replace(observation_space=Box(low, high, (20, 20, 1), np.uint8))
     picture = observed_picture(frames_to_blocks(frames[None])[0], spec)
-    np.testing.assert_array_equal(picture, np.repeat(255 * frames[0][..., None], 3, axis=-1))
+    assert (picture[3, 4] == 255).all()
+    assert picture.sum() == 3 * 255
 
 
 def test_matrices_and_numbered_states_are_boards():
