@@ -284,7 +284,7 @@ def assemble(
         programs=programs,
         stores=stores,
         past=past,
-        report=fleet.reports.put,
+        report=fleet.report,
     )
     if past.standings:
         try:
@@ -337,11 +337,12 @@ def begin(
       ConfigError: if observations cannot be centred.
     """
     moments = seen.observations
-    for doubt in (*lost_in_rounding(moments), *standing_images(moments, spec.observation)):
-        tell(f"warning: {doubt}")
-    statistics = None
+    doubts, statistics = [*lost_in_rounding(moments)], None
     if config.centre_observations:
         statistics = statistics_of(moments, spec.observation)
+        doubts += standing_images(moments, spec.observation)
+    for doubt in doubts:
+        tell(f"warning: {doubt}")
     state = state._replace(seen=build_normalizer(config, spec, seen))
     return Checkpoint(state, statistics, Progress())
 

@@ -61,10 +61,11 @@ class Callback:
     """The methods that `train` calls on callbacks; each callback has those that it wants.
 
     All are called in the thread of the run, one after the other, in the order of the updates:
-    actor-learners go on meanwhile, and nothing needs a lock. A slow callback delays the log.
-    Returning "stop" ends the run as a used-up budget does: it is saved and evaluated. Who has said
-    it is told no more of updates and games, only of the last evaluation. An exception also ends the
-    run, which is saved, and is raised by `train`.
+    actor-learners go on meanwhile, and nothing needs a lock. A slow callback delays the log; once
+    that is a thousand updates behind, actor-learners in threads wait for it. Returning "stop" ends
+    the run as a used-up budget does: it is saved and evaluated. Who has said it is told no more of
+    updates and games, only of the last evaluation. An exception also ends the run, which is saved,
+    and is raised by `train`.
     """
 
     def on_update(self, update: UpdateEvent) -> Answer:

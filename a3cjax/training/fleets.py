@@ -4,12 +4,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from a3cjax.actors.actor_learner import ActorLearner
-from a3cjax.actors.reports import Reports
-from a3cjax.actors.supervisor import Job, Supervisor
+from a3cjax.actors.reports import Report, Reports
+from a3cjax.actors.supervisor import POLL_SECONDS, Job, Supervisor
 from a3cjax.actors.warmup import THREADS
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.parameters.shared import RunStore, SharedParameters
 from a3cjax.runs.checkpoints import Checkpoint, Progress
+from a3cjax.system.life import show_life
+
+# Far more than actor-learners make between two looks of the log, and minutes of Pong.
+MAX_BACKLOG = 1_000
 
 
 class Fleet(Protocol):
@@ -47,6 +51,8 @@ class ThreadFleet:
     def __init__(self, store: SharedParameters, spec: EnvironmentSpec):
         self.store, self.spec = store, spec
         self.reports = Reports()
+        self._supervisor: Supervisor | None = None
+        self._has_waited = False
         self.actors: list[ActorLearner] = []
         self.targets: list[Callable[[Job], None]] = []
         self._last_round: Checkpoint | None = None
@@ -57,7 +63,23 @@ class ThreadFleet:
 
     def start(self, supervisor: Supervisor) -> None:
         """Start them all, watched by this supervisor."""
+        self._supervisor = supervisor
         supervisor.start(self.targets, THREADS, "learning")
+
+    def report(self, report: Report) -> None:
+        """Leave a report for the log; wait while the log is `MAX_BACKLOG` reports behind.
+
+        Otherwise, slow callbacks would be told of a run that has long been over.
+        """
+        self.reports.put(report)
+        supervisor = self._supervisor
+        assert supervisor is not None
+        while self.reports.qsize() >= MAX_BACKLOG and not supervisor.is_stopping:
+            if not self._has_waited:
+                self._has_waited = True
+                supervisor.tell("actor-learners wait for the log: callbacks or loggers are slow")
+            show_life()
+            supervisor.stop_event.wait(POLL_SECONDS)
 
     def standstill(self) -> Checkpoint:
         """A checkpoint whose parts belong to one moment, as far as the actor-learners know it.

@@ -28,7 +28,9 @@ from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
 from a3cjax.system.files import same_folder
+from a3cjax.training import fleets
 from tests.cases import for_each
+from tests.fakes import wait_until
 
 CONFIG = Config(
     total_frames=3000,
@@ -543,6 +545,28 @@ def test_slow_callback_that_answers_does_not_stand_still(run, monkeypatch):
     run(SHORT, env=Echo, callbacks=[Slow()])
     assert len(seen) > 5
     assert len(set(seen)) == len(seen)
+
+
+def test_actors_wait_for_slow_callbacks(run, monkeypatch, capsys):
+    """What nobody was told of yet is bounded, so that a stop or a checkpoint comes in time."""
+    most, actors, ahead = 4, CONFIG.num_actors, []
+
+    class Slow:
+        def on_update(self, event):
+            def num_ahead():
+                return event.agent().snapshot.version - event.num_updates
+
+            if not ahead:
+                wait_until(lambda: num_ahead() >= most)
+                time.sleep(0.5)  # long enough for many more
+            ahead.append(num_ahead())
+
+    monkeypatch.setattr(fleets, "MAX_BACKLOG", most)
+    summary = run(CONFIG.replace(total_frames=2000), env=Echo, callbacks=[Slow()])
+    assert len(ahead) == summary.num_updates > 40
+    # Those being told, those that wait, and one on its way from each actor-learner.
+    assert max(ahead) <= 2 * (most + actors) + actors
+    assert capsys.readouterr().out.count("actor-learners wait for the log") == 1
 
 
 def test_callbacks_are_told_all_in_its_order(run):

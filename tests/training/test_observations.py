@@ -175,6 +175,13 @@ def test_every_part_of_a_dict_is_learned_from(told_by, num_dark, tmp_path, make_
     assert summary.evaluation.mean > 16
 
 
+def test_nothing_is_said_of_the_scale_of_images_that_are_not_centred(tmp_path, make_id, capfd):
+    raw = {"centre_observations": False, "warmup_steps": 0}  # as the paper's
+    env = make_id(lambda: Random(Box(0, 255, (12, 12, 1), BYTES)))
+    train(settings(tmp_path / "run", env=env, total_frames=320, eval_episodes=0, **raw))
+    assert "random play" not in "".join(capfd.readouterr())
+
+
 class Catch(gymnasium.Env):
     """As MinAtar shows its games: 10×10 fields, a channel for each kind of thing."""
 
