@@ -1,6 +1,7 @@
 """What every test runs under: strict shapes, synchronous CPU, examples that come again, order."""
 
 import contextlib
+import gc
 import os
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from a3cjax.runs.tables import CURVES
 from a3cjax.system.machine import available_cores
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
+# Looking for garbage among all that JAX has traced took 5 % of the time; a tenth of that is enough.
+gc.set_threshold(50_000, 20, 50)
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Results are there when a call returns, so that an error points at the call that made it.
