@@ -6,6 +6,13 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import pytest
+
+
+def slow(*values: Any) -> Any:
+    """A case of `pytest.mark.parametrize` that is like its neighbours and takes seconds."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
 
 def for_each(names: str | tuple[str, ...], cases: Iterable[Any]) -> Callable:
     """As `pytest.mark.parametrize`, but one test: it goes on after a case that fails.

@@ -17,6 +17,7 @@ import a3cjax
 from a3cjax.commands import main
 from a3cjax.runs.containers import CONTAINERS
 from a3cjax.types import ObservationStatistics, TimeStep
+from tests.cases import slow
 from tests.documents import ROOT, read_blocks
 from tests.runs.test_predicting import CHOICES, NUMBERS, VECTOR, as_batch, make_player, sample
 
@@ -39,11 +40,11 @@ def zeros_like_state(agent, number):
         ("mlp_lstm", CHOICES, True),
         ("mlp_ff", CHOICES, False),
         ("mlp_gru", MATRIX, False),
-        ("mlp_ff", MultiBinary(3), True),
+        slow("mlp_ff", MultiBinary(3), True),
         ("mlp_gru", NUMBERS, True),
         ("mlp_ff", NUMBERS, False),
         ("mlp_ff", WHOLE, False),
-        ("mlp_ff", FREE, True),
+        slow("mlp_ff", FREE, True),
     ],
     ids=str,
 )
@@ -117,10 +118,10 @@ def test_network_that_depends_on_the_batch_is_exported_for_one_size(tmp_path, sp
 SPACES = [
     Box(0, 255, (4, 84, 84), np.uint8),
     Box(0, 255, (21, 30, 3), np.uint8),
-    Box(0, 1, (3, 20, 24), np.float64),
-    Box(-1, 1, (), np.float64),
+    slow(Box(0, 1, (3, 20, 24), np.float64)),
+    slow(Box(-1, 1, (), np.float64)),
     MultiBinary((12, 12)),
-    Discrete(6, start=-3),
+    slow(Discrete(6, start=-3)),
     MATRIX,
     Dict({"z": Box(0, 9, (2, 2), np.int16), "a": Tuple([Discrete(3), Box(-1, 1, (1,))])}),
     Dict({"eye": Box(0, 255, (20, 20, 3), np.uint8), "map": MultiBinary((9, 9)), "x": VECTOR}),

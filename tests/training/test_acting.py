@@ -12,6 +12,7 @@ from a3cjax.config.settings import Config
 from a3cjax.runs.loading import load
 from a3cjax.training.run import train
 from a3cjax.video.recording import VideoOptions, record_video
+from tests.cases import slow
 
 CONFIG = Config(
     total_frames=2000,
@@ -64,11 +65,6 @@ def acting(monkeypatch, tmp_path):
 
 
 SARSA, SQUASHED = "one_step_sarsa", {"policy": "squashed_gaussian"}
-
-
-def slow(*values):
-    """Like its neighbours, seconds each: what they have no part of is tested without training."""
-    return pytest.param(*values, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
