@@ -25,7 +25,14 @@ from a3cjax.config.declaring import normalise, read_settings, read_value
 from a3cjax.config.reading import Preset
 from a3cjax.config.settings import Config
 from a3cjax.errors import ConfigError, one_line, quote
-from a3cjax.runs.tables import CONFIG_FILE, SUMMARY, check_no_run, read_config_file, read_json
+from a3cjax.runs.tables import (
+    CONFIG_FILE,
+    SUMMARY,
+    check_budget,
+    check_no_run,
+    read_config_file,
+    read_json,
+)
 from a3cjax.system.files import replace_file
 from a3cjax.system.machine import available_cores, cores_of_thread
 from a3cjax.system.signals import ALWAYS, BY_DEFAULT, SAME_SIGNAL_SECONDS
@@ -125,8 +132,8 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
     """Make the sweep's folder and note the settings of its runs.
 
     Raises:
-      ConfigError: if a run began with other settings (only `total_frames` may change), or the
-        note is damaged.
+      ConfigError: if a run began with other settings (only `total_frames` may change, but not to
+        less than what is used up), or the note or a summary is damaged.
     """
     path = sweep_dir / RECORD
     began = read_sound(path)
@@ -145,6 +152,10 @@ def record(points: Sequence[Point], sweep_dir: Path) -> None:
                     f"{setting} must be {old.get(setting, 'left alone')}, as when {name} began, "
                     f"got {new.get(setting, 'nothing')}."
                 )
+        (total_frames,) = _values_of(point.settings).get("total_frames", [None])
+        if total_frames is not None and (point.run_dir / CONFIG_FILE).is_file():
+            num_frames = read_sound(point.run_dir / SUMMARY).get("num_frames")
+            check_budget(point.run_dir, total_frames, num_frames)
         began[name] = dict(point.settings)
     replace_file(path, json.dumps(began, indent=2) + "\n")
 

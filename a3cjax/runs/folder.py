@@ -192,8 +192,15 @@ def append_evaluation(
 def write_summary(config: Config, summary: Summary, commit: str) -> None:
     """Write summary.json: the result and where it comes from.
 
-    `commit` is the one at the start: the checkout may have moved on since.
+    `commit` is the one at the start: the checkout may have moved on since. Where nothing was
+    learned since the last summary, that one's evaluation stays until there is a new one, and so
+    does its `signal`.
     """
+    evaluation = summary.evaluation.as_dict() if summary.evaluation else None
+    signal_number, past = summary.signal_number, tables.read_summary(summary.run_dir)
+    judged = past.get("evaluation")
+    if evaluation is None and judged and past.get("num_updates") == summary.num_updates:
+        evaluation, signal_number = judged, past.get("signal")
     content = {
         "env": config.env,
         "seed": config.seed,
@@ -205,9 +212,9 @@ def write_summary(config: Config, summary: Summary, commit: str) -> None:
         "training_seconds": round(summary.wall_seconds, 1),
         "frames_per_second": round(summary.num_frames / summary.wall_seconds, 1),
         "training_return_mean": None if math.isnan(summary.mean_return) else summary.mean_return,
-        "evaluation": summary.evaluation.as_dict() if summary.evaluation else None,
+        "evaluation": evaluation,
         "best_score": summary.best_score,
-        "signal": summary.signal_number,
+        "signal": signal_number,
         "stopped_by": summary.stopped_by,
         "machine": machine.describe_machine(),
         "versions": provenance.describe_versions(),

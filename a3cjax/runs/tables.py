@@ -226,6 +226,24 @@ def check_no_run(name: str, folder: Path) -> None:
         raise ConfigError(f"{name} must not be the folder of a run, got {folder}.")
 
 
+def check_budget(run_dir: Path, total_frames: int, num_frames: Any) -> None:
+    """Refuse a smaller budget for a run than its own, if its `num_frames` have used that up.
+
+    What is no number, in files that somebody has changed, is refused elsewhere.
+
+    Raises:
+      ConfigError: names the folder and its frames.
+    """
+    budget = read_config_file(run_dir).get("total_frames")
+    if type(budget) is not int or type(num_frames) is not int:
+        return
+    if total_frames < min(budget, num_frames):
+        raise ConfigError(
+            f"total_frames must be more than the {num_frames:,} that {run_dir} has had, "
+            f"got {total_frames:,}."
+        )
+
+
 def read_summary(run_dir: Path) -> dict[str, Any]:
     """What summary.json holds by name; nothing before a run has ended for the first time."""
     return read_json(run_dir / SUMMARY) or {}

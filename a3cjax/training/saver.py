@@ -26,7 +26,7 @@ from a3cjax.runs.folder import (
     write_config,
 )
 from a3cjax.runs.loading import load_checkpoint
-from a3cjax.runs.tables import BAD_TRAJECTORY, cut_logs, read_rows
+from a3cjax.runs.tables import BAD_TRAJECTORY, check_budget, cut_logs, read_rows
 from a3cjax.system.output import warn
 
 
@@ -38,7 +38,8 @@ def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | Non
     parameters. No file is changed. The caller claims the folder of a run to resume.
 
     Raises:
-      ConfigError: if there is none that can be used, or the folder of a new run exists.
+      ConfigError: if there is none that can be used, the folder of a new run exists, or
+        `total_frames` is smaller than it was, and used up.
     """
     if config.resume is None:
         check_run_dir(config)
@@ -57,6 +58,7 @@ def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | Non
         raise ConfigError(
             f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
         ) from error
+    check_budget(Path(config.resume), config.total_frames, last)
     progress = checkpoint.progress._replace(
         num_resumes=checkpoint.progress.num_resumes + 1,
         best_score=best.best_score if best else None,

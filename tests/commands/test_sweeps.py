@@ -385,7 +385,19 @@ def test_other_settings_than_those_of_the_beginning_are_refused_by_name(tmp_path
     same = {"env": ["pong"], "seed": ["1"], "network": ["auto"], "total_frames": ["2e2"]}
     with pytest.raises(ConfigError, match=r"^discount must be 0.9, as when pong-seed1 began, got"):
         note(same | {"discount": ["0.99"]})
-    note(same | {"discount": ["0.90"]})
+    same["discount"] = ["0.90"]
+    note(same)
+    # What a run has had cannot be taken back; less is enough for one that has not come so far.
+    (sweep_dir / "pong-seed1" / "summary.json").write_text('{"num_frames": 120}')
+    noted = (sweep_dir / "sweep.json").read_text()
+    with pytest.raises(
+        ConfigError, match=r"^total_frames must be more than the 120 that .*, got 9"
+    ):
+        note(same | {"total_frames": ["90"]})
+    assert (sweep_dir / "sweep.json").read_text() == noted
+    note(same | {"total_frames": ["100"]})
+    (sweep_dir / "pong-seed1" / "summary.json").write_text('{"num_frames": 80}')
+    note(same | {"total_frames": ["90"]})
 
 
 @pytest.mark.skipif(available_cores() < 2, reason="needs two cores")

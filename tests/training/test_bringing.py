@@ -342,9 +342,13 @@ def test_function_of_others_is_not_called_unless_trusted(run, tmp_path, monkeypa
 def test_run_on_a_lambda_goes_on_when_it_is_passed_again(run, capsys):
     summary = run(SHORT, env=lambda: Echo())
     assert "nothing new is learned" not in capsys.readouterr().out
+    again = resume_config(str(summary.run_dir), {"total_frames": SHORT.total_frames})
+    assert run(again, env=make_echo).num_frames == summary.num_frames
+    assert "nothing new is learned: total_frames=500 are used up\n" in capsys.readouterr().out
     shorter = resume_config(str(summary.run_dir), {"total_frames": 200})
-    assert run(shorter, env=make_echo).num_frames == summary.num_frames
-    assert "nothing new is learned: total_frames=200 are used up\n" in capsys.readouterr().out
+    had = rf"^total_frames must be more than the {summary.num_frames} that .* has had, got 200\.$"
+    refused(had, shorter, env=make_echo)
+    assert load_config(summary.run_dir).total_frames == SHORT.total_frames
     longer = resume_config(str(summary.run_dir), {"total_frames": 600})
     refused(r"^env must be passed once more", longer)
     assert run(longer, env=make_echo).num_resumes == 1

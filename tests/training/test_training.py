@@ -469,6 +469,29 @@ def test_signal_ends_the_evaluation(tmp_path, monkeypatch, stop, capsys):
     assert (tmp_path / "run" / "curves.png").is_file()
 
 
+@pytest.mark.parametrize("way", ["signal", "error"])
+def test_evaluation_of_a_finished_run_stays_until_there_is_a_new_one(
+    tmp_path, monkeypatch, stop, way
+):
+    run_dir = tmp_path / "run"
+    train(CONFIG.replace(run_dir=str(run_dir), total_frames=WARMUP_FRAMES + 1))
+    finished = json.loads((run_dir / "summary.json").read_text())
+
+    def evaluate_agent(*_, should_stop, **__):
+        if way == "error":
+            raise ZeroDivisionError
+        stop()
+        wait_until(should_stop)
+
+    monkeypatch.setattr(learning, "evaluate_agent", evaluate_agent)
+    with pytest.raises(ZeroDivisionError if way == "error" else stop.PassedOn):
+        train(resume_config(str(run_dir), {}))
+    written = json.loads((run_dir / "summary.json").read_text())
+    assert finished["evaluation"] is not None
+    for name in ("evaluation", "signal", "num_frames"):
+        assert written[name] == finished[name]
+
+
 def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(
     tmp_path, monkeypatch, stop, capsys
 ):
