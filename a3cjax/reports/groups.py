@@ -13,11 +13,10 @@ NOT_LEARNED_FROM = (
     *("video", "tensorboard", "wandb", "mlflow"),
     *("ray_address", "max_restarts", "shard_save_period_updates"),
 )
+# Filled in from `total_frames` where nobody has chosen them.
+FROM_BUDGET = ("exploration_frames", "warmup_steps")
 # Settings that one method may choose anew for each game; the last two are tuned by name.
-CHOSEN_BY_GAME = (
-    *("total_frames", "exploration_frames", "warmup_steps"),
-    *("target_entropy", "normalize_advantages"),
-)
+CHOSEN_BY_GAME = ("total_frames", *FROM_BUDGET, "target_entropy", "normalize_advantages")
 MISSING = "not recorded"
 NUM_NAMED_SETTINGS = 3
 
@@ -145,6 +144,14 @@ def _label_within(
     return labels
 
 
+def _follows_from_budget(name: str, rows: Sequence[Mapping[str, str]]) -> bool:
+    """Whether a setting is one of `FROM_BUDGET`, and has one value for each budget."""
+    if name not in FROM_BUDGET:
+        return False
+    pairs = {(row.get("total_frames", MISSING), row[name]) for row in rows}
+    return len(dict(pairs)) == len(pairs)
+
+
 def _label_rows(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """The algorithm, and the first few of the settings that tell its rows apart."""
     labels = []
@@ -154,7 +161,9 @@ def _label_rows(rows: Sequence[Mapping[str, str]]) -> list[str]:
         differing = [
             name
             for name in row
-            if name not in (*NOT_LEARNED_FROM, "env") and len({r[name] for r in rivals}) > 1
+            if name not in (*NOT_LEARNED_FROM, "env")
+            and len({r[name] for r in rivals}) > 1
+            and not _follows_from_budget(name, rivals)
         ]
         differing.sort(key=lambda name: name in CHOSEN_BY_GAME)  # these last
         named = ", ".join(f"{name}={row[name]}" for name in differing[:NUM_NAMED_SETTINGS])

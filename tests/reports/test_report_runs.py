@@ -340,6 +340,15 @@ def test_a_budget_belongs_to_the_game_unless_budgets_are_compared(tmp_path):
     ]
 
 
+def test_what_follows_from_a_budget_is_in_no_label_unless_it_was_chosen(tmp_path):
+    short, long = ({"total_frames": x, "warmup_steps": x // 40} for x in (400, 800))
+    labels = [group.label for group in group_runs(runs_with(tmp_path / "a", short, long))]
+    assert labels == ["a3c (total_frames=400)", "a3c (total_frames=800)"]
+    chosen = short | {"warmup_steps": 2}
+    labels = [group.label for group in group_runs(runs_with(tmp_path / "b", short, long, chosen))]
+    assert labels[2] == "a3c (total_frames=400, warmup_steps=2)"
+
+
 def test_settings_that_differ_are_told_from_those_that_all_share(tmp_path):
     runs = runs_with(
         tmp_path,
