@@ -95,7 +95,7 @@ class Categorical(NamedTuple):
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
         """Draw actions, int32 `[...]`, with probabilities softmax(logits)."""
-        return jax.random.categorical(key, as_floats(self.logits)[0]).astype(jnp.int32)
+        return jax.random.categorical(key, self._floats()).astype(jnp.int32)
 
     def log_prob(self, actions: Array) -> jax.Array:
         """log π(a|s) in nats, float `[...]`, for int `[...]` actions in [0, A - 1].
@@ -104,14 +104,14 @@ class Categorical(NamedTuple):
           AssertionError: if the shapes do not fit or the actions are not integers.
         """
         check_integers(actions=actions)
-        shape = np.shape(self.logits)
+        shape = _shape_of("[..., A]", logits=self.logits)
         check_shapes(shape[:-1], f"logits {shape}", actions=actions)
-        log_probs = jax.nn.log_softmax(as_floats(self.logits)[0])
+        log_probs = jax.nn.log_softmax(self._floats())
         return taken(log_probs, actions)
 
     def entropy(self) -> jax.Array:
         """H = −Σₐ π(a|s) log π(a|s) in nats, float `[...]`, between 0 and log A."""
-        log_probs = jax.nn.log_softmax(as_floats(self.logits)[0])
+        log_probs = jax.nn.log_softmax(self._floats())
         probs = jnp.exp(log_probs)
         # 0 · log 0 counts as 0; without the guard, a logit of -inf would give NaN. The guard is
         # inside the product, so that the gradient is finite, too.
@@ -119,7 +119,7 @@ class Categorical(NamedTuple):
 
     def mode(self) -> jax.Array:
         """The most probable actions, int32 `[...]`."""
-        return jnp.argmax(jnp.asarray(self.logits), axis=-1).astype(jnp.int32)
+        return jnp.argmax(self._floats(), axis=-1).astype(jnp.int32)
 
     def kl_divergence(self, other: "Categorical") -> jax.Array:
         """KL(π ‖ π′) = Σₐ π(a|s) [log π(a|s) − log π′(a|s)] in nats, float `[...]`.
@@ -151,6 +151,10 @@ class Categorical(NamedTuple):
         """
         return Categorical(mask_logits(self.logits, mask))
 
+    def _floats(self) -> jax.Array:
+        _shape_of("[..., A]", logits=self.logits)
+        return as_floats(self.logits)[0]
+
 
 class MultiCategorical(NamedTuple):
     """K choices at once, each a softmax over up to M options: a product of Categoricals.
@@ -162,7 +166,7 @@ class MultiCategorical(NamedTuple):
 
     def sample(self, key: chex.PRNGKey) -> jax.Array:
         """Draw actions, int32 `[..., K]`."""
-        return Categorical(self.logits).sample(key)
+        return self._each().sample(key)
 
     def log_prob(self, actions: Array) -> jax.Array:
         """log π(a|s) = Σₖ log πₖ(aₖ|s) in nats, float `[...]`, for int `[..., K]` actions.
@@ -170,25 +174,29 @@ class MultiCategorical(NamedTuple):
         Raises:
           AssertionError: if the shapes do not fit or the actions are not integers.
         """
-        return jnp.sum(Categorical(self.logits).log_prob(actions), axis=-1)
+        return jnp.sum(self._each().log_prob(actions), axis=-1)
 
     def entropy(self) -> jax.Array:
         """H = Σₖ H(πₖ) in nats, float `[...]`: the choices are independent, given the state."""
-        return jnp.sum(Categorical(self.logits).entropy(), axis=-1)
+        return jnp.sum(self._each().entropy(), axis=-1)
 
     def mode(self) -> jax.Array:
         """The most probable actions, int32 `[..., K]`."""
-        return Categorical(self.logits).mode()
+        return self._each().mode()
 
     def kl_divergence(self, other: "MultiCategorical") -> jax.Array:
         """KL(π ‖ π′) = Σₖ KL(πₖ ‖ π′ₖ) in nats, float `[...]`; raises as for Categorical."""
         _assert_alike(self, other)
-        divergences = Categorical(self.logits).kl_divergence(Categorical(other.logits))
+        divergences = self._each().kl_divergence(other._each())
         return jnp.sum(divergences, axis=-1)
 
     def masked(self, mask: Array) -> "MultiCategorical":
         """The same policy among the allowed options only; the mask is bool `[..., K, M]`."""
         return MultiCategorical(mask_logits(self.logits, mask))
+
+    def _each(self) -> Categorical:
+        _shape_of("[..., K, M]", logits=self.logits)
+        return Categorical(self.logits)
 
 
 class EpsilonGreedy(NamedTuple):
@@ -225,6 +233,7 @@ class EpsilonGreedy(NamedTuple):
 
     def mode(self) -> jax.Array:
         """The allowed actions with the largest value, int32 `[...]`; the first of equal ones."""
+        _shape_of("[..., A]", q_values=self.q_values)
         return jnp.argmax(mask_logits(self.q_values, self.mask), axis=-1).astype(jnp.int32)
 
     def masked(self, mask: Array) -> "EpsilonGreedy":
@@ -233,7 +242,7 @@ class EpsilonGreedy(NamedTuple):
 
     def _as_categorical(self) -> Categorical:
         """Probability ε/n for each of n allowed actions, plus 1 − ε for the best one."""
-        shape = np.shape(self.q_values)
+        shape = _shape_of("[..., A]", q_values=self.q_values)
         check_shapes(shape[:-1], f"q_values {shape}", epsilons=self.epsilons)
         (epsilons,) = as_floats(jnp.asarray(self.epsilons)[..., None])
         allowed = jnp.ones(shape, bool) if self.mask is None else jnp.asarray(self.mask)
@@ -303,7 +312,7 @@ class DiagonalGaussian(NamedTuple):
     def _moments(self) -> list[jax.Array]:
         """Mean and variance of each dimension; dimensions may share one variance."""
         check_floats(mean=self.mean, variance=self.variance)
-        *leading, num_dimensions = shape = np.shape(self.mean)
+        *leading, num_dimensions = shape = _shape_of("[..., D]", mean=self.mean)
         last = 1 if np.shape(self.variance)[-1:] == (1,) else num_dimensions
         check_shapes((*leading, last), f"mean {shape}", variance=self.variance)
         return as_floats(self.mean, jnp.broadcast_to(jnp.asarray(self.variance), shape))
@@ -399,3 +408,12 @@ def _squash(u: jax.Array) -> jax.Array:
 def _log_slope(u: jax.Array) -> jax.Array:
     """log(1 − tanh²(u)) without the subtraction, whose result is 0 in 32 bits from |u| = 9 on."""
     return 2 * (math.log(2) - u - jax.nn.softplus(-2 * u))
+
+
+def _shape_of(axes: str, **array: Array) -> tuple[int, ...]:
+    """The shape of an array, which has the named axes, as in "[..., K, M]", at least."""
+    ((name, values),) = array.items()
+    shape = np.shape(values)
+    if len(shape) < axes.count(","):
+        raise AssertionError(f"{name} has shape {shape}: it must be {axes}.")
+    return shape

@@ -71,6 +71,8 @@ def scale_by_frames(schedule: optax.Schedule) -> optax.GradientTransformationExt
 
     def update(updates, state, params=None, **extra_args):
         del params
+        if "num_frames" not in extra_args:
+            raise TypeError("update must be given num_frames=..., which the learning rate follows.")
         num_frames = jnp.asarray(extra_args["num_frames"], jnp.float32)
         scale = -jnp.asarray(schedule(num_frames))
         return jax.tree.map(lambda update: scale.astype(update.dtype) * update, updates), state
@@ -123,6 +125,9 @@ def make_optimizer(
         raise ValueError(f"epsilon must be > 0 and finite in 32 bits, got {constants.epsilon}.")
     if max_grad_norm is not None and not max_grad_norm >= tiny:  # a negative one reverses
         raise ValueError(f"max_grad_norm must be > 0 in 32 bits, got {max_grad_norm}.")
+    if not callable(schedule):
+        rule = "schedule must be a function of frames, as optax.constant_schedule(0.001)"
+        raise ValueError(f"{rule}, got {schedule}.")
     _check_learning_rate(schedule(0.0))
 
     if name == "rmsprop":

@@ -1,7 +1,7 @@
 """The border of compilation: pure functions become the compiled calls that threads make."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import chex
@@ -27,7 +27,7 @@ from a3cjax.types import (
 class GradientMetrics(NamedTuple):
     """Scalar metrics of one gradient.
 
-    `parts` are the algorithm's own metrics, a NamedTuple such as `ActorCriticMetrics`;
+    `parts` are the algorithm's own metrics, a NamedTuple such as `ActorCriticMetrics`, or a dict;
     `grad_norm` is the global norm before clipping.
     """
 
@@ -36,8 +36,22 @@ class GradientMetrics(NamedTuple):
 
     def as_dict(self) -> dict[str, float]:
         """All of them as plain numbers, by name."""
-        metrics = {**self.parts._asdict(), "grad_norm": self.grad_norm}
+        metrics = {**_by_name(self.parts), "grad_norm": self.grad_norm}
         return {name: float(value) for name, value in metrics.items()}
+
+
+def _by_name(metrics: Any) -> Mapping[str, Any]:
+    return metrics if isinstance(metrics, Mapping) else metrics._asdict()
+
+
+def _check_metrics(metrics: Any) -> None:
+    """Raise a TypeError if an algorithm's metrics are no scalars with names."""
+    if not isinstance(metrics, Mapping) and not hasattr(metrics, "_asdict"):
+        rule = "metrics of a loss must be a NamedTuple or a dict of scalars"
+        raise TypeError(f"{rule}, got a {type(metrics).__name__}.")
+    for name, value in _by_name(metrics).items():
+        if shape := jnp.shape(value):
+            raise TypeError(f"{name}, a metric of the loss, must be a scalar, got shape {shape}.")
 
 
 Act = Callable[
@@ -154,6 +168,7 @@ def make_compute_gradients(agent: Agent) -> ComputeGradients:
     def compute_gradients(params, constants, trajectory):
         loss_and_gradients = jax.value_and_grad(agent.loss, has_aux=True)
         (loss, parts), grads = loss_and_gradients(params, constants, trajectory)
+        _check_metrics(parts)
         # A loss that is not finite has no gradient, whatever autodiff made of it.
         grads = jax.tree.map(lambda grad: jnp.where(jnp.isfinite(loss), grad, jnp.nan), grads)
         return grads, GradientMetrics(parts, optax.tree.norm(grads))

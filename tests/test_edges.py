@@ -13,6 +13,9 @@ import pytest
 from a3cjax import (
     Categorical,
     DiagonalGaussian,
+    EpsilonGreedy,
+    MultiCategorical,
+    SquashedGaussian,
     actor_critic_loss,
     clipped_surrogate_loss,
     double_q_targets,
@@ -254,6 +257,14 @@ REFUSALS = [
     (lambda: Categorical(Q).kl_divergence(Categorical(X)), "logits has shape (4, 3), that of self"),
     (lambda: DiagonalGaussian(Q, X).entropy(), "variance has shape (4, 3), mean (4, 3, 2)"),
     (lambda: DiagonalGaussian(Q, Q**2).log_prob(X), "actions has shape (4, 3), mean (4, 3, 2)"),
+    (lambda: DiagonalGaussian(0.0, 1.0).log_prob(0.0), "mean has shape (): it must be [..., D]"),
+    (lambda: SquashedGaussian(0.0, 1.0).entropy(), "mean has shape (): it must be [..., D]"),
+    (lambda: Categorical(LAST[0]).mode(), "logits has shape (): it must be [..., A]"),
+    (lambda: MultiCategorical(LAST).entropy(), "logits has shape (3,): it must be [..., K, M]"),
+    (
+        lambda: EpsilonGreedy(np.float32(0), 0.1).mode(),
+        "q_values has shape (): it must be [..., A]",
+    ),
 ]
 
 

@@ -102,6 +102,14 @@ def test_learning_rates_that_cannot_be_are_refused(schedule, learning_rate):
         make_optimizer("sgd", schedule=schedule(learning_rate))
 
 
+def test_schedule_is_a_function_and_updates_are_told_their_frames():
+    with pytest.raises(ValueError, match=r"^schedule must be a function of frames, .* got 0.1\.$"):
+        make_optimizer("adam", schedule=0.1)  # type: ignore
+    optimizer, params = make_optimizer("adam", schedule=constant(0.1)), jnp.array(0.0)
+    with pytest.raises(TypeError, match=r"^update must be given num_frames"):
+        optimizer.update(params, optimizer.init(params), params)
+
+
 @for_each("total_frames", [0, -1, math.nan, math.inf])
 def test_annealing_over_no_frames_is_refused(total_frames):
     with pytest.raises(ValueError, match=r"^total_frames must be .*, got"):

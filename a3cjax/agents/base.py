@@ -35,8 +35,8 @@ class Agent(NamedTuple):
     `observe(params, constants, timestep) -> layer_outputs`, each `[B, ...]`: the outputs of the
     network's layers. `look` recalls them if they are passed as its last argument, `loss` if they
     are in the trajectory. None for an agent that cannot do so.
-    `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple of
-    scalars.
+    `loss(params, constants, trajectory) -> (scalar, metrics)`; metrics is a NamedTuple or a
+    dict of scalars.
     `acts_ahead`: whether a trajectory must also hold the action at its last observation.
     `behave(params, constants, trajectory) -> log_probs`, float `[T, B]`: log μ(aₜ|sₜ) of actions
     that were taken with these parameters, for `Trajectory.behaviour_log_probs`. An agent with

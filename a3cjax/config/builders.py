@@ -18,6 +18,7 @@ from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.declaring import show
 from a3cjax.config.reading import SETTLED
 from a3cjax.config.settings import AUTO, EPISODE, Config
+from a3cjax.distributions import Categorical
 from a3cjax.envs.base import (
     EVALUATION_SEED_OFFSET,
     SEEDS_PER_RUN,
@@ -25,13 +26,13 @@ from a3cjax.envs.base import (
     EnvironmentSpec,
 )
 from a3cjax.envs.bringing import PYTHON_PREFIX
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, quote
 from a3cjax.networks import Network, make_network
 from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.parameters.moments import moments_of
 from a3cjax.system.machine import available_cores
 from a3cjax.torsos import ImageKernels
-from a3cjax.types import LearnerState, Seen
+from a3cjax.types import LearnerState, NetworkOutput, Observation, Params, Seen
 from a3cjax.updates import make_init
 
 T = TypeVar("T")
@@ -100,8 +101,9 @@ def build_agent(
     The algorithm's keywords are fed by the settings of the same name; others keep their defaults.
 
     Raises:
-      ConfigError: if a keyword is nearly, but not quite, the name of a setting, or a setting is
-        left open that only `resolve` fills in: a config.yaml may have been written by hand.
+      ConfigError: if a keyword is nearly, but not quite, the name of a setting, or is none and
+        has no default; if what is made is no Agent; or if a setting is left open that only
+        `resolve` fills in: a config.yaml may have been written by hand.
     """
     for name in SETTLED:
         if (value := getattr(config, name)) == getattr(Config, name):
@@ -121,10 +123,17 @@ def build_agent(
         nearest = difflib.get_close_matches(name, offered, n=1, cutoff=0.8)
         if name not in offered and nearest:  # else it would silently keep its default
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
+    for p in parameters:
+        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in offered:
+            rule = f"{config.algorithm} must be fed by settings, or have a default"
+            raise ConfigError(f"{rule}, got {p.name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
     is_ours = make.__module__.partition(".")[0] == __name__.partition(".")[0]
     call = _cached if network is None and is_ours else _cached.__wrapped__
-    return call(make, build_network(config, spec, network, kernels), **fed)
+    agent = call(make, build_network(config, spec, network, kernels), **fed)
+    if not isinstance(agent, Agent):
+        raise ConfigError(f"{config.algorithm} must make an Agent, got {quote(agent)}.")
+    return agent
 
 
 def build_network(
@@ -145,7 +154,8 @@ def build_network(
       ConfigError: if one was brought to the run, and is not passed here.
     """
     if isinstance(own, Network):
-        return own
+        head = ALGORITHMS[config.algorithm].head
+        return own._replace(apply=_checked(own.apply, spec.actions.num_outputs, head))
     if own is None and config.network.startswith(PYTHON_PREFIX):
         raise ConfigError(
             "network must be passed once more, as network=... of train or load, "
@@ -166,6 +176,42 @@ def build_network(
         torso=own,
         kernels=kernels,
     )
+
+
+def _checked(apply: Callable[..., Any], num_actions: int | tuple[int, ...], head: str) -> Any:
+    """As `apply` of a `Network`, but a ConfigError says what its answer must be if it is not."""
+
+    def checked(
+        params: Params, statistics: Any, observations: Observation, is_first: Any, *more: Any
+    ):
+        answer, leading = (
+            apply(params, statistics, observations, is_first, *more),
+            np.shape(is_first),
+        )
+        if type(answer) is not tuple or len(answer) != 2:
+            raise ConfigError(f"network must return (output, core_state), got {quote(answer)}.")
+        output, _ = answer
+        if head == "action_values":
+            _check_shape("output", output, (*leading, num_actions))
+            return answer
+        if not isinstance(output, NetworkOutput) or not hasattr(output.policy, "sample"):
+            raise ConfigError(
+                "output of the network must be a NetworkOutput with a distribution as its policy, "
+                f"got {quote(output)}."
+            )
+        _check_shape("values", output.values, leading)
+        if isinstance(output.policy, Categorical):
+            _check_shape("logits", output.policy.logits, (*leading, num_actions))
+        return answer
+
+    return checked
+
+
+def _check_shape(name: str, array: Any, shape: tuple[Any, ...]) -> None:
+    got = getattr(array, "shape", None)
+    if got != shape:
+        got = quote(array) if got is None else f"{list(got)}"
+        raise ConfigError(f"{name} of the network must have shape {list(shape)}, got {got}.")
 
 
 class RunKeys(NamedTuple):

@@ -116,24 +116,28 @@ def make_brought(
     except ValueError:  # a built-in function does not tell what it takes
         signature = None
     parameters = {} if signature is None else signature.parameters
-    options: dict[str, Any] = dict(env_kwargs or {})
+    options = given = dict(env_kwargs or {})
     if "num_envs" in parameters:  # it makes vector environments; some are seeded as they are made
-        options = {"num_envs": num_envs} | options
-        options |= {"seed": seed} if "seed" in parameters and "seed" not in options else {}
-    if signature is not None:
-        try:
-            signature.bind(**options)
-        except TypeError as error:
-            raise ConfigError(
-                f"env_kwargs must be the arguments of {name}, "
-                f"got {quote(dict(env_kwargs or {}))}: {error}."
-            ) from error
+        options = {"num_envs": num_envs, "seed": seed} | given
+        options = {key: options[key] for key in options if key in (*given, *parameters)}
 
     def call(**more: str) -> Any:
+        try:
+            if signature is not None:
+                signature.bind(**options)
+        except TypeError as error:
+            raise ConfigError(
+                f"env_kwargs must be the arguments of {name}, got {quote(given)}: {error}."
+            ) from error
         return source(**{**options, **more})  # pyright: ignore[reportCallIssue]
 
     with Noting(name, "the constructor"):
         first = call()
+        if isinstance(first, gymnasium.Env) and options != given:  # where they mean something else
+            with contextlib.suppress(Exception):  # only those that play must close soundly
+                first.close()
+            options = given
+            first = call()
     kinds = [parameter.kind for parameter in parameters.values()]
     takes_mode = "render_mode" in parameters or inspect.Parameter.VAR_KEYWORD in kinds
     renders = renders and takes_mode and "render_mode" not in options

@@ -4,6 +4,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import time
 from typing import ClassVar
 
@@ -240,6 +241,27 @@ def test_a_function_is_given_number_and_seed_of_what_it_makes_as_a_vector():
     kwargs = {"seed": 11}
     make_brought("Own", make, num_envs=2, seed=5, discount=0.9, env_kwargs=kwargs).close()
     assert given == [(2, 3), (2, 7), (2, 11)]
+
+
+def test_a_single_environment_keeps_its_own_num_envs_and_seed():
+    given = []
+
+    class Cells(Echo):
+        def __init__(self, num_envs=7, seed=0):
+            super().__init__()
+            given.append((num_envs, seed))
+
+    make_brought("Own", Cells, num_envs=2, seed=5, discount=0.9).close()
+    assert given[-2:] == [(7, 0)] * 2
+    kwargs = {"num_envs": 3}
+    make_brought("Own", Cells, num_envs=2, seed=5, discount=0.9, env_kwargs=kwargs).close()
+    assert given[-2:] == [(3, 0)] * 2
+
+    def make(num_envs):
+        return Cells(num_envs)
+
+    with pytest.raises(ConfigError, match=r"^env_kwargs must be the arguments of Own, got {}: mis"):
+        make_brought("Own", make, num_envs=2, seed=5, discount=0.9)
 
 
 def test_a_pool_of_envpool_is_a_vector_environment(run):
@@ -498,9 +520,17 @@ def test_algorithm_of_ones_own_is_registered_and_learned_with(run):
 
     def make_in_passes(network, *, num_passes):
         assert num_passes == 1
-        return make_a3c(network)
+        agent = make_a3c(network)
 
-    run(SHORT, env=Echo, algorithm=Algorithm(make_in_passes, head="actor_critic"))
+        def loss(*inputs):
+            value, metrics = agent.loss(*inputs)
+            return value, metrics._asdict() | {"twice": 2 * value}
+
+        return agent._replace(loss=loss)
+
+    run_dir = run(SHORT, env=Echo, algorithm=Algorithm(make_in_passes, "actor_critic")).run_dir
+    names = (run_dir / "metrics.csv").read_text().partition("\n")[0].split(",")
+    assert {"policy_loss", "twice"} <= set(names)
 
     def make_a3c_(network):
         return make_a3c(network)
@@ -510,6 +540,72 @@ def test_algorithm_of_ones_own_is_registered_and_learned_with(run):
         r"^algorithm must have a name that is not taken",
         algorithm=Algorithm(make_a3c_, "actor_critic"),
     )
+
+
+def with_metrics(change):
+    """Makers of an A3C whose metrics are changed, by a function of no metrics but the loss."""
+
+    def make_mine(network):
+        agent = make_a3c(network)
+        return agent._replace(loss=lambda *inputs: change(agent.loss(*inputs)[0]))
+
+    return make_mine
+
+
+def make_nothing(network):
+    return None
+
+
+def make_needing(network, *, omega):
+    return make_a3c(network)
+
+
+@pytest.mark.usefixtures("algorithms")
+@for_each(
+    ("make", "error", "match"),
+    [
+        (make_nothing, ConfigError, r"^nothing must make an Agent, got None\.$"),
+        (make_needing, ConfigError, r"^needing must be fed by settings, .*, got omega\.$"),
+        (with_metrics(lambda x: (x, None)), TypeError, r"^metrics of a loss must .*a NoneType\.$"),
+        (with_metrics(lambda x: (x, {"own": x[None]})), TypeError, r"^own, a metric .* \(1,\)\.$"),
+    ],
+)
+def test_what_an_algorithm_makes_must_be_an_agent(tmp_path, make, error, match):
+    config = SHORT.replace(run_dir=str(tmp_path / "run"))
+    with pytest.raises(error) as caught:
+        train(config, env=Echo, algorithm=Algorithm(make, "actor_critic"))
+    assert re.search(match, str(caught.value))
+
+
+def answering(change):
+    """A network whose output and core state are changed."""
+    network = make_network("mlp_ff", 2)
+    return network._replace(apply=lambda *inputs: change(*network.apply(*inputs)), observe=None)
+
+
+def changing(**parts):
+    """As `answering`, with parts of the output changed by functions."""
+
+    def change(output, state):
+        return output._replace(**{k: f(getattr(output, k)) for k, f in parts.items()}), state
+
+    return answering(change)
+
+
+@for_each(
+    ("network", "match"),
+    [
+        (answering(lambda output, _: output), r"^network must return \(output, core_state\)"),
+        (answering(lambda output, state: (tuple(output), state)), r"^output .* a NetworkOutput"),
+        (changing(policy=lambda policy: policy.logits), r"^output .* a distribution as its policy"),
+        (changing(values=lambda x: x[..., None]), r"^values .* \[1, 4\], got \[1, 4, 1\]\.$"),
+        (make_network("mlp_ff", 3), r"^logits .* \[1, 4, 2\], got \[1, 4, 3\]\.$"),
+    ],
+)
+def test_answer_of_a_network_must_be_what_its_class_says(tmp_path, network, match):
+    with pytest.raises(ConfigError) as caught:
+        train(SHORT.replace(run_dir=str(tmp_path / "run")), env=Echo, network=network)
+    assert re.search(match, str(caught.value))
 
 
 # Callbacks and loggers.
