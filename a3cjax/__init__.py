@@ -118,7 +118,14 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if name in names.split():
-            return getattr(importlib.import_module(f"a3cjax.{home}"), name)
+            try:
+                return getattr(importlib.import_module(f"a3cjax.{home}"), name)
+            except ModuleNotFoundError as error:
+                from a3cjax.errors import missing_extra
+
+                if (told := missing_extra(name, error)) is not error:
+                    error.add_note(str(told))
+                raise
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

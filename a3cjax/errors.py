@@ -52,3 +52,26 @@ def quote(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:  # a number with more digits than Python prints
         return f"a long {type(value).__name__}"
+
+
+# Which extra of pyproject.toml brings a package; a test compares them.
+EXTRAS = {
+    **dict.fromkeys(("envpool", "gymnasium", "rich", "tensorboardX", "safetensors", "av"), "train"),
+    "flatbuffers": "train",
+    **dict.fromkeys(("yaml", "jinja2", "markupsafe", "matplotlib", "PIL"), "report"),
+}
+
+
+def missing_extra(name: str, error: ModuleNotFoundError) -> Exception:
+    """The error for a package that `a3cjax <name>` misses: it names the extra that brings it.
+
+    For any other missing module, the error stays as it is.
+    """
+    package = (error.name or "").partition(".")[0]
+    extra = EXTRAS.get(package)
+    if extra is None:
+        return error
+    return ConfigError(
+        f"a3cjax {name} needs {package}, which comes with the extra {extra}: "
+        f"in a checkout, pip install '.[{extra}]'."
+    )

@@ -190,3 +190,18 @@ def test_names_that_are_none_are_answered_as_python_does():
     with pytest.raises(AttributeError, match=r"a3cjax.*no attribute 'n_step_return'"):
         _ = a3cjax.n_step_return
     assert set(a3cjax.__all__) <= set(dir(a3cjax))
+
+
+@for_each("name", sorted(OF_THE_PROGRAM))
+def test_what_needs_an_extra_says_which(name, monkeypatch):
+    error = ModuleNotFoundError("No module named 'gymnasium'", name="gymnasium")
+
+    def import_module(_):
+        raise error
+
+    monkeypatch.setattr(importlib, "import_module", import_module)
+    with pytest.raises(ModuleNotFoundError) as raised:
+        getattr(a3cjax, name)
+    assert raised.value.__notes__[-1].startswith(
+        f"a3cjax {name} needs gymnasium, which comes with the extra train: "
+    )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from a3cjax.commands.arguments import HELP, parse, print_help
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, missing_extra
 from a3cjax.system.output import make_output_last
 from a3cjax.system.signals import leaving
 
@@ -69,26 +69,3 @@ def run_verb(verb: str, arguments: Sequence[str]) -> None:
             module.main(*parse(arguments, *module.SETTINGS, places=module.PLACES))
     except ModuleNotFoundError as error:
         raise missing_extra(verb, error) from error
-
-
-def missing_extra(verb: str, error: ModuleNotFoundError) -> Exception:
-    """The error to raise for a missing package: it names the extra that brings the package.
-
-    For any other missing module, the error stays as it is.
-    """
-    package = (error.name or "").partition(".")[0]
-    extra = EXTRAS.get(package)
-    if extra is None:
-        return error
-    return ConfigError(
-        f"a3cjax {verb} needs {package}, which comes with the extra {extra}: "
-        f"in a checkout, pip install '.[{extra}]'."
-    )
-
-
-# Which extra of pyproject.toml brings a package; a test compares them.
-EXTRAS = {
-    **dict.fromkeys(("envpool", "gymnasium", "rich", "tensorboardX", "safetensors", "av"), "train"),
-    "flatbuffers": "train",
-    **dict.fromkeys(("yaml", "jinja2", "markupsafe", "matplotlib", "PIL"), "report"),
-}

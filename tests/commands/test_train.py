@@ -12,11 +12,11 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from a3cjax.commands import EXTRAS, VERBS, main, missing_extra, train
+from a3cjax.commands import VERBS, main, train
 from a3cjax.commands.arguments import parse
 from a3cjax.commands.beginning import importing
 from a3cjax.config.settings import Config
-from a3cjax.errors import ConfigError
+from a3cjax.errors import EXTRAS, ConfigError, missing_extra
 from tests.cases import for_each
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options, wait_until
 
