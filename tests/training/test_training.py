@@ -490,6 +490,11 @@ def test_evaluation_of_a_finished_run_stays_until_there_is_a_new_one(
     assert finished["evaluation"] is not None
     for name in ("evaluation", "signal", "num_frames"):
         assert written[name] == finished[name]
+    with pytest.raises(ZeroDivisionError if way == "error" else stop.PassedOn):
+        train(resume_config(str(run_dir), {"total_frames": 3 * WARMUP_FRAMES}))
+    written = json.loads((run_dir / "summary.json").read_text())
+    assert written["num_updates"] > finished["num_updates"]
+    assert written["evaluation"] is None  # that was of other parameters
 
 
 def test_signal_in_the_film_is_passed_on_and_the_result_is_kept(
