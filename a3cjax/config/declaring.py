@@ -84,11 +84,14 @@ POSITIVE = _in_32_bits(lambda value: value > 0, "> 0")
 BELOW_ONE = _in_32_bits(lambda value: 0 <= value < 1, ">= 0 and < 1")
 
 
-def one_of(names: Callable[[], Sequence[str]]) -> Rule:
-    """One of some names, looked up only when they are needed: that may take imports."""
+def one_of(names: Callable[[], Sequence[str]], hint: str = "") -> Rule:
+    """One of some names, looked up only when they are needed: that may take imports.
+
+    The `hint` follows the names where another is refused.
+    """
 
     def explain(value: str) -> str | None:
-        return None if value in names() else f"one of {', '.join(names())}"
+        return None if value in names() else f"one of {', '.join(names())}{hint}"
 
     return Rule("", explain, names)
 

@@ -27,11 +27,16 @@ EPISODE = "episode"
 FRAMES = between(1, 10**15)
 # A batch or an evaluation holds all its environments at once.
 MAX_BATCH = 10_000
+REGISTER = ", or be registered first, in a3cjax.agents.ALGORITHMS"
 
 
-def _names(module: str, attribute: str, *also: str):
-    """Names that another file has, looked up when they are needed."""
-    return one_of(lambda: (*also, *getattr(importlib.import_module(f"a3cjax.{module}"), attribute)))
+def _names(module: str, attribute: str, *also: str, hint: str = ""):
+    """Names that another file has, looked up when they are needed; `hint` as for `one_of`."""
+
+    def names() -> tuple[str, ...]:
+        return (*also, *getattr(importlib.import_module(f"a3cjax.{module}"), attribute))
+
+    return one_of(names, hint)
 
 
 def _explain_devices(names: str) -> str | None:
@@ -86,7 +91,7 @@ class Config(Settings):
     algorithm: str = _agent(
         AUTO,
         "what is learned; auto: a3c, or as tuned for the environment",
-        _names("agents", "ALGORITHMS", AUTO),
+        _names("agents", "ALGORITHMS", AUTO, hint=REGISTER),
     )
     network: str = _agent(
         AUTO,

@@ -158,7 +158,10 @@ def assert_refused(answer, *words):
         ("env=gymnasium:a:b:X-v0", ["env must be in a module to import", "got gymnasium:a:b:X-v0"]),
         ("preset=papr", ["preset", "papr", "paper"]),
         ("preset=", ["preset must be one of laptop, paper, paper_mujoco, got ."]),
-        ("algorithm=a2c", ["algorithm must be one of", "a3c", "got a2c"]),
+        (
+            "algorithm=a2c",
+            ["algorithm must be one of", "a3c", "in a3cjax.agents.ALGORITHMS, got a2c"],
+        ),
         ("unroll_length=epsiode", ["a whole number, auto or episode, got 'epsiode'"]),
         ("unroll_length=100", ["total_frames must be at least the 800 of one update", "got 100."]),
         ("exploration_frames=101", ["exploration_frames must be between 1 and 100, got 101."]),
