@@ -294,7 +294,7 @@ def test_actors_stop_at_the_budget_and_report_to_the_log(build):
     config, _, fleet = build(total_frames=600)
     for actor in fleet.actors:
         assert (actor.unroll_length, actor.total_frames) == (3, config.total_frames)
-        assert actor.report == fleet.reports.put
+        assert actor.report == fleet.report
 
 
 def test_whole_episodes_are_unrolled_without_a_length_and_do_not_end_at_a_lost_life(build, asked):
