@@ -131,6 +131,7 @@ class Categorical(NamedTuple):
           TypeError: if `other` is not a Categorical.
           AssertionError: if the shapes differ.
         """
+        _shape_of("[..., A]", logits=self.logits)
         _assert_alike(self, other)
         ours, theirs = map(jax.nn.log_softmax, as_floats(self.logits, other.logits))
         probs = jnp.exp(ours)

@@ -50,8 +50,9 @@ def _check_metrics(metrics: Any) -> None:
         rule = "metrics of a loss must be a NamedTuple or a dict of scalars"
         raise TypeError(f"{rule}, got a {type(metrics).__name__}.")
     for name, value in _by_name(metrics).items():
-        if shape := jnp.shape(value):
-            raise TypeError(f"{name}, a metric of the loss, must be a scalar, got shape {shape}.")
+        if not jax.tree_util.all_leaves([value]) or jnp.shape(value):
+            got = jax.tree.map(jnp.shape, value)
+            raise TypeError(f"{name}, a metric of the loss, must be a scalar, got shape {got}.")
 
 
 Act = Callable[

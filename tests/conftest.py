@@ -20,7 +20,7 @@ from a3cjax.runs.tables import CURVES
 from a3cjax.system.machine import available_cores
 from tests.fakes import PATIENCE_SECONDS, compilation_cache_options
 
-# Looking for garbage among all that JAX has traced took 5 % of the time; a tenth of that is enough.
+# Looking for garbage among all that JAX has traced took 5 % of the time; so seldom it takes 1.5 %.
 gc.set_threshold(50_000, 20, 50)
 # Arrays of different ranks must not meet by accident, here as in the main program.
 jax.config.update("jax_numpy_rank_promotion", "raise")

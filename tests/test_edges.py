@@ -260,6 +260,10 @@ REFUSALS = [
     (lambda: DiagonalGaussian(0.0, 1.0).log_prob(0.0), "mean has shape (): it must be [..., D]"),
     (lambda: SquashedGaussian(0.0, 1.0).entropy(), "mean has shape (): it must be [..., D]"),
     (lambda: Categorical(LAST[0]).mode(), "logits has shape (): it must be [..., A]"),
+    (
+        lambda: Categorical(LAST[0]).kl_divergence(Categorical(LAST[0])),
+        "logits has shape (): it must be [..., A]",
+    ),
     (lambda: MultiCategorical(LAST).entropy(), "logits has shape (3,): it must be [..., K, M]"),
     (
         lambda: EpsilonGreedy(np.float32(0), 0.1).mode(),

@@ -1,6 +1,7 @@
 """The laws of optimizers: the paper's formulas by hand, annealing by frames, clipping."""
 
 import math
+from typing import Any
 
 import chex
 import jax
@@ -103,8 +104,9 @@ def test_learning_rates_that_cannot_be_are_refused(schedule, learning_rate):
 
 
 def test_schedule_is_a_function_and_updates_are_told_their_frames():
+    number: Any = 0.1
     with pytest.raises(ValueError, match=r"^schedule must be a function of frames, .* got 0.1\.$"):
-        make_optimizer("adam", schedule=0.1)  # type: ignore
+        make_optimizer("adam", schedule=number)
     optimizer, params = make_optimizer("adam", schedule=constant(0.1)), jnp.array(0.0)
     with pytest.raises(TypeError, match=r"^update must be given num_frames"):
         optimizer.update(params, optimizer.init(params), params)

@@ -101,9 +101,9 @@ def build_agent(
     The algorithm's keywords are fed by the settings of the same name; others keep their defaults.
 
     Raises:
-      ConfigError: if a keyword is nearly, but not quite, the name of a setting, or is none and
-        has no default; if what is made is no Agent; or if a setting is left open that only
-        `resolve` fills in: a config.yaml may have been written by hand.
+      ConfigError: if a keyword is nearly, but not quite, the name of a setting; if network and
+        settings are not all that is needed; if what is made is no Agent; or if a setting is left
+        open that only `resolve` fills in: a config.yaml may have been written by hand.
     """
     for name in SETTLED:
         if (value := getattr(config, name)) == getattr(Config, name):
@@ -117,17 +117,18 @@ def build_agent(
         "max_abs_reward": ATARI_MAX_ABS_REWARD if spec.is_atari else None,
         "bootstraps": config.unroll_length != EPISODE,
     }
-    parameters = inspect.signature(make).parameters.values()
-    wanted = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    signature = inspect.signature(make)
+    wanted = [p.name for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY]
     for name in wanted:
         nearest = difflib.get_close_matches(name, offered, n=1, cutoff=0.8)
         if name not in offered and nearest:  # else it would silently keep its default
             raise ConfigError(f"{config.algorithm} must be fed by {nearest[0]}, got {name}.")
-    for p in parameters:
-        if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name not in offered:
-            rule = f"{config.algorithm} must be fed by settings, or have a default"
-            raise ConfigError(f"{rule}, got {p.name}.")
     fed = {name: offered[name] for name in wanted if name in offered}
+    try:
+        signature.bind(None, **fed)
+    except TypeError as error:
+        rule = f"{config.algorithm} must be made from a network and, by keyword, settings alone"
+        raise ConfigError(f"{rule}, got {quote(make)}: {error}.") from error
     is_ours = make.__module__.partition(".")[0] == __name__.partition(".")[0]
     call = _cached if network is None and is_ours else _cached.__wrapped__
     agent = call(make, build_network(config, spec, network, kernels), **fed)
@@ -184,11 +185,9 @@ def _checked(apply: Callable[..., Any], num_actions: int | tuple[int, ...], head
     def checked(
         params: Params, statistics: Any, observations: Observation, is_first: Any, *more: Any
     ):
-        answer, leading = (
-            apply(params, statistics, observations, is_first, *more),
-            np.shape(is_first),
-        )
-        if type(answer) is not tuple or len(answer) != 2:
+        answer = apply(params, statistics, observations, is_first, *more)
+        leading, is_output = np.shape(is_first), isinstance(answer, NetworkOutput)
+        if is_output or not isinstance(answer, tuple) or len(answer) != 2:
             raise ConfigError(f"network must return (output, core_state), got {quote(answer)}.")
         output, _ = answer
         if head == "action_values":

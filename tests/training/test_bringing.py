@@ -560,14 +560,20 @@ def make_needing(network, *, omega):
     return make_a3c(network)
 
 
+def make_in_order(network, entropy_cost):
+    return make_a3c(network, entropy_cost=entropy_cost)
+
+
 @pytest.mark.usefixtures("algorithms")
 @for_each(
     ("make", "error", "match"),
     [
         (make_nothing, ConfigError, r"^nothing must make an Agent, got None\.$"),
-        (make_needing, ConfigError, r"^needing must be fed by settings, .*, got omega\.$"),
+        (make_needing, ConfigError, r"^needing must be made from .*: missing .* 'omega'\.$"),
+        (make_in_order, ConfigError, r"^in_order must be made from .*: missing .* 'entropy_cost'"),
         (with_metrics(lambda x: (x, None)), TypeError, r"^metrics of a loss must .*a NoneType\.$"),
         (with_metrics(lambda x: (x, {"own": x[None]})), TypeError, r"^own, a metric .* \(1,\)\.$"),
+        (with_metrics(lambda x: (x, {"own": {"a": x}})), TypeError, r"^own, a metric .*{'a': "),
     ],
 )
 def test_what_an_algorithm_makes_must_be_an_agent(tmp_path, make, error, match):
