@@ -155,7 +155,7 @@ def test_hessian_vector_products_are_differences_of_gradients():
     direction = np.random.default_rng(2).normal(size=Q.shape).astype(np.float32)
     gradient = jax.jit(jax.grad(total_loss))
     _, forward = jax.jvp(gradient, (Q,), (direction,))
-    backward = jax.grad(lambda q: jnp.vdot(jax.grad(total_loss)(q), direction))(Q)
+    backward = jax.jit(jax.grad(lambda q: jnp.vdot(jax.grad(total_loss)(q), direction)))(Q)
     differences = (gradient(Q + 1e-2 * direction) - gradient(Q - 1e-2 * direction)) / 2e-2
     np.testing.assert_allclose(forward, backward, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(forward, differences, rtol=2e-2, atol=2e-3)

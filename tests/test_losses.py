@@ -1,5 +1,6 @@
 """The laws of losses: values by hand, gradients, masks, reductions and shapes."""
 
+import functools
 import math
 
 import chex
@@ -541,7 +542,6 @@ ONES = np.ones((3, 2, 4), np.float32)
 
 
 @for_each("strict", [False, True])
-@for_each("bad", [np.nan, np.inf, -np.inf, 0.0])
 @for_each(
     ("make", "parameters", "actions"),
     [
@@ -551,7 +551,7 @@ ONES = np.ones((3, 2, 4), np.float32)
         (lambda x: distrax.Uniform(0 * x, x), (ONES[..., 0],), ONES[..., 0] / 2),
     ],
 )
-def test_masked_steps_may_hold_any_number(make, parameters, actions, bad, strict):
+def test_masked_steps_may_hold_any_number(make, parameters, actions, strict):
     values = returns = np.ones((3, 2), np.float32)
     mask = np.array([[True] * 2, [False] * 2, [True] * 2])
 
@@ -562,7 +562,7 @@ def test_masked_steps_may_hold_any_number(make, parameters, actions, bad, strict
 
         return jax.value_and_grad(loss, (0, 1))(parameters, values)
 
-    def with_bad(x):
+    def with_bad(x, bad):
         x = np.array(x)
         x[1] = bad if x.dtype == np.float32 else 99
         return x
@@ -570,5 +570,7 @@ def test_masked_steps_may_hold_any_number(make, parameters, actions, bad, strict
     arguments = parameters, values, actions, returns
     with jax.numpy_dtype_promotion("strict" if strict else "standard"):
         expected = everything(*arguments)
-        chex.assert_trees_all_equal(everything(*jax.tree.map(with_bad, arguments)), expected)
+        for bad in (np.nan, np.inf, -np.inf, 0.0):
+            changed = jax.tree.map(functools.partial(with_bad, bad=bad), arguments)
+            chex.assert_trees_all_equal(everything(*changed), expected)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(expected))

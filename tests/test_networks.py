@@ -96,10 +96,10 @@ def shapes_of(name, head, **kwargs):
 @for_each(
     ("name", "head"),
     [
-        (name, head)
-        for name in NETWORK_NAMES
-        for head in HEADS
-        if not (name == "tabular" and head.endswith(GAUSSIAN))
+        *((name, "actor_critic") for name in NETWORK_NAMES),
+        *((f"mlp_{core}", head) for core in CORES for head in HEADS[1:]),
+        *((f"mujoco_{core}", GAUSSIAN) for core in CORES),
+        ("tabular", "action_values"),
     ],
 )
 def test_shapes_and_dtypes_of_every_network(name, head):

@@ -104,11 +104,10 @@ def test_every_mode_gives_the_same_numbers_in_the_same_dtypes(function, argument
         chex.assert_trees_all_equal_dtypes(actual, expected)
 
 
-@for_each("mode", MODES)
 @for_each("dtype", [jnp.bfloat16, jnp.float16])
 @for_each(("function", "arguments"), CALLS)
-def test_of_16_bits_is_computed_what_the_same_numbers_give_in_32(function, arguments, dtype, mode):
-    with MODES[mode]():
+def test_of_16_bits_is_computed_what_the_same_numbers_give_in_32(function, arguments, dtype):
+    with MODES["strict"](), MODES["x64"]():
         short = changed(arguments, dtype)
         result = function(*short)
         assert {x.dtype for x in floats_of(result)} <= {jnp.dtype(jnp.float32)}
@@ -118,7 +117,7 @@ def test_of_16_bits_is_computed_what_the_same_numbers_give_in_32(function, argum
 
 @for_each(("function", "arguments"), CALLS)
 def test_float64_stays_float64_under_x64(function, arguments):
-    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+    with MODES["strict"](), MODES["x64"]():
         result = function(*changed(arguments, jnp.float64))
         assert {x.dtype for x in floats_of(result)} <= {jnp.dtype(jnp.float64)}
 

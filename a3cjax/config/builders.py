@@ -14,6 +14,7 @@ import optax
 from flax import linen as nn
 
 from a3cjax.agents import ALGORITHMS, Agent
+from a3cjax.agents.base import Look
 from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.declaring import show
 from a3cjax.config.reading import SETTLED
@@ -32,7 +33,7 @@ from a3cjax.optimizers import linear_annealing, make_optimizer
 from a3cjax.parameters.moments import moments_of
 from a3cjax.system.machine import available_cores
 from a3cjax.torsos import ImageKernels
-from a3cjax.types import LearnerState, NetworkOutput, Observation, Params, Seen
+from a3cjax.types import LearnerState, NetworkOutput, Observation, Params, Seen, TimeStep
 from a3cjax.updates import make_init
 
 T = TypeVar("T")
@@ -134,7 +135,7 @@ def build_agent(
     agent = call(make, build_network(config, spec, network, kernels), **fed)
     if not isinstance(agent, Agent):
         raise ConfigError(f"{config.algorithm} must make an Agent, got {quote(agent)}.")
-    return agent
+    return agent if is_ours else agent._replace(look=_checked_look(agent.look, config.algorithm))
 
 
 def build_network(
@@ -186,31 +187,51 @@ def _checked(apply: Callable[..., Any], num_actions: int | tuple[int, ...], head
         params: Params, statistics: Any, observations: Observation, is_first: Any, *more: Any
     ):
         answer = apply(params, statistics, observations, is_first, *more)
-        leading, is_output = np.shape(is_first), isinstance(answer, NetworkOutput)
-        if is_output or not isinstance(answer, tuple) or len(answer) != 2:
-            raise ConfigError(f"network must return (output, core_state), got {quote(answer)}.")
-        output, _ = answer
+        output, leading = _output_of(answer, "network"), np.shape(is_first)
         if head == "action_values":
-            _check_shape("output", output, (*leading, num_actions))
+            _check_shape("output of the network", output, (*leading, num_actions))
             return answer
-        if not isinstance(output, NetworkOutput) or not hasattr(output.policy, "sample"):
-            raise ConfigError(
-                "output of the network must be a NetworkOutput with a distribution as its policy, "
-                f"got {quote(output)}."
-            )
-        _check_shape("values", output.values, leading)
+        _check_output(output, leading, "the network")
         if isinstance(output.policy, Categorical):
-            _check_shape("logits", output.policy.logits, (*leading, num_actions))
+            _check_shape("logits of the network", output.policy.logits, (*leading, num_actions))
         return answer
 
     return checked
+
+
+def _checked_look(look: Look, algorithm: str) -> Look:
+    """As `look` of an `Agent`, but a ConfigError says what its answer must be if it is not."""
+
+    def checked(params: Params, constants: Any, timestep: TimeStep, *more: Any):
+        answer = look(params, constants, timestep, *more)
+        output = _output_of(answer, f"look of {algorithm}")
+        _check_output(output, np.shape(timestep.is_first), f"look of {algorithm}")
+        return answer
+
+    return checked
+
+
+def _output_of(answer: Any, who: str) -> Any:
+    is_output = isinstance(answer, NetworkOutput)
+    if is_output or not isinstance(answer, tuple) or len(answer) != 2:
+        raise ConfigError(f"{who} must return (output, core_state), got {quote(answer)}.")
+    return answer[0]
+
+
+def _check_output(output: Any, leading: tuple[Any, ...], who: str) -> None:
+    if not isinstance(output, NetworkOutput) or not hasattr(output.policy, "sample"):
+        raise ConfigError(
+            f"output of {who} must be a NetworkOutput with a distribution as its policy, "
+            f"got {quote(output)}."
+        )
+    _check_shape(f"values of {who}", output.values, leading)
 
 
 def _check_shape(name: str, array: Any, shape: tuple[Any, ...]) -> None:
     got = getattr(array, "shape", None)
     if got != shape:
         got = quote(array) if got is None else f"{list(got)}"
-        raise ConfigError(f"{name} of the network must have shape {list(shape)}, got {got}.")
+        raise ConfigError(f"{name} must have shape {list(shape)}, got {got}.")
 
 
 class RunKeys(NamedTuple):

@@ -94,7 +94,7 @@ def assert_logs_tell_all(summary):
     return columns
 
 
-@pytest.mark.parametrize(("num_workers", "algorithm"), [(1, "a3c"), (2, "n_step_q"), (2, "ppo")])
+@pytest.mark.parametrize(("num_workers", "algorithm"), [(1, "n_step_q"), (2, "ppo")])
 def test_a_deterministic_fleet_learns_what_one_process_learns_to_the_last_bit(
     run, num_workers, algorithm
 ):
@@ -124,7 +124,7 @@ def test_shards_of_a_deterministic_fleet_repeat_themselves_and_stay_close_to_the
     [
         {"algorithm": "one_step_q", "num_shards": 2},
         {"algorithm": "vtrace", "num_workers": 1, "grads_per_push": 2},
-        {"network": "mlp_lstm", "num_shards": 2, "grads_per_push": 2, "num_workers": 1},
+        {"network": "mlp_gru", "num_shards": 2, "grads_per_push": 2, "num_workers": 1},
         {"shared_statistics": False, "num_shards": 2},
         {"push_dtype": "bfloat16", "max_staleness": 20, "outlier_deviations": 6.0},
         {"eval_episodes": 2, "eval_period_frames": 500, "unroll_length": "episode"},

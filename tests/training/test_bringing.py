@@ -30,8 +30,9 @@ from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
 from a3cjax.system.files import same_folder
 from a3cjax.training import fleets
-from tests.cases import for_each
+from tests.cases import for_each, slow
 from tests.fakes import wait_until
+from tests.tabular import random_params
 
 CONFIG = Config(
     total_frames=3000,
@@ -395,8 +396,8 @@ class Torso(nn.Module):
     ("network", "name"),
     [
         ("auto", "Torso_ff"),
-        ("mlp_lstm", "Torso_lstm"),
-        pytest.param("atari_gru", "Torso_gru", marks=pytest.mark.slow),
+        ("mlp_gru", "Torso_gru"),
+        slow("atari_lstm", "Torso_lstm"),
     ],
 )
 def test_torso_of_ones_own_is_learned_with_and_loaded(run, network, name):
@@ -434,20 +435,23 @@ def test_torso_reads_each_pixel_where_it_was(has_statistics):
     statistics = ObservationStatistics(frames_to_blocks(mean.transpose(0, 3, 1, 2))[0], 20.0)
     network = make_network("own_ff", 2, torso=Plain())
     observations, is_first = blocks[None], np.zeros((1, 2), bool)
-    params = network.init(jnp.zeros(2, jnp.uint32), observations[:, :1])
-    kernel = params["policy"]["kernel"]
+    params = random_params(network, observations)
+    policy = params["policy"]
     used = statistics if has_statistics else None
     output, _ = network.apply(params, used, observations, is_first, ())
     expected = (pictures - mean) / 20 if has_statistics else pictures / 255
     np.testing.assert_allclose(
-        output.policy.logits[0], expected.reshape(2, -1) @ kernel, rtol=1e-3, atol=1e-4
+        output.policy.logits[0],
+        expected.reshape(2, -1) @ policy["kernel"] + policy["bias"],
+        rtol=1e-3,
+        atol=1e-4,
     )
 
 
 @for_each("torso", [Torso(), nn.Sequential([nn.Dense(16), nn.relu, nn.Dense(8)])])
 def test_policy_and_values_of_gaussians_share_no_torso(torso):
     network = make_network("own_ff", 1, "gaussian_actor_critic", torso=torso)
-    params = network.init(jnp.zeros(2, jnp.uint32), np.zeros((1, 1, 2), np.float32))
+    params = random_params(network, np.zeros((1, 1, 2), np.float32))
     bodies = [params[name] for name in params if "body" in name]
     assert len(bodies) == 2
     kernels = [[x.shape for x in jax.tree.leaves(body)] for body in bodies]
@@ -552,6 +556,16 @@ def with_metrics(change):
     return make_mine
 
 
+def looking(change):
+    """Makers of an A3C that answers what a function makes of its own output and core state."""
+
+    def make_mine(network):
+        agent = make_a3c(network)
+        return agent._replace(look=lambda *inputs: change(*agent.look(*inputs)), observe=None)
+
+    return make_mine
+
+
 def make_nothing(network):
     return None
 
@@ -571,6 +585,13 @@ def make_in_order(network, entropy_cost):
         (make_nothing, ConfigError, r"^nothing must make an Agent, got None\.$"),
         (make_needing, ConfigError, r"^needing must be made from .*: missing .* 'omega'\.$"),
         (make_in_order, ConfigError, r"^in_order must be made from .*: missing .* 'entropy_cost'"),
+        (looking(lambda out, _: out), ConfigError, r"^look of mine must return \(output, core"),
+        (looking(lambda out, state: (out.policy, state)), ConfigError, r"^output of look of mine "),
+        (
+            looking(lambda out, state: (out._replace(values=out.values[:, None]), state)),
+            ConfigError,
+            r"^values of look of mine must have shape \[4\], got \[4, 1\]\.$",
+        ),
         (with_metrics(lambda x: (x, None)), TypeError, r"^metrics of a loss must .*a NoneType\.$"),
         (with_metrics(lambda x: (x, {"own": x[None]})), TypeError, r"^own, a metric .* \(1,\)\.$"),
         (with_metrics(lambda x: (x, {"own": {"a": x}})), TypeError, r"^own, a metric .*{'a': "),
