@@ -69,7 +69,7 @@ def draw(lines: tuple[Line, ...], path: Path) -> None:
     """Draw the lines with their names beside them."""
     figure = figures.new_figure(10.5, 4.2)
     axis = figure.subplots()
-    panel = Panel("Pong", "million frames", lines, (), (), {}, UNTIL)
+    panel = Panel("million frames", lines, (), (), {}, UNTIL)
     figures.draw_panel(axis, panel, figures.LIGHT)
     axis.set_ylabel("mean return of recent games", color=figures.LIGHT["muted"])
     axis.set_title("Pong: one change at a time", color=figures.LIGHT["ink"])

@@ -71,14 +71,12 @@ def standing_images(moments: Any, observation: Any) -> Iterator[str]:
     """For each image that is the same in all of random play, a sentence.
 
     Args:
-      moments: as `lost_in_rounding` takes them.
+      moments: of every part of the observation, a pytree like it.
       observation: as `statistics_of` takes it.
     """
-    if moments is None:
-        return
     parts, structure = jax.tree.flatten_with_path(observation)
     for (path, shape), part in zip(parts, structure.flatten_up_to(moments), strict=True):
-        if part is not None and shape.dtype == np.uint8 and _image_scale(part) is None:
+        if shape.dtype == np.uint8 and _image_scale(part) is None:
             yield (
                 f"the image observation{jax.tree_util.keystr(path)} is the same in all of random "
                 "play, so that nothing tells its scale: what it shows later is divided by 255. "

@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
+from a3cjax.errors import one_line
 from a3cjax.system.life import show_life, show_life_by
 
 POLL_SECONDS = 0.1
@@ -181,7 +182,7 @@ class Supervisor:
 
     def _note_failure(self, job: Job, failure: Exception) -> None:
         if job.role == "trifle":
-            reason = " ".join(f"{type(failure).__name__}: {failure}".split())
+            reason = one_line(f"{type(failure).__name__}: {failure}")
             self.tell(f"warning: {job.doing} failed: {reason}")
         elif job.role != "question":
             self.add_failure(failure)

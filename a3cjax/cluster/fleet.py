@@ -5,7 +5,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -50,15 +50,11 @@ def gather(pending: Sequence[Pending], supervisor: Supervisor) -> list[Any]:
     return [each.result() for each in pending]
 
 
-class Hire(Protocol):
-    """Starts a worker that makes its environments and plays at random before anything else.
+Hire = Callable[[int, int], tuple[Process, list[Pending]]]
+"""Starts the worker of this index in this life, the first of which is 0.
 
-    `index` numbers the worker; `life` numbers its processes, the first of which is 0.
-    """
-
-    def __call__(self, index: int, life: int) -> tuple[Process, list[Pending]]:
-        """Returns the process, and its calls: the last returns the frames played at random."""
-        ...
+It returns the process and its calls, the last of which returns the frames played at random.
+"""
 
 
 class Post:

@@ -91,9 +91,11 @@ class RayCall:
         """What the call returned; see `Pending.result`."""
         try:
             return ray.get(self._reference, timeout=CALL_SECONDS)
-        except ray.exceptions.ActorUnavailableError as error:
-            raise Unreachable(str(error)) from None
-        except (ray.exceptions.GetTimeoutError, ray.exceptions.ObjectLostError) as error:
+        except (
+            ray.exceptions.ActorUnavailableError,
+            ray.exceptions.GetTimeoutError,
+            ray.exceptions.ObjectLostError,
+        ) as error:
             raise Unreachable(str(error)) from None
         except ray.exceptions.RayActorError as error:
             raise Gone(_reason_of(error)) from None

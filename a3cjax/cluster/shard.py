@@ -88,7 +88,7 @@ class Shard:
         self._num_turns = 0
         # No life uses the numbers of another one.
         self._next_number = itertools.count(time.time_ns())
-        self._parts: dict[str, Any] = dict.fromkeys(PARTS, self)
+        self._parts: dict[str, Any] = dict.fromkeys(PARTS, self)  # equals no part: all are new
         self._numbers: dict[str, int] = {}
         self._counts_file: int | None = None
 

@@ -4,7 +4,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +23,6 @@ from a3cjax.types import Params, Seen, Snapshot
 RETRY_SECONDS, TURN_SECONDS = 0.5, 0.002
 # How many versions are remembered, because gradients may still be computed at them.
 NUM_VERSIONS = 10_000
-
-
-class _Held(NamedTuple):
-    """The newest of what has arrived here from a shard."""
-
-    version: int
-    num_frames: int
-    numbers: tuple[int, ...]
-    parts: dict[str, Any]
-    reward_scale: Any
 
 
 class ShardedStore:
@@ -58,7 +48,7 @@ class ShardedStore:
         self._dtype = jnp.dtype(push_dtype)
         self._clip = jax.jit(_make_clip(max_grad_norm))
         self._lock = threading.Lock()
-        nothing = _Held(-1, 0, NOTHING_KNOWN, dict.fromkeys(PARTS), None)
+        nothing = News(-1, 0, None, NOTHING_KNOWN, dict.fromkeys(PARTS))
         self._held = [nothing] * len(shards)
         self._versions: dict[int, tuple[int, ...]] = {}
         self._snapshot: Snapshot | None = None
@@ -184,7 +174,7 @@ class ShardedStore:
         return self._slicing.join(parts)
 
 
-def _renew(held: _Held, news: News) -> _Held:
+def _renew(held: News, news: News) -> News:
     """The newer parts of what was here and what has arrived: answers may overtake each other."""
     parts, numbers = dict(held.parts), list(held.numbers)
     for index, name in enumerate(PARTS):
@@ -193,7 +183,7 @@ def _renew(held: _Held, news: News) -> _Held:
             parts[name] = as_views(jax.tree.map(jnp.array, news.parts[name]))
             numbers[index] = news.numbers[index]
     newest = news if news.num_frames >= held.num_frames else held
-    return _Held(newest.version, newest.num_frames, tuple(numbers), parts, newest.reward_scale)
+    return newest._replace(numbers=tuple(numbers), parts=parts)
 
 
 def _make_clip(max_grad_norm: float | None) -> Callable[[Params], tuple[Params, jax.Array]]:

@@ -187,10 +187,6 @@ class Worker:
         """Asks the actor-learners to stop; `poll` says when they have."""
         self._supervisor.stop_event.set()
 
-    def wait(self) -> None:
-        """Waits until no actor-learner works any more."""
-        self._supervisor.wait()
-
     def close(self) -> None:
         """Frees the environments, when no actor-learner works any more."""
         self._staff.close(self._supervisor)

@@ -155,15 +155,14 @@ def build_network(
     Raises:
       ConfigError: if one was brought to the run, and is not passed here.
     """
+    head = ALGORITHMS[config.algorithm].head
     if isinstance(own, Network):
-        head = ALGORITHMS[config.algorithm].head
         return own._replace(apply=_checked(own.apply, spec.actions.num_outputs, head))
     if own is None and config.network.startswith(PYTHON_PREFIX):
         raise ConfigError(
             "network must be passed once more, as network=... of train or load, "
             f"got {config.network}."
         )
-    head = ALGORITHMS[config.algorithm].head
     if spec.is_continuous:  # older runs have no such setting
         policy = "gaussian" if config.policy == AUTO else config.policy
         head = f"{policy}_actor_critic"
@@ -251,14 +250,12 @@ def make_keys(seed: int) -> RunKeys:
 def init_state(config: Config, agent: Agent, spec: EnvironmentSpec) -> LearnerState:
     """What learning starts from: parameters, optimizer state, and targets if there are any."""
     observations = jax.tree.map(lambda x: np.zeros((1, 1, *x.shape), x.dtype), spec.observation)
-
     init = make_init(agent, build_optimizer(config))
     params, opt_state = init(make_keys(config.seed).init, observations)
     if not config.shared_statistics:
         assert config.num_actors is not None
         opt_state = (opt_state,) * config.num_actors
-    has_target_params = ALGORITHMS[config.algorithm].has_target_params
-    targets = params if has_target_params else None
+    targets = params if ALGORITHMS[config.algorithm].has_target_params else None
     return LearnerState(params, opt_state, targets, build_normalizer(config, spec))
 
 

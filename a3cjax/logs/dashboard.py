@@ -142,12 +142,9 @@ def describe(row: Row, total_frames: int, *, is_first: bool = False) -> list[tup
         ("staleness", f"{shown(row['staleness_mean'], '.2f')} (max {row['staleness_max']:.0f})"),
         ("lock wait", shown(row["lock_wait_fraction"], ".1%")),
     ]
-    if row["num_refused_updates"]:
-        fields.append(("refused updates", f"{row['num_refused_updates']:.0f}"))
-    if row["num_dropped_updates"]:
-        fields.append(("dropped updates", f"{row['num_dropped_updates']:.0f}"))
-    if row["num_restarts"]:
-        fields.append(("restarts", f"{row['num_restarts']:.0f}"))
+    for name in ("refused_updates", "dropped_updates", "restarts"):
+        if row[f"num_{name}"]:
+            fields.append((name.replace("_", " "), f"{row[f'num_{name}']:.0f}"))
     return fields
 
 

@@ -109,8 +109,8 @@ class TerminalLogger:
         for_curve = options.update_height(max(MIN_CURVE_ROWS, min(num_rows, MAX_CURVE_ROWS)))
         lines += console.render_lines(self._curve, for_curve, pad=False)
         room = height - len(lines) - len(gap)
-        options_of_lines = {"are_workers": self._are_workers}
-        shown = actor_lines(self._actors, self._num_actors, room, **options_of_lines)
+        are_workers = self._are_workers
+        shown = actor_lines(self._actors, self._num_actors, room, are_workers=are_workers)
         lines += console.render_lines(Group(*gap, *shown), options, pad=False)
         yield SegmentLines(lines[: max(0, height)], new_lines=True)
 

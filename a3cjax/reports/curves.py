@@ -38,7 +38,6 @@ class Line(NamedTuple):
 class Panel(NamedTuple):
     """What one set of axes shows; `levels` are horizontal lines, name -> y."""
 
-    game: str
     x_label: str
     lines: tuple[Line, ...]
     published: tuple[Curve, ...]
@@ -86,7 +85,6 @@ def speed_panels(groups: Sequence[Group]) -> list[Panel]:
     """Frames a second and staleness of all runs, over frames."""
     return [
         Panel(
-            game="all games",
             x_label="million frames",
             lines=tuple(
                 Line(
@@ -126,7 +124,7 @@ def _panel(
     atari = groups[0].atari
     levels = {"human": atari.human, "random": atari.random} if atari else {}
     shown = tuple(_cut(curve, x_max) for curve in curves if len(curve.x) and curve.x[0] < x_max)
-    return Panel(groups[0].env, x_label, tuple(lines), shown, tuple(evaluations), levels, x_max)
+    return Panel(x_label, tuple(lines), shown, tuple(evaluations), levels, x_max)
 
 
 def _cut(curve: Curve, x_max: float) -> Curve:

@@ -10,7 +10,7 @@ import numpy as np
 from a3cjax.reports.published import PEERS, AtariScores, atari_scores
 from a3cjax.reports.runs import Run, number
 from a3cjax.reports.tables import format_frames, format_number, format_percent, format_score
-from a3cjax.runs.tables import ENVIRONMENT_FILE, Column, EpisodeRow, read_json
+from a3cjax.runs.tables import ENVIRONMENT_FILE, EpisodeRow, read_json
 
 # A plateau: seeds of Pong that stay between −5 and 12 of 21 points for the rest of a budget.
 FAR_BELOW = 0.8  # of the way from random play to the best published score: 12.5 points in Pong
@@ -195,7 +195,7 @@ def _staleness(run: Run) -> Warned | None:
 def _clipping(run: Run) -> Warned | None:
     """Most gradients are cut to the bound: reported only for runs that do not learn."""
     bound, norms = number(run.settings, "max_grad_norm"), run.column("grad_norm")
-    norms = _finite(norms)
+    norms = norms[np.isfinite(norms)]
     if not len(norms) or not (share := float(np.mean(norms > bound))) > OFTEN_CLIPPED:
         return None
     return Warned(
@@ -231,7 +231,3 @@ def _dropped(run: Run) -> Warned | None:
         f"{format_percent(share)} of the gradients were dropped, and what was played for them is "
         "lost; try a larger max_staleness or outlier_deviations, or fewer actors",
     )
-
-
-def _finite(values: Column) -> Column:
-    return values[np.isfinite(values)]

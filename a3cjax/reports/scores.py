@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+NUM_RESAMPLES = 10_000  # of a bootstrap
 
 
 def human_normalized(score: float, random: float, human: float) -> float:
@@ -92,46 +93,24 @@ def aggregate(scores_by_game: Sequence[npt.ArrayLike]) -> float:
     )
 
 
-def stratified_bootstrap(
-    scores_by_game: Sequence[npt.ArrayLike],
-    *,
-    level: float = 0.95,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Confidence interval of `aggregate`, by the percentiles of a bootstrap stratified by game.
+def stratified_bootstrap(scores_by_game: Sequence[npt.ArrayLike]) -> tuple[float, float]:
+    """95 % interval of `aggregate`, by the percentiles of a bootstrap stratified by game.
 
     Each resample draws, in every game, as many seeds as there are, with replacement. So the
     interval reflects the chance in the seeds, for these games; games are not drawn.
 
     Args:
       scores_by_game: one `[num_seeds]` a game, each at least one seed; the numbers may differ.
-      level: the probability that the interval should cover, in (0, 1).
-      num_resamples: how many resamples, >= 1.
-      seed: of the random numbers; the same seed gives the same interval.
 
     Returns:
-      Lower and upper end. Both are NaN where no game has two seeds: there is nothing to draw.
-
-    Raises:
-      ValueError: if there is no game, a game has no seed, or a number is out of its range.
+      Lower and upper end; the same scores give the same ones.
     """
     games = [np.asarray(scores, np.float64) for scores in scores_by_game]
-    if not games or any(scores.ndim != 1 or scores.size == 0 for scores in games):
-        shapes = [scores.shape for scores in games]
-        raise ValueError(f"scores_by_game must hold at least one seed a game, got {shapes}.")
-    if not 0 < level < 1:
-        raise ValueError(f"level must be between 0 and 1, got {level}.")
-    if num_resamples < 1:
-        raise ValueError(f"num_resamples must be >= 1, got {num_resamples}.")
-    if all(scores.size == 1 for scores in games):
-        return float("nan"), float("nan")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     resampled = [
-        scores[generator.integers(scores.size, size=(num_resamples, scores.size))]
+        scores[generator.integers(scores.size, size=(NUM_RESAMPLES, scores.size))]
         for scores in games
     ]
     values = interquartile_mean(np.concatenate(resampled, axis=1), game_weights(games))
-    tail = (1 - level) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
+    low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)

@@ -364,7 +364,7 @@ def _seen_by_agent(spec: EnvironmentSpec) -> str:
 def evaluate_agent(
     agent: TrainedAgent,
     environments: Environments,
-    num_episodes: int | None = None,
+    num_episodes: int,
     *,
     is_greedy: bool | None = None,
     max_episode_steps: int | None = None,
@@ -374,18 +374,16 @@ def evaluate_agent(
 ) -> Evaluation | None:
     """Like `TrainedAgent.evaluate`, a game in each of these environments, in rounds if need be.
 
-    `num_episodes` is None for as many as there are environments. `should_stop` is asked at every
-    step; if it returns True, there is no result. `report` is given a line now and then, and one if
-    games had to be cut, with `hint` at its end.
+    `should_stop` is asked at every step; if it returns True, there is no result. `report` is given
+    a line now and then, and one if games had to be cut, with `hint` at its end.
     """
     key, reported = make_keys(agent.config.seed).evaluation, time.monotonic()
-    number = environments.num_envs if num_episodes is None else num_episodes
     options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
     episodes: list[Episode] = []
     num_cut = 0
-    for first in range(0, number, environments.num_envs):  # of a round
+    for first in range(0, num_episodes, environments.num_envs):  # of a round
         round_key = jax.random.fold_in(key, first) if first else key
-        games = agent.play(environments, round_key, num_games=number - first, **options)
+        games = agent.play(environments, round_key, num_games=num_episodes - first, **options)
         for num_steps, step in enumerate(games):
             for episode in (*step.episodes, *step.cut):
                 index = first + episode.environment_index
@@ -393,13 +391,13 @@ def evaluate_agent(
             if step.actions is not None and should_stop():
                 return None
             if time.monotonic() - reported > REPORT_SECONDS:
-                reported, told = time.monotonic(), f"{len(episodes)} of {number} games"
+                reported, told = time.monotonic(), f"{len(episodes)} of {num_episodes} games"
                 report(f"evaluation: {told} are over after {num_steps:,} steps")
             if step.cut:
                 num_cut, limit = num_cut + len(step.cut), step.cut[0].episode_length
                 report(
-                    f"warning: {len(step.cut)} of {number} games of {agent.config.env} did not "
-                    f"end within {limit:,} steps and were cut there: max_episode_steps=... "
+                    f"warning: {len(step.cut)} of {num_episodes} games of {agent.config.env} did "
+                    f"not end within {limit:,} steps and were cut there: max_episode_steps=... "
                     f"sets another limit{hint}"
                 )
     return Evaluation(sorted(episodes), agent.choose_greedy(is_greedy), num_cut)
@@ -415,5 +413,5 @@ def closing_quietly(environments: Environments) -> Iterator[Environments]:
             with same_folder():
                 environments.close()
         except Exception as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = one_line(f"{type(error).__name__}: {error}")
             warn(f"environments cannot be closed: {reason}")

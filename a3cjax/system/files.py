@@ -1,4 +1,4 @@
-"""Writing a file in one piece, taking turns between processes, and the folder of caches."""
+"""Files in one piece, paths as places, turns between processes, the working folder, caches."""
 
 import contextlib
 import fcntl

@@ -20,7 +20,6 @@ class Brought(NamedTuple):
     loggers: tuple[Logger, ...] = ()
 
 
-NOTHING_BROUGHT = Brought()
 LOGGER_METHODS = tuple(name for name in vars(Logger) if not name.startswith("_"))
 
 

@@ -25,7 +25,7 @@ from a3cjax.runs.playing import TrainedAgent, closing_quietly, evaluate_agent
 from a3cjax.runs.tables import EpisodeRow, cut_logs
 from a3cjax.system.files import same_folder
 from a3cjax.system.signals import SignalStop
-from a3cjax.training.bringing import NOTHING_BROUGHT, Brought
+from a3cjax.training.bringing import Brought
 from a3cjax.training.callbacks import EpisodeEvent, EvaluationEvent, Event, UpdateEvent, call
 from a3cjax.training.evaluator import Evaluator
 from a3cjax.training.fleets import Fleet
@@ -61,7 +61,7 @@ class Learning:
     saver: Saver
     supervisor: Supervisor
     signal_stop: SignalStop
-    brought: Brought = NOTHING_BROUGHT
+    brought: Brought
 
     def __post_init__(self):
         config, store = self.config, self.fleet.store
@@ -167,13 +167,13 @@ class Learning:
         """Tells callbacks of an update that was applied, and of the games that ended in it."""
         if not self.brought.callbacks:
             return
-        agent, frames = self.trained_agent, self.journal.num_frames
+        agent = self.trained_agent
         for row in episodes:
             game = (row.actor, row.episode_return, row.episode_length)
             self._tell("on_episode", EpisodeEvent(row.num_frames, *game, agent))
         if report.is_applied:
-            frames = report.run_frames
-            self._tell("on_update", UpdateEvent(frames, report.version, report.metrics, agent))
+            update = UpdateEvent(report.run_frames, report.version, report.metrics, agent)
+            self._tell("on_update", update)
 
     def _tell(self, method: str, event: Event) -> None:
         if self.supervisor.failures:  # a callback may have failed, and would fail again
@@ -268,8 +268,8 @@ class Learning:
 def import_pictures() -> None:
     """Import the modules that draw at the end of a run.
 
-    Called after the first update, which need not wait for matplotlib, and before the end, when the
-    files of a checkout may have changed.
+    Not before the first update, which need not wait for matplotlib, and not only at the end, when
+    the files of a checkout may have changed.
     """
     from a3cjax import video  # noqa: F401
     from a3cjax.reports import run_curves  # noqa: F401

@@ -19,7 +19,7 @@ from a3cjax.errors import ConfigError
 from a3cjax.runs.checkpoints import Checkpoint, Progress
 from a3cjax.system.output import tell
 from a3cjax.training.assembly import assemble, close_all, prepare
-from a3cjax.training.cluster_muster import SHARDS, ClusterMuster, Engine
+from a3cjax.training.cluster_muster import SHARDS, Engine
 from a3cjax.training.fleets import Fleet
 
 
@@ -89,21 +89,3 @@ def engine_of(config: Config) -> Iterator[Engine | None]:
             ) from error
         with ray_engine(address) as engine:
             yield engine
-
-
-def make_muster(
-    config: Config,
-    past: Progress,
-    supervisor: Supervisor,
-    parts: Parts,
-    engine: Engine | None = None,
-) -> Muster:
-    """Make the muster of a run: in this process or, with an engine, in others.
-
-    Raises:
-      ConfigError: if settings do not fit.
-      Stopped: if a stop is asked for meanwhile.
-    """
-    if engine is None:
-        return ThreadMuster(config, past, supervisor, parts)
-    return ClusterMuster(config, past, supervisor, parts, engine)

@@ -35,16 +35,11 @@ from a3cjax.system.files import same_folder
 from a3cjax.system.output import tell, warn
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
-from a3cjax.training.bringing import (
-    NOTHING_BROUGHT,
-    Brought,
-    check_loggers,
-    register,
-)
+from a3cjax.training.bringing import Brought, check_loggers, register
 from a3cjax.training.callbacks import Callback, check_callbacks
-from a3cjax.training.cluster_muster import Engine, cores_of_cluster
+from a3cjax.training.cluster_muster import ClusterMuster, Engine, cores_of_cluster
 from a3cjax.training.learning import Learning, Logs
-from a3cjax.training.mustering import engine_of, make_muster
+from a3cjax.training.mustering import Muster, ThreadMuster, engine_of
 from a3cjax.training.saver import Saver, find_checkpoint, open_run_dir
 
 
@@ -128,8 +123,8 @@ def learn_and_judge(
     supervisor: Supervisor,
     signal_stop: SignalStop,
     witness: Witness,
-    brought: Brought = NOTHING_BROUGHT,
-    engine: Engine | None = None,
+    brought: Brought,
+    engine: Engine | None,
 ) -> Summary:
     """Do the work of `train`, in the overseen thread. The result is kept before it is shown.
 
@@ -151,7 +146,8 @@ def learn_and_judge(
             counts = f"{counted.num_actors} × {counted.envs_per_actor}"
             tell(f"making {counts} environments of {config.env} ...")
         given = config
-        muster = make_muster(config, past, supervisor, brought.parts, engine)
+        how = (config, past, supervisor, brought.parts)
+        muster: Muster = ThreadMuster(*how) if engine is None else ClusterMuster(*how, engine)
         stack.callback(muster.close)
         config, agent, spec = muster.config, muster.agent, muster.spec
         run_dir = stack.enter_context(open_run_dir(config, past, spec))
@@ -161,12 +157,9 @@ def learn_and_judge(
         with open_logs(config, run_dir, past, brought.loggers) as logs:
             supervisor.announce = logs.terminal.print
             logs.terminal.print(describe_network(config, spec))
-            if tuned := describe_tuned(given, config, spec):
-                logs.terminal.print(tuned)
-            if alternative := describe_alternative(given, config, spec):
-                logs.terminal.print(alternative)
-            if idle := describe_idle(given, config, spec):
-                logs.terminal.print(idle)
+            for describe in (describe_tuned, describe_alternative, describe_idle):
+                if line := describe(given, config, spec):
+                    logs.terminal.print(line)
             if past.num_frames >= config.total_frames:
                 used_up = (
                     f"nothing new is learned: total_frames={config.total_frames:,} are used up"
@@ -218,7 +211,7 @@ def learn_and_judge(
 
 def draw_curves(config: Config, run_dir: Path) -> None:
     """Leave a picture of what was learned in the run's folder."""
-    from a3cjax.reports.run_curves import plot_curves  # `Learning` has imported it by then
+    from a3cjax.reports.run_curves import plot_curves  # as `import_pictures` has after an update
 
     title = f"{config.env}, {config.algorithm}, {config.network}, seed {config.seed}"
     plot_curves(run_dir, title)

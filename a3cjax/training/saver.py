@@ -54,9 +54,8 @@ def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | Non
         for name in LOGS:  # will be cut: what cannot be read stops here
             read_rows(run_dir / name)
     except (OSError, CheckpointError) as error:
-        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"resume must be a folder with a sound checkpoint, got {config.resume}: {reason}"
+            f"resume must be a folder with a sound checkpoint, got {config.resume}: {error}"
         ) from error
     check_budget(Path(config.resume), config.total_frames, last)
     progress = checkpoint.progress._replace(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,23 +23,27 @@ MAX_GIF_RATE = 8.0
 _PALETTE_FRAMES = 24  # the first ones, from which a GIF's colours are chosen
 
 
-class VideoFile(Protocol):
+class VideoFile:
     """A file that takes frames of one size, uint8 `[height, width, 3]`."""
+
+    _container: Any
+    _stream: Any
 
     def write(self, frame: np.ndarray) -> None:
         """Appends a frame."""
-        ...
+        raise NotImplementedError
 
     def close(self) -> None:
         """Completes the file."""
-        ...
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
 
     def abandon(self) -> None:
         """Frees what is open; does nothing after `close`."""
-        ...
+        self._container.close()
 
 
-class Mp4File:
+class Mp4File(VideoFile):
     """H.264 with colour at half the resolution (yuv420p), which every browser plays."""
 
     def __init__(self, path: Path, width: int, height: int, rate: float):
@@ -48,7 +52,7 @@ class Mp4File:
 
         # The index comes first in the file: a browser starts before it has all of it.
         self._container = av.open(str(path), "w", format="mp4", options={"movflags": "faststart"})
-        self._stream: Any = self._container.add_stream(
+        self._stream = self._container.add_stream(
             "libx264",
             rate=Fraction(rate).limit_denominator(1000),
             options={"crf": "23", "preset": "veryfast"},
@@ -61,17 +65,8 @@ class Mp4File:
         """Appends a frame."""
         self._container.mux(self._stream.encode(self._new_frame(frame, format="rgb24")))
 
-    def close(self) -> None:
-        """Completes the file."""
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
 
-    def abandon(self) -> None:
-        """Frees what is open; does nothing after `close`."""
-        self._container.close()
-
-
-class GifFile:
+class GifFile(VideoFile):
     """A GIF that repeats for ever, of at most `MAX_GIF_RATE` frames a second.
 
     One palette serves all frames, so that what stands still costs nothing: FFmpeg writes only
@@ -89,7 +84,7 @@ class GifFile:
         self._colours: np.ndarray = np.zeros((256, 4), np.uint8)
         self._container = av.open(str(path), "w", format="gif", options={"loop": "0"})
         gif_rate = Fraction(rate).limit_denominator(1000) / self._period
-        self._stream: Any = self._container.add_stream("gif", rate=gif_rate)
+        self._stream = self._container.add_stream("gif", rate=gif_rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "pal8"
         self._new_frame: Callable[..., Any] = av.VideoFrame.from_ndarray
@@ -111,12 +106,7 @@ class GifFile:
         """Completes the file."""
         if self._waiting:
             self._choose_palette()
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-    def abandon(self) -> None:
-        """Frees what is open; does nothing after `close`."""
-        self._container.close()
+        super().close()
 
     def _choose_palette(self) -> None:
         colours = choose_colours(self._waiting)

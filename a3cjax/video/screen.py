@@ -22,7 +22,8 @@ _CHOICE_HEIGHT = 146
 class Labels(NamedTuple):
     """What a screen says of the run: a title, a line below it, and names of the actions.
 
-    `num_games` says how many games there will be, None if nobody knows.
+    `num_games` says how many games there will be, None if nobody knows; `is_greedy`, whether the
+    most likely actions are taken.
     """
 
     title: str

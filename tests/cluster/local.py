@@ -67,7 +67,7 @@ class MortalProcess(LocalProcess):
     def kill(self):
         if isinstance(self.inside, Worker):  # its threads are this process's
             self.inside.stop()
-            self.inside.wait()
+            self.inside._supervisor.wait()
             self.inside.close()
         self.death = self.death or Gone("killed")
 

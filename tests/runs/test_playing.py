@@ -63,7 +63,8 @@ def games(*ends):
 
 
 def evaluate(environments, agent=None, **options):
-    return evaluate_agent(agent or make_player(), environments, **options)
+    number = options.pop("num_episodes", environments.num_envs)
+    return evaluate_agent(agent or make_player(), environments, number, **options)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from a3cjax.system.machine import cores_of_thread
 from a3cjax.system.signals import SignalStop
 from a3cjax.training import assembly, learning
 from a3cjax.training.assembly import assemble, prepare
+from a3cjax.training.bringing import Brought
 from a3cjax.training.learning import Learning, Logs
 from a3cjax.training.saver import Saver
 from a3cjax.types import Constants, Exploration, Trajectory
@@ -602,7 +603,7 @@ def test_best_agent_is_the_one_that_was_evaluated(build, monkeypatch, tmp_path, 
     monkeypatch.setattr(learning, "evaluate_agent", learn_and_judge)
     terminal = TerminalLogger("Fake", config.total_frames)
     logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), 1)
-    run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop())
+    run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop(), Brought())
     run.evaluator.period_frames = 1
     run.evaluator.run(stop_event)
     run.run()
@@ -632,7 +633,7 @@ def test_what_is_evaluated_was_saved_though_a_round_was_broken_off(build, monkey
     monkeypatch.setattr(fleet, "start", push_once)
     terminal = TerminalLogger("Fake", config.total_frames)
     logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), 1)
-    run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop())
+    run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop(), Brought())
     run.run()
     with contextlib.ExitStack() as closing:
         run.judge(closing, lambda summary: None)
