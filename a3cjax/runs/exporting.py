@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import export
+from jax import core, errors, export
 
 from a3cjax.agents import Agent
 from a3cjax.agents.base import allow
@@ -23,6 +23,10 @@ from a3cjax.exploration import EVALUATION_EPSILON
 from a3cjax.types import Constants, Exploration, Snapshot, TimeStep
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # for another one the file would be of no use
+
+# What a program raises that asks how large an open dimension is. JAX 0.8 has it in `core` alone.
+_HOME = errors if hasattr(errors, "InconclusiveDimensionOperation") else core
+_Inconclusive: type[Exception] = getattr(_HOME, "InconclusiveDimensionOperation")  # noqa: B009
 
 Program = Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]
 
@@ -62,7 +66,7 @@ def export_agent(
     program = jax.jit(make_program(agent, snapshot, spec))
     try:
         exported = export.export(program, platforms=platforms)(*shapes, **options)
-    except (TypeError, jax.errors.InconclusiveDimensionOperation) as error:
+    except (TypeError, _Inconclusive) as error:
         reason = str(error).partition("\n")[0]
         if batch_size is not None or (isinstance(error, TypeError) and "_DimExpr" not in reason):
             raise
