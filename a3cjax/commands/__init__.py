@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from a3cjax.commands.arguments import HELP, parse, print_help
 from a3cjax.errors import ConfigError, missing_extra
+from a3cjax.system.files import WRITE_ERRNOS
 from a3cjax.system.output import make_output_last
 from a3cjax.system.signals import leaving
 
@@ -25,7 +26,8 @@ VERBS = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the verb that the command line names; without `arguments`, that of the process.
 
-    Exit codes: those of the verb, and 2 with one line for what cannot be understood.
+    Exit codes: those of the verb; with one line, 2 for what cannot be understood and 1 for a disk
+    that is full or broken.
     """
     make_output_last()
     verb, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
@@ -48,6 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         except ConfigError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+        except OSError as error:
+            if error.errno not in WRITE_ERRNOS:
+                raise
+            print(f"error: the results cannot be written: {error}", file=sys.stderr)
+            sys.exit(1)
 
 
 def run_verb(verb: str, arguments: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from a3cjax.config.declaring import (
     unknown_name,
 )
 from a3cjax.errors import ConfigError
+from a3cjax.system.files import WRITE_ERRNOS, expand_home
 
 S = TypeVar("S", bound=Settings)
 HELP = {"-h", "--help", "help", "-?"}
@@ -56,7 +57,7 @@ def parse(
         elif not argument:  # it would be the current folder
             raise ConfigError(f"{places} must be given, got ''.")
         else:
-            words.append(os.path.expanduser(argument))
+            words.append(expand_home(argument))
     least = 1 if places.endswith("...") else len(re.findall("<", places))
     if len(words) < least:
         raise ConfigError(f"{places} must be given, got {' '.join(words) or 'nothing'}.")
@@ -109,8 +110,13 @@ def print_help(verb: str, text: str | None, *kinds: type[Settings], places: str 
 
 @contextlib.contextmanager
 def refusing(*errors: type[Exception]) -> Iterator[None]:
-    """Make a ConfigError of these errors: the program ends with one line and exit code 2."""
+    """Make a ConfigError of these errors: the program ends with one line and exit code 2.
+
+    Not of a disk that is full or broken: that is no wrong setting.
+    """
     try:
         yield
     except errors as error:
+        if getattr(error, "errno", None) in WRITE_ERRNOS:
+            raise
         raise ConfigError(str(error).partition("\n")[0] or type(error).__name__) from error

@@ -1,6 +1,5 @@
 """How verbs that run foreign code are watched, and how they end."""
 
-import errno
 import faulthandler
 import os
 import sys
@@ -11,9 +10,9 @@ from typing import Any
 from a3cjax.actors.supervisor import StallError, Supervisor, left_behind
 from a3cjax.cluster.processes import Gone
 from a3cjax.errors import AnswerError, CheckpointError, ConfigError, OutputError
+from a3cjax.system.files import WRITE_ERRNOS
+from a3cjax.system.signals import on_leaving
 from a3cjax.system.witness import WITNESS_SECONDS, witnessed
-
-WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def conclude(work: Callable[[], object]) -> None:
@@ -50,7 +49,10 @@ def conclude(work: Callable[[], object]) -> None:
 def watched(work: Callable[[Supervisor], Any], stall_seconds: float) -> Any:
     """Do work in an overseen thread and return its result; it asks `is_told` between its steps."""
     supervisor = Supervisor(stall_seconds=stall_seconds)
-    with witnessed(stall_seconds + WITNESS_SECONDS) as witness:
+    with (
+        witnessed(stall_seconds + WITNESS_SECONDS) as witness,
+        on_leaving(witness.say_goodbye),
+    ):
         return supervisor.oversee(lambda: work(supervisor), beat=witness.beat)
 
 
@@ -66,5 +68,5 @@ def describe(failure: BaseException) -> list[str] | None:
     notes = getattr(failure, "__notes__", ())
     is_of_a_thread = any(note.startswith("in thread actor") for note in notes)
     if isinstance(failure, OSError) and failure.errno in WRITE_ERRNOS and not is_of_a_thread:
-        return [f"the run folder cannot be written to: {failure}"]
+        return [f"the results cannot be written: {failure}"]
     return None

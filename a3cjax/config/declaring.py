@@ -24,6 +24,7 @@ import numpy as np
 import yaml
 
 from a3cjax.errors import ConfigError, quote
+from a3cjax.system.files import expand_home
 
 # Computation is in 32-bit floats: what is larger than their largest would become infinite.
 MAX_FLOAT = float(np.finfo(np.float32).max)
@@ -161,7 +162,7 @@ def normalise(field: dataclasses.Field, value: Any) -> Any:
         rule = field.metadata["rule"]
         names = {plain_name(n): n for n in (*words, *(rule.names() if rule else ()))}
         value = names.get(plain_name(value), value)
-        return os.path.expanduser(value) if field.metadata["is_path"] else value
+        return expand_home(value) if field.metadata["is_path"] else value
     if type(value) is float and int in kinds and float not in kinds and value.is_integer():
         return int(value)
     if dict in kinds and isinstance(value, Mapping):

@@ -11,6 +11,7 @@ import yaml
 from a3cjax.config.declaring import Settings, one_of, read_settings, setting, show, unknown_name
 from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
 from a3cjax.errors import ConfigError
+from a3cjax.system.files import expand_home
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
 CONFIG_FILE = "config.yaml"  # of a run folder
@@ -173,7 +174,7 @@ def resume_config(run_dir: str | os.PathLike[str], changes: Mapping[str, Any]) -
     """
     make_config({"resume": run_dir})  # it is a path
     try:
-        config = load_config(Path(run_dir).expanduser())
+        config = load_config(Path(expand_home(run_dir)))
     except (OSError, ConfigError) as error:
         raise ConfigError(f"resume must be a run folder, got {run_dir}: {error}") from error
     settings = dataclasses.asdict(config)

@@ -117,10 +117,7 @@ class _Reader:
             return Tuple([self.read(part, depth - 1) for part in content["spaces"]])
         if kind == "Discrete":
             dtype = _read_dtype(content, _WHOLE)
-            n, start = content["n"], content["start"]
-            if dtype == np.int64:  # the only one in Gymnasium 1.1, which has no argument for it
-                return Discrete(n, start=start)
-            return Discrete(n, start=start, dtype=dtype.type)
+            return Discrete(content["n"], start=content["start"], dtype=dtype.type)
         if kind == "MultiDiscrete":
             dtype, start = _read_dtype(content, _WHOLE), content["start"]
             start = np.array(start, dtype)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from a3cjax.errors import one_line
 from a3cjax.reports import tables
 from a3cjax.reports.aggregates import (
     Aggregate,
@@ -97,7 +98,7 @@ def make_content(runs: Sequence[Run], title: str | None, *, show_published: bool
     aggregates = tuple(aggregate_methods(groups))
     differing, shared = differing_settings(groups)
     return Content(
-        title=title or f"a3cjax: {_join(names)}",
+        title=one_line(title or f"a3cjax: {_join(names)}"),
         subtitle=_subtitle(runs, len(games)),
         runs=tuple(runs),
         games=games,

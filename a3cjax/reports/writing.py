@@ -47,7 +47,9 @@ def write_report(
     try:
         return _write(content, output)
     except OSError as error:
-        raise OSError(f"output must be writable, got {output}: {error}") from error
+        told = OSError(f"output must be writable, got {output}: {error}")
+        told.errno = error.errno
+        raise told from error
 
 
 def _write(content: Content, output: Path) -> Path:

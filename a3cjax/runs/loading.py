@@ -29,6 +29,7 @@ from a3cjax.runs.parameter_files import PARAMETER_FILE, read_parameters
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_jax
+from a3cjax.system.files import expand_home
 from a3cjax.system.output import warn
 from a3cjax.types import ObservationStatistics, Snapshot
 
@@ -133,7 +134,7 @@ def own_folder(name: str | os.PathLike[str]) -> Path | None:
     A folder without config.yaml, such as that of a report, does not hide an agent in the package,
     and an empty name is not the current folder.
     """
-    folder = Path(name).expanduser()
+    folder = Path(expand_home(name))
     is_packaged = str(name).lower() in packaged_names()
     is_own = (folder / CONFIG_FILE).is_file() if is_packaged else folder.is_dir()
     return folder if is_own and name != "" else None

@@ -1,10 +1,14 @@
 """Files in one piece, paths as places, turns between processes, the working folder, caches."""
 
 import contextlib
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# A disk, not a path or a setting, is why something cannot be written.
+WRITE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 def replace_file(path: Path, content: str | bytes) -> None:
@@ -16,10 +20,22 @@ def replace_file(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):  # what went wrong before tells more
             unfinished.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # writing to a full disk names no file
         raise
+
+
+def expand_home(path: str | os.PathLike[str]) -> str:
+    """A path with `~` expanded, as text that whoever expands it once more leaves alone.
+
+    `./~/x` is in a folder named `~`: a `Path` would forget the `./`.
+    """
+    expanded = os.path.expanduser(os.fspath(path))
+    is_misleading = os.path.normpath(expanded).startswith("~")
+    return os.path.abspath(expanded) if is_misleading else expanded
 
 
 def as_place(path: str | os.PathLike[str]) -> Path:
@@ -28,7 +44,7 @@ def as_place(path: str | os.PathLike[str]) -> Path:
     Raises:
       OSError: if it is something else than a file, or its folder is missing.
     """
-    named = os.path.expanduser(path)
+    named = expand_home(path)
     place = Path(os.path.realpath(named))
     is_there = os.path.exists(named) or os.path.lexists(place)  # or a link in a loop
     if is_there and not os.path.isfile(named):  # a pipe behind /dev/stdout has no real path

@@ -15,12 +15,28 @@ ALWAYS = (signal.SIGINT, signal.SIGTERM)
 BY_DEFAULT = (signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU)
 
 
+_farewells: list[Callable[[], None]] = []
+
+
+@contextlib.contextmanager
+def on_leaving(farewell: Callable[[], None]) -> Iterator[None]:
+    """Has this called if `leave` ends the process inside the block; it must take no lock."""
+    _farewells.append(farewell)
+    try:
+        yield
+    finally:
+        _farewells.remove(farewell)
+
+
 def leave(number: int, _frame=None) -> None:
     """Ends the process at once, with exit code 128 + the signal's number.
 
     It avoids Python's own shutdown, which would pull the interpreter away from under threads that
     still compute.
     """
+    for farewell in _farewells:
+        with contextlib.suppress(Exception):
+            farewell()
     os._exit(128 + number)
 
 

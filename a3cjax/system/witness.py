@@ -41,6 +41,10 @@ class Witness:
         """Sets the words to print if the run is gone without a goodbye."""
         self._write(LAST_WORDS + " ".join(line.split()).encode(errors="replace") + b"\n")
 
+    def say_goodbye(self) -> None:
+        """Has the witness end without a word."""
+        self._write(GOODBYE)
+
     def _write(self, line: bytes) -> None:
         # The witness may have been killed; the run goes on without it.
         with contextlib.suppress(OSError, ValueError):
@@ -49,7 +53,7 @@ class Witness:
 
     def close(self) -> None:
         """Says goodbye, and waits for the witness to end."""
-        self._write(GOODBYE)
+        self.say_goodbye()
         if self._process is not None:
             try:
                 self._process.communicate(timeout=DUMP_SECONDS)

@@ -197,6 +197,10 @@ class VideoFiles:
         for file in self._files:
             with contextlib.suppress(Exception):  # a full disk fails once more
                 file.abandon()
+        self.delete_parts()
+
+    def delete_parts(self) -> None:
+        """Deletes the files that have no name yet."""
         for part in self._parts:
             with contextlib.suppress(OSError):  # what went wrong before tells more
                 part.unlink()

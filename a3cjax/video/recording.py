@@ -18,6 +18,7 @@ from a3cjax.errors import one_line
 from a3cjax.runs.playing import TrainedAgent, closing_quietly
 from a3cjax.runs.tables import PLAY
 from a3cjax.system.output import tell, warn
+from a3cjax.system.signals import on_leaving
 from a3cjax.video.actions import action_names
 from a3cjax.video.files import FILES, VideoFiles
 from a3cjax.video.game import brighten, watch
@@ -117,6 +118,7 @@ def record_video(
         screen = Screen(environments.spec, make_labels(agent, environments.spec, options), rate)
         files = VideoFiles(stem, options.formats, rate)
         stack.callback(files.abandon)
+        stack.enter_context(on_leaving(files.delete_parts))
         key = make_keys(seed).evaluation
         number = options.num_episodes
         games_to_play = itertools.count() if number is None else range(number)

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from a3cjax.agents import ALGORITHMS
+from a3cjax.commands.arguments import parse
 from a3cjax.commands.evaluate import EvaluateSettings
 from a3cjax.commands.play import PlaySettings
 from a3cjax.commands.report import ReportSettings
@@ -44,6 +45,8 @@ from a3cjax.envs.making import PROTOCOL_NAMES
 from a3cjax.errors import ConfigError
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.networks import make_network
+from a3cjax.runs.loading import own_folder
+from a3cjax.system.files import as_place
 from a3cjax.torsos import VectorTorso
 from a3cjax.types import Constants, TimeStep
 from tests.cases import for_each
@@ -1129,6 +1132,21 @@ def test_folder_to_resume_may_be_at_home(tmp_path, monkeypatch):
     write_config(tmp_path, "seed: 3")
     config = read_config({"resume": "~"})
     assert (config.seed, config.run_dir) == (3, str(tmp_path))
+
+
+@for_each("name", ["./~/x", "./~root/x", "~nobody-of-this-name/x"])
+def test_a_folder_named_like_a_home_is_the_same_at_every_reading(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    path = read_config({"run_dir": name}).run_dir
+    assert path == os.path.join(tmp_path, os.path.normpath(name))
+    assert read_config({"run_dir": str(Path(path))}).run_dir == path
+    os.makedirs(path)
+    run_dir = write_config(Path(path), "seed: 3")
+    assert read_config({"resume": name}).resume == str(run_dir)
+    assert resume_config(name, {}).seed == 3
+    assert own_folder(name) == run_dir
+    assert as_place(f"{name}/scores.json") == run_dir / "scores.json"
+    assert parse([name], places="<run folder>") == ([str(run_dir)], {})
 
 
 def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):

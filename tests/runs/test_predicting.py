@@ -278,8 +278,6 @@ MODULE = """
 import gymnasium
 
 class SameCartPole(gymnasium.Wrapper):
-    metadata = {"render_modes": []}  # Gymnasium 1.1 asks a class for them
-
     def __init__(self):
         super().__init__(gymnasium.make("CartPole-v1"))
         self.seed = 0

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -138,6 +139,25 @@ def test_report_is_written_whoever_reads(shell, tmp_path):
     make_run_folder(tmp_path / "run")
     assert shell("a3cjax report run output=curves.png > /dev/full") == (0, "")
     assert (tmp_path / "curves.png").is_file()
+
+
+def test_without_a_working_folder_a_line_says_so(shell):
+    for line in ("a3cjax train env=CartPole run_dir=/tmp/none", "a3cjax evaluate pong"):
+        exit_code, told = shell(f"mkdir gone; cd gone; rmdir ../gone; {line}")
+        assert (exit_code, told.count("\n")) == (2, 1)
+        assert "error: The working folder must exist, it has been deleted" in told
+
+
+def test_a_disk_that_takes_no_more_is_no_wrong_setting(shell, tmp_path):
+    make_run_folder(tmp_path / "run")
+    for line in (
+        "a3cjax export pong pong.bin",
+        "a3cjax report run output=report",
+    ):
+        exit_code, told = shell(f"ulimit -f 20; {line}")
+        assert (exit_code, told.count("\n")) == (1, 1), told
+        assert re.search(r"error: the results cannot be written: .*File too large", told), told
+        assert re.search(r"pong\.bin|report", told), told
 
 
 SMALL = (

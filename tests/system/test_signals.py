@@ -157,10 +157,15 @@ def test_interrupt_ends_a_loop_in_asyncio_too():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_command_line_leaves_without_a_word(number):
     program = f"""
-import signal
-from a3cjax.system.signals import leaving
-with leaving():
-    signal.raise_signal({int(number)})
+import os, signal
+from a3cjax.system.signals import leaving, on_leaving
+from a3cjax.system.witness import witnessed
+fail = lambda: 1 / 0
+with leaving(), witnessed(60) as witness, on_leaving(fail), on_leaving(witness.say_goodbye):
+    with on_leaving(lambda: os.write(1, b"earlier")):
+        pass
+    with on_leaving(lambda: os.write(1, b"farewell")):
+        signal.raise_signal({int(number)})
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, b"", b"")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + number, b"farewell", b"")
