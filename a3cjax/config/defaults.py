@@ -271,12 +271,11 @@ def fill_defaults(config: Config, spec: EnvironmentSpec) -> Config:
         if learns_once:
             defaults = defaults | {"unroll_length": SHORT_UNROLL}
             is_known = not config.network.startswith(PYTHON_PREFIX)
-            if config.entropy_cost is None and is_known:
-                is_steered = config.target_entropy is not None
-                defaults = defaults | {
-                    "target_entropy": ENTROPY_OF_ATARI,
-                    "normalize_advantages": is_steered,
-                }
+            is_open = config.entropy_cost is None and is_known
+            target = config.target_entropy
+            target = (ENTROPY_OF_ATARI if is_open else None) if target == AUTO else target
+            steered = {"target_entropy": target, "normalize_advantages": target is not None}
+            defaults = defaults | steered
     network = config.network
     if network == AUTO:
         network = f"{torsos_for(spec.observation)[0]}_ff"

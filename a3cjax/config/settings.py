@@ -102,7 +102,8 @@ class Config(Settings):
     unroll_length: int | Literal["auto", "episode"] = _agent(
         AUTO,
         "steps of an update; auto is 32, 40 for images, 20 for Atari and small ones where each is "
-        "learned from once, by a3c or vtrace, 1 for a table; episode: a whole one",
+        "learned from once, by a3c or vtrace, 1 for a table, or as tuned (less where the budget is "
+        "small); episode: a whole one",
         FRAMES,
     )
     discount: float | None = _agent(
@@ -113,20 +114,22 @@ class Config(Settings):
     )
     value_cost: float = _agent(0.5, "weight of the value loss", at_least(0))
     entropy_cost: float | None = _agent(
-        None, "β; null: 0.01, 1e-4 for continuous actions", at_least(0)
+        None, "β; null: 0.01, 1e-4 for continuous actions, or as tuned", at_least(0)
     )
     target_entropy: float | Literal["auto"] | None = _agent(
         AUTO,
         "share of a random policy's entropy to come to at the end, in a line from 1, by steering "
         "the entropy cost; null: the cost stays; auto: 0.3 for a3c and vtrace in Atari games whose "
-        "cost is not given, or as tuned",
+        "cost is not given, with a network that is named; or as tuned",
         between(0, 1),
     )
     entropy_spread: float = _agent(
         1.0, "actors' entropy costs go from cost / spread to cost x spread", at_least(1)
     )
     num_passes: int | None = _agent(
-        None, "updates from each unroll (ppo, vtrace); null: 2 (ppo), 1 (vtrace)", between(1, 100)
+        None,
+        "updates from each unroll (ppo, vtrace); null: 2 (ppo), 1 (vtrace), or as tuned",
+        between(1, 100),
     )
     clip_ratio: float = _agent(
         0.2, "ε, how far a pass may move an action's probability (ppo)", POSITIVE
@@ -148,8 +151,9 @@ class Config(Settings):
     )
     normalize_advantages: bool | None = _agent(
         None,
-        "divide by their size in the update; null: yes, but for a table, and for images only where "
-        "they are small or target_entropy steers; or as tuned",
+        "divide by their size in the update; null: yes for numbers, small_* networks, and Atari "
+        "games in which a3c or vtrace steers the entropy, no for other images and tables; or as "
+        "tuned",
     )
     centre_observations: bool | None = _agent(
         None,
@@ -179,8 +183,8 @@ class Config(Settings):
     shared_statistics: bool = _optimizer(True, "one set for all actors, not one for each")
     learning_rate: float | None = _optimizer(
         None,
-        "null: 0.003, 0.001 for images (but small ones), continuous actions or gru and lstm, 0.5 "
-        "for a table",
+        "null: 0.003, 0.001 for continuous actions, gru and lstm, and images (but not an "
+        "actor-critic's with small_*), 0.5 for a table",
         POSITIVE,
     )
     anneal_learning_rate: bool = _optimizer(True, "in a line to 0 over the budget")
@@ -201,7 +205,8 @@ class Config(Settings):
     num_actors: int | None = _actors(
         None,
         "actor-learners; null: one for each core, of all machines with ray_address, but fewer "
-        "where the budget is small: they have at most one environment for each 0.15M frames, or 16",
+        "where the budget is small: they have at most one environment for each 0.15M frames, or "
+        "16; or as tuned",
         between(1, 1_000),
     )
     envs_per_actor: int | None = _actors(
@@ -274,7 +279,7 @@ class Config(Settings):
     max_episode_steps: int | None = _judging(
         None,
         "games of evaluations are cut after these steps; null: their own limit, or 27,000, at most "
-        "the budget",
+        "the budget, but 1,000 at least",
         FRAMES,
     )
     greedy_evaluation: bool | None = _judging(
@@ -290,7 +295,7 @@ class Config(Settings):
     )
     checkpoint_period_frames: int = _program(1_000_000, "between checkpoints", FRAMES)
     log_period_frames: int | None = _program(
-        None, "between rows of metrics.csv; null: a 200th of the budget", FRAMES
+        None, "between rows of metrics.csv, at least; null: a 200th of the budget", FRAMES
     )
     tensorboard: bool = _program(True, "write TensorBoard events beside the CSV files")
     wandb: bool = _program(False, "log to Weights & Biases, too; without an account offline")

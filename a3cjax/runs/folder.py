@@ -94,7 +94,7 @@ def check_run_dir(config: Config) -> None:
     except (OSError, ValueError) as error:
         raise ConfigError(f"run_dir must be a path, got {run_dir}: {error}") from error
     if any(name != LOCK and not name.endswith(".part") for name in names):
-        raise ConfigError(f"run_dir must not exist yet, got {run_dir}.")
+        raise ConfigError(f"run_dir must be new or empty, got {run_dir}.")
 
 
 @contextlib.contextmanager

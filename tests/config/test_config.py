@@ -746,6 +746,9 @@ def test_numbered_states_may_have_a_table(network, spec, is_told):
         ({"algorithm": "ppo", "num_passes": 1}, IMAGES, 0.3),
         ({"target_entropy": 0.7, "entropy_cost": 0.02}, IMAGES, 0.7),
         ({"target_entropy": 0.7, "env": "Pong"}, IMAGES, 0.7),
+        ({"target_entropy": 0.7, "entropy_cost": 0.02, "env": "Boxing"}, IMAGES, 0.7),
+        ({"target_entropy": 0.7, "network": "python:own:network", "env": "Boxing"}, IMAGES, 0.7),
+        ({"entropy_cost": 0.02, "env": "Boxing"}, IMAGES, None),
         ({"target_entropy": None}, IMAGES, None),
         ({"entropy_cost": 0.01}, IMAGES, None),  # a cost that is given is the one that counts
         ({"env": "Pong-v5"}, IMAGES, None),
@@ -759,7 +762,10 @@ def test_numbered_states_may_have_a_table(network, spec, is_told):
 )
 def test_entropy_is_steered_in_atari_games_where_nobody_chose_a_cost(settings, spec, expected):
     config = ONE_ACTOR.replace(**({"env": "Breakout"} | settings))
-    assert resolve(config, spec).target_entropy == expected
+    resolved = resolve(config, spec)
+    assert resolved.target_entropy == expected
+    if config.env == "Boxing":  # advantages of one size go with it
+        assert resolved.normalize_advantages == (expected is not None)
 
 
 def test_a_run_that_began_with_a_constant_cost_goes_on_with_it(tmp_path):

@@ -147,7 +147,7 @@ def test_folder_in_which_a_run_has_just_begun_is_left_alone(monkeypatch):
 
     Path("run").mkdir()
     monkeypatch.setattr(folder, "claimed", claim_too_late)
-    with pytest.raises(ConfigError, match=r"^run_dir must not exist yet, got run\.$"):
+    with pytest.raises(ConfigError, match=r"^run_dir must be new or empty, got run\.$"):
         made(config_at("run"))
     assert Path("run/config.yaml").read_text() == "precious"
 

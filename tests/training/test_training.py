@@ -566,7 +566,7 @@ def test_failure_of_the_log_does_not_hide_that_of_an_actor(tmp_path, monkeypatch
 
 def test_existing_run_folder_is_refused_and_left_alone(tmp_path, num_closed):
     (tmp_path / "results.csv").write_text("precious")
-    with pytest.raises(ConfigError, match=f"^run_dir must not exist yet, got {tmp_path}"):
+    with pytest.raises(ConfigError, match=f"^run_dir must be new or empty, got {tmp_path}"):
         train(CONFIG.replace(run_dir=str(tmp_path)))
     assert [path.name for path in tmp_path.iterdir()] == ["results.csv"]
     assert num_closed == []  # nothing had been started
@@ -729,7 +729,7 @@ def test_run_that_trains_can_be_loaded_and_not_resumed(tmp_path, monkeypatch):
     watch_steps(monkeypatch, load_and_resume)
     summary = train(CONFIG.replace(run_dir=str(run_dir), total_frames=300, eval_episodes=0))
     assert f"must have one writer, got {run_dir}: it is process {os.getpid()} on" in refusals[0]
-    assert refusals[1] == f"run_dir must not exist yet, got {run_dir}."
+    assert refusals[1] == f"run_dir must be new or empty, got {run_dir}."
     assert summary.num_resumes == 0
     assert resume(run_dir, total_frames=400).num_resumes == 1
 
