@@ -278,6 +278,8 @@ MODULE = """
 import gymnasium
 
 class SameCartPole(gymnasium.Wrapper):
+    metadata = {"render_modes": []}  # Gymnasium 1.3 asks the class for them
+
     def __init__(self):
         super().__init__(gymnasium.make("CartPole-v1"))
         self.seed = 0
