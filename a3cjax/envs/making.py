@@ -312,8 +312,8 @@ def resolve_envpool_id(env: str) -> str:
     Raises:
       ConfigError: if there is none; says what it is called here, or names the nearest ones.
     """
-    env_ids = sorted(envpool.list_all_envs(), key=lambda env_id: int(env_id.rpartition("-v")[2]))
-    newest = {env_id.rpartition("-v")[0]: env_id for env_id in env_ids}  # the newest come last
+    env_ids = sorted(envpool.list_all_envs(), key=lambda env_id: _name_and_version(env_id)[1])
+    newest = {_name_and_version(env_id)[0]: env_id for env_id in env_ids}  # the newest come last
     ids = newest | {env_id: env_id for env_id in env_ids}
     # A few names differ only in capitals: the exact spelling comes first.
     env_id = ids.get(env) or {name.lower(): ids[name] for name in ids}.get(env.lower())
@@ -340,7 +340,13 @@ def canonical_name(env: str) -> str:
     if env.startswith((GYMNASIUM_PREFIX, PYTHON_PREFIX)):
         return env
     env_id = resolve_envpool_id(env)
-    return env_id if env.lower() == env_id.lower() else env_id.rpartition("-v")[0]
+    return env_id if env.lower() == env_id.lower() else _name_and_version(env_id)[0]
+
+
+def _name_and_version(env_id: str) -> tuple[str, int]:
+    """`Pong-v5` -> `Pong`, 5; an id without a version, as some of envpool 1.2.7, has 0."""
+    name, _, version = env_id.rpartition("-v")
+    return (name, int(version)) if name and version.isdecimal() else (env_id, 0)
 
 
 def _family(env_id: str) -> str:

@@ -1046,7 +1046,25 @@ def test_every_environment_has_its_own_id_and_name():
     # A few of them differ in their capitals only.
     for env_id in envpool.list_all_envs():
         assert resolve_envpool_id(env_id) == env_id
-        assert canonical_name(env_id.rpartition("-v")[0]) == env_id.rpartition("-v")[0]
+        name, _, version = env_id.rpartition("-v")
+        name = name if version.isdecimal() else env_id
+        assert canonical_name(name) == name
+
+
+def test_ids_may_have_no_version(monkeypatch):
+    ids = [
+        "Pong-v4",
+        "dm_control/run-vast",
+        "Pong-v10",
+        "Pong-v5",
+        "dm_control/Soccer",
+        "Soccer-v1",
+    ]
+    monkeypatch.setattr(envpool, "list_all_envs", lambda: ids)
+    assert resolve_envpool_id("pong") == "Pong-v10"
+    assert canonical_name("pong-v4") == "Pong-v4"
+    for env_id in ("dm_control/run-vast", "dm_control/Soccer"):
+        assert resolve_envpool_id(env_id.lower()) == canonical_name(env_id.lower()) == env_id
 
 
 @for_each("env", ["qwertyuiop", "", "gymnasium:", "gymnasium:CartPoel-v1"])

@@ -486,3 +486,10 @@ def test_program_without_arguments_says_how_to_use_it(command):
     code, _, err = command()
     assert code == 2
     assert "<run folder>" in err
+
+
+def test_title_that_is_no_text_is_drawn_with_its_bytes_escaped(tmp_path):
+    make_run_folder(tmp_path / "run")
+    path = write_report([tmp_path / "run"], tmp_path / "report", title=os.fsdecode(b"l\xfc"))
+    assert "<title>l\\udcfc</title>" in path.read_text()
+    assert (path.parent / "report.png").stat().st_size > 0

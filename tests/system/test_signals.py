@@ -154,6 +154,21 @@ def test_interrupt_ends_a_loop_in_asyncio_too():
     assert passed == []
 
 
+def test_verbs_that_are_watched_leave_without_a_word():
+    program = """
+import os, signal, threading
+from a3cjax.commands.ending import watched
+from a3cjax.system.signals import leaving
+def work(supervisor):
+    os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait()
+with leaving():
+    watched(work, 60)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, b"", b"")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP], ids=lambda number: number.name)
 def test_command_line_leaves_without_a_word(number):
     program = f"""

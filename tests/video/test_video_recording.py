@@ -3,6 +3,8 @@
 import dataclasses
 import itertools
 import json
+import os
+import signal
 import sys
 import types
 
@@ -20,6 +22,7 @@ from a3cjax.config.settings import Config
 from a3cjax.envs import making as envs
 from a3cjax.envs.making import make_environments
 from a3cjax.runs.playing import TrainedAgent
+from a3cjax.system.signals import leave
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
 from a3cjax.video import game, recording
@@ -196,6 +199,22 @@ def test_video_that_is_given_up_leaves_nothing(catcher, tmp_path):
     asked = itertools.chain([False] * 4, itertools.repeat(True))
     assert record_video(catcher, tmp_path / "game", VideoOptions(), lambda: next(asked)) is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_process_that_is_ended_leaves_no_unfinished_film(catcher, tmp_path, monkeypatch):
+    def leave_now():
+        assert [path.suffix for path in tmp_path.iterdir()] == [".part", ".part"]
+        leave(signal.SIGTERM)
+
+    def end(exit_code):
+        left.extend(tmp_path.iterdir())
+        raise KeyboardInterrupt(exit_code)
+
+    left = []
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(KeyboardInterrupt, match="143"):
+        record_video(catcher, tmp_path / "game", VideoOptions(), leave_now)
+    assert left == []
 
 
 def test_failure_leaves_nothing_and_an_older_video_as_it_was(catcher, tmp_path, monkeypatch):
