@@ -249,7 +249,7 @@ def test_gaussian_agrees_with_rlax():
 )
 def test_jit_equals_eager_on_the_distribution_as_a_pytree(distribution, actions):
     eager = everything(distribution, actions)
-    chex.assert_trees_all_close(fast_everything(distribution, actions), eager, rtol=1e-6)
+    chex.assert_trees_all_close(fast_everything(distribution, actions), eager, rtol=1e-5)
     key = jax.random.key(0)
     compiled_sample = fast_sample(distribution, key)
     chex.assert_trees_all_close(compiled_sample, distribution.sample(key), rtol=1e-6)
