@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from a3cjax.cluster.processes import Unreachable
-from a3cjax.cluster.shard import NOTHING_KNOWN, Push, Rules, Shard
+from a3cjax.cluster.shard import NOTHING_KNOWN, PARTS, News, Push, Rules, Shard
 from a3cjax.cluster.slices import Slicing
-from a3cjax.cluster.store import Pool, RoundsAtShards, ShardedStore
+from a3cjax.cluster.store import Pool, RoundsAtShards, ShardedStore, _renew
 from a3cjax.cluster.worker import OutsideSlot, Sieve
 from a3cjax.errors import CheckpointError
 from a3cjax.optimizers import make_optimizer
@@ -320,3 +320,19 @@ def test_who_waits_for_a_turn_at_the_shards_is_alive():
     finally:
         show_life_by(lambda: None)
     assert len(signs) == 3
+
+
+def test_answer_that_was_overtaken_takes_nothing_back():
+    parts = [{name: np.full(2, value) for name in PARTS} for value in (1.0, 2.0)]
+    older = News(1, 10, 0.1, (1, 1, 1), parts[0])
+    newer = News(2, 20, 0.2, (2, 1, 2), {name: parts[1][name] for name in ("params", "statistics")})
+    nothing = News(-1, 0, None, NOTHING_KNOWN, dict.fromkeys(PARTS))
+    whole = _renew(_renew(nothing, older), newer)
+    assert (*whole[:4], whole.receipt) == (2, 20, 0.2, (2, 1, 2), None)
+    for order in ((newer, older), (older, newer, older)):
+        held = nothing
+        for news in order:
+            held = _renew(held, news)
+        assert held[:4] == whole[:4]
+        for name, value in zip(PARTS, (2.0, 1.0, 2.0), strict=True):
+            np.testing.assert_array_equal(held.parts[name], np.full(2, value))

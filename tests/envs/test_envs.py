@@ -1065,6 +1065,9 @@ def test_ids_may_have_no_version(monkeypatch):
     assert canonical_name("pong-v4") == "Pong-v4"
     for env_id in ("dm_control/run-vast", "dm_control/Soccer"):
         assert resolve_envpool_id(env_id.lower()) == canonical_name(env_id.lower()) == env_id
+    for name in ("", "dm_control/run", "dm_control/Soccer-v0"):
+        with pytest.raises(ConfigError, match=r"^env must be an envpool id"):
+            resolve_envpool_id(name)
 
 
 @for_each("env", ["qwertyuiop", "", "gymnasium:", "gymnasium:CartPoel-v1"])
