@@ -151,9 +151,8 @@ class Config(Settings):
     )
     normalize_advantages: bool | None = _agent(
         None,
-        "divide by their size in the update; null: yes for numbers, small_* networks, and Atari "
-        "games in which a3c or vtrace steers the entropy, no for other images and tables; or as "
-        "tuned",
+        "divide by their size in the update; null: for numbers, small_* networks, and Atari games "
+        "where a3c or vtrace steers the entropy, or as tuned",
     )
     centre_observations: bool | None = _agent(
         None,

@@ -25,8 +25,8 @@ from a3cjax.types import Constants, Exploration, Snapshot, TimeStep
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")  # for another one the file would be of no use
 
 # What a program raises that asks how large an open dimension is. Until JAX 0.10.0 `core` has it.
-_HOME = errors if hasattr(errors, "InconclusiveDimensionOperation") else core
-_Inconclusive: type[Exception] = getattr(_HOME, "InconclusiveDimensionOperation")  # noqa: B009
+_NAME = "InconclusiveDimensionOperation"
+_Inconclusive: type[Exception] = getattr(errors, _NAME, None) or getattr(core, _NAME)
 
 Program = Callable[..., tuple[jax.Array, tuple[jax.Array, ...]]]
 

@@ -1,5 +1,6 @@
 """Video files: MP4 that browsers play, and GIF, written frame by frame as a game goes on."""
 
+import abc
 import contextlib
 import math
 import secrets
@@ -23,15 +24,15 @@ MAX_GIF_RATE = 8.0
 _PALETTE_FRAMES = 24  # the first ones, from which a GIF's colours are chosen
 
 
-class VideoFile:
+class VideoFile(abc.ABC):
     """A file that takes frames of one size, uint8 `[height, width, 3]`."""
 
     _container: Any
     _stream: Any
 
+    @abc.abstractmethod
     def write(self, frame: np.ndarray) -> None:
         """Appends a frame."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Completes the file."""

@@ -150,14 +150,15 @@ def test_without_a_working_folder_a_line_says_so(shell):
 
 def test_a_disk_that_takes_no_more_is_no_wrong_setting(shell, tmp_path):
     make_run_folder(tmp_path / "run")
-    for line in (
-        "a3cjax export pong pong.bin",
-        "a3cjax report run output=report",
+    for blocks, line in (
+        (20, "a3cjax export pong pong.bin"),
+        (20, "a3cjax report run output=report"),
+        (1, "a3cjax sweep env=CartPole sweep_dir=sweep 'seed=range(1,40)'"),
     ):
-        exit_code, told = shell(f"ulimit -f 20; {line}")
+        exit_code, told = shell(f"ulimit -f {blocks}; {line}")
         assert (exit_code, told.count("\n")) == (1, 1), told
         assert re.search(r"error: the results cannot be written: .*File too large", told), told
-        assert re.search(r"pong\.bin|report", told), told
+        assert re.search(r"pong\.bin|report|sweep\.json", told), told
 
 
 SMALL = (
