@@ -76,3 +76,8 @@ def run_verb(verb: str, arguments: Sequence[str]) -> None:
             module.main(*parse(arguments, *module.SETTINGS, places=module.PLACES))
     except ModuleNotFoundError as error:
         raise missing_extra(verb, error) from error
+    except ValueError as error:
+        if "jax" in sys.modules or "jax._src" not in sys.modules:
+            raise
+        # Its import failed: it reads variables such as JAX_ENABLE_X64 there.
+        raise ConfigError(f"JAX does not start with this environment: {error}.") from error

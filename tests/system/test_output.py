@@ -148,6 +148,14 @@ def test_without_a_working_folder_a_line_says_so(shell):
         assert "error: The working folder must exist, it has been deleted" in told
 
 
+def test_a_variable_that_jax_refuses_is_a_line(shell):
+    for line in ("a3cjax train env=CartPole run_dir=/tmp/none", "a3cjax evaluate pong"):
+        exit_code, told = shell(f"JAX_ENABLE_X64=perhaps {line}")
+        assert (exit_code, told.count("\n")) == (2, 1)
+        assert "error: JAX does not start with this environment: " in told
+        assert "JAX_ENABLE_X64" in told
+
+
 def test_a_disk_that_takes_no_more_is_no_wrong_setting(shell, tmp_path):
     make_run_folder(tmp_path / "run")
     for blocks, line in (
