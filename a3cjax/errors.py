@@ -54,6 +54,14 @@ def quote(value: Any) -> str:
         return f"a long {type(value).__name__}"
 
 
+def check_flags(**flags: Any) -> None:
+    """Refuse what is neither true nor false, such as "false", by the name of its argument."""
+    for name, value in flags.items():
+        is_flag = isinstance(value, int) and value in (0, 1)
+        if not is_flag and str(getattr(value, "dtype", None)) != "bool":  # NumPy's
+            raise ConfigError(f"{name} must be true or false, got {quote(value)}.")
+
+
 # Which extra of pyproject.toml brings a package; a test compares them.
 EXTRAS = {
     **dict.fromkeys(("envpool", "gymnasium", "rich", "tensorboardX", "safetensors", "av"), "train"),

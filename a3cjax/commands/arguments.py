@@ -49,7 +49,8 @@ def parse(
         if equals and name in fields:
             texts[name] = text
         elif argument.startswith("-"):
-            raise ConfigError(_translate(argument, following, fields))
+            path = "" if argument.startswith("--") or not places else f" (a path: ./{argument})"
+            raise ConfigError(_translate(argument, following, fields) + path)
         elif looks_like_a_setting and not os.path.exists(argument):
             raise ConfigError(unknown_name(name, fields))
         elif len(words) == most:

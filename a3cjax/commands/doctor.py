@@ -42,12 +42,10 @@ def main(words: list[str], texts: dict[str, str]) -> None:
     settings = read(DoctorSettings, texts)
     config = Config(env=settings.env, network=settings.network, warmup_steps=16)
     with importing():
-        import rich.console
-
-        from a3cjax.logs.terminal import fitting_table
+        from a3cjax.logs.terminal import MIN_TABLE_WIDTH, fitting_table, make_console
         from a3cjax.training.measuring import Training, emulator_rate
 
-    console = rich.console.Console(highlight=False, emoji=False)
+    console = make_console(MIN_TABLE_WIDTH)
     cores, filled = machine.available_cores(), fill_ahead(config)
     usual = filled.envs_per_actor
     assert usual is not None

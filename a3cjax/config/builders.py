@@ -18,6 +18,7 @@ from a3cjax.agents.base import Look
 from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.config.declaring import show
 from a3cjax.config.reading import SETTLED
+from a3cjax.config.resolution import check_agent
 from a3cjax.config.settings import AUTO, EPISODE, Config
 from a3cjax.distributions import Categorical
 from a3cjax.envs.base import (
@@ -103,8 +104,8 @@ def build_agent(
 
     Raises:
       ConfigError: if a keyword is nearly, but not quite, the name of a setting; if network and
-        settings are not all that is needed; if what is made is no Agent; or if a setting is left
-        open that only `resolve` fills in: a config.yaml may have been written by hand.
+        settings are not all that is needed; if what is made is no Agent; or for what `resolve`
+        would have filled in or refused: a config.yaml may have been written by hand.
     """
     for name in SETTLED:
         if (value := getattr(config, name)) == getattr(Config, name):
@@ -112,6 +113,7 @@ def build_agent(
             by = ", which resume_config(run_dir, changes) reads" if is_resumed else ""
             rule = f"{name} must be settled in the config.yaml of a run{by}"
             raise ConfigError(f"{rule}, got {show(value)}.")
+    check_agent(config, spec)
     make = ALGORITHMS[config.algorithm].make
     offered = {
         **dataclasses.asdict(config),
@@ -160,7 +162,7 @@ def build_network(
         return own._replace(apply=_checked(own.apply, spec.actions.num_outputs, head))
     if own is None and config.network.startswith(PYTHON_PREFIX):
         raise ConfigError(
-            "network must be passed once more, as network=... of train or load, "
+            "network must be passed once more, as network=... of train, load or publish, "
             f"got {config.network}."
         )
     if spec.is_continuous:  # older runs have no such setting

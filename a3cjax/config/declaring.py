@@ -246,7 +246,19 @@ def read_value(field: dataclasses.Field, text: str) -> Any:
     return quoted[2] if quoted else text
 
 
-class _Loader(yaml.SafeLoader):
+class SettingsLoader(yaml.SafeLoader):
+    """YAML without names that are given twice: of such, PyYAML takes the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Raises ValueError for a name that stands there already."""
+        names = [name.value for name, _ in node.value]
+        for index, (name, _) in enumerate(node.value):
+            if name.value in names[:index]:
+                raise ValueError(f"{name.value} twice, in line {name.start_mark.line + 1}")
+        return super().construct_mapping(node, deep)
+
+
+class _Loader(SettingsLoader):
     """YAML in which 1e-3 is a number, as everywhere on the command line."""
 
 

@@ -8,9 +8,17 @@ from typing import Any
 
 import yaml
 
-from a3cjax.config.declaring import Settings, one_of, read_settings, setting, show, unknown_name
+from a3cjax.config.declaring import (
+    Settings,
+    SettingsLoader,
+    one_of,
+    read_settings,
+    setting,
+    show,
+    unknown_name,
+)
 from a3cjax.config.settings import CLUSTER_DEFAULTS, Config
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, quote
 from a3cjax.system.files import expand_home
 
 PRESETS = {path.stem: path for path in sorted((Path(__file__).parent / "presets").glob("*.yaml"))}
@@ -91,9 +99,12 @@ def load_config(run_dir: Path) -> Config:
     """
     settings = as_of_today(read_config_file(run_dir))
     try:
-        return make_config(settings)
+        config = make_config(settings)
     except ConfigError as error:  # which nobody has given on the command line
         raise ConfigError(f"{run_dir / CONFIG_FILE}: {error}") from error
+    if "env" not in settings:  # its default is for those who type
+        raise ConfigError(f"{run_dir / CONFIG_FILE} must name its env, got none.")
+    return config
 
 
 def as_of_today(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +146,7 @@ def read_config_file(run_dir: Path) -> dict[str, Any]:
             nesting -= isinstance(event, yaml.CollectionEndEvent)
             if nesting > MAX_NESTING:
                 raise ValueError(f"lists in lists in line {event.start_mark.line + 1}")
-        settings = yaml.safe_load(data)
+        settings = yaml.load(data, SettingsLoader)
         repr(settings)  # a ValueError for a number of more digits than Python prints
     # PyYAML raises what it happens to stumble over: `!!bool x` is a KeyError, for instance.
     except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
@@ -173,6 +184,8 @@ def resume_config(run_dir: str | os.PathLike[str], changes: Mapping[str, Any]) -
       ConfigError: if the folder is no run folder, or a change contradicts its checkpoints.
     """
     make_config({"resume": run_dir})  # it is a path
+    if not isinstance(changes, Mapping):
+        raise ConfigError(f"changes must be settings by name, got {quote(changes)}.")
     try:
         config = load_config(Path(expand_home(run_dir)))
     except (OSError, ConfigError) as error:

@@ -52,6 +52,19 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"(warmup_steps={config.warmup_steps} in {num_envs} environments), "
             f"got {config.total_frames}."
         )
+    check_agent(config, spec)
+    _check_settings_of_clusters(config)
+    for line in spec.warnings:
+        warn(line)
+    return config
+
+
+def check_agent(config: Config, spec: EnvironmentSpec) -> None:
+    """Refuse settings of an agent that do not fit its environment, or each other.
+
+    Raises:
+      ConfigError: names the setting, what it must be and what it is.
+    """
     kind = spec.actions.kind
     if kind != "discrete" and ALGORITHMS[config.algorithm].head == "action_values":
         what = "continuous actions" if spec.is_continuous else "several choices at once"
@@ -59,7 +72,6 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"algorithm must have a policy for the {what} of {config.env}, got {config.algorithm}."
         )
     _check_settings_of_algorithms(config)
-    _check_settings_of_clusters(config)
     if config.policy != AUTO and not spec.is_continuous:
         raise ConfigError(
             f"policy must be {AUTO} for {config.env}, whose actions are choices, "
@@ -92,9 +104,6 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
             f"network must be one of {names} for {config.env} ({spec.reading}), "
             f"got {config.network}{of_preset}{hint}."
         )
-    for line in spec.warnings:
-        warn(line)
-    return config
 
 
 def describe_network(config: Config, spec: EnvironmentSpec) -> str:

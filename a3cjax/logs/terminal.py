@@ -17,6 +17,7 @@ from a3cjax.runs.tables import EpisodeRow, show_score
 from a3cjax.system.output import Lasting
 
 MIN_CURVE_ROWS, MAX_CURVE_ROWS = 3, 6
+MIN_TABLE_WIDTH = 30
 
 
 class TerminalLogger:
@@ -40,7 +41,7 @@ class TerminalLogger:
         `are_workers`: each line stands for a process of several actor-learners, not for one.
         """
         self._are_workers = are_workers
-        self._console = console or Console(highlight=False, emoji=False)
+        self._console = console or make_console()
         self._console.file = Lasting(self._console.file)  # pyright: ignore[reportAttributeAccessIssue]
         self._title = title
         self._total_frames = total_frames
@@ -115,6 +116,14 @@ class TerminalLogger:
         yield SegmentLines(lines[: max(0, height)], new_lines=True)
 
 
+def make_console(least_width: int = 1) -> Console:
+    """A console on the standard output, of this width at least: COLUMNS=0 would show nothing."""
+    console = Console(highlight=False, emoji=False)
+    if console.width < least_width:
+        console.width = least_width
+    return console
+
+
 def print_evaluation(evaluation: Evaluation) -> None:
     """Prints a table of scores."""
     result = evaluation.as_dict()
@@ -122,7 +131,8 @@ def print_evaluation(evaluation: Evaluation) -> None:
     names = ("mean", "median", "standard_deviation", "min", "max")
     texts = [show_score(result[name]) for name in names]
     heads = [name.replace("_", " ") for name in names]
-    console = Console(file=Lasting(sys.stdout), emoji=False)  # pyright: ignore[reportArgumentType]
+    console = make_console(MIN_TABLE_WIDTH)
+    console.file = Lasting(sys.stdout)  # pyright: ignore[reportAttributeAccessIssue]
     console.print(fitting_table(console, title, heads, [texts]))
 
 

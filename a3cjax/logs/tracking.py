@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import statistics
 import tempfile
 import time
@@ -62,8 +63,9 @@ def beginning(tracker: str, advice: str, run_dir: Path) -> Iterator[None]:
     except ConfigError:
         raise
     except Exception as error:
+        resume = shlex.quote(f"resume={run_dir}")
         raise OutputError(
-            f"{tracker} cannot begin ({advice}). Without it: a3cjax train resume={run_dir} "
+            f"{tracker} cannot begin ({advice}). Without it: a3cjax train {resume} "
             f"{tracker}=false. {type(error).__name__}: {error}"
         ) from error
 
@@ -167,7 +169,6 @@ class WandbLogger(_Tracker):
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
-        self._wandb = wandb
         mode = os.environ.get("WANDB_MODE")
         if mode is None and not wandb.login(prompt=False, verify=False):
             mode = "offline"  # instead of asking for a key in the middle of the view
@@ -202,12 +203,8 @@ class WandbLogger(_Tracker):
         self._run.log({"num_frames": num_frames, **values})
 
     def close(self, *, has_failed: bool = False) -> None:
-        """Ends the W&B run and, unless the caller has one of its own, W&B's service process."""
-        try:
-            self._run.finish(exit_code=int(has_failed))
-        finally:
-            if self._wandb.run is None:
-                self._wandb.teardown(exit_code=int(has_failed))
+        """Ends the W&B run; other runs of the process may need the service, which ends with it."""
+        self._run.finish(exit_code=int(has_failed))
 
 
 class MlflowLogger(_Tracker):

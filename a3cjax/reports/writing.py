@@ -13,7 +13,7 @@ from a3cjax.reports.overview import write_curves, write_overview
 from a3cjax.reports.page import render_page
 from a3cjax.reports.runs import read_runs
 from a3cjax.runs.tables import TIME_PARTS, check_no_run
-from a3cjax.system.files import replace_file
+from a3cjax.system.files import new_folder, replace_file
 from a3cjax.system.quoting import cell
 
 
@@ -57,14 +57,14 @@ def _write(content: Content, output: Path) -> Path:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_curves(content, output)
         return output
-    output.mkdir(parents=True, exist_ok=True)
     path = output / "report.html"
     # Files from elsewhere may hold what is no letter in any encoding.
     page = render_page(content).encode(errors="backslashreplace").decode()
-    replace_file(path, page)
-    replace_file(output / "report.md", render_markdown(content))
-    replace_file(output / "report.csv", render_csv(content))
-    write_overview(content, output / "report.png")
+    with new_folder(output):
+        replace_file(path, page)
+        replace_file(output / "report.md", render_markdown(content))
+        replace_file(output / "report.csv", render_csv(content))
+        write_overview(content, output / "report.png")
     return path
 
 

@@ -27,6 +27,8 @@ from a3cjax.types import Snapshot
 
 NEWEST, BEST = "checkpoints", "best"  # folders of checkpoints
 LOGS = (tables.METRICS, tables.EPISODES, tables.EVALUATIONS)
+FILMS = (f"{tables.PLAY}.mp4", f"{tables.PLAY}.gif")
+REPLACED = (tables.CONFIG_FILE, tables.SUMMARY, tables.CURVES, *FILMS)  # as a whole, each time
 
 
 class Summary(NamedTuple):
@@ -173,19 +175,21 @@ def has_results(run_dir: Path) -> bool:
 def append_evaluation(
     run_dir: Path, snapshot: Snapshot, wall_seconds: float, evaluation: Evaluation
 ) -> bool:
-    """Append a row to evaluations.csv; False if these parameters have one already."""
+    """Append a row to evaluations.csv; False if the last one is of these games."""
     path = run_dir / tables.EVALUATIONS
-    past = tables.read_rows(path)[0]
-    if past and past[-1]["num_frames"] == str(snapshot.num_frames):
-        return False
-    row = {
+    values = {
         "num_frames": snapshot.num_frames,
         "wall_seconds": round(wall_seconds, 3),
         **evaluation.as_dict(),
         "scores": " ".join(tables.shorten(score, "") for score in evaluation.scores),
     }
-    del row["lengths"]
-    tables.append_rows(path, [{name: str(value) for name, value in row.items()}], row)
+    del values["lengths"]
+    row = {name: str(value) for name, value in values.items()}
+    past = tables.read_rows(path)[0]
+    same = {name: text for name, text in row.items() if name != "wall_seconds"}
+    if past and {name: past[-1].get(name, text) for name, text in same.items()} == same:
+        return False
+    tables.append_rows(path, [row], row)
     return True
 
 

@@ -19,6 +19,7 @@ from a3cjax.config.reading import CONFIG_FILE, load_config
 from a3cjax.config.settings import Config
 from a3cjax.envs.base import EnvironmentSpec
 from a3cjax.envs.bringing import Source
+from a3cjax.errors import check_flags
 from a3cjax.networks import Network
 from a3cjax.parameters.shared import make_snapshot
 from a3cjax.runs.checkpoints import Checkpoint, Checkpointer, Progress
@@ -63,6 +64,7 @@ def load(
       CheckpointError: if its parameters are damaged, of another format or of another agent.
     """
     check_jax()
+    check_flags(best=best, trust=trust)
     folder = find_agent(run_dir)  # as given: errors show it so
     there, config = folder.absolute(), load_config(folder)  # environments may change folders
     parts = NO_PARTS

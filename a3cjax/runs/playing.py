@@ -21,7 +21,7 @@ from a3cjax.config.builders import build_evaluation_environments, make_keys
 from a3cjax.config.settings import MAX_BATCH, Config
 from a3cjax.envs.base import MAX_EPISODE_STEPS, Environments, EnvironmentSpec, Episode
 from a3cjax.envs.bringing import Source
-from a3cjax.errors import ConfigError, one_line, quote
+from a3cjax.errors import ConfigError, check_flags, one_line, quote
 from a3cjax.exploration import evaluation_exploration
 from a3cjax.runs.evaluation import Evaluation
 from a3cjax.runs.folder import as_output
@@ -118,6 +118,7 @@ class TrainedAgent:
             `state` is not for the same number of games.
         """
         check_fork()
+        check_flags(deterministic=deterministic)
         return self._predictor.predict(
             observation, state, deterministic, episode_start, action_mask, key
         )
@@ -160,6 +161,7 @@ class TrainedAgent:
         """
         from a3cjax.runs.exporting import export_agent  # which needs one more package
 
+        check_flags(deterministic=deterministic, has_mask=has_mask)
         place = as_output(path)
         content = export_agent(
             self.agent,
@@ -192,8 +194,9 @@ class TrainedAgent:
 
         Raises:
           ConfigError: if there is no such environment here, its spaces are not those that the
-            agent has learned on, or its code is not trusted.
+            agent has learned on, or its code is not trusted; or there are to be too many.
         """
+        _check_number("num_envs", num_envs)
         config, parts = self.config, self.parts
         if env is not None:
             config, parts = bring(config.replace(resume=None), env)
@@ -297,7 +300,10 @@ class TrainedAgent:
 
         Runs older than this setting sampled.
         """
-        return bool(self.config.greedy_evaluation) if is_greedy is None else is_greedy
+        if is_greedy is None:
+            return bool(self.config.greedy_evaluation)
+        check_flags(is_greedy=is_greedy)
+        return bool(is_greedy)
 
     def _choose_limit(self, environments: Environments, max_episode_steps: int | None) -> int:
         own = self.config.max_episode_steps
@@ -342,9 +348,7 @@ class TrainedAgent:
         number = num_episodes
         if number is None:
             number = self.config.eval_episodes or Config.eval_episodes
-        if not isinstance(number, int | np.integer) or not 1 <= number <= MAX_BATCH:
-            rule = f"num_episodes must be a whole number between 1 and {MAX_BATCH}"
-            raise ConfigError(f"{rule}, got {quote(number)}.")
+        _check_number("num_episodes", number)
         environments = self.make_environments(number, env=env, sticky_actions=sticky_actions)
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
         options["should_stop"] = lambda: at_step() and False
@@ -353,6 +357,12 @@ class TrainedAgent:
             evaluation = evaluate_agent(self, environments, number, report=report, **options)
         assert evaluation is not None  # nothing stops it
         return evaluation
+
+
+def _check_number(name: str, number: Any) -> None:
+    if not isinstance(number, int | np.integer) or not 1 <= number <= MAX_BATCH:
+        rule = f"{name} must be a whole number between 1 and {MAX_BATCH}"
+        raise ConfigError(f"{rule}, got {quote(number)}.")
 
 
 def _seen_by_agent(spec: EnvironmentSpec) -> str:

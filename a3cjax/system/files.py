@@ -28,6 +28,20 @@ def replace_file(path: Path, content: str | bytes) -> None:
         raise
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Makes a folder, if it is not there; it goes again if the block fails before it fills it."""
+    is_there = path.is_dir()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not is_there:
+            with contextlib.suppress(OSError):  # something is in it
+                path.rmdir()
+        raise
+
+
 def expand_home(path: str | os.PathLike[str]) -> str:
     """A path with `~` expanded, as text that whoever expands it once more leaves alone.
 

@@ -22,6 +22,12 @@ def code(text: object) -> str:
     return _line(text).replace("`", "'").replace("|", "¦")
 
 
+def word(path: object) -> str:
+    """A path as a word of a command line; one that begins with a dash is no option."""
+    text = str(path)
+    return shlex.quote(f"./{text}" if text.startswith("-") else text)
+
+
 def cell(text: str) -> str:
     """Text for a cell of a CSV file: what spreadsheets would compute gets an apostrophe.
 

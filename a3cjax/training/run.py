@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from a3cjax.config.resolution import describe_idle, describe_network
 from a3cjax.config.settings import Config
 from a3cjax.envs.bringing import Source
 from a3cjax.envs.making import canonical_name
-from a3cjax.errors import ConfigError
+from a3cjax.errors import ConfigError, quote
 from a3cjax.logs import tracking
 from a3cjax.logs.loggers import CsvLogger, Logger, UntilItFails
 from a3cjax.logs.terminal import TerminalLogger, print_evaluation
@@ -33,6 +32,7 @@ from a3cjax.system import provenance
 from a3cjax.system.compilation import jax_settings
 from a3cjax.system.files import same_folder
 from a3cjax.system.output import tell, warn
+from a3cjax.system.quoting import word
 from a3cjax.system.signals import SignalStop
 from a3cjax.system.witness import WITNESS_SECONDS, Witness, witnessed
 from a3cjax.training.bringing import Brought, check_loggers, register
@@ -88,6 +88,8 @@ def train(
       Exception: whatever an actor, a logger or the evaluator raised, as it is; several
         failures come as an ExceptionGroup. What was learned until then is saved.
     """
+    if not isinstance(config, Config):
+        raise ConfigError(f"config must be a Config, as Config(env=...), got {quote(config)}.")
     config, parts = bring(config, env, network)
     if env_kwargs is not None:
         config = rename(config, "env_kwargs", env_kwargs)
@@ -191,7 +193,7 @@ def learn_and_judge(
                 warn(
                     "the most likely actions alone do worse in every game than training did in the "
                     f"mean of its last 100 games, {summary.mean_return:.4g}: a3cjax evaluate "
-                    f"{shlex.quote(str(run_dir))} greedy=false draws actions from the policy."
+                    f"{word(run_dir)} greedy=false draws actions from the policy."
                 )
         if config.video and not signal_stop.is_set():
             from a3cjax.video import record_at_end

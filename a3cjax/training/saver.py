@@ -20,6 +20,7 @@ from a3cjax.runs.folder import (
     BEST,
     LOGS,
     NEWEST,
+    REPLACED,
     check_run_dir,
     has_results,
     make_run_dir,
@@ -53,6 +54,9 @@ def find_checkpoint(config: Config, parts: Parts = NO_PARTS) -> Checkpoint | Non
         best = Checkpointer(run_dir / BEST).read_progress(last, warn)
         for name in LOGS:  # will be cut: what cannot be read stops here
             read_rows(run_dir / name)
+        for name in (*REPLACED, *(f"{name}.part" for name in REPLACED)):
+            if (run_dir / name).is_dir():  # it would be found out after all the learning
+                raise IsADirectoryError(f"{name} must be a file.")
     except (OSError, CheckpointError) as error:
         raise ConfigError(
             f"resume must be a folder with a sound checkpoint, got {config.resume}: {error}"

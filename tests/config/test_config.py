@@ -410,7 +410,7 @@ def test_values_of_other_types_are_those_that_yaml_has(name, value, expected):
 
 
 def test_preset_is_not_given_with_a_run_to_resume(tmp_path):
-    write_config(tmp_path, "seed: 3")
+    write_config(tmp_path, "env: Pong\nseed: 3")
     assert read_config({"resume": str(tmp_path)}).seed == 3
     with pytest.raises(ConfigError, match=r"^preset cannot be given with resume"):
         read_config({"resume": str(tmp_path), "preset": "paper"})
@@ -489,6 +489,9 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(
         ("seed: [[1, 2], {a: b}]", r"seed must be a whole number, got \[\[1, 2\], \{'a': 'b'\}\]"),
         (f"? {'k' * 5000}\n: 1", "There is no setting named kkk"),
         ("seed: \0", "settings by name, got"),
+        ("seed: 3", "must name its env, got none"),
+        ("env: Pong\nseed: 1\nseed: 2", "settings by name, got seed twice, in line 3"),
+        ("env: Pong\nenv_kwargs: {a: 1, a: 2}", "got a twice, in line 2"),
     ],
 )
 def test_files_with_something_else_are_refused(tmp_path, text, message):
@@ -519,7 +522,7 @@ def test_messages_quote_a_part_of_what_they_got(value):
 
 
 def test_what_is_no_budget_is_refused_also_for_a_run_to_resume(tmp_path):
-    write_config(tmp_path, "exploration_frames: 100")
+    write_config(tmp_path, "env: Pong\nexploration_frames: 100")
     assert resume_config(str(tmp_path), {"total_frames": 50}).exploration_frames == 50
     for total_frames in ("many", None, float("inf"), 0):
         with pytest.raises(ConfigError, match=r"^total_frames must be"):
@@ -1117,7 +1120,7 @@ def test_a_resumed_run_has_its_own_folder():
 def test_what_is_left_open_stays_as_it_is_in_a_resumed_run(tmp_path):
     own = OWN_VALUES | {"algorithm": "ppo", "discount": 0.5, "lambda_": 1.0, "max_grad_norm": None}
     settled = {name: own[name] for name in SETTLED}
-    write_config(tmp_path, yaml.safe_dump(settled))
+    write_config(tmp_path, yaml.safe_dump({"env": "Pong", **settled}))
     given = {name: show(getattr(Config, name)).upper() for name in SETTLED}
     config = read_config({"resume": str(tmp_path), "eval_period_frames": "null", **given})
     assert {name: getattr(config, name) for name in SETTLED} == settled
@@ -1135,7 +1138,7 @@ def test_folder_to_resume_is_not_the_current_one(tmp_path, monkeypatch):
 
 def test_folder_to_resume_may_be_at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    write_config(tmp_path, "seed: 3")
+    write_config(tmp_path, "env: Pong\nseed: 3")
     config = read_config({"resume": "~"})
     assert (config.seed, config.run_dir) == (3, str(tmp_path))
 
@@ -1147,7 +1150,7 @@ def test_a_folder_named_like_a_home_is_the_same_at_every_reading(tmp_path, monke
     assert path == os.path.join(tmp_path, os.path.normpath(name))
     assert read_config({"run_dir": str(Path(path))}).run_dir == path
     os.makedirs(path)
-    run_dir = write_config(Path(path), "seed: 3")
+    run_dir = write_config(Path(path), "env: Pong\nseed: 3")
     assert read_config({"resume": name}).resume == str(run_dir)
     assert resume_config(name, {}).seed == 3
     assert own_folder(name) == run_dir
@@ -1156,7 +1159,7 @@ def test_a_folder_named_like_a_home_is_the_same_at_every_reading(tmp_path, monke
 
 
 def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
-    settings = {"num_actors": 2, "shared_statistics": False}
+    settings = {"env": "Pong", "num_actors": 2, "shared_statistics": False}
     run_dir = str(write_config(tmp_path, yaml.safe_dump(settings)))
     for num_actors in (1, 3):
         with pytest.raises(ConfigError) as caught:
@@ -1164,7 +1167,7 @@ def test_run_with_statistics_of_each_actor_goes_on_with_as_many(tmp_path):
         expected = f"num_actors must be 2, as in the run to resume, got {num_actors}."
         assert str(caught.value) == expected
     assert resume_config(run_dir, {"num_actors": 2}).num_actors == 2
-    write_config(tmp_path, yaml.safe_dump({"num_actors": 2}))
+    write_config(tmp_path, yaml.safe_dump({"env": "Pong", "num_actors": 2}))
     assert resume_config(run_dir, {"num_actors": 3}).num_actors == 3
 
 

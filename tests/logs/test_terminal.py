@@ -401,14 +401,20 @@ def test_evaluation_is_printed_as_a_table(capsys):
     assert capsys.readouterr().out.count("0.0016") == 4
 
 
-@for_each("width", [80, 50, 40, 30])
+@for_each("width", [80, 50, 40, 30, 10, 0])
 def test_scores_are_readable_on_a_terminal_of_any_width(capsys, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     print_evaluation(Evaluation([Episode(0, -1234.5, 5)], is_greedy=True))
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= width
+    assert max(map(len, lines)) <= max(width, 30)
     assert " ".join(lines).count(" -1234.50 ") == 4
     assert "…" not in " ".join(lines)
+
+
+def test_lines_are_shown_on_no_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    TerminalLogger("Pong  runs/pong", 1000).close()
+    assert capsys.readouterr().out == "Pong  runs/pong\n"
 
 
 def test_rows_become_columns_where_a_table_is_too_wide():

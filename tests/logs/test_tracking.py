@@ -7,7 +7,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import traceback
 import types
@@ -170,10 +169,9 @@ class FakeWandbRun:
 def fake_wandb(monkeypatch):
     """A module in W&B's place; `tape` is what was asked of it."""
     module = types.ModuleType("wandb")
-    module.tape, module.run, module.has_key = [], None, True
+    module.tape, module.has_key = [], True
     module.Settings = dict
     module.login = lambda **_: module.has_key
-    module.teardown = lambda exit_code: module.tape.append(("teardown", exit_code))
 
     def init(**settings):
         module.tape.append(("init", settings))
@@ -258,28 +256,39 @@ def test_wandb_gets_rows_with_the_means_of_their_episodes_and_evaluations(tmp_pa
 def test_wandb_hears_how_the_run_ended(tmp_path, fake_wandb, has_failed):
     logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
     logger.close(has_failed=has_failed)
-    assert fake_wandb.tape[-2:] == [("finish", has_failed), ("teardown", has_failed)]
+    assert fake_wandb.tape[-1] == ("finish", has_failed)
 
 
 def test_wandb_run_of_the_caller_is_left_alone(tmp_path, fake_wandb):
-    fake_wandb.run = "the caller's"
-    logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
+    WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
     assert settings_of_init(fake_wandb)["reinit"] == "create_new"
-    logger.close()
-    assert fake_wandb.tape[-1] == ("finish", 0)
 
 
-def test_wandb_itself_takes_rows_offline_and_leaves_no_thread(tmp_path, monkeypatch, capfd):
+@pytest.fixture
+def end_service():
+    """Ends W&B's service and threads, as the end of a process does."""
+    import wandb
+
+    yield wandb.teardown
+    wandb.teardown()
+
+
+def test_wandb_itself_takes_rows_offline_while_another_run_ends(
+    tmp_path, monkeypatch, capfd, end_service
+):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB__SERVICE_WAIT", "250")  # a busy machine starts it slowly
-    before = set(threading.enumerate())
-    logger = WandbLogger(tmp_path, half, SETTINGS, lambda _: None)
+    folder, other = tmp_path / "run", tmp_path / "other"
+    folder.mkdir()
+    other.mkdir()
+    logger = WandbLogger(folder, half, SETTINGS, lambda _: None)
     logger.write_episodes(EPISODES)
+    WandbLogger(other, half, SETTINGS, lambda _: None).close()
     logger.write_metrics(make_row(400))
     logger.close()
-    assert set(threading.enumerate()) <= before
-    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    assert path.stem == "run-" + json.loads((tmp_path / "tracking.json").read_text())["wandb"]
+    end_service()
+    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    assert path.stem == "run-" + json.loads((folder / "tracking.json").read_text())["wandb"]
     data = path.read_bytes()
     for text in (b"charts/SPS", b"charts/episodic_return", b"losses/entropy", b"num_frames"):
         assert text in data

@@ -198,13 +198,19 @@ def test_a_line_that_was_cut_short_is_no_damage_to_speak_of(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_evaluation_of_the_same_parameters_is_written_once(tmp_path):
+def test_evaluation_is_written_once_unless_its_games_are_others(tmp_path):
     scores = (1.0, 2.5, 1234567.0, -1234567.25)
     evaluation = Evaluation([Episode(0, score, 5) for score in scores], False)
     snapshot = Snapshot(version=7, num_frames=1000, params=None)
     assert append_evaluation(tmp_path, snapshot, 12.34567, evaluation)
     assert not append_evaluation(tmp_path, snapshot, 13.0, evaluation)
     assert append_evaluation(tmp_path, snapshot._replace(num_frames=2000), 20.0, evaluation)
+    others = [evaluation._replace(is_greedy=True), evaluation._replace(num_cut=1)]
+    others.append(evaluation._replace(episodes=evaluation.episodes[:3]))
+    (tmp_path / "others").mkdir()
+    for other in others:
+        assert append_evaluation(tmp_path / "others", snapshot, 12.0, other)
+        assert not append_evaluation(tmp_path / "others", snapshot, 14.0, other)
     rows, _ = read_rows(tmp_path / EVALUATIONS)
     assert " ".join(rows[0]) == (
         "num_frames wall_seconds actions num_episodes num_cut "
