@@ -415,6 +415,6 @@ def _shape_of(axes: str, **array: Array) -> tuple[int, ...]:
     """The shape of an array, which has the named axes, as in "[..., K, M]", at least."""
     ((name, values),) = array.items()
     shape = np.shape(values)
-    if len(shape) < axes.count(","):
-        raise AssertionError(f"{name} has shape {shape}: it must be {axes}.")
+    if len(shape) < axes.count(",") or shape[-1] == 0:
+        raise AssertionError(f"{name} has shape {shape}: it must be {axes}, the last not empty.")
     return shape

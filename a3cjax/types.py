@@ -113,14 +113,14 @@ def check_shapes(shape: Sequence[int | str], beside: str, **arrays: Array | floa
     """Raise an AssertionError that names an array whose shape is not the required one.
 
     Args:
-      shape: the required shape; a letter stands for any length.
+      shape: the required shape; a letter stands for any length but 0.
       beside: the name and shape of the array that requires it, as in "rewards (3, 2)".
       **arrays: the arrays, by the names under which the caller knows them.
     """
     for name, array in arrays.items():
         actual = np.shape(array)
         if len(actual) != len(shape) or any(
-            size != length and not isinstance(length, str)
+            size != length and not (isinstance(length, str) and size)
             for size, length in zip(actual, shape, strict=True)
         ):
             wanted = str(tuple(shape)).replace("'", "")

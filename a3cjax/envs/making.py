@@ -53,9 +53,11 @@ NO_LIMIT = np.iinfo(np.int32).max  # of steps of a game, as envpool writes it
 
 _PROTOCOLS: dict[str, dict[str, Any]] = {
     # Mnih et al. 2016, section 8, and 2015, methods: up to 30 no-ops, minimal actions; a lost
-    # life ends a training episode.
+    # life ends a training episode. Neither presses FIRE at a reset: that is envpool's usage, which
+    # is said here so that another default of its cannot change results.
     "paper": {
         "episodic_life": True,
+        "use_fire_reset": True,
         "noop_max": 30,
         "full_action_space": False,
         "repeat_action_probability": 0.0,
@@ -64,6 +66,7 @@ _PROTOCOLS: dict[str, dict[str, Any]] = {
     "machado": {
         "episodic_life": False,
         "noop_max": 1,  # envpool's least; sticky actions take the place of no-op starts
+        "use_fire_reset": True,
         "full_action_space": True,
         "repeat_action_probability": 0.25,
     },

@@ -955,6 +955,7 @@ def test_protocol_sets_the_options_of_atari(asked, protocol, has_whole_games, ex
     environments.close()
     assert asked.items() >= expected.items()
     assert not asked.get("reward_clip", False)
+    assert asked["use_fire_reset"]
     assert asked["full_action_space"] == (protocol == "machado")
     assert environments.spec.num_actions == (18 if protocol == "machado" else 4)
     assert environments.spec.frames_per_step == 4

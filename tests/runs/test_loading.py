@@ -20,11 +20,11 @@ import a3cjax
 from a3cjax.commands import main
 from a3cjax.commands.evaluate import EvaluateSettings, default_path
 from a3cjax.commands.play import PlaySettings, choose_files
-from a3cjax.config.reading import load_config
+from a3cjax.config.reading import load_config, resume_config
 from a3cjax.config.settings import Config
 from a3cjax.envs.lean_pool import LeanPool
 from a3cjax.errors import ConfigError
-from a3cjax.runs.loading import find_agent
+from a3cjax.runs.loading import find_agent, load
 from a3cjax.runs.lock import claimed
 from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
 from a3cjax.runs.publishing import make_model_card, publish
@@ -153,6 +153,76 @@ def finished(tmp_path_factory):
         run_dir=str(tmp_path_factory.mktemp("runs") / "run"),
     )
     return train(config)
+
+
+@for_each(
+    "edited",
+    [
+        *({"network": name} for name in ("atari_ff", "minatar_lstm", "tabular", "multi_ff")),
+        *({"dueling": True}, {"policy": "gaussian"}, {"algorithm": "ppo", "double_q": True}),
+    ],
+)
+def test_settings_that_somebody_edited_are_refused_in_a_line(finished, tmp_path, edited):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished.run_dir, run_dir)
+    settings = yaml.safe_load((run_dir / "config.yaml").read_text()) | edited
+    (run_dir / "config.yaml").write_text(yaml.safe_dump(settings))
+    (name, _) = list(edited.items())[-1]
+    for use in (load, lambda path: train(resume_config(path, {"total_frames": 900}))):
+        with pytest.raises(ConfigError, match=f"^{name} must "):
+            use(run_dir)
+
+
+@for_each("name", ["summary.json", "curves.png", "play.gif.part"])
+def test_a_folder_where_a_run_will_write_is_found_before_it_learns(finished, tmp_path, name):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    (tmp_path / "run" / name).unlink(missing_ok=True)
+    (tmp_path / "run" / name).mkdir()
+    with pytest.raises(ConfigError, match=rf"^resume must be .*: {re.escape(name)} must be a file"):
+        train(resume_config(tmp_path / "run", {"total_frames": 900}))
+
+
+@for_each("flag", ["false", "no", 2, None, np.ones(2)])
+def test_flags_of_python_are_true_or_false(finished, flag):
+    agent = load(finished.run_dir, trust=np.True_)
+    calls = {
+        "best": lambda: load(finished.run_dir, best=flag),
+        "trust": lambda: load(finished.run_dir, trust=flag),
+        "deterministic": lambda: agent.predict(np.zeros(4, np.float32), deterministic=flag),
+        "has_mask": lambda: agent.export("none", has_mask=flag),
+        "is_greedy": lambda: agent.evaluate(1, is_greedy=flag),
+    }
+    for name, call in calls.items():
+        if flag is not None or name != "is_greedy":  # for which None is what the run has
+            with pytest.raises(ConfigError, match=f"^{name} must be true or false, got "):
+                call()
+
+
+def test_numbers_of_environments_and_sticky_actions_are_those_of_the_command_line(finished):
+    agent = load(finished.run_dir)
+    for number in (0, -1, 1.5, "2", None, 10**7):
+        with pytest.raises(ConfigError, match=r"^num_envs must be a whole number between 1 and "):
+            agent.make_environments(number)
+    for share in (2, -1, float("nan"), "x"):
+        with pytest.raises(ConfigError, match=r"^sticky_actions must be between 0 and 1, got "):
+            load("pong").make_environments(1, sticky_actions=share)
+
+
+def test_what_is_no_config_is_refused_in_a_line(finished):
+    for config in ({"env": "CartPole"}, "CartPole", None, Config):
+        with pytest.raises(ConfigError, match=r"^config must be a Config, "):
+            train(config)
+    for changes in (None, ["a"], "total_frames=3"):
+        with pytest.raises(ConfigError, match=r"^changes must be settings by name, "):
+            resume_config(finished.run_dir, changes)
+
+
+def test_settings_of_another_environment_are_not_published(finished, tmp_path):
+    shutil.copytree(finished.run_dir, tmp_path / "run")
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings | {"env": "Acrobot"}))
+    with pytest.raises(ConfigError, match=r"^run_dir must be of one run, .* of 'CartPole', .*robot"):
+        publish(str(tmp_path / "run"), str(tmp_path / "out"))
 
 
 @pytest.fixture

@@ -28,6 +28,7 @@ from a3cjax.envs.bringing import make_brought, name_source
 from a3cjax.errors import ConfigError
 from a3cjax.logs.loggers import CsvLogger, Logger
 from a3cjax.networks import make_network
+from a3cjax.runs.publishing import publish
 from a3cjax.system.files import same_folder
 from a3cjax.training import fleets
 from tests.cases import for_each, slow
@@ -400,7 +401,7 @@ class Torso(nn.Module):
         slow("atari_lstm", "Torso_lstm"),
     ],
 )
-def test_torso_of_ones_own_is_learned_with_and_loaded(run, network, name):
+def test_torso_of_ones_own_is_learned_with_loaded_and_published(run, network, name, capsys):
     summary = run(CONFIG.replace(network=network), env=Echo, network=Torso())
     assert summary.evaluation.mean > LEARNED
     assert load_config(summary.run_dir).network == f"python:{__name__}:{name}"
@@ -408,6 +409,13 @@ def test_torso_of_ones_own_is_learned_with_and_loaded(run, network, name):
     assert agent.evaluate(4).mean > LEARNED
     with pytest.raises(ConfigError, match=r"^network must be passed once more, as network=\.\.\."):
         load(summary.run_dir)
+    published = publish(summary.run_dir, "published", network=Torso())
+    card = (published / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0].replace(".mean)", ".scores)")
+    exec(code, {"env": Echo, "network": Torso()})
+    assert capsys.readouterr().out.splitlines()[-1] == str(summary.evaluation.scores)
+    assert f"with `network` (`python:{__name__}:{name}`) and `env` (`python:" in card
+    assert "a3cjax evaluate" not in card
     longer = resume_config(str(summary.run_dir), {"total_frames": 3100})
     refused(r"^network must be passed once more", longer)
     assert run(longer, network=Torso()).num_frames >= 3100
@@ -716,6 +724,14 @@ def test_callbacks_are_told_all_in_its_order(run):
     agent = evaluations[-1].agent()
     assert agent.evaluate().scores == summary.evaluation.scores
     assert agent.snapshot.version == evaluations[-1].num_updates
+    for changes, is_told in ({}, False), ({"eval_episodes": 9}, True):
+        again = Tape()
+        resumed = run(resume_config(summary.run_dir, changes), env=Echo, callbacks=[again])
+        assert len(resumed.evaluation.scores) == changes.get("eval_episodes", 6)
+        told = [event.scores for event in again.of("on_evaluation")]
+        assert told == [resumed.evaluation.scores] * is_told
+    rows = (summary.run_dir / "evaluations.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[3] for row in rows] == ["6"] * len(evaluations) + ["9"]
 
 
 @pytest.mark.parametrize(
