@@ -221,7 +221,9 @@ def test_settings_of_another_environment_are_not_published(finished, tmp_path):
     shutil.copytree(finished.run_dir, tmp_path / "run")
     settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings | {"env": "Acrobot"}))
-    with pytest.raises(ConfigError, match=r"^run_dir must be of one run, .* of 'CartPole', .*robot"):
+    with pytest.raises(
+        ConfigError, match=r"^run_dir must be of one run, .* of 'CartPole', .*robot"
+    ):
         publish(str(tmp_path / "run"), str(tmp_path / "out"))
 
 
