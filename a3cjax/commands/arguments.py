@@ -49,8 +49,8 @@ def parse(
         if equals and name in fields:
             texts[name] = text
         elif argument.startswith("-"):
-            path = "" if argument.startswith("--") or not places else f" (a path: ./{argument})"
-            raise ConfigError(_translate(argument, following, fields) + path)
+            path = f" (a path: ./{argument})" if places and argument[1:2] != "-" else ""
+            raise ConfigError(f"{_translate(argument, following, fields)[:-1]}{path}.")
         elif looks_like_a_setting and not os.path.exists(argument):
             raise ConfigError(unknown_name(name, fields))
         elif len(words) == most:

@@ -294,6 +294,12 @@ def test_last_of_a_name_counts_and_folders_may_have_equal_signs(tmp_path, monkey
     assert (words, texts) == (["lr=0.1", "runs/lr=0.2"], {"seed": "2=3"})
 
 
+def test_a_path_that_begins_with_a_dash_is_told_how_it_is_given(command):
+    for verb, words in (EVALUATE, ["-run"]), ("publish", ["./-run", "-out"]):
+        assert_refused(command(verb, *words), f"got {words[-1]} (a path: ./{words[-1]}).")
+    assert_refused(command(RUN, "-x"), "name=value, got -x.")
+
+
 def test_verb_that_is_none_is_answered_with_the_nearest(command):
     assert_refused(command("trian", "env=Pong"), "train, evaluate", "got trian; nearest: train")
     code, out, _ = command("--help")

@@ -348,6 +348,13 @@ def test_names_with_colons_are_text_in_the_head_of_a_model_card(published):
     assert model["results"][0]["dataset"] == dict.fromkeys(("type", "name"), "gymnasium:a/B-v1")
 
 
+def test_model_card_names_the_module_of_an_environment_that_it_has_to_be_trusted_with(published):
+    config = load_config(published).replace(env="gymnasium:robots:Arm-v1")
+    card = make_model_card(config, read_summary(published), "-arm")
+    assert 'a3cjax.load("-arm", trust=True)' in card
+    assert "or `a3cjax evaluate ./-arm trust=true`" in card
+
+
 HOSTILE = "x` | <b>\n---\n# y: [z](u) {0} \x1b[3m"
 
 
