@@ -416,5 +416,5 @@ def _shape_of(axes: str, **array: Array) -> tuple[int, ...]:
     ((name, values),) = array.items()
     shape = np.shape(values)
     if len(shape) < axes.count(",") or shape[-1] == 0:
-        raise AssertionError(f"{name} has shape {shape}: it must be {axes}, the last not empty.")
+        raise AssertionError(f"{name} has shape {shape}: it must be {axes}, the last axis not empty.")
     return shape

@@ -490,14 +490,14 @@ def test_tracker_that_cannot_start_ends_the_run_and_frees_the_others(
         raise ConnectionError("no route to the server")
 
     monkeypatch.setattr(tracking, "MlflowLogger", fail)
-    with pytest.raises(OutputError, match=r"^mlflow cannot begin .*no route to the server$"):
-        train(CONFIG.replace(run_dir=str(tmp_path / "run"), wandb=True, mlflow=True))
+    with pytest.raises(OutputError, match=r"^mlflow cannot begin .* 'resume=.*my run' mlflow=false"):
+        train(CONFIG.replace(run_dir=str(tmp_path / "my run"), wandb=True, mlflow=True))
     assert fake_tracker.instances[0].ends == [True]
     monkeypatch.setattr(tracking, "WandbLogger", fail)
     with pytest.raises(OutputError, match=r"^wandb cannot begin .* wandb=false\. ConnectionError"):
-        train(resume_config(str(tmp_path / "run"), {}))
+        train(resume_config(str(tmp_path / "my run"), {}))
     train(
-        resume_config(str(tmp_path / "run"), {"mlflow": False, "wandb": False})
+        resume_config(str(tmp_path / "my run"), {"mlflow": False, "wandb": False})
     )  # as the message says
 
 

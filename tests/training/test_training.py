@@ -957,8 +957,9 @@ def test_greedy_actions_that_do_worse_than_training_are_told(
     monkeypatch.setattr(learning.Journal, "mean_return", mean)
     evaluation = Evaluation([Episode(i, x, 10) for i, x in enumerate(scores)], is_greedy)
     monkeypatch.setattr(learning, "evaluate_agent", lambda *_, **__: evaluation)
-    train(CONFIG.replace(run_dir=str(tmp_path / "run")))
-    expected = f"its last 100 games, {mean:.4g}: a3cjax evaluate"
+    monkeypatch.chdir(tmp_path)
+    train(CONFIG.replace(run_dir="-run"))
+    expected = f"its last 100 games, {mean:.4g}: a3cjax evaluate ./-run greedy=false"
     assert (expected in " ".join(capsys.readouterr().err.split())) == is_told
 
 
