@@ -416,5 +416,6 @@ def _shape_of(axes: str, **array: Array) -> tuple[int, ...]:
     ((name, values),) = array.items()
     shape = np.shape(values)
     if len(shape) < axes.count(",") or shape[-1] == 0:
-        raise AssertionError(f"{name} has shape {shape}: it must be {axes}, the last axis not empty.")
+        told = f"{name} has shape {shape}: it must be {axes}"
+        raise AssertionError(f"{told}, and the last axis may not be empty.")
     return shape

@@ -259,7 +259,7 @@ REFUSALS = [
     (lambda: DiagonalGaussian(Q, Q**2).log_prob(X), "actions has shape (4, 3), mean (4, 3, 2)"),
     (lambda: DiagonalGaussian(0.0, 1.0).log_prob(0.0), "mean has shape (): it must be [..., D]"),
     (lambda: SquashedGaussian(0.0, 1.0).entropy(), "mean has shape (): it must be [..., D]"),
-    (lambda: Categorical(Q[..., :0]).mode(), "logits has shape (4, 3, 0): it must be [..., A], the"),
+    (lambda: Categorical(Q[..., :0]).mode(), "logits has shape (4, 3, 0): it must be [..., A]"),
     (lambda: q_loss(Q[..., :0], ACTIONS, X), "q_values has shape (4, 3, 0), actions (4, 3)"),
     (lambda: Categorical(LAST[0]).mode(), "logits has shape (): it must be [..., A]"),
     (

