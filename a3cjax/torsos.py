@@ -203,7 +203,7 @@ class MultiTorso(nn.Module):
             if key == VECTOR:
                 torso = TORSOS["mlp"][0](name=key)
             else:
-                # Small ones had MinAtar's before there was another: parameters in files keep it.
+                # Small images keep the torso that was the only one: saved parameters fit it.
                 fitting = [t for t in _image_torsos_for(observations[key].shape[1:]) if t != SMALL]
                 torso = TORSOS[fitting[0]][0](name=f"image_{key}")
             parts.append(torso(observations[key], own))

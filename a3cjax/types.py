@@ -51,7 +51,7 @@ def _is_pythons(array: jax.Array) -> bool:
 
 
 def cut(weights: jax.Array, values: jax.Array) -> jax.Array:
-    """Replace values of weight 0 that are not finite by zeros: 0 · NaN and 0 · inf are NaN."""
+    """Where a weight is 0, replace NaN and infinity by 0, so that weight · value is 0, not NaN."""
     return jnp.where((weights == 0) & ~jnp.isfinite(values), 0.0, values)
 
 

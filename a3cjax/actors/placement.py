@@ -10,6 +10,7 @@ one of them often waits behind another actor's thread while its own core idles.
 import contextlib
 import functools
 import os
+import threading
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -23,6 +24,7 @@ from a3cjax.types import Device
 # quarter of their speed.
 MAX_ACTORS_PER_CORE = 2
 AUTO, CPU = "auto", "cpu"
+_making = threading.Lock()  # of clients: the environment that they read is that of all threads
 
 
 class Place(NamedTuple):
@@ -159,12 +161,17 @@ def background_device(learner: Device) -> Device:
     return device or learner
 
 
-@functools.cache
 def _single_threaded_cpu(index: int, cores: frozenset[int] | None) -> Device | None:
     """The device of the client with this index, which lives as long as the process.
 
     None if it cannot be made: JAX has no public function for this.
     """
+    with _making:
+        return _make_client(index, cores)
+
+
+@functools.cache
+def _make_client(index: int, cores: frozenset[int] | None) -> Device | None:
     del index
     before = os.environ.get("PJRT_NPROC")
     os.environ["PJRT_NPROC"] = "1"  # the client reads it once, when it is made

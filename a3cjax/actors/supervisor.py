@@ -133,6 +133,7 @@ class Supervisor:
         self._should_stop, self._stall_seconds = should_stop, stall_seconds
         self._workers: dict[str, _Worker] = {}
         self._given: list[tuple[_Worker, Job]] = []  # not finished when last looked at
+        self._giving = threading.Lock()
         self._looked = time.monotonic()
         self._is_overseen = self._is_dismissed = False
         self._kept: Any = None
@@ -169,7 +170,8 @@ class Supervisor:
         if worker is None or self._is_dismissed:
             worker = self._workers[name] = _Worker(name, self._note_failure)
         job = Job(self, target, doing, role)
-        self._given.append((worker, job))
+        with self._giving:
+            self._given.append((worker, job))
         worker.jobs.put(job)
         if self._is_dismissed:  # given by a thread that stood still and came back
             worker.jobs.put(None)
@@ -243,7 +245,8 @@ class Supervisor:
         """Wait until all jobs but the caller's have ended, and announce which ones it waits for.
 
         Jobs that stand still are not waited for; jobs that have not ended after `seconds` are a
-        failure. After a failure, help is none: it may be a compilation that nothing can stop.
+        failure. If something has failed already, unfinished help is no further failure: it may be a
+        compilation, which nothing can stop.
         """
         began, announced = time.monotonic(), ANNOUNCE_SECONDS
         while pending := self._unfinished():
@@ -263,11 +266,13 @@ class Supervisor:
 
     def _unfinished(self) -> list[tuple[_Worker, Job]]:
         """The jobs that can still come to an end, without the caller's own."""
-        self._given = [given for given in self._given if not given[1].finished.is_set()]
+        with self._giving:
+            self._given = [given for given in self._given if not given[1].finished.is_set()]
+            pending = list(self._given)
         own = threading.current_thread()
         return [
             (worker, job)
-            for worker, job in self._given
+            for worker, job in pending
             if worker.thread is not own and not worker.is_stuck
         ]
 

@@ -54,6 +54,9 @@ class Agent(NamedTuple):
     num_passes: int = 1
 
 
+ALGORITHM_HEADS = ("actor_critic", "action_values")
+
+
 class Algorithm(NamedTuple):
     """How an algorithm is registered.
 

@@ -74,7 +74,6 @@ def main(words: list[str], texts: dict[str, str]) -> None:
                 is_greedy=settings.greedy,
                 sticky_actions=settings.sticky_actions,
                 max_episode_steps=settings.max_episode_steps,
-                at_step=supervisor.is_told,
             )
             return evaluation, agent.snapshot.num_frames
 

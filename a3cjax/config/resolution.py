@@ -21,7 +21,6 @@ from a3cjax.envs.bringing import PYTHON_PREFIX
 from a3cjax.errors import ConfigError
 from a3cjax.networks import TABULAR
 from a3cjax.optimizers import DEFAULT_CONSTANTS
-from a3cjax.system.output import warn
 from a3cjax.torsos import LEAST_PIXELS, torsos_for
 
 
@@ -54,8 +53,6 @@ def resolve(config: Config, spec: EnvironmentSpec) -> Config:
         )
     check_agent(config, spec)
     _check_settings_of_clusters(config)
-    for line in spec.warnings:
-        warn(line)
     return config
 
 

@@ -5,7 +5,7 @@ Agents number their choices from 0, all in one row, and act between -1 and 1 whe
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import gymnasium
 import numpy as np
@@ -58,6 +58,32 @@ def _has_each_bound(space: Box) -> list[np.ndarray]:
     return [np.abs(bound.astype(float)) <= MAX_BOUND for bound in (space.low, space.high)]
 
 
+class Scale(NamedTuple):
+    """How the numbers of a Box follow from those of a policy; float64 arrays of its shape.
+
+    `middle + half · a` is between the bounds, which are `low` and `high`; `above` and `below` say
+    which numbers have the one bound alone.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    middle: np.ndarray
+    half: np.ndarray
+    above: np.ndarray
+    below: np.ndarray
+
+
+def scale_of(space: Box) -> Scale:
+    """The scale of a Box of numbers, whole ones or others."""
+    low, high, is_bounded = space.low.astype(float), space.high.astype(float), has_bounds(space)
+    # With half a number added at each end, the bounds are as frequent as other whole numbers.
+    edge = 0.0 if space.dtype.kind == "f" else 0.5
+    least = np.where(is_bounded, low - edge, -1.0)
+    most = np.where(is_bounded, high + edge, 1.0)
+    # In this form, bounds of -1 and 1 change nothing, to the last bit.
+    return Scale(low, high, (least + most) / 2, (most - least) / 2, *softplus_ends(space))
+
+
 def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
     """Actions as the environment takes them, in its shape and dtype.
 
@@ -75,15 +101,8 @@ def clip_actions(space: gymnasium.Space, actions: np.ndarray) -> np.ndarray:
 def make_clip(space: gymnasium.Space) -> Callable[[np.ndarray], np.ndarray]:
     """`clip_actions` of one space, with what is the same at every step computed once."""
     if isinstance(space, Box):
-        low, high, is_bounded = space.low.astype(float), space.high.astype(float), has_bounds(space)
+        low, high, middle, half, above, below = scale_of(space)
         is_whole = space.dtype.kind != "f"
-        # With half a number added at each end, the bounds are as frequent as other whole numbers.
-        edge = 0.5 if is_whole else 0.0
-        least = np.where(is_bounded, low - edge, -1.0)
-        most = np.where(is_bounded, high + edge, 1.0)
-        # In this form, bounds of -1 and 1 change nothing, to the last bit.
-        middle, half = (least + most) / 2, (most - least) / 2
-        above, below = softplus_ends(space)
 
         def clip(actions: np.ndarray) -> np.ndarray:
             in_shape = _in_shape(space, actions)

@@ -14,7 +14,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
 from a3cjax.convolutions import BLOCK_SIZE, frames_to_blocks
-from a3cjax.envs.actions import has_bounds, softplus_ends
+from a3cjax.envs.actions import scale_of
 from a3cjax.envs.gymnasium_batch import nest
 from a3cjax.envs.observations import CHANNELS_LAST, Leaf, count_states, join
 from a3cjax.envs.spaces import leaves_of
@@ -77,14 +77,8 @@ def clip_traced(space: gymnasium.Space, actions: jax.Array) -> jax.Array:
     if not isinstance(space, Box):
         start = np.broadcast_to(getattr(space, "start", 0), space.shape or ())
         return in_shape.astype(dtype) + start[None].astype(dtype)
-    low, high, is_bounded = space.low.astype(float), space.high.astype(float), has_bounds(space)
-    edge = 0.0 if dtype.kind == "f" else 0.5
-    least = np.where(is_bounded, low - edge, -1.0)
-    most = np.where(is_bounded, high + edge, 1.0)
-    middle, half, low, high = (
-        np.asarray(x, np.float32)[None] for x in ((least + most) / 2, (most - least) / 2, low, high)
-    )
-    above, below = softplus_ends(space)
+    *numbers, above, below = scale_of(space)
+    low, high, middle, half = (np.asarray(x, np.float32)[None] for x in numbers)
     taken = middle + half * in_shape
     if above.any():
         taken = jnp.where(above[None], low + jax.nn.softplus(in_shape), taken)

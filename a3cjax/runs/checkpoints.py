@@ -59,7 +59,7 @@ class Checkpointer:
         self._num_updates: int | None = None  # of what was saved last, or found saved
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save under the number of frames, once; again only after updates that cost no frames.
+        """Write `<num_frames>.safetensors`, once; again only if updates were made since.
 
         Makes the folder. Numbers of frames only grow: newer checkpoints must be discarded first.
 
@@ -71,9 +71,10 @@ class Checkpointer:
         with files.told_in_a_line(f"checkpoint {path} cannot be written"):
             self._folder.mkdir(parents=True, exist_ok=True)
             saved = self._list()
-            known, self._num_updates = self._num_updates, checkpoint.progress.num_updates
+            num_updates = checkpoint.progress.num_updates
             if num_frames in saved:
-                if known in (None, self._num_updates):
+                if self._num_updates in (None, num_updates):
+                    self._num_updates = num_updates
                     return
                 saved.remove(num_frames)  # updates that cost no frames were made since
             if saved and saved[0] > num_frames:
@@ -81,6 +82,7 @@ class Checkpointer:
             progress = json.dumps(checkpoint.progress._asdict())
             metadata = {"format": FORMAT, "progress": progress, "sha256": "0" * 64}
             replace_file(path, seal(files.pack(_arrays_of(checkpoint), metadata)))
+            self._num_updates = num_updates
             for old in saved[self._max_to_keep - 1 :]:
                 self._path(old).unlink(missing_ok=True)
 

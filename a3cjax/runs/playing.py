@@ -29,6 +29,7 @@ from a3cjax.runs.predicting import Predictor
 from a3cjax.runs.trust import check_trust
 from a3cjax.system.compilation import check_fork
 from a3cjax.system.files import replace_file, same_folder
+from a3cjax.system.life import show_life
 from a3cjax.system.output import Lasting, warn
 from a3cjax.types import CoreState, Snapshot, TimeStep, is_experienced
 from a3cjax.updates import make_act
@@ -323,7 +324,6 @@ class TrainedAgent:
         is_greedy: bool | None = None,
         sticky_actions: float | None = None,
         max_episode_steps: int | None = None,
-        at_step: Callable[[], object] = lambda: None,
         env: str | Source | None = None,
     ) -> Evaluation:
         """Play whole games, each in an environment of its own.
@@ -338,7 +338,6 @@ class TrainedAgent:
           is_greedy: as for `play`.
           sticky_actions: probability of a repeated action in Atari games; None: the protocol's.
           max_episode_steps: as for `play`.
-          at_step: called at every step.
           env: as for `make_environments`.
 
         Raises:
@@ -351,7 +350,6 @@ class TrainedAgent:
         _check_number("num_episodes", number)
         environments = self.make_environments(number, env=env, sticky_actions=sticky_actions)
         options = {"is_greedy": is_greedy, "max_episode_steps": max_episode_steps}
-        options["should_stop"] = lambda: at_step() and False
         report = functools.partial(print, file=Lasting(sys.stderr))
         with closing_quietly(environments):
             evaluation = evaluate_agent(self, environments, number, report=report, **options)
@@ -395,6 +393,7 @@ def evaluate_agent(
         round_key = jax.random.fold_in(key, first) if first else key
         games = agent.play(environments, round_key, num_games=num_episodes - first, **options)
         for num_steps, step in enumerate(games):
+            show_life()
             for episode in (*step.episodes, *step.cut):
                 index = first + episode.environment_index
                 episodes.append(episode._replace(environment_index=index))

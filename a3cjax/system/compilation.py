@@ -48,7 +48,7 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-class _Standing:
+class _OpenBlocks:
     """How many blocks of `jax_settings` are open, and the settings before the first of them."""
 
     def __init__(self):
@@ -58,7 +58,7 @@ class _Standing:
         self.pid: int | None = None  # of the process that used JAX
 
 
-_standing = _Standing()
+_standing = _OpenBlocks()
 
 
 @contextlib.contextmanager

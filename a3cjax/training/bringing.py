@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from a3cjax.agents import ALGORITHMS, Algorithm
+from a3cjax.agents.base import ALGORITHM_HEADS
 from a3cjax.config.bringing import NO_PARTS, Parts
 from a3cjax.errors import ConfigError, quote
 from a3cjax.logs.loggers import Logger
-from a3cjax.networks import HEADS
 from a3cjax.training.callbacks import as_tuple
 
 
@@ -52,8 +52,8 @@ def register(algorithm: Any) -> str:
             "algorithm must be a name or an Algorithm of a3cjax.agents, as in "
             f'Algorithm(make_mine, head="actor_critic"), got {quote(algorithm)}.'
         )
-    if algorithm.head not in HEADS:
-        raise ConfigError(f"head must be one of {', '.join(HEADS)}, got {algorithm.head}.")
+    if algorithm.head not in ALGORITHM_HEADS:
+        raise ConfigError(f"head must be {' or '.join(ALGORITHM_HEADS)}, got {algorithm.head}.")
     make: Any = algorithm.make
     while isinstance(make, functools.partial):
         make = make.func

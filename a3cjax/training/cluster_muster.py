@@ -264,7 +264,7 @@ class ClusterMuster:
         except BaseException:
             self.close()
             raise
-        self.num_envs = config.num_actors * num_envs
+        self.num_seeds = config.num_actors * num_envs
 
     def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
         """See `Muster.assemble`."""
@@ -328,8 +328,10 @@ class ClusterMuster:
         config, share = self.config, self._shares[index]
         assert config.num_actors is not None
         assert config.envs_per_actor is not None
-        num_seeds = self._past.num_seeds + life * config.num_actors * config.envs_per_actor
-        past = self._past._replace(num_seeds=num_seeds)
+        num_envs = config.num_actors * config.envs_per_actor
+        past = self._past._replace(num_seeds=self._past.num_seeds + life * num_envs)
+        if life:  # a run that is resumed plays others than this one
+            self.num_seeds = max(self.num_seeds, (life + 1) * num_envs)
         staff = StaffOfShare(config, share, past, self._parts, ALGORITHMS[config.algorithm])
         self._living[index] = self._spawn(
             make_worker,

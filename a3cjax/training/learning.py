@@ -118,8 +118,8 @@ class Learning:
     def judge(self, closing: contextlib.ExitStack, keep: Callable[[Summary], object]) -> Summary:
         """Evaluate what was saved at the end, unless a signal came or no games are wanted.
 
-        The result is given to `keep`, whatever callbacks and loggers make of it. The environments
-        of the evaluation are left for `closing`, until then.
+        `keep` gets the result even if a callback or a logger raises. The environments stay open
+        until the caller leaves `closing`, so that closing them cannot lose the result.
         """
         evaluation, state, snapshot = None, self._newest.state, self.saved_snapshot()
         if self.config.eval_episodes and not self.signal_stop.is_set():

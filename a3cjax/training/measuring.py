@@ -89,15 +89,18 @@ class Training:
         """
         if config.deterministic:
             raise ConfigError("deterministic must be false to measure speed, got true.")
-        self._settings = contextlib.ExitStack()
-        self._settings.enter_context(jax_settings())
-        self._supervisor = Supervisor()
-        self.config, agent, self._batches = prepare(config, supervisor=self._supervisor)
-        fleet = assemble(self.config, agent, self._batches, supervisor=self._supervisor)
-        self._targets, self._reports = fleet.targets, fleet.reports
-        # The first update of every actor compiles, or waits for that, and is not to be timed.
-        num_updates = 2 * len(self._batches)
-        self._run(0.0, lambda: self._reports.qsize() >= num_updates)
+        with contextlib.ExitStack() as closing:
+            closing.enter_context(jax_settings())
+            self._supervisor = supervisor = Supervisor()
+            closing.callback(supervisor.dismiss)
+            self.config, agent, batches = prepare(config, supervisor=supervisor)
+            closing.callback(close_all, batches, supervisor)
+            fleet = assemble(self.config, agent, batches, supervisor=supervisor)
+            self._targets, self._reports = fleet.targets, fleet.reports
+            # The first update of every actor compiles, or waits for that, and is not to be timed.
+            num_updates = 2 * len(batches)
+            self._run(0.0, lambda: self._reports.qsize() >= num_updates)
+            self._closing = closing.pop_all()
 
     def run(self, seconds: float) -> dict[str, float]:
         """Train for `seconds`, or until the first update if that takes longer.
@@ -125,7 +128,5 @@ class Training:
         return [report for report in reports if isinstance(report, UpdateReport)]
 
     def close(self) -> None:
-        """Free the environments."""
-        close_all(self._batches, self._supervisor)
-        self._supervisor.dismiss()
-        self._settings.close()
+        """Free the environments; a second call does nothing."""
+        self._closing.close()

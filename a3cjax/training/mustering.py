@@ -30,8 +30,8 @@ class Muster(Protocol):
     """With nothing left open."""
     agent: Agent
     spec: EnvironmentSpec
-    num_envs: int
-    """Of all actor-learners, each with a seed."""
+    num_seeds: int
+    """Of environments of all actor-learners, also of those that were made once more."""
 
     def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
         """Play at random, and make parameters and actor-learners: see `assembly.assemble`."""
@@ -49,7 +49,7 @@ class ThreadMuster:
         self._supervisor = supervisor
         self.config, self.agent, self._batches = prepare(config, past.num_seeds, supervisor, parts)
         self.spec = self._batches[0].spec
-        self.num_envs = sum(batch.num_envs for batch in self._batches)
+        self.num_seeds = sum(batch.num_envs for batch in self._batches)
 
     def assemble(self, checkpoint: Checkpoint | None, run_dir: Path) -> Fleet:
         """See `Muster.assemble`."""

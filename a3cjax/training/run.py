@@ -152,10 +152,12 @@ def learn_and_judge(
         muster: Muster = ThreadMuster(*how) if engine is None else ClusterMuster(*how, engine)
         stack.callback(muster.close)
         config, agent, spec = muster.config, muster.agent, muster.spec
+        for line in spec.warnings:
+            warn(line)
         run_dir = stack.enter_context(open_run_dir(config, past, spec))
         to_go_on = f"to go on: {provenance.describe_resuming(run_dir)}"
         witness.leave_word(to_go_on)
-        saver = Saver(run_dir, past, muster.num_envs)
+        saver = Saver(run_dir, past, lambda: muster.num_seeds)
         with open_logs(config, run_dir, past, brought.loggers) as logs:
             supervisor.announce = logs.terminal.print
             logs.terminal.print(describe_network(config, spec))

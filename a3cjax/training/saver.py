@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +101,9 @@ def open_run_dir(config: Config, past: Progress, spec: EnvironmentSpec) -> Itera
 class Saver:
     """Saves the newest and the best parameters of a run, or raises a CheckpointError."""
 
-    def __init__(self, run_dir: Path, past: Progress, num_envs: int):
-        """`past` is where the run stands; each of the `num_envs` of all actors uses up a seed."""
-        self.run_dir, self.past, self.num_envs = run_dir, past, num_envs
+    def __init__(self, run_dir: Path, past: Progress, count_seeds: Callable[[], int]):
+        """`past` is where the run stands; `count_seeds` says how many seeds it has used since."""
+        self.run_dir, self.past, self._count_seeds = run_dir, past, count_seeds
         self.began = time.monotonic() - past.wall_seconds
         self.best_score = past.best_score  # a mean score of an evaluation
         self._newest = Checkpointer(run_dir / NEWEST)
@@ -121,7 +121,7 @@ class Saver:
         progress = checkpoint.progress._replace(
             wall_seconds=self.seconds(),
             num_resumes=self.past.num_resumes,
-            num_seeds=self.past.num_seeds + self.num_envs,
+            num_seeds=self.past.num_seeds + self._count_seeds(),
             best_score=self.best_score,
         )
         checkpointer = self._best if is_best else self._newest

@@ -1,6 +1,8 @@
+import concurrent.futures
 import os
 import re
 import threading
+import time
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -90,8 +92,8 @@ def test_many_more_actors_than_cores_share_the_default_device(cores):
 
 
 def test_without_a_way_to_make_clients_the_default_device_is_used(monkeypatch):
-    make = placement._single_threaded_cpu.__wrapped__  # without those that are there already
-    monkeypatch.setattr(placement, "_single_threaded_cpu", make)
+    make = placement._make_client.__wrapped__  # without those that are there already
+    monkeypatch.setattr(placement, "_make_client", make)
     monkeypatch.delattr("jax._src.lib.xla_client.make_cpu_client")
     assert place_actors(2, jax.devices()[0]) == [Place(jax.devices()[0])] * 2
     assert background_device(jax.devices()[0]) == jax.devices()[0]
@@ -99,11 +101,28 @@ def test_without_a_way_to_make_clients_the_default_device_is_used(monkeypatch):
 
 def test_environment_is_left_as_it_was(monkeypatch):
     monkeypatch.setenv("PJRT_NPROC", "7")
-    placement._single_threaded_cpu.__wrapped__(0, None)
+    placement._make_client.__wrapped__(0, None)
     assert os.environ["PJRT_NPROC"] == "7"
     monkeypatch.delenv("PJRT_NPROC")
-    placement._single_threaded_cpu.__wrapped__(0, None)
+    placement._make_client.__wrapped__(0, None)
     assert "PJRT_NPROC" not in os.environ
+
+
+def test_clients_are_made_one_after_another(monkeypatch):
+    monkeypatch.setenv("PJRT_NPROC", "7")
+    monkeypatch.setattr(placement, "_make_client", placement._make_client.__wrapped__)
+    seen = []
+
+    def make(**_):
+        time.sleep(0.01)
+        seen.append(os.environ["PJRT_NPROC"])
+        return SimpleNamespace(devices=lambda: [None])
+
+    monkeypatch.setattr("jax._src.lib.xla_client.make_cpu_client", make)
+    with concurrent.futures.ThreadPoolExecutor(4) as threads:
+        list(threads.map(placement._single_threaded_cpu, range(8), [None] * 8))
+    assert seen == ["1"] * 8
+    assert os.environ["PJRT_NPROC"] == "7"
 
 
 @has_affinity
@@ -128,7 +147,7 @@ def test_threads_of_a_client_are_bound_to_its_cores():
     ones = jnp.ones((64, 64))
     jax.block_until_ready(jnp.matmul(ones, ones))  # the default client starts its threads late, too
     before = threads()
-    device = placement._single_threaded_cpu.__wrapped__(0, frozenset({core}))
+    device = placement._make_client.__wrapped__(0, frozenset({core}))
     jax.block_until_ready(jnp.matmul(*[jax.device_put(ones, device)] * 2))
     started = threads() - before
     assert started

@@ -287,8 +287,9 @@ LONG = CATCH.replace(total_frames=3_000)
     ("num_shards", "which"), [(1, "worker"), (1, "first shard"), (2, "last shard")]
 )
 def test_whoever_dies_is_started_again_and_the_run_goes_on(
-    run, engine, monkeypatch, which, num_shards, capsys
+    run, engine, monkeypatch, which, num_shards, capsys, seeds_of_runs
 ):
+    seeds_of_runs.append([])
     monkeypatch.setattr(fleet, "STRAGGLER_SECONDS", 0.5)
 
     lines = []
@@ -306,6 +307,12 @@ def test_whoever_dies_is_started_again_and_the_run_goes_on(
     assert len(engine.workers) == (3 if which == "worker" else 2)
     assert lines == [1 if which == "worker" else None]
     assert "has died and is started again: 1 of 10" in capsys.readouterr().out
+    if which == "worker":  # all play games of their own: both lives, and who goes on
+        seeds_of_runs.append([])
+        longer = {"total_frames": summary.num_frames + 200}
+        run(resume_config(summary.run_dir, longer), run_dir=str(summary.run_dir))
+        assert [len(seeds) for seeds in seeds_of_runs] == [6, 4]
+        assert len(set(itertools.chain(*seeds_of_runs))) == 10
 
 
 @pytest.mark.parametrize(("num_shards", "index"), [(1, 0), (2, 0), (2, 1)])

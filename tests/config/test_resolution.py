@@ -84,12 +84,6 @@ def test_network_that_nobody_typed_is_told_with_its_preset():
         resolve(config, images_of(7, 7))
 
 
-def test_what_an_environment_warns_of_is_told_once_for_a_run(capsys):
-    spec = images_of(84, 84)._replace(warnings=("one thing", "another"))
-    resolve(ONE_ACTOR, spec)
-    assert capsys.readouterr().err == "warning: one thing\nwarning: another\n"
-
-
 VECTORS = EnvironmentSpec(
     jax.ShapeDtypeStruct((4,), np.float32),
     ActionSpec("discrete", (2,)),

@@ -204,6 +204,25 @@ def test_updates_that_cost_no_frames_are_saved(folder):
     assert [path.name for path in folder.iterdir()] == ["300.safetensors"]
 
 
+def test_a_save_that_failed_can_be_repeated(folder, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "no space left")
+
+    checkpointer = Checkpointer(folder)
+    first, second = (
+        Checkpoint(make_state(seed=seed), STATISTICS, Progress(300, num_updates=seed))
+        for seed in (1, 2)
+    )
+    checkpointer.save(first)
+    with monkeypatch.context() as full:
+        full.setattr("os.fsync", fail)
+        with pytest.raises(CheckpointError, match="no space left"):
+            checkpointer.save(second)
+    assert_same(restore(folder, first)[0], first)
+    checkpointer.save(second)
+    assert_same(restore(folder, second)[0], second)
+
+
 def test_saving_the_same_frame_again_does_nothing(folder, saved):
     before = contents(folder)
     Checkpointer(folder).save(make_checkpoint(0)._replace(progress=Progress(300)))

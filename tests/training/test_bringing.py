@@ -191,6 +191,10 @@ def test_vector_environment_is_learned_on_and_evaluated_in_rounds(run, mode):
         ({"network": object()}, r"^network must be a name, a Network .*Torso\(\), got <object"),
         ({"algorithm": 3}, r"^algorithm must be a name or an Algorithm"),
         ({"algorithm": Algorithm(lambda n: None, "actor_critic")}, r"^algorithm must be made by"),
+        (
+            {"algorithm": Algorithm(make_a3c, "gaussian_actor_critic")},
+            r"^head must be actor_critic or",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_refused_in_a_line(brought, match):
@@ -419,6 +423,18 @@ def test_torso_of_ones_own_is_learned_with_loaded_and_published(run, network, na
     longer = resume_config(str(summary.run_dir), {"total_frames": 3100})
     refused(r"^network must be passed once more", longer)
     assert run(longer, network=Torso()).num_frames >= 3100
+
+
+def test_what_an_environment_warns_of_is_told_once(run, capsys):
+    class Wide(Echo):
+        observation_space = Box(0.0, 9.0, (40, 40), np.float32)
+
+        def look(self):
+            return np.full((40, 40), super().look()[1])
+
+    run(SHORT.replace(num_actors=2), env=Wide)
+    told = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert [line.partition(" of ")[0] for line in told] == ["warning: observations"]
 
 
 def test_torso_sees_pictures_as_they_are(run):

@@ -9,6 +9,7 @@ from a3cjax.commands import doctor, main
 from a3cjax.config.settings import Config
 from a3cjax.envs import actions
 from a3cjax.errors import ConfigError
+from a3cjax.system import compilation
 from a3cjax.training import measuring
 from a3cjax.training.measuring import Training, emulator_rate, run_threads
 from tests.cases import for_each
@@ -140,6 +141,13 @@ def test_speed_is_that_of_whole_updates_in_all_threads_over_their_own_time(monke
 def test_training_in_turns_cannot_be_timed():
     with pytest.raises(ConfigError, match=r"^deterministic must be false .* got true"):
         Training(CONFIG.replace(deterministic=True))
+
+
+def test_training_that_cannot_be_assembled_leaves_nothing_open():
+    with pytest.raises(ConfigError, match=r"^env must be"):
+        Training(CONFIG.replace(env="gymnasium:NoSuch-v0"))
+    assert compilation._standing.num_open == 0
+    assert not [t for t in threading.enumerate() if t.name.startswith("actor-learner")]
 
 
 def test_training_with_defaults_that_follow_the_environment_is_timed():

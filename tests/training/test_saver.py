@@ -49,7 +49,7 @@ def stems(folder):
 
 @pytest.fixture
 def saver(tmp_path):
-    return Saver(tmp_path, PAST, num_envs=4)
+    return Saver(tmp_path, PAST, lambda: 4)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_nothing_is_made_or_moved_before_the_first_save(saver, tmp_path):
     assert list(tmp_path.iterdir()) == []
     score(saver, 480, 3.5)
     before = contents(tmp_path)
-    Saver(tmp_path, PAST, num_envs=4)
+    Saver(tmp_path, PAST, lambda: 4)
     assert contents(tmp_path) == before
 
 
@@ -128,7 +128,7 @@ def test_best_is_saved_by_itself_and_its_score_found_again(saver, config, tmp_pa
     assert checkpoint.progress.num_frames == 560
     assert checkpoint.progress.num_resumes == PAST.num_resumes + 1
     assert checkpoint.progress.best_score == 3.5
-    assert Saver(tmp_path, checkpoint.progress, 4).best_score == 3.5
+    assert Saver(tmp_path, checkpoint.progress, lambda: 4).best_score == 3.5
 
 
 def test_damaged_best_parameters_are_told_of(saver, config, tmp_path, capsys):

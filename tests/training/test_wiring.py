@@ -602,7 +602,7 @@ def test_best_agent_is_the_one_that_was_evaluated(build, monkeypatch, tmp_path, 
 
     monkeypatch.setattr(learning, "evaluate_agent", learn_and_judge)
     terminal = TerminalLogger("Fake", config.total_frames)
-    logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), 1)
+    logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), lambda: 1)
     run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop(), Brought())
     run.evaluator.period_frames = 1
     run.evaluator.run(stop_event)
@@ -632,7 +632,7 @@ def test_what_is_evaluated_was_saved_though_a_round_was_broken_off(build, monkey
     monkeypatch.setattr(learning, "evaluate_agent", evaluate)
     monkeypatch.setattr(fleet, "start", push_once)
     terminal = TerminalLogger("Fake", config.total_frames)
-    logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), 1)
+    logs, saver = Logs(terminal, [], [], judged_frames=0), Saver(tmp_path, Progress(), lambda: 1)
     run = Learning(config, agent, fleet, logs, saver, fleet.supervisor, SignalStop(), Brought())
     run.run()
     with contextlib.ExitStack() as closing:
