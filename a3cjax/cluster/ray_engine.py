@@ -27,6 +27,7 @@ import ray
 import ray.exceptions
 
 from a3cjax.actors.supervisor import Stopped
+from a3cjax.cluster.environment import USED_ALREADY
 from a3cjax.cluster.guard import start_guard
 from a3cjax.cluster.lanes import Guests, Lanes
 from a3cjax.cluster.processes import CALL_SECONDS, Gone, Pending, Unreachable
@@ -180,7 +181,11 @@ class RayEngine:
         if not self.is_local:
             options |= {"scheduling_strategy": "SPREAD"}
             cores = None
-        host = ray.remote(Host).options(**options).remote(cores, make, *args)
+        try:
+            host = ray.remote(Host).options(**options).remote(cores, make, *args)
+        except TypeError as error:
+            rule = "env, network and algorithm must be picklable with cluster=ray"
+            raise ConfigError(f"{rule}, got one that is not: {error.__cause__ or error}") from error
         return RayProcess(host, has_lanes and self.shares_memory)
 
     def keep_log(self, folder: Path) -> None:
@@ -212,10 +217,7 @@ def ray_engine(address: str | None) -> Iterator[RayEngine]:
       Stopped: if a SIGINT or SIGTERM comes before Ray is there.
     """
     if ray.is_initialized():
-        raise ConfigError(
-            "cluster must be null where this process uses Ray already, got ray: call ray.shutdown()"
-            " first, or train in a process of its own, which may join the same Ray (ray_address)."
-        )
+        raise ConfigError(USED_ALREADY)
     if address not in (None, "auto"):
         _check_listener(address)
     with contextlib.ExitStack() as stack:

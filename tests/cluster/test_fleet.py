@@ -3,7 +3,9 @@
 import contextlib
 import functools
 import itertools
+import os
 import shutil
+import sys
 import threading
 
 import gymnasium
@@ -14,7 +16,8 @@ import safetensors.numpy
 
 from a3cjax.actors.reports import Restarted
 from a3cjax.actors.supervisor import StallError, Stopped, Supervisor
-from a3cjax.cluster import fleet, processes
+from a3cjax.cluster import environment, fleet, processes
+from a3cjax.cluster.environment import environment_of_ray
 from a3cjax.cluster.fleet import ShardsOfRun
 from a3cjax.cluster.processes import Unreachable
 from a3cjax.cluster.store import ShardedStore
@@ -672,3 +675,18 @@ def test_a_vector_that_is_made_already_cannot_be_sent(tmp_path, engine):
     vector = gymnasium.make_vec("CartPole-v1", num_envs=2)
     with contextlib.closing(vector), pytest.raises(ConfigError, match=r"^cluster must be null"):
         train(CATCH.replace(cluster="ray", num_actors=1), env=vector)
+
+
+def test_a_second_ray_beside_another_or_after_one_of_its_own_is_refused(monkeypatch):
+    again = environment_of_ray(is_private=False)
+    with environment_of_ray(is_private=False), pytest.raises(ConfigError, match="Ray already"):
+        again.__enter__()
+    monkeypatch.setattr(environment, "_token", functools.cache(lambda: "secret"))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    for _ in range(2):
+        with environment_of_ray(is_private=True):
+            assert os.environ["RAY_AUTH_TOKEN"] == "secret"
+            monkeypatch.setitem(sys.modules, "ray", sys)
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    with pytest.raises(ConfigError, match=r"^ray_address must be null where .* token it keeps"):
+        environment_of_ray(is_private=False).__enter__()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -152,8 +153,22 @@ def test_an_address_where_nobody_listens_is_refused_at_once(tmp_path, ray_engine
 
 def test_a_program_that_uses_ray_is_told_what_to_do(tmp_path, ray_engine, monkeypatch):
     monkeypatch.setattr(ray_engine.ray, "is_initialized", lambda: True)
+    config = CARTPOLE.replace(cluster="ray", run_dir=str(tmp_path / "run"))
     with pytest.raises(ConfigError, match=r"this process uses Ray already.*ray\.shutdown"):
-        train(CARTPOLE.replace(cluster="ray", run_dir=str(tmp_path / "run")))
+        train(config.replace(ray_address="auto"))
+    with pytest.raises(ConfigError, match=r"has imported or joined Ray before, .* to the network"):
+        train(config)
+
+
+def test_what_cannot_be_sent_to_workers_is_refused_in_a_line(ray_engine):
+    def fail(*_):
+        raise TypeError("Could not serialize the argument ...") from ValueError("a lock")
+
+    handle = SimpleNamespace(options=lambda **_: SimpleNamespace(remote=fail))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ray_engine.ray, "remote", lambda _: handle)
+        with pytest.raises(ConfigError, match=r"^env, network and algorithm must .*: a lock$"):
+            ray_engine.RayEngine(is_local=True, log=None).spawn(print)
 
 
 def raise_as_ray_handles(number):
