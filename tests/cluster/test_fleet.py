@@ -678,10 +678,10 @@ def test_a_vector_that_is_made_already_cannot_be_sent(tmp_path, engine):
 
 
 def test_a_second_ray_beside_another_or_after_one_of_its_own_is_refused(monkeypatch):
+    monkeypatch.setattr(environment, "_token", functools.cache(lambda: "secret"))
     again = environment_of_ray(is_private=False)
     with environment_of_ray(is_private=False), pytest.raises(ConfigError, match="Ray already"):
         again.__enter__()
-    monkeypatch.setattr(environment, "_token", functools.cache(lambda: "secret"))
     monkeypatch.setitem(sys.modules, "ray", None)
     for _ in range(2):
         with environment_of_ray(is_private=True):
