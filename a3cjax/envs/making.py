@@ -13,6 +13,7 @@ import traceback
 import types
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import gymnasium
@@ -155,7 +156,7 @@ def make_environments(
     if is_atari and has_whole_games:
         options["episodic_life"] = False
     if sticky_actions is not None:
-        if not isinstance(sticky_actions, int | float) or not 0 <= sticky_actions <= 1:
+        if not isinstance(sticky_actions, Real) or not 0 <= sticky_actions <= 1:
             got = quote(sticky_actions)
             raise ConfigError(f"sticky_actions must be between 0 and 1, got {got}.")
         options["repeat_action_probability"] = sticky_actions

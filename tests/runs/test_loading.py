@@ -30,6 +30,7 @@ from a3cjax.runs.parameter_files import PARAMETER_FILE, write_parameters
 from a3cjax.runs.publishing import make_model_card, publish
 from a3cjax.runs.tables import read_summary
 from a3cjax.runs.trust import check_trust
+from a3cjax.system.life import show_life_by
 from a3cjax.system.quoting import without_folders
 from a3cjax.training.run import train
 from a3cjax.types import Snapshot
@@ -206,6 +207,7 @@ def test_numbers_of_environments_and_sticky_actions_are_those_of_the_command_lin
     for share in (2, -1, float("nan"), "x"):
         with pytest.raises(ConfigError, match=r"^sticky_actions must be between 0 and 1, got "):
             load("pong").make_environments(1, sticky_actions=share)
+    load("pong").make_environments(1, sticky_actions=np.float32(0.25)).close()
 
 
 def test_what_is_no_config_is_refused_in_a_line(finished):
@@ -563,6 +565,16 @@ def test_scores_are_kept_with_what_they_depend_on(finished):
     assert result["num_frames"] == finished.num_frames
     assert result["sticky_actions"] is None
     assert (result["max_episode_steps"], result["num_cut"]) == (3, 2)
+
+
+def test_every_step_of_an_evaluation_is_a_sign_of_life(finished):
+    signs = []
+    show_life_by(lambda: signs.append(True))
+    try:
+        evaluation = load(finished.run_dir).evaluate(1)
+    finally:
+        show_life_by(lambda: None)
+    assert len(signs) >= evaluation.episodes[0].episode_length
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "play"])

@@ -150,12 +150,17 @@ def test_training_that_cannot_be_assembled_leaves_nothing_open():
     assert not [t for t in threading.enumerate() if t.name.startswith("actor-learner")]
 
 
-def test_training_with_defaults_that_follow_the_environment_is_timed():
+def test_training_with_defaults_that_follow_the_environment_is_timed(monkeypatch):
+    closed, close = [], measuring.close_all
+    monkeypatch.setattr(measuring, "close_all", lambda *args: closed.append(args) or close(*args))
     config = CONFIG.replace(env="FrozenLake", network="tabular", algorithm="one_step_sarsa")
     training = Training(config.replace(unroll_length="auto"))
     assert training.config.unroll_length == 1
     result = training.run(0.0)
+    assert closed == []
     training.close()
+    training.close()
+    assert len(closed) == 1
     assert result["steps_per_second"] > 0
     assert result["act"] > 0  # it acts ahead, which takes its time, too
 
